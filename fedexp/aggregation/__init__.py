@@ -1,0 +1,1 @@
+"""Rules that make one step of the clients' rows, and the server optimisers that apply it."""

@@ -1,0 +1,51 @@
+"""The mean of the clients' rows: FedAvg.
+
+    step = sum_k w_k * delta_k,   w_k = n_k / sum_j n_j   (or 1 / n)
+
+Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized
+Data", AISTATS 2017, algorithm 1. Breakdown point 0: a single client moves the mean wherever it
+likes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from fedexp.checks import one_of
+from fedexp.types import State, Updates
+
+
+@final
+@dataclass(frozen=True)
+class Mean:
+    """Weighted mean of the rows: `[n, d]` to `[d]`.
+
+    Args:
+        weighting: "examples" weights a client by the number of its examples, as FedAvg does;
+            "uniform" gives every client the same weight.
+
+    >>> rows = Updates(torch.tensor([[0.0], [3.0]]), (0, 1), torch.tensor([1.0, 2.0]))
+    >>> Mean("examples")(rows, {})[0], Mean("uniform")(rows, {})[0]
+    (tensor([2.]), tensor([1.5000]))
+    """
+
+    weighting: Literal["examples", "uniform"]
+
+    def __post_init__(self) -> None:
+        one_of(("examples", "uniform"), weighting=self.weighting)
+
+    def init(self, d: int) -> State:
+        """No state."""
+        return {}
+
+    def __call__(self, updates: Updates, state: State) -> tuple[Tensor, State]:
+        """The step `[d]`."""
+        weights = updates.num_examples
+        if self.weighting == "uniform":
+            weights = torch.ones_like(weights)
+        weights = (weights / weights.sum()).to(updates.matrix)
+        return weights @ updates.matrix, state

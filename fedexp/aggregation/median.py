@@ -1,0 +1,51 @@
+"""The coordinate-wise median.
+
+    step_i = median over k of delta_{k,i};   for even n the mean of the two middle values
+
+Source: Yin, Chen, Ramchandran and Bartlett, "Byzantine-Robust Distributed Learning: Towards
+Optimal Statistical Rates", ICML 2018, definition 1. Breakdown point: fewer than n / 2 liars.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from fedexp.aggregation.order_statistics import mean_of_sorted
+from fedexp.checks import InputError
+from fedexp.types import State, Updates
+
+
+@final
+@dataclass(frozen=True)
+class Median:
+    """Median of every coordinate, all clients alike: `[n, d]` to `[d]`.
+
+    Args:
+        assumed_malicious: how many of the clients that answer the defender believes may lie; the
+            rule does not use the number, but refuses where it could not hold (2f >= n).
+    """
+
+    assumed_malicious: int
+
+    def init(self, d: int) -> State:
+        """No state."""
+        return {}
+
+    def __call__(self, updates: Updates, state: State) -> tuple[Tensor, State]:
+        """The step `[d]`."""
+        n = len(updates)
+        refuse_majority(n, self.assumed_malicious)
+        return mean_of_sorted(updates.matrix, (n - 1) // 2, n // 2 + 1), state
+
+
+def refuse_majority(n: int, assumed_malicious: int) -> None:
+    """Raise InputError where half or more of the `n` clients that answered may lie."""
+    if 2 * assumed_malicious >= n and assumed_malicious > 0:
+        raise InputError(
+            f"needs more than 2 x {assumed_malicious} clients, but {n} answered this round",
+            "assumed_malicious",
+            assumed_malicious,
+        )

@@ -1,0 +1,46 @@
+"""The coordinate-wise trimmed mean.
+
+    step_i = mean over k of delta_{k,i} without the f largest and the f smallest values
+
+Source: Yin, Chen, Ramchandran and Bartlett, "Byzantine-Robust Distributed Learning: Towards
+Optimal Statistical Rates", ICML 2018, definition 2, with beta = f / n. Breakdown point: f liars,
+2f < n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from fedexp.aggregation.median import refuse_majority
+from fedexp.aggregation.order_statistics import mean_of_sorted
+from fedexp.checks import at_least
+from fedexp.types import State, Updates
+
+
+@final
+@dataclass(frozen=True)
+class TrimmedMean:
+    """Mean of every coordinate without its f extremes on each side: `[n, d]` to `[d]`.
+
+    Args:
+        assumed_malicious: f, how many of the clients that answer may lie; with 0 it is the
+            unweighted mean.
+    """
+
+    assumed_malicious: int
+
+    def __post_init__(self) -> None:
+        at_least(0, assumed_malicious=self.assumed_malicious)
+
+    def init(self, d: int) -> State:
+        """No state."""
+        return {}
+
+    def __call__(self, updates: Updates, state: State) -> tuple[Tensor, State]:
+        """The step `[d]`."""
+        n, f = len(updates), self.assumed_malicious
+        refuse_majority(n, f)
+        return mean_of_sorted(updates.matrix, f, n - f), state

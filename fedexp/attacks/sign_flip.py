@@ -1,0 +1,43 @@
+"""Sign flip: a malicious client trains honestly and sends the opposite.
+
+    delta_k <- -scale * delta_k
+
+Knows: its own data only. Source: Li, Xu, Chen, Giannakis and Ling, "RSA: Byzantine-Robust
+Stochastic Aggregation Methods", AAAI 2019, section 5 (sign-flipping, with a factor of -4 there).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedexp.checks import positive
+from fedexp.types import Split, Updates
+
+
+@final
+@dataclass(frozen=True)
+class SignFlip:
+    """Multiply the malicious rows by -scale.
+
+    Args:
+        scale: 1 sends the exact opposite; more outvotes more honest clients in a mean.
+    """
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        positive(scale=self.scale)
+
+    def poison(self, data: Split, rng: np.random.Generator) -> Split:
+        """The data unchanged."""
+        return data
+
+    def rewrite(self, updates: Updates, malicious: Tensor, rng: np.random.Generator) -> Updates:
+        """New updates with the malicious rows flipped."""
+        flipped = torch.where(malicious[:, None], -self.scale, 1.0).to(updates.matrix)
+        return updates.with_matrix(updates.matrix * flipped)

@@ -1,0 +1,62 @@
+"""Starts in this process, and moves to a pool where the run is long enough to pay for one.
+
+A pool costs one to two seconds before its first answer (every worker imports torch). The first
+round runs here and is timed; if the rounds left would take longer than `PAYS_AFTER`, the pool takes
+over. The bits are the same either way, so the choice may depend on the machine's speed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import final
+
+from torch import Tensor
+
+from fedexp.backends.in_process import InProcess
+from fedexp.backends.process_pool import ProcessPool
+from fedexp.checks import at_least
+from fedexp.protocols import Backend, Trainer
+from fedexp.types import ClientTask, Updates, Workload
+
+PAYS_AFTER = 8.0  # seconds of work left, per further core about four times a pool's start-up
+
+log = logging.getLogger(__name__)
+
+
+@final
+class Auto:
+    """In process first, a pool of as many workers as there are cores when that pays."""
+
+    def __init__(self, workload: Workload, workers: int, rounds: int) -> None:
+        at_least(1, workers=workers)
+        self._workload, self._workers, self._rounds_left = workload, workers, rounds
+        self._backend: Backend = InProcess(workload)
+        self._decided = workers < 2 or workload.device.type != "cpu"
+
+    def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
+        """As `InProcess.train` or `ProcessPool.train`, which agree bit for bit."""
+        started = time.perf_counter()
+        updates = self._backend.train(trainer, tasks)
+        self._rounds_left -= 1
+        if not self._decided and len(tasks) > 1:
+            seconds = time.perf_counter() - started
+            self._decided = True
+            if seconds * self._rounds_left > PAYS_AFTER:
+                log.info(
+                    "backend: %d worker processes (a round took %.2g s in one)",
+                    self._workers,
+                    seconds,
+                )
+                # The rows just returned lie in the old backend's matrix, which they keep alive.
+                self._backend = ProcessPool(self._workload, self._workers)
+        return updates
+
+    def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
+        """As `InProcess.evaluate` or `ProcessPool.evaluate`."""
+        return self._backend.evaluate(models, split)
+
+    def close(self) -> None:
+        """End the pool, if there is one."""
+        self._backend.close()

@@ -1,0 +1,43 @@
+"""Clients one after the other, in this process. The simple path, and the one for a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fedexp.backends.workspace import Workspace
+from fedexp.protocols import Trainer
+from fedexp.types import ClientTask, Updates, Workload
+
+
+@final
+class InProcess:
+    """Runs every task here, on the workload's device, writing into one reused update matrix."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+        self._workspace = Workspace(workload)
+        d = len(self._workspace.model.vector)
+        self._matrix = torch.empty(0, d, device=workload.device)
+
+    def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
+        """Updates in task order; their rows are overwritten by the next call."""
+        if len(self._matrix) < len(tasks):
+            self._matrix = self._matrix.new_empty(len(tasks), self._matrix.shape[1])
+        matrix = self._matrix[: len(tasks)]
+        reports = [
+            self._workspace.train(trainer, task, delta)
+            for task, delta in zip(tasks, matrix, strict=True)
+        ]
+        return Updates.of(matrix, tasks, reports)
+
+    def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
+        """Logits of each model on every row of a part."""
+        rows = len(self._workload.evaluation[split])
+        return [self._workspace.evaluate(model, split, 0, rows) for model in models]
+
+    def close(self) -> None:
+        """Nothing to give back."""

@@ -1,0 +1,289 @@
+"""Persistent worker processes, one torch thread each, over shared memory.
+
+The data, the vectors to start from and the `[n, d]` update matrix lie in shared memory, once. A
+round is one short message to every worker; the workers then take jobs from a shared counter, the
+longest client first, write deltas straight into the matrix and answer with their reports. Rows
+stand in cohort order and seeds are keyed by client, so the bits do not depend on the number of
+workers.
+
+torch shares memory through file descriptors whose names are unlinked at once: when the processes
+are gone, however they went, nothing stays behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from typing import Any, final
+
+import torch
+import torch.multiprocessing as multiprocessing
+from torch import Tensor
+
+from fedexp.backends.workspace import EVALUATION_BATCH, Workspace
+from fedexp.checks import InputError, at_least
+from fedexp.protocols import Trainer
+from fedexp.types import ClientReport, ClientTask, Split, Updates, Workload
+
+SHARED_MEMORY = "/dev/shm"
+
+
+@dataclass(frozen=True)
+class _Board:
+    """What all processes see: vectors to start from, rows to write, and the job counter."""
+
+    shared_start: Tensor  # [d] where all jobs start from one model
+    matrix: Tensor  # [max_cohort, d] deltas; before a job, that job's own start if it has one
+    next_job: Any  # multiprocessing.Value: jobs handed out so far
+    at_work: Tensor  # [workers] int64: the job each worker is at, so that a dead one can be named
+
+
+@dataclass(frozen=True)
+class _Train:
+    trainer: Trainer
+    own_start: bool
+    jobs: tuple[tuple[int, int, int, int], ...]  # row, client_id, round, seed; longest first
+
+    def __call__(self, job: int, workspace: Workspace, board: _Board) -> tuple[int, ClientReport]:
+        row, client_id, round, seed = self.jobs[job]
+        delta = board.matrix[row]
+        start = delta.clone() if self.own_start else board.shared_start
+        task = ClientTask(client_id, start, round, seed)
+        return row, workspace.train(self.trainer, task, delta)
+
+    def name(self, job: int) -> str:
+        return f"client {self.jobs[job][1]}"
+
+
+@dataclass(frozen=True)
+class _Evaluate:
+    split: str
+    jobs: tuple[tuple[int, int, int], ...]  # row of the matrix that holds the model, start, stop
+
+    def __call__(self, job: int, workspace: Workspace, board: _Board) -> tuple[int, Any]:
+        row, start, stop = self.jobs[job]
+        # As NumPy: a tensor in an answer would open one more file descriptor.
+        return job, workspace.evaluate(board.matrix[row], self.split, start, stop).numpy()
+
+    def name(self, job: int) -> str:
+        return f"the evaluation on {self.split}"
+
+
+@final
+class ProcessPool:
+    """A pool of `workers` processes that live until `close`; they start with the first call.
+
+    Args:
+        workload: model, data and shards; its tensors move to shared memory.
+        workers: number of processes.
+
+    Raises:
+        InputError: if the shared memory would not hold the data and the updates.
+        RuntimeError: from a call, if a worker raised or died; names the client.
+    """
+
+    def __init__(self, workload: Workload, workers: int) -> None:
+        at_least(1, workers=workers)
+        if workload.device.type != "cpu":
+            raise InputError(
+                "worker processes compute on the CPU; use backend=in_process",
+                "device",
+                workload.device,
+            )
+        self._workload, self._count = workload, workers
+        self._processes: list[Any] = []
+        self._connections: list[Connection] = []
+        self._board: _Board | None = None
+
+    def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
+        """Updates in task order; their rows are overwritten by the next call."""
+        board = self._start(len(tasks))
+        n = len(tasks)
+        matrix = board.matrix[:n]
+        own_start = any(task.params is not tasks[0].params for task in tasks)
+        if own_start:
+            for task, row in zip(tasks, matrix, strict=True):
+                row.copy_(task.params)
+        elif tasks:
+            board.shared_start.copy_(tasks[0].params)
+        sizes = [len(self._workload.shards[task.client_id]) for task in tasks]
+        order = sorted(range(n), key=lambda row: -sizes[row])
+        jobs = tuple((i, tasks[i].client_id, tasks[i].round, tasks[i].seed) for i in order)
+        reports = dict(self._run(_Train(trainer, own_start, jobs)))
+        return Updates.of(matrix, tasks, [reports[row] for row in range(n)])
+
+    def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
+        """Logits of each model on every row of a part, in models' order."""
+        board = self._start(1)
+        rows = len(self._workload.evaluation[split])
+        pieces = [
+            (start, min(start + EVALUATION_BATCH, rows))
+            for start in range(0, rows, EVALUATION_BATCH)
+        ]
+        logits: list[Tensor] = []
+        for first in range(0, len(models), len(board.matrix)):
+            batch = models[first : first + len(board.matrix)]
+            for row, model in enumerate(batch):
+                board.matrix[row].copy_(model)
+            jobs = tuple((row, *piece) for row in range(len(batch)) for piece in pieces)
+            answers = dict(self._run(_Evaluate(split, jobs)))
+            parts = [torch.from_numpy(answers[job]) for job in range(len(jobs))]
+            logits += [
+                torch.cat(parts[row * len(pieces) : (row + 1) * len(pieces)])
+                for row in range(len(batch))
+            ]
+        return logits
+
+    def close(self) -> None:
+        """End the workers and drop the shared memory."""
+        for connection in self._connections:
+            connection.close()
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join()
+        self._processes, self._connections, self._board = [], [], None
+
+    def _start(self, rows: int) -> _Board:
+        """The running pool's board, with at least `rows` rows for updates."""
+        if self._board is not None and len(self._board.matrix) >= rows:
+            return self._board
+        self.close()  # a Poisson cohort larger than any before: start again with more rows
+        d = sum(p.numel() for p in self._workload.model.parameters() if p.requires_grad)
+        rows = max(rows, self._workload.cohort_size)
+        _refuse_small_shared_memory(self._workload, (rows + 1) * d * 4)
+        self._workload = _shared(self._workload)
+        context = multiprocessing.get_context("spawn")
+        board = _Board(
+            shared_start=torch.zeros(d).share_memory_(),
+            matrix=torch.zeros(rows, d).share_memory_(),  # zeros: pages are touched here, once
+            next_job=context.Value(ctypes.c_long, 0),
+            at_work=torch.zeros(self._count, dtype=torch.int64).share_memory_(),
+        )
+        for number in range(self._count):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_work, args=(number, theirs, board, self._workload), daemon=True
+            )
+            process.start()
+            theirs.close()
+            self._processes.append(process)
+            self._connections.append(ours)
+        self._board = board
+        return board
+
+    def _run(self, work: _Train | _Evaluate) -> list[tuple[int, Any]]:
+        """Hand `work` to every worker and gather their answers; never waits for a dead one."""
+        assert self._board is not None
+        self._board.next_job.value = 0
+        answers: list[tuple[int, Any]] = []
+        try:
+            for connection in self._connections:
+                connection.send(work)
+            waiting = set(range(self._count))
+            while waiting:
+                ready = wait(
+                    [self._connections[w] for w in waiting]
+                    + [self._processes[w].sentinel for w in waiting]
+                )
+                for worker in sorted(waiting):
+                    connection, process = self._connections[worker], self._processes[worker]
+                    if connection in ready or process.sentinel in ready:
+                        at_work = work.name(int(self._board.at_work[worker]))
+                        answers += _answer_of(connection, process, at_work)
+                        waiting.remove(worker)
+        except BaseException:
+            self.close()
+            raise
+        return answers
+
+
+def _answer_of(connection: Connection, process: Any, at_work: str) -> list[tuple[int, Any]]:
+    try:
+        answer = connection.recv()
+    except (EOFError, OSError) as error:
+        process.join()
+        raise RuntimeError(
+            f"a worker process died at {at_work} with exit code {process.exitcode} (a negative "
+            "one is the signal that ended it; -9 is often the system, out of memory)"
+        ) from error
+    if isinstance(answer, InputError):
+        raise answer
+    if isinstance(answer, str):
+        raise RuntimeError(answer)
+    return list(answer)
+
+
+def _work(number: int, connection: Connection, board: _Board, workload: Workload) -> None:
+    """A worker's life: take messages until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+    parent = os.getppid()
+    workspace = Workspace(workload)
+    while True:
+        try:
+            work = connection.recv()
+        except (EOFError, OSError):
+            return
+        answers: list[tuple[int, Any]] = []
+        answer: object = answers
+        while os.getppid() == parent:
+            with board.next_job.get_lock():
+                job = board.next_job.value
+                board.next_job.value += 1
+            if job >= len(work.jobs):
+                break
+            board.at_work[number] = job
+            try:
+                answers.append(work(job, workspace, board))
+            except InputError as error:
+                answer = error
+                break
+            except Exception:
+                answer = f"{work.name(job)} failed in a worker process:\n{traceback.format_exc()}"
+                break
+        try:
+            connection.send(answer)
+        except OSError:
+            return
+
+
+def _shared(workload: Workload) -> Workload:
+    """The workload with its data in shared memory.
+
+    Images are moved, so that they are there once. Moving frees the memory they lay in, under any
+    NumPy view of it, so nobody may keep one; labels, which people do view, are copied instead.
+    """
+
+    def shared(split: Split) -> Split:
+        return Split(split.x.share_memory_(), split.y.clone().share_memory_())
+
+    evaluation = {name: shared(split) for name, split in workload.evaluation.items()}
+    return replace(workload, train=shared(workload.train), evaluation=evaluation)
+
+
+def _tensors(workload: Workload) -> list[Tensor]:
+    splits: list[Split] = [workload.train, *workload.evaluation.values()]
+    return [tensor for split in splits for tensor in (split.x, split.y)]
+
+
+def _refuse_small_shared_memory(workload: Workload, more: int) -> None:
+    # Writing past the end of /dev/shm kills the process with SIGBUS; ask beforehand.
+    if not os.path.isdir(SHARED_MEMORY):
+        return
+    needed = more + sum(t.nbytes for t in _tensors(workload) if not bool(t.is_shared()))
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if needed > free:
+        raise InputError(
+            f"needs {needed / 1e6:.0f} MB of shared memory and {SHARED_MEMORY} has "
+            f"{free / 1e6:.0f} MB free; use backend=in_process",
+            "backend",
+            "process_pool",
+        )

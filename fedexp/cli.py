@@ -1,0 +1,177 @@
+"""The command `fedexp`: a thin door. Nothing heavy is imported before a subcommand needs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fedexp import __version__
+from fedexp.checks import InputError, did_you_mean
+
+EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+
+HELP = """\
+fedexp: an experiment runner for federated learning
+
+  fedexp run [key=value ...]          train; every part can be chosen and every value changed
+  fedexp run -m key=a,b [...]         a sweep: every combination, one table at the end
+  fedexp resume RUN_DIR [key=value]   go on with a run that was stopped
+  fedexp report RUN_OR_SWEEP ...      tables and plots of what is there, made anew
+  fedexp list [GROUP]                 what can be chosen, one line each
+  fedexp data check                   which datasets are there
+  fedexp data get NAME ...            download datasets
+  fedexp --version
+
+fedexp run alone trains ten clients on scikit-learn's digits, without a network.
+fedexp run --help shows the config groups and every default.
+"""
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Carry out one command line; the exit code."""
+    try:
+        return _dispatch(list(arguments))
+    except InputError as error:
+        print(f"fedexp: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt as interrupt:
+        return EXIT_TERMINATED if type(interrupt).__name__ == "Terminated" else EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return EXIT_OK
+    if arguments[0] == "--version":
+        print(f"fedexp {__version__}")
+        return EXIT_OK
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "run": _run,
+        "resume": _resume,
+        "report": _report,
+        "list": _list,
+        "data": _data,
+    }
+    if arguments[0] in commands:
+        return commands[arguments[0]](arguments[1:])
+    if arguments[0] in ("-sc", "--shell-completion"):
+        return _complete(arguments, list(commands))
+    if "=" in arguments[0] or arguments[0].startswith("-"):
+        return _run(arguments)
+    raise InputError(
+        f"{did_you_mean(arguments[0], commands)}Commands: {', '.join(commands)}",
+        "command",
+        arguments[0],
+    )
+
+
+def _run(arguments: list[str]) -> int:
+    # Hydra prints errors over many lines and exits with 1; with this set it raises them instead.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from fedexp import launch
+
+    overrides = [a for a in arguments if not a.startswith("-")]
+    try:
+        sys.argv = [sys.argv[0], *arguments, *launch.sweep_overrides(overrides)]
+        launch.job()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(launch.one_line(error, overrides)) from error
+    return EXIT_OK
+
+
+def _complete(arguments: list[str], commands: list[str]) -> int:
+    """Shell completion: Hydra's, for what comes after `fedexp run`."""
+    query = any(a.startswith("query=") for a in arguments)
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    if query and len(words) <= 2:
+        print(" ".join(c for c in commands if c.startswith(words[-1])))
+        return EXIT_OK
+    if query and words[1] != "run":
+        return EXIT_OK
+    if query:  # Hydra drops the first word only: the application's name
+        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+    from fedexp import launch
+
+    sys.argv = [sys.argv[0], *arguments]
+    launch.job()
+    return EXIT_OK
+
+
+def _resume(arguments: list[str]) -> int:
+    parser = _parser("resume", "Go on with a run that was stopped, from its newest checkpoint.")
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="what changes no bit of the results: backend=NAME backend.workers=N quiet=true "
+        "paths.data_dir=FOLDER",
+    )
+    parsed = parser.parse_args(arguments)
+    from fedexp.resume import resume
+
+    print(resume(parsed.run_dir, parsed.overrides))
+    return EXIT_OK
+
+
+def _report(arguments: list[str]) -> int:
+    parser = _parser("report", "Print the figures of runs and sweeps, and draw their plots anew.")
+    parser.add_argument("folders", metavar="RUN_OR_SWEEP", nargs="+", type=Path)
+    parsed = parser.parse_args(arguments)
+    from fedexp.reporting.report import report
+
+    print(report(parsed.folders))
+    return EXIT_OK
+
+
+def _list(arguments: list[str]) -> int:
+    parser = _parser("list", "What can be chosen, one line each.")
+    parser.add_argument("group", metavar="GROUP", nargs="?")
+    parsed = parser.parse_args(arguments)
+    from fedexp.catalogue import listing
+
+    print(listing(_conf_folders(), parsed.group))
+    return EXIT_OK
+
+
+def _data(arguments: list[str]) -> int:
+    parser = _parser("data", "The datasets: which are there, and download.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="{check,get}")
+    for action, text in (("check", "which datasets are there"), ("get", "download datasets")):
+        sub = actions.add_parser(action, help=text, description=text)
+        sub.add_argument("names", metavar="NAME", nargs="*" if action == "check" else "+")
+        sub.add_argument("--data-dir", help="default: FEDEXP_DATA_DIR, else the user's cache")
+    parsed = parser.parse_args(arguments)
+    from fedexp.datasets import check, get
+
+    folders = [folder / "dataset" for folder in _conf_folders()]
+    act = check if parsed.action == "check" else get
+    return EXIT_OK if act(folders, parsed.names, parsed.data_dir) else EXIT_FAILED
+
+
+def _conf_folders() -> list[Path]:
+    here, packaged = Path(__file__).parent, Path(__file__).parent / "conf"
+    folders = [packaged if packaged.is_dir() else here.parent / "conf"]
+    own = Path.cwd() / "conf"
+    if own.is_dir() and not (own / "config.yaml").exists():
+        folders.insert(0, own)
+    return folders
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=f"fedexp {command}", description=description)

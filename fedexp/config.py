@@ -1,0 +1,103 @@
+"""What Hydra needs to know of us: the types of the root keys, and the resolvers of `conf/`.
+
+Light: no torch. `register()` has to run before a config is composed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+
+
+@dataclass
+class Schema:
+    """The root of a config. Values and their comments live in `conf/` only."""
+
+    seed: int = MISSING
+    rounds: int = MISSING
+    n_clients: int = MISSING
+    cohort_size: int = MISSING
+    eval_every: int = MISSING
+    checkpoint_every: int = MISSING
+    assumed_malicious: int = MISSING
+    objective: str = MISSING
+    device: str = MISSING
+    quiet: bool = MISSING
+    trust: list[str] = field(default_factory=list)
+    dataset: Any = MISSING
+    partition: Any = MISSING
+    model: Any = MISSING
+    training: Any = MISSING
+    sampler: Any = MISSING
+    setting: Any = MISSING
+    attack: Any = MISSING
+    aggregator: Any = MISSING
+    server_optimizer: Any = MISSING
+    backend: Any = MISSING
+    paths: Any = MISSING
+
+
+def conf_folder() -> Path:
+    """Where the packaged configs lie: in the wheel, or at the top of the repository."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def register() -> None:
+    """Make the schema and the resolvers known. Calling it twice is harmless."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="schema", node=Schema)
+    resolvers: dict[str, Callable[..., Any]] = {
+        "fedexp.share": share,
+        "fedexp.cohort_share": cohort_share,
+        "fedexp.cores": available_cores,
+        "fedexp.folder_name": folder_name,
+    }
+    for name, function in resolvers.items():
+        OmegaConf.register_new_resolver(name, function, replace=True)
+
+
+def share(fraction: float, n: int) -> int:
+    """A fraction of n as a whole number, to the nearest.
+
+    >>> share(0.25, 10), share(0.25, 8)
+    (2, 2)
+    """
+    return round(fraction * n)
+
+
+def cohort_share(n_malicious: int, cohort_size: int, n_clients: int) -> int:
+    """The liars to expect among the clients of a round, rounded up.
+
+    >>> cohort_share(25, 10, 100)
+    3
+    """
+    return math.ceil(n_malicious * cohort_size / max(n_clients, 1))
+
+
+def available_cores() -> int:
+    """How many cores this process may use (its affinity, not the machine's count)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def folder_name(overrides: str, number: int) -> str:
+    """A job's folder in a sweep: its overrides where they make a name, else number and digest.
+
+    >>> folder_name("seed=1,partition.alpha=0.1", 3)
+    'seed=1,partition.alpha=0.1'
+    """
+    plain = re.sub(r"[^\w.,=+-]+", "_", str(overrides))
+    if not plain:
+        return str(number)
+    if len(plain) <= 120:
+        return plain
+    return f"{plain[:100]}...{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"

@@ -1,0 +1,120 @@
+"""From arrays to a checked `Dataset`: the one place that says what a usable dataset is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedexp.checks import InputError, at_least
+from fedexp.data.download import damaged
+from fedexp.types import Dataset, Split
+
+
+def image_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
+    """(channels, height, width) from a config's list, as a tuple, which can be hashed.
+
+    Raises:
+        InputError: it is not three whole numbers above 0.
+
+    >>> image_shape([3, 28, 28])
+    (3, 28, 28)
+    """
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
+    if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
+        reason = "must be [channels, height, width], three whole numbers above 0"
+        raise InputError(reason, "input_shape", input_shape)
+    return shape
+
+
+def check_sizes(split_seed: int, **sizes: int) -> None:
+    """Refuse a seed that scikit-learn cannot take, and parts of no example."""
+    at_least(1, **sizes)
+    at_least(0, split_seed=split_seed)
+    if split_seed >= 2**32:
+        raise InputError("must be below 2**32", "split_seed", split_seed)
+
+
+def image_split(
+    x: np.ndarray, y: np.ndarray, num_classes: int, source: Path | str, dataset: str
+) -> Split:
+    """Labelled images, checked.
+
+    Args:
+        x: pixels `[n, channels, height, width]` float32 in [0, 1].
+        y: labels `[n]`, whole numbers from 0 to `num_classes` - 1.
+        num_classes: how many classes the publisher names.
+        source: where the arrays come from, for the message.
+        dataset: the collection's name, for the message.
+
+    Raises:
+        InputError: one of the above does not hold, or there is nothing at all.
+    """
+    if x.ndim != 4 or y.shape != x.shape[:1]:
+        reason = f"expected one label an image, found images {x.shape} and labels {y.shape}"
+        raise damaged(source, reason, dataset)
+    if x.size == 0:
+        raise damaged(source, "expected images, found none", dataset)
+    if y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= num_classes:
+        reason = f"expected whole labels 0 to {num_classes - 1}, found {y.min()} to {y.max()}"
+        raise damaged(source, reason, dataset)
+    # A minimum over anything that is not a number is not a number, and fails the comparison.
+    if not (x.min() >= 0 and x.max() <= 1):
+        reason = f"expected pixels in [0, 1], found {x.min()} to {x.max()}"
+        raise damaged(source, reason, dataset)
+    return Split(torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)))
+
+
+def stratified(
+    whole: Split, size: int, split_seed: int, key: str = "validation_size"
+) -> tuple[Split, Split]:
+    """Divide `whole` into (the rest, a part of `size` examples), classes in the same proportion.
+
+    The rows of both keep their order. The same `split_seed` gives the same parts; a run's own seed
+    plays no role, so every run is measured on the same examples.
+
+    Raises:
+        InputError: there are too few examples, of all or of one class; it names `key`.
+    """
+    from sklearn.model_selection import train_test_split
+
+    n_present = len(np.unique(whole.y.numpy()))
+    if not n_present <= size <= len(whole) - n_present:
+        reason = f"must lie between {n_present} and {len(whole) - n_present}"
+        raise InputError(f"{reason} to split {len(whole)} examples by class", key, size)
+    try:
+        rest, part = train_test_split(
+            np.arange(len(whole)), test_size=size, random_state=split_seed, stratify=whole.y.numpy()
+        )
+    except ValueError as error:
+        raise InputError(f"cannot be split by class: {error}", key, size) from error
+    return (
+        whole.rows(torch.from_numpy(np.sort(rest))),
+        whole.rows(torch.from_numpy(np.sort(part))),
+    )
+
+
+def assemble(
+    name: str,
+    train: Split,
+    validation: Split,
+    test: Split,
+    class_names: tuple[str, ...],
+    input_shape: tuple[int, ...],
+    num_classes: int,
+) -> Dataset:
+    """The dataset, if its parts agree with each other and with what the config declares.
+
+    Raises:
+        InputError: `input_shape` or `num_classes` is not what was loaded.
+    """
+    for part in (train, validation, test):
+        found = tuple(part.x.shape[1:])
+        if found != input_shape:
+            reason = f"the images of {name} are {list(found)}"
+            raise InputError(reason, "input_shape", list(input_shape))
+    if num_classes != len(class_names):
+        raise InputError(f"{name} has {len(class_names)} classes", "num_classes", num_classes)
+    return Dataset(name, train, validation, test, class_names)

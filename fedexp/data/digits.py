@@ -1,0 +1,68 @@
+"""Handwritten digits at 8x8, which come with scikit-learn: no file, no network.
+
+Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+Repository, 1998 (the test part of it, as `sklearn.datasets.load_digits` ships it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from fedexp.data.assemble import assemble, check_sizes, image_shape, image_split, stratified
+from fedexp.data.download import RemoteFile
+from fedexp.types import Dataset
+
+
+@final
+@dataclass(frozen=True)
+class Digits:
+    """1797 grey images of 10 digits, split by class into train, validation and test.
+
+    Args:
+        name: the name in the config.
+        input_shape: (channels, height, width) of an image.
+        num_classes: how many classes there are.
+        validation_size: examples in the validation part.
+        test_size: examples in the test part.
+        split_seed: decides which examples go where; apart from the run's seed.
+
+    >>> digits = Digits("digits", (1, 8, 8), 10, validation_size=180, test_size=360, split_seed=0)
+    >>> dataset = digits(Path())
+    >>> len(dataset.train), len(dataset.validation), len(dataset.test)
+    (1257, 180, 360)
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    num_classes: int
+    validation_size: int
+    test_size: int
+    split_seed: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_shape", image_shape(self.input_shape))
+        check_sizes(self.split_seed, validation_size=self.validation_size, test_size=self.test_size)
+
+    def __call__(self, data_dir: Path) -> Dataset:
+        """The dataset; `data_dir` is not looked at."""
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        class_names = tuple(str(name) for name in digits.target_names)
+        # Each pixel counts the dark points of a 4x4 block: 0 to 16.
+        pixels = (digits.images[:, None] / 16).astype(np.float32)
+        source = "scikit-learn's digits"
+        whole = image_split(pixels, digits.target, len(class_names), source, self.name)
+        rest, test = stratified(whole, self.test_size, self.split_seed, "test_size")
+        train, validation = stratified(rest, self.validation_size, self.split_seed)
+        return assemble(
+            self.name, train, validation, test, class_names, self.input_shape, self.num_classes
+        )
+
+    def files(self, data_dir: Path) -> tuple[RemoteFile, ...]:
+        """None: scikit-learn brings the images along."""
+        return ()

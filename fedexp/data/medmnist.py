@@ -1,0 +1,112 @@
+"""The 2-D collections of MedMNIST v2 at 28x28 in which an image has one label.
+
+Source: J. Yang et al., "MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D biomedical
+image classification", Scientific Data 10:41, 2023. Addresses, checksums and class names are those
+of the `medmnist` package. For research and education, not for clinical use.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, final
+from zipfile import BadZipFile
+
+import numpy as np
+
+from fedexp.checks import InputError, one_of
+from fedexp.data.assemble import assemble, image_shape, image_split
+from fedexp.data.download import RemoteFile, damaged, read
+from fedexp.types import Dataset, Split
+
+
+@final
+@dataclass(frozen=True)
+class MedMNIST:
+    """One collection in its official training, validation and test parts.
+
+    The file is `data_dir`/medmnist/`name`.npz.
+
+    Args:
+        name: the name in the config, which is the one in the `medmnist` package.
+        input_shape: (channels, height, width) of an image; 1 channel is grey, 3 are RGB.
+        num_classes: how many classes there are.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_shape", image_shape(self.input_shape))
+        published = _published()
+        if "multi-label" in published.get(self.name, {}).get("task", ""):
+            reason = "its images have several labels at once, and fedexp trains on one label each"
+            raise InputError(reason, "name", self.name)
+        one_of(
+            [
+                name
+                for name, about in published.items()
+                if "multi-label" not in about["task"] and not name.endswith("3d")
+            ],
+            name=self.name,
+        )
+
+    def __call__(self, data_dir: Path) -> Dataset:
+        """The dataset; raises InputError if the file is missing or damaged."""
+        (file,) = self.files(data_dir)
+        class_names = tuple(_published()[self.name]["label"].values())
+        arrays = _arrays(file)
+
+        def split(part: str) -> Split:
+            images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+            # Grey images have no channel axis, colour images have it last.
+            channels_last = images[..., None] if images.ndim == 3 else images
+            channels_first = np.moveaxis(channels_last, -1, 1)
+            pixels = np.divide(channels_first, 255, dtype=np.float32, order="C")
+            if labels.ndim == 2 and labels.shape[1] == 1:
+                labels = labels[:, 0]
+            return image_split(pixels, labels, len(class_names), file.path, self.name)
+
+        return assemble(
+            self.name,
+            split("train"),
+            split("val"),
+            split("test"),
+            class_names,
+            self.input_shape,
+            self.num_classes,
+        )
+
+    def files(self, data_dir: Path) -> tuple[RemoteFile, ...]:
+        """The one `.npz` file."""
+        about = _published()[self.name]
+        path = data_dir / "medmnist" / f"{self.name}.npz"
+        return (RemoteFile(path, (about["url"],), about["MD5"], self.name),)
+
+
+def _published() -> Mapping[str, Mapping[str, Any]]:
+    """What the `medmnist` package says about each collection, by name."""
+    with warnings.catch_warnings():
+        # It makes a folder in the home folder, which is not needed here, and warns if it cannot.
+        warnings.simplefilter("ignore")
+        from medmnist import INFO
+
+    about: Mapping[str, Mapping[str, Any]] = INFO
+    return about
+
+
+def _arrays(file: RemoteFile) -> Mapping[str, np.ndarray]:
+    """The six arrays of an `.npz` file; raises InputError if it is not such a file."""
+    names = [f"{part}_{kind}" for part in ("train", "val", "test") for kind in ("images", "labels")]
+    content = read(file)
+    try:
+        # Unpickling runs whatever code the file holds.
+        with np.load(BytesIO(content), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
+        reason = f"expected the plain arrays {', '.join(names)} ({error})"
+        raise damaged(file.path, reason, file.dataset) from error

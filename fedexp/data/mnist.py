@@ -1,0 +1,123 @@
+"""MNIST and the collections published in its form: four gzipped IDX files.
+
+Addresses, checksums and class names are torchvision's. The IDX format: two zero bytes, a code for
+the type of number, the number of dimensions, each dimension as 4 bytes big-endian, then the
+numbers (http://yann.lecun.com/exdb/mnist/).
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from fedexp.checks import one_of
+from fedexp.data.assemble import assemble, check_sizes, image_shape, image_split, stratified
+from fedexp.data.download import RemoteFile, damaged, present, read, read_local
+from fedexp.types import Dataset, Split
+
+_UNSIGNED_BYTE = 8
+"""The IDX code of the only type of number that these collections use."""
+
+
+@final
+@dataclass(frozen=True)
+class IDXImages:
+    """A collection of grey images in IDX files, under `data_dir`/`folder`/raw.
+
+    Of each file the uncompressed one is read if it is there, else the `.gz`, in memory: the folder
+    may be read-only. The official test part is the test part; the validation part is taken from
+    the official training part, by class.
+
+    Args:
+        name: the name in the config.
+        folder: torchvision's name for the collection: MNIST or FashionMNIST.
+        input_shape: (channels, height, width) of an image.
+        num_classes: how many classes there are.
+        validation_size: examples taken from the training part.
+        split_seed: decides which examples those are; apart from the run's seed.
+    """
+
+    name: str
+    folder: str
+    input_shape: tuple[int, ...]
+    num_classes: int
+    validation_size: int
+    split_seed: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_shape", image_shape(self.input_shape))
+        one_of(["MNIST", "FashionMNIST"], folder=self.folder)
+        check_sizes(self.split_seed, validation_size=self.validation_size)
+
+    def __call__(self, data_dir: Path) -> Dataset:
+        """The dataset; raises InputError if a file is missing or damaged."""
+        # torchvision writes "7 - seven" for MNIST; the digit is enough.
+        class_names = tuple(name.split(" - ")[0] for name in self._published().classes)
+        train_images, train_labels, test_images, test_labels = self._published_files(data_dir)
+        whole = self._split(train_images, train_labels, len(class_names))
+        test = self._split(test_images, test_labels, len(class_names))
+        train, validation = stratified(whole, self.validation_size, self.split_seed)
+        return assemble(
+            self.name, train, validation, test, class_names, self.input_shape, self.num_classes
+        )
+
+    def files(self, data_dir: Path) -> tuple[RemoteFile, ...]:
+        """The `.gz` files, but not those that lie there uncompressed."""
+        files = self._published_files(data_dir)
+        return tuple(file for file in files if not present(_unpacked(file)))
+
+    def _published(self) -> Any:
+        """The class with which torchvision describes this collection."""
+        from torchvision import datasets
+
+        return getattr(datasets, self.folder)
+
+    def _published_files(self, data_dir: Path) -> tuple[RemoteFile, ...]:
+        """Training images, training labels, test images, test labels: torchvision's order."""
+        published = self._published()
+        raw = data_dir / self.folder / "raw"
+        return tuple(
+            RemoteFile(
+                raw / filename,
+                tuple(f"{mirror}{filename}" for mirror in published.mirrors),
+                md5,
+                self.name,
+            )
+            for filename, md5 in published.resources
+        )
+
+    def _split(self, images: RemoteFile, labels: RemoteFile, num_classes: int) -> Split:
+        pixels = _numbers(images, n_dimensions=3)[:, None] / np.float32(255)
+        y = _numbers(labels, n_dimensions=1)
+        source = f"{_unpacked(images)} or {_unpacked(labels).name}"
+        return image_split(pixels, y, num_classes, source, self.name)
+
+
+def _unpacked(file: RemoteFile) -> Path:
+    """Where the same file lies if somebody has uncompressed it."""
+    return file.path.with_suffix("")
+
+
+def _numbers(file: RemoteFile, n_dimensions: int) -> np.ndarray:
+    """The array in an IDX file, uint8; raises InputError if it is not one, or not whole."""
+    unpacked = _unpacked(file)
+    if present(unpacked):
+        source, content = unpacked, read_local(unpacked)
+    else:
+        source, content = file.path, gzip.decompress(read(file))
+
+    start = 4 + 4 * n_dimensions
+    magic = bytes([0, 0, _UNSIGNED_BYTE, n_dimensions])
+    if len(content) < start or content[:4] != magic:
+        reason = f"expected an IDX file that begins with {magic.hex()}, found {content[:4].hex()}"
+        raise damaged(source, reason, file.dataset)
+    shape = tuple(int(size) for size in np.frombuffer(content[4:start], ">u4"))
+    if len(content) != start + math.prod(shape):
+        reason = f"expected {start + math.prod(shape):,} bytes, found {len(content):,}"
+        raise damaged(source, reason, file.dataset)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -1,0 +1,51 @@
+"""`fedexp data check` and `fedexp data get`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from fedexp.checks import InputError, did_you_mean
+from fedexp.data.folder import data_folder
+from fedexp.data.status import Status
+from fedexp.data.status import check as check_status
+from fedexp.data.status import get as get_status
+
+
+def check(folders: Sequence[Path], names: Sequence[str], data_dir: str | None) -> bool:
+    """Print the state of each dataset (all by default); False if one is corrupt."""
+    place = data_folder(data_dir)
+    print(f"data folder: {place}")
+    states = [
+        _say(name, check_status(loader, place)) for name, loader in _loaders(folders, names).items()
+    ]
+    return "corrupt" not in states
+
+
+def get(folders: Sequence[Path], names: Sequence[str], data_dir: str | None) -> bool:
+    """Download what is missing of each dataset; False if one cannot be used afterwards."""
+    place = data_folder(data_dir)
+    states = [
+        _say(name, get_status(loader, place, progress=sys.stderr.isatty()))
+        for name, loader in _loaders(folders, names).items()
+    ]
+    return all(state == "ok" for state in states)
+
+
+def _loaders(folders: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
+    paths = {path.stem: path for folder in reversed(folders) for path in folder.glob("*.yaml")}
+    for name in names:
+        if name not in paths:
+            known = sorted(paths)
+            raise InputError(f"{did_you_mean(name, known)}Known: {', '.join(known)}", "NAME", name)
+    return {name: instantiate(OmegaConf.load(paths[name])) for name in names or sorted(paths)}
+
+
+def _say(name: str, status: Status) -> str:
+    print(f"{name:<16}{status.state:<9}{status.detail}", flush=True)
+    return status.state

@@ -1,0 +1,86 @@
+"""A partition in plain numbers: what partition.json holds and a plot of it reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fedexp.types import Partition
+
+
+def partition_document(partition: Partition, class_names: Sequence[str]) -> dict[str, Any]:
+    """Who holds what, as JSON can hold it.
+
+    Args:
+        partition: the deal.
+        class_names: one name a label, in order.
+
+    Returns:
+        `n_clients`; `class_names`; `sizes` `[n_clients]`; `counts` `[n_clients][n_classes]`
+        examples of each class; `left_out` examples that nobody holds; `indices`
+        `[n_clients][size]` rows of the training part, ascending; `hash`, see `partition_hash`; and
+        `skew`, three measures: `mean_total_variation_distance` 0 to 1 and
+        `mean_effective_classes` 1 to n_classes (see `label_skew`), and
+        `size_coefficient_of_variation`, standard deviation over mean, 0 where all are equal.
+    """
+    counts = partition.label_counts(len(class_names))
+    sizes = counts.sum(axis=1)
+    total_variation, effective_classes = label_skew(counts)
+    return {
+        "n_clients": len(partition.shards),
+        "class_names": [str(name) for name in class_names],
+        "sizes": sizes.tolist(),
+        "counts": counts.tolist(),
+        "left_out": len(partition.train) - int(sizes.sum()),
+        "indices": [shard.tolist() for shard in partition.shards],
+        "hash": partition_hash(partition.shards),
+        "skew": {
+            "mean_total_variation_distance": total_variation,
+            "mean_effective_classes": effective_classes,
+            "size_coefficient_of_variation": float(sizes.std() / sizes.mean()),
+        },
+    }
+
+
+def partition_hash(shards: Sequence[np.ndarray]) -> str:
+    """SHA-256, in hex, of who holds which rows.
+
+    The bytes that are hashed: for each client in order, the length of its shard and then its
+    indices in ascending order, each number a little-endian signed 64-bit integer. In plain Python:
+
+    >>> import struct
+    >>> indices = [[0, 2], [1]]
+    >>> bytes_ = b"".join(struct.pack(f"<{len(i) + 1}q", len(i), *i) for i in indices)
+    >>> partition_hash([np.array(i) for i in indices]) == hashlib.sha256(bytes_).hexdigest()
+    True
+    """
+    digest = hashlib.sha256()
+    for shard in shards:
+        digest.update(np.array([len(shard), *np.sort(shard)], dtype="<i8").tobytes())
+    return digest.hexdigest()
+
+
+def label_skew(counts: np.ndarray) -> tuple[float, float]:
+    """How far the label mixes q_k of the clients are from the mix p of all that was dealt.
+
+    Args:
+        counts: `[n_clients, n_classes]` examples of each class; no row is all 0.
+
+    Returns:
+        The mean over the clients, each counted once, of the total variation distance
+        1/2 sum_c |q_k[c] - p[c]|, and of the effective number of classes exp(entropy of q_k).
+
+    >>> label_skew(np.array([[4, 0], [0, 4]]))
+    (0.5, 1.0)
+    >>> label_skew(np.array([[2, 2], [1, 1]]))
+    (0.0, 2.0)
+    """
+    mix = counts / counts.sum(axis=1, keepdims=True)
+    overall = counts.sum(axis=0) / counts.sum()
+    total_variation = np.abs(mix - overall).sum(axis=1) / 2
+    # 0 log 0 is 0: where the mix is 0, take the logarithm of 1 instead.
+    entropy = -(mix * np.log(np.where(mix > 0, mix, 1))).sum(axis=1)
+    return float(total_variation.mean()), float(np.exp(entropy).mean())

@@ -1,0 +1,134 @@
+"""The interfaces of the parts. Structural: a class fits by its shape, nothing is inherited.
+
+"Nothing" is a class (`NoAttack`), never a branch in the round loop, and a part knows the other
+parts only through this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from fedexp.types import ClientReport, ClientTask, Metric, Partition, Split, State, Updates
+
+
+class Partitioner(Protocol):
+    """Deals the training part to the clients: disjoint shards, none empty."""
+
+    def __call__(self, train: Split, n_clients: int, rng: np.random.Generator) -> Partition:
+        """Deal `train` to `n_clients`; raises InputError if it cannot be dealt as asked."""
+
+
+class Sampler(Protocol):
+    """Chooses who takes part in a round."""
+
+    def __call__(self, n_clients: int, rng: np.random.Generator) -> np.ndarray:
+        """Client numbers, sorted, without repeats; may be empty (a Poisson round)."""
+
+
+class Model(Protocol):
+    """A module whose parameters are views of one private flat vector (`fedexp.flat`)."""
+
+    module: nn.Module
+    vector: Tensor  # [d]
+    parameters: list[nn.Parameter]
+
+    def arrange(self, x: Tensor) -> Tensor:
+        """Images in the memory layout in which the module is fastest."""
+
+
+class Trainer(Protocol):
+    """One client's local training. Module-level and picklable: it is sent to the workers."""
+
+    def __call__(self, model: Model, shard: Split, task: ClientTask) -> ClientReport:
+        """Train `model`, which holds the client's start, on `shard`; the delta is read from it."""
+
+    def spread(self, n_clients: int, cohort_size: float) -> Trainer:
+        """The trainer that does, in one client with all the data, what a cohort does in a round."""
+
+
+class Backend(Protocol):
+    """Where clients are trained and models evaluated. Same seed, same bits, whatever the backend.
+
+    Both methods answer in the order of their arguments, whatever order the workers finish in.
+    """
+
+    def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
+        """Run every task; the rows of the answer lie in a buffer that the next call reuses."""
+
+    def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
+        """Logits `[len(split), num_classes]` of each model `[d]` on a part of the workload."""
+
+    def close(self) -> None:
+        """Give back processes and shared memory. Calling it twice is harmless."""
+
+
+class Attack(Protocol):
+    """What malicious clients do: to their data before training, and to their rows after it."""
+
+    def poison(self, data: Split, rng: np.random.Generator) -> Split:
+        """A malicious client's own data as it will train on it."""
+
+    def rewrite(self, updates: Updates, malicious: Tensor, rng: np.random.Generator) -> Updates:
+        """New updates in which only the rows marked in `malicious` `[n]` bool differ."""
+
+
+class Aggregator(Protocol):
+    """A rule that makes one step of the clients' rows. Rules without state hand it back."""
+
+    def init(self, d: int) -> State:
+        """The state before the first round."""
+
+    def __call__(self, updates: Updates, state: State) -> tuple[Tensor, State]:
+        """The step `[d]` and the next state; raises InputError if a precondition fails."""
+
+
+class ServerOptimizer(Protocol):
+    """Applies the aggregated step as if it were a negative gradient."""
+
+    def init(self, params: Tensor) -> State:
+        """The state before the first round."""
+
+    def __call__(self, params: Tensor, step: Tensor, state: State) -> tuple[Tensor, State]:
+        """New parameters and the next state."""
+
+
+class Evaluator(Protocol):
+    """Measures the models of a round."""
+
+    def __call__(
+        self, backend: Backend, models: Sequence[Tensor], round: int
+    ) -> tuple[list[Metric], Tensor | None]:
+        """Rows for the round, and the shared model's predictions on test if there is one."""
+
+
+class Setting(Protocol):
+    """Who shares what: a federation, one place that holds all data, or everybody alone.
+
+    A setting rearranges the other parts and then the same round loop runs, with the same total
+    work.
+    """
+
+    def shards(self, partition: Partition) -> tuple[np.ndarray, ...]:
+        """The index lists that the clients of this setting train on."""
+
+    def sampler(self, sampler: Sampler) -> Sampler:
+        """Who takes part in a round."""
+
+    def trainer(self, trainer: Trainer, n_clients: int, cohort_size: int) -> Trainer:
+        """The local training that keeps the work of a round what it is in a federation."""
+
+    def aggregator(self, aggregator: Aggregator, n_clients: int) -> Aggregator:
+        """What becomes of the clients' rows."""
+
+    def init(self, params: Tensor, n_clients: int) -> Tensor:
+        """The parameters before the first round, from one model `[d]`."""
+
+    def start(self, params: Tensor, client_id: int) -> Tensor:
+        """The model `[d]` that a client starts a round from."""
+
+    def models(self, params: Tensor) -> Sequence[Tensor]:
+        """Every model `[d]` that there is to evaluate."""

@@ -1,0 +1,352 @@
+"""The only writer of a run folder.
+
+A run folder is complete after every round, even if the process is killed in the middle of a write:
+files that are replaced are written beside their place, flushed to the disk and renamed; files that
+grow get whole lines, and what a killed round left in them is cut off when the run is resumed.
+
+    config.yaml           the resolved config
+    partition.json        who holds what
+    metrics.jsonl, .csv   one measured number a row
+    timing.jsonl          seconds a round, by phase
+    confusion_matrix.csv  of the last evaluation, on test
+    summary.json          status and final figures
+    checkpoints/          the newest two, and the best on validation
+    model.safetensors     the current model
+    fedexp.log, plots/    what was said, and drawn (by others)
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any, final
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from fedexp.checks import InputError
+from fedexp.flat import state_dict_of
+from fedexp.scores import Scores
+from fedexp.types import Metric, RoundRecord, ServerState
+
+CHECKPOINT_FORMAT = 1
+KEPT_CHECKPOINTS = 2
+# Groups and keys that do not change a single bit of a run's results.
+WITHOUT_EFFECT = ("paths", "backend", "quiet", "trust", "checkpoint_every", "choices")
+COLUMNS = ("round", "scope", "client", "metric", "value")
+
+log = logging.getLogger(__name__)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides a run's results; two runs with equal hashes give equal figures.
+
+    >>> config_hash({"seed": 0, "quiet": True}) == config_hash({"seed": 0, "quiet": False})
+    True
+    """
+    kept = {k: v for k, v in config.items() if k not in WITHOUT_EFFECT}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file so that a reader, or a crash, sees the old one or the new one, never half."""
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a run folder; a dead process lets go by itself."""
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                "another process is writing to this run folder", "RUN_DIR", folder
+            ) from (None)
+        yield
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved config of a run folder; InputError if it is none."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise InputError("is not a run folder (it has no config.yaml)", "RUN_DIR", folder)
+    config = OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(config, dict):
+        raise InputError("its config.yaml is broken", "RUN_DIR", folder)
+    return {str(k): v for k, v in config.items()}
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """`summary.json`, or an empty dict where there is none."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Replace `summary.json`; NaN and infinity become null, which JSON can say."""
+    write_atomically(folder / "summary.json", _json(summary, indent=1))
+
+
+@final
+class Recorder:
+    """Writes one run: its documents at the start, a record and a checkpoint after every round.
+
+    Args:
+        folder: an existing folder, locked by the caller.
+        config: the resolved config.
+        model: any model of the run's architecture, for names and shapes.
+        test_y: the test part's labels, for the confusion matrix.
+        class_names: its rows' and columns' names.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        model: nn.Module,
+        test_y: Tensor,
+        class_names: Sequence[str],
+    ) -> None:
+        self.folder = folder
+        self._config, self._model = config, model
+        self._test_y, self._class_names = test_y.numpy(), class_names
+        self.scores = Scores()
+
+    def begin(self, partition_document: Mapping[str, Any]) -> None:
+        """Write what is known before the first round."""
+        (self.folder / "checkpoints").mkdir(exist_ok=True)
+        write_atomically(self.folder / "config.yaml", _yaml(self._config))
+        write_atomically(self.folder / "partition.json", _json(partition_document))
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            write_atomically(self.folder / name, b"")
+        write_atomically(self.folder / "metrics.csv", _csv([], header=True))
+
+    def resume(self) -> ServerState | None:
+        """The newest state that can be read, with everything later than it cut off the record.
+
+        None if no round was completed. A broken checkpoint is skipped with a warning.
+        """
+        checkpoints = self.folder / "checkpoints"
+        for leftover in self.folder.rglob(".*.tmp"):
+            leftover.unlink()
+        for path in sorted(checkpoints.glob("round-*.pt"), reverse=True):
+            try:
+                state = _read_checkpoint(path, config_hash(self._config))
+            except _Unreadable as error:
+                log.warning("checkpoint %s cannot be used (%s); trying an older one", path, error)
+                continue
+            self._keep_until(state.round)
+            return state
+        return None
+
+    def add(self, record: RoundRecord) -> None:
+        """Append a round to the record, and replace the confusion matrix if there is a new one."""
+        lines = "".join(json.dumps(_plain(_as_dict(row))) + "\n" for row in record.metrics)
+        timing = json.dumps({"round": record.round, **record.seconds}) + "\n"
+        _append(self.folder / "metrics.jsonl", lines.encode())
+        _append(self.folder / "metrics.csv", _csv(record.metrics))
+        _append(self.folder / "timing.jsonl", timing.encode())
+        if record.predictions is not None:
+            write_atomically(self.folder / "confusion_matrix.csv", self._confusion(record))
+        self.scores.add(record.metrics, sum(record.seconds.values()), record.seconds["train"])
+
+    def checkpoint(self, state: ServerState, last: bool) -> None:
+        """Save the state where it is due; keep the newest two and the best on validation."""
+        folder = self.folder / "checkpoints"
+        best = self.scores.best_round(self._config["objective"]) == state.round
+        due = last or state.round % self._config["checkpoint_every"] == 0
+        if not (best or due):
+            return
+        content = _checkpoint_bytes(state, config_hash(self._config))
+        if best:
+            _write_with_digest(folder / "best.pt", content, state.round)
+        if not due:
+            return
+        _write_with_digest(folder / f"round-{state.round:06d}.pt", content, state.round)
+        write_atomically(self.folder / "model.safetensors", self._weights(state.params))
+        for old in sorted(folder.glob("round-*.pt"))[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+            old.with_suffix(".json").unlink(missing_ok=True)
+
+    def _keep_until(self, round: int) -> None:
+        """Cut rounds after `round` off the growing files, and read the others back."""
+        kept = [m for m in _read_rows(self.folder / "metrics.jsonl") if m.round <= round]
+        lines = "".join(json.dumps(_plain(_as_dict(row))) + "\n" for row in kept)
+        write_atomically(self.folder / "metrics.jsonl", lines.encode())
+        write_atomically(self.folder / "metrics.csv", _csv(kept, header=True))
+        timing = [t for t in _read_lines(self.folder / "timing.jsonl") if t["round"] <= round]
+        write_atomically(
+            self.folder / "timing.jsonl", "".join(json.dumps(t) + "\n" for t in timing).encode()
+        )
+        self.scores = Scores()
+        seconds = {t["round"]: t for t in timing}
+        for number, rows in groupby(kept, key=lambda row: row.round):
+            phases = {k: v for k, v in seconds.get(number, {}).items() if k != "round"}
+            self.scores.add(tuple(rows), sum(phases.values()), phases.get("train", 0.0))
+
+    def _weights(self, params: Tensor) -> bytes:
+        from safetensors.torch import save
+
+        params = params.cpu()
+        if params.dim() == 1:
+            return bytes(save(dict(state_dict_of(self._model, params))))
+        models = (state_dict_of(self._model, vector) for vector in params)
+        return bytes(
+            save({f"client{k}.{n}": t for k, m in enumerate(models) for n, t in m.items()})
+        )
+
+    def _confusion(self, record: RoundRecord) -> bytes:
+        assert record.predictions is not None
+        classes = len(self._class_names)
+        cells = self._test_y * classes + record.predictions.numpy()
+        matrix = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self._class_names, *matrix.tolist()])
+        return text.getvalue().encode()
+
+
+class _Unreadable(Exception):
+    """A checkpoint that cannot be used; says why."""
+
+
+def _checkpoint_bytes(state: ServerState, digest: str) -> bytes:
+    buffer = io.BytesIO()
+    document = {
+        "format": CHECKPOINT_FORMAT,
+        "config_hash": digest,
+        "round": state.round,
+        "params": state.params.cpu(),
+        "optimizer": {k: v.cpu() for k, v in state.optimizer.items()},
+        "aggregator": {k: v.cpu() for k, v in state.aggregator.items()},
+    }
+    torch.save(document, buffer)
+    return buffer.getvalue()
+
+
+def _write_with_digest(path: Path, content: bytes, round: int) -> None:
+    # torch.load does not notice flipped bits in a tensor: keep a digest beside the file.
+    write_atomically(path, content)
+    digest = {"round": round, "sha256": hashlib.sha256(content).hexdigest()}
+    write_atomically(path.with_suffix(".json"), _json(digest))
+
+
+def _read_checkpoint(path: Path, expected_hash: str) -> ServerState:
+    try:
+        digest = json.loads(path.with_suffix(".json").read_text())["sha256"]
+        content = path.read_bytes()
+    except (OSError, ValueError, KeyError) as error:
+        raise _Unreadable(f"its digest cannot be read: {error}") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _Unreadable("its content does not have the SHA-256 that was noted")
+    # The digest agrees, so this is what we wrote; weights_only all the same.
+    document = torch.load(io.BytesIO(content), weights_only=True)
+    if document["format"] != CHECKPOINT_FORMAT:
+        raise _Unreadable(f"its format is {document['format']}, not {CHECKPOINT_FORMAT}")
+    if document["config_hash"] != expected_hash:
+        raise InputError(
+            "its config.yaml is not the one that its checkpoints were made with",
+            "RUN_DIR",
+            path.parent.parent,
+        )
+    return ServerState(
+        document["round"], document["params"], document["optimizer"], document["aggregator"]
+    )
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Append whole lines, or, on a full disk, nothing."""
+    with open(path, "ab") as file:
+        before = file.tell()
+        try:
+            _write_all(file, content)
+        except OSError:
+            os.truncate(path, before)
+            raise
+
+
+def _write_all(file: IO[bytes], content: bytes) -> None:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _as_dict(row: Metric) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in COLUMNS}
+
+
+def _read_rows(path: Path) -> list[Metric]:
+    return [
+        Metric(**{**line, "value": math.nan if line["value"] is None else line["value"]})
+        for line in _read_lines(path)
+    ]
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # the line in which the process was killed
+    return lines
+
+
+def _csv(rows: Sequence[Metric], header: bool = False) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if header:
+        writer.writerow(COLUMNS)
+    writer.writerows(
+        [r.round, r.scope, r.client, r.metric, repr(r.value) if math.isfinite(r.value) else ""]
+        for r in rows
+    )
+    return text.getvalue().encode()
+
+
+def _yaml(config: Mapping[str, Any]) -> bytes:
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode()
+
+
+def _json(document: Mapping[str, Any], indent: int | None = None) -> bytes:
+    return (json.dumps(_plain(document), indent=indent, allow_nan=False) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """The value with NaN and infinities as None, all the way down."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

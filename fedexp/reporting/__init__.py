@@ -1,0 +1,1 @@
+"""Readers of run folders: tables, plots and reports. Nothing here imports training code."""

@@ -1,0 +1,179 @@
+"""Draws a sweep: every configuration's accuracy over the rounds, and where each seed ended."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fedexp.reporting.figures import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY_BLUE,
+    VERMILLION,
+    finite,
+    new_figure,
+    save,
+    tidy,
+)
+from fedexp.reporting.results import Run
+from fedexp.reporting.tables import Configuration, configurations
+
+MOST_CURVES = 24
+"""More configurations than this are drawn without curves, which nobody could tell apart."""
+
+_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK)
+_LINES = ("-", "--", ":", "-.")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LABEL_CHARACTERS = 44  # a line of a label
+_ROW = 0.3  # inches for a one-line label
+
+
+def write_comparison(runs: Sequence[Run], path: Path) -> Path:
+    """Save the comparison of `runs` as the PNG `path`; return `path`."""
+    return save(comparison_figure(configurations(runs)), path)
+
+
+def comparison_figure(groups: Sequence[Configuration]) -> Figure:
+    """Curves of up to 24 configurations on the left, the last accuracy of every seed on the right.
+
+    The rows on the right name the lines on the left. Runs that are not complete are counted, not
+    drawn.
+    """
+    labels = [_label(group) for group in groups]
+    lines = sum(1 + label.count("\n") for label in labels)
+    height = min(max(3.6, _ROW * lines + 1.0), 300)
+    subtitle = "Test part. " + _run_in_common(groups)
+    if len(groups) > MOST_CURVES:
+        figure = new_figure(8.5, height, "Accuracy after the last round", subtitle)
+        _dots(tidy(figure.subplots(), grid="x"), groups, labels, keys=False)
+        return figure
+    figure = new_figure(12.5, height, "Accuracy over the rounds and after the last", subtitle)
+    left, right = figure.subplots(1, 2, width_ratios=[1.35, 1])
+    _curves(tidy(left, grid="both"), groups)
+    _dots(tidy(right, grid="x"), groups, labels, keys=True)
+    return figure
+
+
+def _curves(axes: Axes, groups: Sequence[Configuration]) -> None:
+    """The mean over the seeds, and a band: one standard deviation, or min to max below 3 seeds."""
+    spreads = set()
+    for index, group in enumerate(groups):
+        curves = _by_seed(group)
+        if curves.empty:
+            continue
+        mean, rounds = curves.mean(axis=1), curves.index.to_numpy()
+        colour, line, marker = _style(index)
+        axes.plot(
+            rounds,
+            mean,
+            color=colour,
+            linestyle=line,
+            marker=marker,
+            markersize=4.5,
+            markevery=max(1, len(rounds) // 12),
+            linewidth=1.6,
+        )
+        n = curves.shape[1]
+        if n == 1:
+            continue
+        if n == 2:
+            low, high = curves.min(axis=1), curves.max(axis=1)
+            spreads.add("lowest to highest seed")
+        else:
+            deviation = curves.std(axis=1)
+            low, high = mean - deviation, mean + deviation
+            spreads.add("± 1 standard deviation")
+        axes.fill_between(rounds, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set_xlabel("Round")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_ylabel("Test accuracy (fraction of images right)")
+    title = "Mean over the seeds"
+    if spreads:
+        title += f"; shaded: {' or '.join(sorted(spreads))}"
+    axes.set_title(title, loc="left", fontsize=10)
+
+
+def _dots(axes: Axes, groups: Sequence[Configuration], labels: Sequence[str], keys: bool) -> None:
+    """A row a configuration: a ring for every seed, a bar at their mean."""
+    beside = axes.get_yaxis_transform()
+    for row, group in enumerate(groups):
+        colour, line, marker = _style(row) if keys else (BLUE, "-", "o")
+        if keys:
+            # The line as it looks on the left, between its name and its dots.
+            axes.plot(
+                [-0.115, -0.065, -0.015],
+                [row] * 3,
+                transform=beside,
+                clip_on=False,
+                color=colour,
+                linestyle=line,
+                marker=marker,
+                markersize=4.5,
+                markevery=[1],
+                linewidth=1.6,
+            )
+        values = _last_by_seed(group)
+        if len(values):
+            axes.plot(
+                values,
+                [row] * len(values),
+                "o",
+                markerfacecolor="none",
+                markeredgecolor=colour,
+                markersize=7,
+            )
+        if len(values) > 1:
+            axes.plot(np.mean(values), row, "|", color=BLACK, markersize=13, markeredgewidth=1.6)
+    axes.set_yticks(range(len(groups)), labels, fontsize=9.5)
+    axes.tick_params("y", length=0, pad=44 if keys else 6)
+    axes.set_ylim(len(groups) - 0.4, -0.6)
+    axes.set_xlabel("Test accuracy (fraction of images right)")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_title("○ one seed    | mean over the seeds", loc="left", fontsize=10)
+
+
+def _style(index: int) -> tuple[str, str, str]:
+    n = len(_COLOURS)
+    return _COLOURS[index % n], _LINES[index // n % len(_LINES)], _MARKERS[index % n]
+
+
+def _by_seed(group: Configuration) -> pd.DataFrame:
+    """Test accuracy: a row for each round that all seeds evaluated, a column for each seed."""
+    curves = {str(run.seed): finite(run.model_curve("test", "accuracy")) for run in group.complete}
+    return pd.DataFrame(curves).dropna()
+
+
+def _last_by_seed(group: Configuration) -> list[float]:
+    last = {str(run.seed): run.final("test", "accuracy") for run in group.complete}
+    return [value for value in last.values() if np.isfinite(value)]
+
+
+def _label(group: Configuration) -> str:
+    counts = {"failed": group.failed, "unfinished": group.unfinished}
+    missing = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    text = f"{group.label} ({missing})" if missing else group.label
+    return "\n".join(textwrap.wrap(text, _LABEL_CHARACTERS)).replace("$", r"\$")
+
+
+def _run_in_common(groups: Sequence[Configuration]) -> str:
+    """What all runs share, in a line."""
+    descriptions = [
+        dict.fromkeys(part for part in run.description.split(", ") if not part.startswith("seed "))
+        for group in groups
+        for run in group.runs
+        if run.config
+    ]
+    if not descriptions:
+        return ""
+    shared = [part for part in descriptions[0] if all(part in other for other in descriptions)]
+    return f"In all runs: {', '.join(shared)}." if shared else ""

@@ -1,0 +1,124 @@
+"""How every picture looks: colours, headings, legends, class names, the PNG.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/
+color/). Line styles and markers differ too, so that the pictures also read in black and white.
+Figures are made without pyplot: no window, no global state.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY_BLUE, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#5A5A5A"
+DOTS_PER_INCH = 150
+
+_MOST_CLASS_NAMES = 40
+
+
+def new_figure(width: float, height: float, title: str, subtitle: str = "") -> Figure:
+    """A figure with a bold title and a grey subtitle; `height` (inches) is what lies below them."""
+    titles = textwrap.wrap(title, width=int(9.5 * width))
+    subtitles = textwrap.wrap(subtitle, width=int(16.5 * width - 2))
+    heading = 0.17 + 0.24 * len(titles) + 0.17 * len(subtitles)
+    total = height + heading
+    figure = Figure(figsize=(width, total), layout="constrained")
+    figure.text(0.1 / width, 1 - 0.1 / total, "\n".join(titles), va="top", size=13, weight="bold")
+    figure.text(
+        0.1 / width,
+        1 - (0.1 + 0.25 * len(titles)) / total,
+        "\n".join(subtitles),
+        va="top",
+        size=8.5,
+        color=GREY,
+    )
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(rect=(0, 0, 1, height / total), w_pad=0.09, h_pad=0.06)  # type: ignore[call-arg]
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write `figure` as a PNG with 150 dots an inch; return `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+    return path
+
+
+def tidy(axes: Axes, grid: Literal["x", "y", "both"] | None = None) -> Axes:
+    """Take away the frame's upper and right sides; `grid` says for which axis to draw lines."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    if grid is not None:
+        axes.grid(axis=grid, color="0.9")
+    return axes
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """What the lines of `axes` mean, under the picture, where it covers nothing."""
+    # Bars first: matplotlib puts every line before them.
+    entries = sorted(
+        zip(*axes.get_legend_handles_labels(), strict=True),
+        key=lambda entry: not isinstance(entry[0], BarContainer),
+    )
+    handles, labels = [entry[0] for entry in entries], [entry[1] for entry in entries]
+    longest = max(map(len, labels))
+    columns = max(1, min(len(labels), int(figure.get_figwidth() * 12 / (longest + 7))))
+    # Four entries stand better in two rows of two than as three and one.
+    columns = 2 if len(labels) == 4 and columns == 3 else columns
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a matrix, or every k-th of a great many."""
+    at, shown, size = _names(names)
+    axes.set_yticks(at, shown, fontsize=size)
+    axes.tick_params("y", length=0)
+
+
+def name_columns(axes: Axes, names: Sequence[str], width: float) -> None:
+    """Name the columns of a matrix; names are slanted if a cell, `width` inches, is too narrow."""
+    at, shown, size = _names(names)
+    axes.set_xticks(at, shown, fontsize=size)
+    if max(map(len, shown)) * size / 110 > width:
+        axes.tick_params("x", rotation=40)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+    axes.tick_params("x", length=0)
+
+
+def number_cell(axes: Axes, row: int, column: int, text: str, darkness: float, size: float) -> None:
+    """Write `text` into a cell of a matrix whose shade is `darkness`, from 0 (white) to 1."""
+    colour = "white" if darkness > 0.55 else BLACK
+    axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
+
+
+def short(name: str, limit: int = 22) -> str:
+    """`name` in at most `limit` characters, safe to print.
+
+    >>> short("adenocarcinoma of the colon")
+    'adenocarcinoma of the…'
+    """
+    name = name if len(name) <= limit else name[: limit - 1].rstrip() + "…"
+    return name.replace("$", r"\$")  # matplotlib would read a formula
+
+
+def finite(curve: pd.Series[float]) -> pd.Series[float]:
+    """The points of a curve that can be drawn."""
+    return curve[np.isfinite(curve.to_numpy())]
+
+
+def _names(names: Sequence[str]) -> tuple[range, list[str], int]:
+    step = math.ceil(len(names) / _MOST_CLASS_NAMES)
+    size = 10 if len(names) <= 12 else 8 if len(names) <= 25 else 7
+    return range(0, len(names), step), [short(name) for name in names[::step]], size

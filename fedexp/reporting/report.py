@@ -1,0 +1,200 @@
+"""Writes the report of a run or of a sweep: figures as text, tables as files, plots as PNG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedexp.reporting import comparison, plots
+from fedexp.reporting.results import Run, find_runs, is_run, load_run
+from fedexp.reporting.tables import (
+    common_folder,
+    markdown,
+    run_table,
+    spread,
+    summary_table,
+    to_markdown,
+)
+
+_HEADINGS = {
+    "accuracy": "accuracy",
+    "majority_baseline": "majority baseline",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "auc": "AUC",
+    "loss": "loss",
+}
+
+
+def report(folders: Sequence[Path]) -> str:
+    """What `fedexp report` prints: one run's report, or the table of a sweep or several runs.
+
+    Raises:
+        InputError: there is no run in `folders`.
+    """
+    if len(folders) == 1 and is_run(folders[0]):
+        return report_run(folders[0])
+    for run in find_runs(folders):
+        report_run(run)
+    return report_sweep(folders)
+
+
+def report_run(path: str | Path) -> str:
+    """Write `report.md` and `plots/` into the run folder `path`; return the report in short.
+
+    Raises:
+        InputError: `path` is no run folder, or one of its files cannot be read.
+    """
+    run = load_run(path)
+    pictures = plots.write_run_plots(run, run.path / "plots")
+    blocks = [f"# {run.path.name}", _headline(run)]
+    if run.error:
+        blocks.append(f"**Error:** {run.error}")
+    for heading, text in {
+        "Figures": to_markdown(_figures(run)),
+        "Over the clients": _over_clients(run),
+        "Partition": _facts(_measures(run.partition or {})),
+        "Cost": _facts(_cost(run)),
+        "How to repeat it": _facts(_provenance(run)),
+        "Plots": "\n\n".join(f"![{p.stem}]({p.relative_to(run.path)})" for p in pictures),
+    }.items():
+        if text:
+            blocks.append(f"## {heading}\n\n{text}")
+    (run.path / "report.md").write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+
+    lines = [_headline(run)]
+    if run.error:
+        lines.append(f"Error: {run.error}")
+    lines += ["", _figures(run).to_string(index=False), "", f"Report: {run.path / 'report.md'}"]
+    if pictures:
+        names = ", ".join(picture.name for picture in pictures)
+        lines.append(f"Plots:  {run.path / 'plots'} ({names})")
+    return "\n".join(lines)
+
+
+def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) -> str:
+    """Compare the runs among and below `paths`; return the Markdown table.
+
+    Writes table.csv (one row a job), summary.csv (one row a configuration), table.md and
+    comparison.png into `folder`: by default the one folder that was named, else the innermost
+    folder that holds all the runs.
+
+    Raises:
+        InputError: a path is no folder, no run lies there, or a file cannot be read.
+    """
+    paths = [Path(path) for path in paths]
+    runs = [load_run(path) for path in find_runs(paths)]
+    if folder is None:
+        folder = paths[0] if len(paths) == 1 else common_folder([run.path for run in runs])
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    run_table(runs).to_csv(folder / "table.csv", index=False)
+    summary_table(runs).to_csv(folder / "summary.csv", index=False)
+    comparison.write_comparison(runs, folder / "comparison.png")
+    text = markdown(runs)
+    (folder / "table.md").write_text(
+        f"{text}\n![Comparison of the configurations](comparison.png)\n", encoding="utf-8"
+    )
+    return f"{text}\nWritten to {folder}: table.csv, summary.csv, table.md, comparison.png"
+
+
+def _headline(run: Run) -> str:
+    done, planned = run.summary.get("rounds"), run.summary.get("rounds_planned")
+    progress = "" if done is None else f", {done} of {planned or '?'} rounds"
+    seconds = run.summary.get("seconds")
+    time = "" if seconds is None else f" in {seconds:.1f} s"
+    speed = run.summary.get("examples_per_second")
+    rate = "" if speed is None else f" ({speed:,.0f} training examples/s)"
+    return f"{run.description or run.path}\nStatus: {run.status}{progress}{time}{rate}"
+
+
+def _figures(run: Run) -> pd.DataFrame:
+    """Last figures and means of the last five evaluations, as text."""
+    rows = []
+    for part in ("test", "validation"):
+        for span, figure in {"last": run.final, "mean of last 5": run.mean_last_5}.items():
+            values = {heading: figure(part, metric) for metric, heading in _HEADINGS.items()}
+            # The baseline is the same at any time.
+            values["majority baseline"] = run.majority_baseline(part)
+            if not math.isnan(values["accuracy"]) or span == "last":
+                cells = {heading: _number(value) for heading, value in values.items()}
+                rows.append({"part": part, "evaluation": span, **cells})
+    return pd.DataFrame(rows)
+
+
+def _over_clients(run: Run) -> str:
+    """How evenly the accuracy is shared: mean, deviation, worst and best client."""
+    names = {"accuracy": "accuracy", "own_mix_accuracy": "accuracy on the client's own class mix"}
+    parts = run.summary.get("final_over_clients") or {}
+    rows = [
+        {
+            "part": part,
+            "figure": names[metric],
+            "mean ± standard deviation": spread(_float(over, "mean"), _float(over, "std")),
+            "worst client": _number(_float(over, "min")),
+            "best client": _number(_float(over, "max")),
+        }
+        for part, figures in parts.items()
+        for metric, over in (figures or {}).items()
+        if metric in names
+    ]
+    return to_markdown(pd.DataFrame(rows)) if rows else ""
+
+
+def _cost(run: Run) -> dict[str, object]:
+    summary, timing = run.summary, run.timing
+    cost: dict[str, object] = {
+        f"seconds to {phase}": f"{timing[phase].sum():.1f}"
+        for phase in ("train", "aggregate", "evaluate")
+        if phase in timing
+    }
+    for name, key in {
+        "sent to the server": "bytes_up",
+        "sent to the clients": "bytes_down",
+    }.items():
+        if summary.get(key) is not None:
+            cost[name] = f"{summary[key] / 1e6:,.1f} MB"
+    if summary.get("peak_memory_mb") is not None:
+        cost["peak memory"] = f"{summary['peak_memory_mb']:,.0f} MB"
+    if summary.get("parameters") is not None:
+        cost["model parameters"] = f"{summary['parameters']:,}"
+    return cost
+
+
+def _provenance(run: Run) -> dict[str, object]:
+    facts: dict[str, object] = {"seed": run.seed}
+    for key in ("partition_hash", "git_commit", "versions", "hardware", "threads"):
+        value = run.summary.get(key)
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{name} {item}" for name, item in value.items() if item is not None)
+        facts[key.replace("_", " ")] = value
+    return facts
+
+
+def _measures(partition: Mapping[str, Any]) -> dict[str, object]:
+    """The numbers among what `partition.json` says, nested ones by dotted name."""
+    measures: dict[str, object] = {}
+    for key, value in partition.items():
+        if isinstance(value, Mapping):
+            measures |= {f"{key}.{name}": item for name, item in _measures(value).items()}
+        elif isinstance(value, int | float):
+            measures[key] = f"{value:.4g}" if isinstance(value, float) else value
+    return measures
+
+
+def _facts(facts: Mapping[str, object]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value is not None)
+
+
+def _float(figures: Mapping[str, Any], key: str) -> float:
+    value = figures.get(key)
+    return math.nan if value is None else float(value)
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"

@@ -1,0 +1,247 @@
+"""Carry out one run: build it, go through its rounds, record every one, report at the end."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import logging
+import os
+import platform
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedexp import __version__
+from fedexp.build import Built, build
+from fedexp.checks import InputError
+from fedexp.evaluation import majority_baseline
+from fedexp.flat import vector_of
+from fedexp.partition.describe import partition_document
+from fedexp.progress import progress_for
+from fedexp.record import Recorder, locked, write_summary
+from fedexp.rounds import initial_state, run_rounds
+
+REDRAW_AFTER = 60.0  # seconds between drawings of the plots while a run goes on
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "opacus", "medmnist")
+
+log = logging.getLogger("fedexp")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: handled like Ctrl-C, with an exit code of its own."""
+
+
+def run(config: Mapping[str, Any], folder: Path, resume: bool) -> tuple[dict[str, Any], str]:
+    """Run a resolved config in an existing folder; its summary, and a text about it to read.
+
+    Args:
+        config: the resolved config, plain dicts and lists.
+        folder: where everything is written.
+        resume: go on from the newest checkpoint in `folder`, if there is one.
+
+    Raises:
+        InputError: something the user gave cannot be used; nothing was written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the rounds completed are saved.
+    """
+    # One thread: its bits are the same on every machine, and several processes share no core.
+    torch.set_num_threads(1)
+    built = build(config)
+    with locked(folder), _logging_to(folder, quiet=config["quiet"]), _sigterm_as_interrupt():
+        try:
+            return _run_locked(config, built, folder, resume)
+        finally:
+            built.experiment.backend.close()
+
+
+def _run_locked(
+    config: Mapping[str, Any], built: Built, folder: Path, resume: bool
+) -> tuple[dict[str, Any], str]:
+    exp = built.experiment
+    recorder = Recorder(
+        folder, config, built.model, built.dataset.test.y, built.dataset.class_names
+    )
+    state = recorder.resume() if resume else None
+    if state is None:
+        recorder.begin(partition_document(built.partition, built.dataset.class_names))
+        state = initial_state(exp, vector_of(built.model))
+    about = _about(config, built)
+    progress = progress_for(exp.rounds, state.round, config["quiet"])
+    status, error = "running", None
+    drawn = time.monotonic()
+    write_summary(folder, {"status": status, **about, **recorder.scores.document()})
+    try:
+        for state, record in run_rounds(exp, state):  # noqa: B020 - the state is carried on
+            recorder.add(record)
+            recorder.checkpoint(state, last=state.round == exp.rounds)
+            write_summary(folder, _summary(status, None, about, recorder))
+            progress.round_done(state.round, recorder.scores.latest("validation", "accuracy"))
+            if time.monotonic() - drawn > REDRAW_AFTER:
+                _draw(folder)
+                drawn = time.monotonic()
+        status = "complete"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        done = recorder.scores.rounds
+        log.info("stopped after round %d; go on with: fedexp resume %s", done, folder)
+        raise
+    except OSError as problem:
+        status, error = "failed", str(problem)
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(
+                f"the disk is full; free some space, then: fedexp resume {folder}",
+                "hydra.run.dir",
+                folder,
+            ) from problem
+        raise
+    except Exception as problem:
+        status, error = "failed", str(problem).splitlines()[0] if str(problem) else repr(problem)
+        log.debug("%s", traceback.format_exc())
+        raise
+    finally:
+        progress.close()
+        summary = _summary(status, error, about, recorder)
+        _write_last_summary(folder, summary)
+    return summary, _draw(folder)
+
+
+def _write_last_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    try:
+        write_summary(folder, summary)
+    except OSError as problem:  # a full disk must not hide the first error
+        log.debug("the summary could not be written: %s", problem)
+
+
+def _summary(
+    status: str, error: str | None, about: Mapping[str, Any], recorder: Recorder
+) -> dict[str, Any]:
+    figures = recorder.scores.document()
+    for when in ("final", "mean_last_5"):
+        for part, value in about["majority_baseline"].items():
+            if part in figures[when]:
+                figures[when][part]["majority_baseline"] = value
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    scale = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
+    return {
+        "status": status,
+        "error": error,
+        **figures,
+        **about,
+        "peak_memory_mb": peak / scale,
+        "peak_memory_of_a_worker_mb": workers / scale or None,
+    }
+
+
+def _about(config: Mapping[str, Any], built: Built) -> dict[str, Any]:
+    """What a reader has to know beside the figures; constant over the run."""
+    dataset = built.dataset
+    document = partition_document(built.partition, dataset.class_names)
+    return {
+        "rounds_planned": config["rounds"],
+        "seed": config["seed"],
+        "choices": config.get("choices", {}),
+        "malicious_clients": [int(k) for k in built.experiment.malicious.nonzero()[0]],
+        "partition_hash": document["hash"],
+        "examples_of": {
+            "train": sum(document["sizes"]),
+            "validation": len(dataset.validation),
+            "test": len(dataset.test),
+        },
+        "majority_baseline": {
+            part: majority_baseline(split.y, dataset.train.y)
+            for part, split in (("validation", dataset.validation), ("test", dataset.test))
+        },
+        "parameters": len(vector_of(built.model)),
+        "threads": torch.get_num_threads(),
+        "device": config["device"],
+        "hardware": {
+            "machine": platform.machine(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "versions": {
+            "fedexp": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        "git_commit": _git_commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _git_commit() -> str | None:
+    """The commit that this code was checked out from; None for an installed package."""
+    if shutil.which("git") is None:
+        return None
+    here = Path(__file__).parent
+    if not (here.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None
+
+
+def _draw(folder: Path) -> str:
+    """Report and plots. What was measured is safe already, so a full disk here only says so."""
+    from fedexp.reporting.report import report_run
+
+    try:
+        return report_run(folder)
+    except OSError as problem:
+        log.warning("the plots could not be written: %s", problem)
+        return f"results: {folder}"
+
+
+@contextmanager
+def _logging_to(folder: Path, quiet: bool) -> Iterator[None]:
+    """Everything to fedexp.log, what a person should see to the terminal too."""
+    to_file = logging.FileHandler(folder / "fedexp.log", delay=False)
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_file.setLevel(logging.DEBUG)
+    to_terminal = logging.StreamHandler(sys.stderr)
+    to_terminal.setFormatter(logging.Formatter("%(message)s"))
+    to_terminal.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    log.handlers = [to_file, to_terminal]
+    try:
+        yield
+    finally:
+        log.handlers = []
+        to_file.close()
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,191 @@
+"""The data that flows through a run. Everything is frozen: a change makes a new object.
+
+Symbols used all over the package: `n` clients that answered, `d` numbers in a model, `[n, d]` one
+row a client. **delta = local model - global model, everywhere.**
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+"""What a component carries from one round to the next; an empty mapping for most."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images: x `[n, channels, height, width]` float32, y `[n]` int64."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def rows(self, indices: Tensor) -> Split:
+        """The rows at `indices` `[k]`, in that order, as a copy."""
+        return Split(self.x[indices], self.y[indices])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three disjoint parts of one collection, pixels in [0, 1].
+
+    `train` is dealt to the clients, `validation` is what choices may be made on, `test` is for
+    reporting only.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, also when a part lacks some of them."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of one image."""
+        return tuple(self.train.x.shape[1:])
+
+    def normalised_like(self, reference: Split) -> Dataset:
+        """Every part shifted and scaled by the reference's mean and deviation per channel."""
+        mean = reference.x.mean(dim=(0, 2, 3), keepdim=True)
+        # A channel that never changes has deviation 0: leave it at 0 rather than divide by it.
+        deviation = reference.x.std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-6)
+
+        def scale(part: Split) -> Split:
+            return Split((part.x - mean) / deviation, part.y)
+
+        return replace(
+            self,
+            train=scale(self.train),
+            validation=scale(self.validation),
+            test=scale(self.test),
+        )
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Who holds what: `shards[k]` are client k's rows of `train`, sorted int64 indices.
+
+    The shards are disjoint and none is empty. `train` is the training part as the clients see it;
+    most partitions hand it on unchanged, `feature` returns one in which every client's rows went
+    through that client's scanner.
+    """
+
+    train: Split
+    shards: tuple[np.ndarray, ...]
+
+    def label_counts(self, num_classes: int) -> np.ndarray:
+        """How many examples of each class each client holds: `[n_clients, num_classes]` int64."""
+        y = self.train.y.numpy()
+        return np.stack([np.bincount(y[shard], minlength=num_classes) for shard in self.shards])
+
+
+@dataclass(frozen=True)
+class ClientTask:
+    """One client's work in one round; plain data, so that any backend can ship it."""
+
+    client_id: int
+    params: Tensor  # [d] the model that the client starts from
+    round: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class ClientReport:
+    """What a client says beside its delta."""
+
+    num_examples: int  # distinct examples that it holds
+    processed: int  # examples that passed through the gradient, repeats counted
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What the clients of one round sent, one row each, in cohort order.
+
+    The rows may lie in a buffer that the next round overwrites: whoever keeps them must copy them.
+    """
+
+    matrix: Tensor  # [n, d] float32, delta = local - global
+    client_ids: tuple[int, ...]
+    num_examples: Tensor  # [n] float64
+    processed: int = 0  # examples that passed through the gradient, all clients together
+    metrics: tuple[Mapping[str, float], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.client_ids)
+
+    @classmethod
+    def of(
+        cls, matrix: Tensor, tasks: Sequence[ClientTask], reports: Sequence[ClientReport]
+    ) -> Updates:
+        """The rows `[n, d]` together with what the clients reported, in the same order."""
+        return cls(
+            matrix=matrix,
+            client_ids=tuple(task.client_id for task in tasks),
+            num_examples=torch.tensor([r.num_examples for r in reports], dtype=torch.float64),
+            processed=sum(r.processed for r in reports),
+            metrics=tuple(r.metrics for r in reports),
+        )
+
+    def with_matrix(self, matrix: Tensor) -> Updates:
+        """The same clients with other rows."""
+        return replace(self, matrix=matrix)
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """All that a checkpoint needs beside the resolved config."""
+
+    round: int  # rounds completed
+    params: Tensor  # [d], or [n_clients, d] where every client keeps a model of its own
+    optimizer: State = field(default_factory=dict)
+    aggregator: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured number. `metrics.csv` is a list of these.
+
+    `scope` says on what it was measured (train, validation, test, round); `client` is a client's
+    number, "all" for the shared model, or mean / std / min / max over the clients' own models.
+    """
+
+    round: int
+    scope: str
+    client: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What happened in one round. Only `seconds` may differ between two runs of one config."""
+
+    round: int
+    metrics: tuple[Metric, ...]
+    predictions: Tensor | None  # [n_test] the shared model's answers, in rounds that evaluate
+    seconds: Mapping[str, float]  # by phase: train, aggregate, evaluate
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a worker needs to train any client and to evaluate any model; it never changes."""
+
+    model: torch.nn.Module
+    train: Split
+    shards: tuple[np.ndarray, ...]
+    evaluation: Mapping[str, Split]
+    cohort_size: int  # expected clients a round
+    device: torch.device

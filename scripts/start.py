@@ -1,0 +1,78 @@
+"""Set up fedexp and use it, on a machine with nothing but Python: the README's two commands.
+
+    python3 scripts/start.py run [key=value ...]    the main job; by default on embedded digits
+    python3 scripts/start.py test                   lint, formatting, types and tests
+
+Makes `.venv` beside this repository on first use (and anew after pyproject.toml has changed) and
+installs the package into it. Only the standard library is used here.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = ROOT / ".venv"
+BINARIES = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BINARIES / "python"
+
+
+def prepare(extras: str) -> None:
+    """Make the environment, unless one made from this pyproject.toml with these extras is there."""
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    stamps = {name: ENVIRONMENT / f".installed{name}" for name in ("", "[dev]")}
+    done = [s for s in (stamps[extras], stamps["[dev]"]) if s.is_file()]
+    if any(stamp.read_text() == wanted for stamp in done):
+        return
+    print(f"Setting up {ENVIRONMENT} (once; torch is large, this takes a few minutes)", flush=True)
+    if not PYTHON.exists():
+        venv.create(ENVIRONMENT, with_pip=True)
+    pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--editable", f"{ROOT}{extras}"], check=True)
+    stamps[extras].write_text(wanted)
+
+
+def check() -> int:
+    """Lint, formatting, types, tests; real-data tests too where FEDEXP_DATA_DIR names a folder."""
+    data = os.environ.get("FEDEXP_DATA_DIR", "")
+    markers = "not slow and not network" + ("" if os.path.isdir(data) else " and not real_data")
+    steps = [
+        ["ruff", "check"],
+        ["ruff", "format", "--check"],
+        ["mypy"],
+        ["pytest", "-m", markers, "-n", "2", *sys.argv[2:]],
+    ]
+    for step in steps:
+        print(f"$ {' '.join(step)}", flush=True)
+        code = subprocess.run([str(PYTHON), "-m", *step], cwd=ROOT).returncode
+        if code:
+            return code
+    return 0
+
+
+def main() -> int:
+    if sys.version_info < (3, 11):  # noqa: UP036 - whoever starts this may have an older Python
+        print("fedexp needs Python 3.11 or later, this is " + sys.version.split()[0])
+        return 2
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    try:
+        if command == "run":
+            prepare("")
+            return subprocess.run([str(BINARIES / "fedexp"), "run", *sys.argv[2:]]).returncode
+        if command == "test":
+            prepare("[dev]")
+            return check()
+    except subprocess.CalledProcessError as error:
+        print(f"setting up failed: {' '.join(error.cmd)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(__doc__)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Every file in conf/dataset: described, buildable without data, and true to the publisher."""
+
+import re
+from pathlib import Path
+
+import medmnist
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+CONFIGS = sorted((Path(__file__).parents[3] / "conf" / "dataset").rglob("*.yaml"))
+MED = [name for name in medmnist.INFO if name != "chestmnist" and not name.endswith("3d")]
+
+
+def test_there_is_one_for_each_collection() -> None:
+    assert sorted(path.stem for path in CONFIGS) == sorted(
+        ["digits", "mnist", "fashion_mnist", *MED]
+    )
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_builds_without_data(path: Path) -> None:
+    config = OmegaConf.load(path)
+    loader = instantiate(config)
+    assert loader.name == config.name == path.stem
+    assert loader.input_shape == tuple(config.input_shape)
+    assert all(type(size) is int for size in loader.input_shape)
+    assert loader == instantiate(config)
+    assert hash(loader) == hash(instantiate(config))
+    assert [file.dataset for file in loader.files(Path("data"))] == [path.stem] * (
+        {"digits": 0, "mnist": 4, "fashion_mnist": 4}.get(path.stem, 1)
+    )
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_begins_with_its_description(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    assert re.fullmatch(r"# [A-Z].{10,86}[^.]", first)
+
+
+@pytest.mark.parametrize("name", MED)
+def test_declares_what_medmnist_declares(name: str) -> None:
+    path = next(path for path in CONFIGS if path.stem == name)
+    config, about = OmegaConf.load(path), medmnist.INFO[name]
+    assert config.input_shape == [about["n_channels"], 28, 28]
+    assert config.num_classes == len(about["label"])
+    n = about["n_samples"]
+    sizes = f"{n['train']:,} train, {n['val']:,} validation, {n['test']:,} test"
+    assert sizes in path.read_text()
+    assert about["license"] in path.read_text()
