@@ -7,9 +7,10 @@ types, values out of range, parts that do not go together.
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Union
 
@@ -23,13 +24,25 @@ from fedexp.checks import InputError, at_least, did_you_mean, in_range, one_of
 from fedexp.data.folder import data_folder
 from fedexp.data.loader import load
 from fedexp.evaluation import ModelEvaluator
-from fedexp.flat import refuse_changing_buffers
+from fedexp.flat import refuse_changing_buffers, vector_of
 from fedexp.protocols import Aggregator, Attack
 from fedexp.rng import generator, seed_for
 from fedexp.rounds import Experiment
 from fedexp.types import Dataset, Partition, Split, Updates, Workload
 
 TRUSTED_PREFIXES = ("fedexp.", "torch.nn.", "torchvision.models.")
+GROUPS = (
+    "dataset",
+    "partition",
+    "model",
+    "training",
+    "sampler",
+    "setting",
+    "attack",
+    "aggregator",
+    "server_optimizer",
+    "backend",
+)
 OBJECTIVES = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "loss")
 
 Config = Mapping[str, Any]
@@ -57,16 +70,19 @@ def build(config: Config) -> Built:
 
     setting = part("setting")
     trainer = setting.trainer(part("training"), n_clients, config["cohort_size"])
-    sampler = setting.sampler(part("sampler"))
+    sampler = part("sampler")
+    sampler(n_clients, generator(seed, "cohort", 0))  # a cohort that cannot be drawn fails here
+    sampler = setting.sampler(sampler)
     aggregator = setting.aggregator(part("aggregator"), n_clients)
     server_optimizer = part("server_optimizer")
     attack: Attack = part("attack", without=("fraction", "n_malicious"))
     malicious = _malicious(config, n_clients)
-    sampler(n_clients, generator(seed, "cohort", 0))  # a cohort that cannot be drawn fails here
-    _rehearse(attack, aggregator, config["cohort_size"])
+    _rehearse(aggregator, config["cohort_size"])
 
     device = _device(config["device"])
-    pixels = load(part("dataset"), data_folder(config["paths"]["data_dir"]))
+    loader = part("dataset")
+    with _prefixed("dataset"):
+        pixels = load(loader, data_folder(config["paths"]["data_dir"]))
     deal = part("partition")
     with _prefixed("partition"):
         partition = deal(pixels.train, n_clients, generator(seed, "partition"))
@@ -98,6 +114,10 @@ def build(config: Config) -> Built:
 
 
 def _check_root(config: Config) -> None:
+    for group in GROUPS:
+        _required(config[group], "_target_", group)
+    for key in ("fraction", "n_malicious"):
+        _required(config["attack"], key, "attack")
     at_least(0, seed=config["seed"])
     for key in ("rounds", "n_clients", "cohort_size", "eval_every", "checkpoint_every"):
         at_least(1, **{key: config[key]})
@@ -117,6 +137,11 @@ def _check_root(config: Config) -> None:
             "server_optimizer",
             config["server_optimizer"]["_target_"],
         )
+
+
+def _required(node: Config, key: str, path: str) -> None:
+    if key not in node:
+        raise InputError(f"has no value; set it with +{path}.{key}=", f"{path}.{key}", "")
 
 
 class _Parts:
@@ -139,7 +164,9 @@ class _Parts:
             except Exception as error:
                 cause = error.__cause__ if isinstance(error, InstantiationException) else error
                 if isinstance(cause, InputError):
-                    raise cause from None
+                    # Hydra's message ends with where in the group the part lies that refused.
+                    inner = re.search(r"full_key: (\S+)", str(error))
+                    raise (cause.under(inner[1]) if inner else cause) from None
                 reason = str(cause or error).splitlines()[0]
                 raise InputError(f"cannot be built: {reason}", "_target_", node["_target_"]) from (
                     error
@@ -156,7 +183,7 @@ class _prefixed:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        root = ("n_clients", "cohort_size")  # arguments that are root keys of the same name
+        root = ("n_clients", "cohort_size", "device")  # arguments that are root keys as well
         if isinstance(error, InputError) and error.key and error.key not in root:
             raise error.under(self._group) from None
 
@@ -196,7 +223,10 @@ def _check_arguments(target: Any, node: Config, path: str, runtime: Sequence[str
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     function = target.__init__ if inspect.isclass(target) else target
-    hints = typing.get_type_hints(function)
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError:  # names that only a type checker imports
+        hints = {}
     names = [name for name in parameters if name not in runtime]
     for name, value in node.items():
         if name.startswith("_") and name.endswith("_"):
@@ -220,7 +250,7 @@ def _check_arguments(target: Any, node: Config, path: str, runtime: Sequence[str
                 parameter.KEYWORD_ONLY,
             )
         ):
-            raise InputError(f"has no value; set it with +{path}.{name}=", f"{path}.{name}", "")
+            _required(node, name, path)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -236,6 +266,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (bool, str, type(None)):
         return isinstance(value, hint)
+    if origin is Callable:
+        return isinstance(value, Mapping) and "_target_" in value
     if origin in (list, tuple) or (inspect.isclass(origin) and issubclass(origin, Sequence)):
         return isinstance(value, list) and all(_fits(v, arguments[0]) for v in value)
     return True
@@ -247,6 +279,8 @@ def _describe(hint: Any) -> str:
         return " or ".join(_describe(choice) for choice in arguments)
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
+    if origin is Callable:
+        return "a part of its own, chosen with a slash (group/part=choice)"
     if origin is not None and arguments:
         return f"a list, each item {_describe(arguments[0])}"
     words = {float: "a number", int: "a whole number", bool: "true or false", str: "a word"}
@@ -277,7 +311,7 @@ def _poisoned(partition: Partition, attack: Attack, malicious: np.ndarray, seed:
     return replace(partition, train=Split(x, y)) if changed else partition
 
 
-def _rehearse(attack: Attack, aggregator: Aggregator, cohort_size: int) -> None:
+def _rehearse(aggregator: Aggregator, cohort_size: int) -> None:
     """Aggregate a cohort of zero rows: a precondition that cannot hold fails before training."""
     rows = Updates(
         torch.zeros(cohort_size, 1),
@@ -292,20 +326,21 @@ def _model(part: _Parts, seed: int, dataset: Dataset) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "model"))
         model = part("model")
-    name = type(model).__name__
-    if not isinstance(model, nn.Module):
-        raise InputError("is not a torch.nn.Module", "model", name)
-    refuse_changing_buffers(model)
+        name = type(model).__name__
+        if not isinstance(model, nn.Module):
+            raise InputError("is not a torch.nn.Module", "model", name)
+        refuse_changing_buffers(model)
+        try:
+            with torch.no_grad():  # lazy layers draw their weights here
+                shape = tuple(model.eval()(torch.zeros(2, *dataset.input_shape)).shape)
+        except Exception as error:
+            images = "x".join(map(str, dataset.input_shape))
+            reason = str(error).splitlines()[0]
+            raise InputError(f"cannot take images of {images}: {reason}", "model", name) from error
     expected = (2, dataset.num_classes)
-    try:
-        with torch.no_grad():
-            shape = tuple(model.eval()(torch.zeros(2, *dataset.input_shape)).shape)
-    except Exception as error:
-        images = "x".join(map(str, dataset.input_shape))
-        reason = str(error).splitlines()[0]
-        raise InputError(f"cannot take images of {images}: {reason}", "model", name) from error
     if shape != expected:
         raise InputError(f"gives {shape} for 2 images, not {expected}", "model", name)
+    vector_of(model)  # refuses a module that has nothing to train
     return model
 
 

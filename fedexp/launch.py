@@ -197,8 +197,6 @@ def sweep_overrides(overrides: Sequence[str]) -> list[str]:
 
     The same sweep gets the same folder, so that starting it again skips what is complete.
     """
-    if any(o.startswith("hydra.sweep.dir=") for o in overrides):
-        return []
     parsed = OverridesParser.create().parse_overrides(
         [o for o in overrides if not o.lstrip("+~").startswith("hydra")]
     )
@@ -207,7 +205,9 @@ def sweep_overrides(overrides: Sequence[str]) -> list[str]:
     digest = hashlib.sha256("\n".join([*fixed, "", *swept]).encode()).hexdigest()[:8]
     presets = [o.value() for o in parsed if o.key_or_group == "experiment"]
     name = presets[0] if presets and isinstance(presets[0], str) else "sweep"
-    added = [f"hydra.sweep.dir=outputs/sweeps/{name}-{digest}"]
+    added = []
+    if not any(o.startswith("hydra.sweep.dir=") for o in overrides):
+        added.append(f"hydra.sweep.dir=outputs/sweeps/{name}-{digest}")
     keys = [str(o.key_or_group) for o in parsed if not o.is_sweep_override()]
     if keys and not any("exclude_keys" in o for o in overrides):
         added.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]")

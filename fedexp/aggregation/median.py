@@ -14,7 +14,7 @@ from typing import final
 from torch import Tensor
 
 from fedexp.aggregation.order_statistics import mean_of_sorted
-from fedexp.checks import InputError
+from fedexp.checks import InputError, at_least
 from fedexp.types import State, Updates
 
 
@@ -29,6 +29,9 @@ class Median:
     """
 
     assumed_malicious: int
+
+    def __post_init__(self) -> None:
+        at_least(0, assumed_malicious=self.assumed_malicious)
 
     def init(self, d: int) -> State:
         """No state."""

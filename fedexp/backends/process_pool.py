@@ -58,7 +58,7 @@ class _Train:
         return row, workspace.train(self.trainer, task, delta)
 
     def name(self, job: int) -> str:
-        return f"client {self.jobs[job][1]}"
+        return f"client {self.jobs[job][1]}" if job >= 0 else "the start"
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,7 @@ class ProcessPool:
         """Hand `work` to every worker and gather their answers; never waits for a dead one."""
         assert self._board is not None
         self._board.next_job.value = 0
+        self._board.at_work.fill_(-1)
         answers: list[tuple[int, Any]] = []
         try:
             for connection in self._connections:

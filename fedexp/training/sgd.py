@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from fedexp.checks import InputError, at_least, in_range, non_negative, positive
 from fedexp.protocols import Model
-from fedexp.rng import torch_generator
+from fedexp.rng import seeded, torch_generator
 from fedexp.types import ClientReport, ClientTask, Split
 
 
@@ -87,8 +87,7 @@ class LocalSGD:
         processed = 0
         total_loss = torch.zeros((), device=shard.x.device)
         model.module.train()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(task.seed)  # dropout and the like draw from the global generator
+        with seeded(task.seed, shard.x.device):
             for step in range(steps):
                 batch = step % batches
                 if batch == 0:  # one gather an epoch; the steps then cut views

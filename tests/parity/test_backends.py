@@ -1,0 +1,218 @@
+"""Every backend gives the bits of `InProcess`, and a pool never hangs or leaves anything behind."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedexp.backends.auto import Auto
+from fedexp.backends.in_process import InProcess
+from fedexp.backends.process_pool import ProcessPool
+from tests.parity.workloads import (
+    MODELS,
+    Dies,
+    Hangs,
+    Raises,
+    start,
+    tasks,
+    trainer,
+    workload,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in a run: the number of threads changes bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def digest(tensor):
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+
+
+def final_models(backend, work):
+    """Hashes of the model after two rounds of FedAvg, without and with momentum."""
+    hashes = {}
+    for momentum in (0.0, 0.9):
+        params = start(work)
+        for round in range(2):
+            updates = backend.train(trainer(momentum), tasks(params, round))
+            weights = (updates.num_examples / updates.num_examples.sum()).float()
+            params = params + weights @ updates.matrix
+        hashes[momentum] = digest(params)
+        assert not torch.equal(params, start(work))
+    return hashes
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_pools_of_1_2_and_4_workers_give_the_bits_of_in_process(model):
+    expected = final_models(InProcess(workload(model)), workload(model))
+    assert expected[0.0] != expected[0.9]
+    for workers in (1, 2, 4):
+        pool = ProcessPool(workload(model), workers)
+        try:
+            assert final_models(pool, workload(model)) == expected
+        finally:
+            pool.close()
+
+
+@pytest.fixture(scope="module")
+def pool():
+    pool = ProcessPool(workload(cohort_size=2), workers=2)
+    yield pool
+    pool.close()
+
+
+def test_answers_stand_in_task_order(pool):
+    params = start(workload())
+    updates = pool.train(trainer(), tasks(params, clients=(3, 0, 1)))
+    assert updates.client_ids == (3, 0, 1)
+    assert updates.num_examples.tolist() == [5, 3, 12]
+    expected = InProcess(workload()).train(trainer(), tasks(params, clients=(3, 0, 1)))
+    assert torch.equal(updates.matrix, expected.matrix)
+    assert updates.metrics == expected.metrics
+    assert updates.processed == expected.processed == 20
+
+
+def test_clients_with_a_start_of_their_own(pool):
+    params = start(workload())
+    own = [
+        task.__class__(task.client_id, params * (1 + k), task.round, task.seed)
+        for k, task in enumerate(tasks(params))
+    ]
+    expected = InProcess(workload()).train(trainer(), own).matrix.clone()
+    assert torch.equal(pool.train(trainer(), own).matrix, expected)
+
+
+def test_evaluation_is_the_same_for_one_model_and_for_many(pool):
+    params = start(workload())
+    models = [params, params * 2, -params, params * 0.5, params * 3]
+    expected = InProcess(workload()).evaluate(models, "test")
+    for answer, wanted in zip(pool.evaluate(models, "test"), expected, strict=True):
+        assert answer.shape == (450, 3)
+        assert torch.equal(answer, wanted)
+
+
+def test_nobody_in_the_cohort(pool):
+    updates = pool.train(trainer(), [])
+    assert len(updates) == 0
+    assert updates.matrix.shape[0] == 0
+
+
+def test_a_cohort_larger_than_planned(pool):
+    params = start(workload())
+    assert len(pool.train(trainer(), tasks(params))) == 4
+
+
+def test_a_client_that_raises_is_named_with_its_traceback(new_children):
+    broken = ProcessPool(workload(), workers=2)
+    with pytest.raises(RuntimeError, match=r"(?s)client 2 failed.*two is too many"):
+        broken.train(Raises(), tasks(start(workload())))
+    assert not new_children()
+
+
+def test_a_worker_that_dies_is_named_and_does_not_hang(new_children):
+    broken = ProcessPool(workload(), workers=2)
+    with pytest.raises(RuntimeError, match=r"died at client 1 with exit code 7"):
+        broken.train(Dies(), tasks(start(workload())))
+    assert not new_children()
+
+
+def test_a_worker_killed_from_outside_does_not_hang(new_children):
+    broken = ProcessPool(workload(), workers=2)
+    broken.train(trainer(), tasks(start(workload())))
+    victim = new_children()[0]
+    threading.Timer(0.5, os.kill, (victim, signal.SIGKILL)).start()
+    with pytest.raises(RuntimeError, match="exit code -9"):
+        broken.train(Hangs(), tasks(start(workload())))
+    assert not new_children()
+
+
+def test_close_leaves_nothing_and_may_be_called_twice(new_children):
+    before = set(os.listdir("/dev/shm"))
+    pool = ProcessPool(workload(), workers=2)
+    pool.train(trainer(), tasks(start(workload())))
+    assert len(new_children()) == 2
+    pool.close()
+    pool.close()
+    assert not new_children()
+    assert set(os.listdir("/dev/shm")) <= before
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_when_the_parent_goes_the_workers_go(end):
+    code = (
+        "from tests.parity.workloads import *\n"
+        "from fedexp.backends.process_pool import ProcessPool\n"
+        "pool = ProcessPool(workload(), workers=2)\n"
+        "pool.train(trainer(), tasks(start(workload())))\n"
+        "print(*[p.pid for p in pool._processes], flush=True)\n"
+        "import time; time.sleep(60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[2],
+        text=True,
+    )
+    assert parent.stdout is not None
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(workers) == 2
+    parent.send_signal(end)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in workers)
+
+
+def test_auto_moves_to_a_pool_without_changing_bits(monkeypatch):
+    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
+    auto = Auto(workload(), workers=2, rounds=4)
+    try:
+        assert final_models(auto, workload()) == final_models(InProcess(workload()), workload())
+        assert isinstance(auto._backend, ProcessPool)
+    finally:
+        auto.close()
+
+
+def test_auto_stays_in_process_when_the_run_is_short():
+    auto = Auto(workload(), workers=2, rounds=2)
+    auto.train(trainer(), tasks(start(workload())))
+    assert isinstance(auto._backend, InProcess)
+
+
+@pytest.fixture
+def new_children():
+    """The live pool workers that were not there before the test."""
+    before = children()
+    return lambda: [pid for pid in children() if pid not in before]
+
+
+def children():
+    """The live child processes of this one that are pool workers."""
+    pids = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return [
+        int(pid)
+        for pid in pids
+        if alive(int(pid)) and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
