@@ -4,7 +4,7 @@ The mean of the sorted values at positions low..high-1 of every column of X `[n,
 sorted by a fixed network of compare-exchange operations (Batcher, "Sorting networks and their
 applications", AFIPS 1968), each one a pair of elementwise `minimum`/`maximum` over a chunk of
 columns that fits the processor's cache; comparators that no wanted position depends on are left
-out. No temporary is larger than a chunk, and every column is computed by itself.
+out. The only temporary is one chunk, and every column is computed by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-CHUNK_COLUMNS = 16_384
+CHUNK_COLUMNS = 32_768
 
 
 def mean_of_sorted(matrix: Tensor, low: int, high: int) -> Tensor:
@@ -28,14 +28,20 @@ def mean_of_sorted(matrix: Tensor, low: int, high: int) -> Tensor:
     n, d = matrix.shape
     result = matrix.new_empty(d)
     network = _network(n, low, high)
+    buffer = matrix.new_empty(n + 1, min(d, CHUNK_COLUMNS))
     for start in range(0, d, CHUNK_COLUMNS):
-        rows = list(matrix[:, start : start + CHUNK_COLUMNS].unbind(0))
-        for i, j in network:
-            rows[i], rows[j] = torch.minimum(rows[i], rows[j]), torch.maximum(rows[i], rows[j])
-        total = rows[low].clone()
+        stop = min(start + CHUNK_COLUMNS, d)
+        chunk = buffer[:, : stop - start]
+        chunk[:n] = matrix[:, start:stop]
+        *rows, free = chunk.unbind(0)
+        for i, j in network:  # afterwards rows[i] <= rows[j]; the spare row saves every allocation
+            torch.minimum(rows[i], rows[j], out=free)
+            torch.maximum(rows[i], rows[j], out=rows[j])
+            rows[i], free = free, rows[i]
+        total = rows[low]
         for row in rows[low + 1 : high]:
             total += row
-        result[start : start + CHUNK_COLUMNS] = total / (high - low)
+        torch.div(total, high - low, out=result[start:stop])
     return result
 
 
