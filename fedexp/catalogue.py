@@ -26,7 +26,7 @@ def groups(folders: list[Path]) -> dict[str, dict[str, str]]:
 
 def description(path: Path) -> str:
     """The first comment of a YAML file that is not one of Hydra's (`# @package`); empty if none."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
         for line in file:
             if not line.startswith("#"):
                 break

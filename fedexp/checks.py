@@ -63,7 +63,7 @@ def non_negative(**arguments: float) -> None:
             raise InputError("must be a finite number, 0 or above", name, value)
 
 
-def at_least(low: int, **arguments: int) -> None:
+def at_least(low: int, /, **arguments: int) -> None:
     """Refuse whole numbers below `low`.
 
     >>> at_least(1, n_clients=0)
@@ -75,7 +75,7 @@ def at_least(low: int, **arguments: int) -> None:
             raise InputError(f"must be a whole number, {low} or above", name, value)
 
 
-def in_range(low: float, high: float, **arguments: float) -> None:
+def in_range(low: float, high: float, /, **arguments: float) -> None:
     """Refuse numbers outside the closed interval [low, high].
 
     >>> in_range(0, 1, fraction=1.1)
@@ -87,7 +87,7 @@ def in_range(low: float, high: float, **arguments: float) -> None:
             raise InputError(f"must lie between {low:g} and {high:g}", name, value)
 
 
-def one_of(choices: Iterable[str], **arguments: str) -> None:
+def one_of(choices: Iterable[str], /, **arguments: str) -> None:
     """Refuse words that are not among `choices`, and suggest the nearest one.
 
     >>> one_of(["examples", "uniform"], weighting="unifrom")

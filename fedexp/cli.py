@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from fedexp import __version__
 from fedexp.checks import InputError, did_you_mean
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+EXIT_INTERRUPTED, EXIT_NO_READER, EXIT_TERMINATED = 130, 141, 143
 
 HELP = """\
 fedexp: an experiment runner for federated learning
@@ -33,21 +35,38 @@ fedexp run --help shows the config groups and every default.
 
 def main() -> None:
     """The console script."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
+        elif isinstance(stream, io.TextIOWrapper):  # a C locale has no letter for every path
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run_command(sys.argv[1:]))
 
 
 def run_command(arguments: Sequence[str]) -> int:
     """Carry out one command line; the exit code."""
     try:
-        return _dispatch(list(arguments))
+        code = _dispatch(list(arguments))
+        sys.stdout.flush()
+        return code
     except InputError as error:
-        print(f"fedexp: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return _refuse(str(error))
     except KeyboardInterrupt as interrupt:
         return EXIT_TERMINATED if type(interrupt).__name__ == "Terminated" else EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        return EXIT_NO_READER
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{place}{error.strerror or error}")
+    except SystemExit as end:  # argparse and Hydra end so, with a number or nothing
+        return int(end.code or EXIT_OK)
+
+
+def _refuse(reason: str) -> int:
+    print(f"fedexp: {' '.join(reason.splitlines())}", file=sys.stderr)
+    return EXIT_BAD_INPUT
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -78,19 +97,9 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    # Hydra prints errors over many lines and exits with 1; with this set it raises them instead.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     from fedexp import launch
 
-    overrides = [a for a in arguments if not a.startswith("-")]
-    try:
-        sys.argv = [sys.argv[0], *arguments, *launch.sweep_overrides(overrides)]
-        launch.job()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(launch.one_line(error, overrides)) from error
+    launch.start(arguments)
     return EXIT_OK
 
 
@@ -107,8 +116,7 @@ def _complete(arguments: list[str], commands: list[str]) -> int:
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     from fedexp import launch
 
-    sys.argv = [sys.argv[0], *arguments]
-    launch.job()
+    launch.start(arguments)
     return EXIT_OK
 
 
@@ -118,6 +126,7 @@ def _resume(arguments: list[str]) -> int:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],
         metavar="key=value",
         help="what changes no bit of the results: backend=NAME backend.workers=N quiet=true "
         "paths.data_dir=FOLDER",
@@ -125,7 +134,8 @@ def _resume(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     from fedexp.resume import resume
 
-    print(resume(parsed.run_dir, parsed.overrides))
+    if text := resume(parsed.run_dir, parsed.overrides):
+        print(text)
     return EXIT_OK
 
 
@@ -173,5 +183,12 @@ def _conf_folders() -> list[Path]:
     return folders
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and leaves the usage to --help."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see: {self.prog} --help)")
+
+
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog=f"fedexp {command}", description=description)
+    return _Parser(prog=f"fedexp {command}", description=description)

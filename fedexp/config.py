@@ -9,12 +9,21 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
+
+from fedexp.checks import InputError, at_least, did_you_mean, in_range
+
+
+@dataclass
+class Paths:
+    """Where files lie."""
+
+    data_dir: str | None = MISSING
 
 
 @dataclass
@@ -25,10 +34,12 @@ class Schema:
     rounds: int = MISSING
     n_clients: int = MISSING
     cohort_size: int = MISSING
+    min_clients: int = MISSING
     eval_every: int = MISSING
     checkpoint_every: int = MISSING
     assumed_malicious: int = MISSING
     objective: str = MISSING
+    buffers: str = MISSING
     device: str = MISSING
     quiet: bool = MISSING
     trust: list[str] = field(default_factory=list)
@@ -42,7 +53,21 @@ class Schema:
     aggregator: Any = MISSING
     server_optimizer: Any = MISSING
     backend: Any = MISSING
-    paths: Any = MISSING
+    paths: Paths = field(default_factory=Paths)
+
+
+def check_root_keys(container: Mapping[Any, Any]) -> None:
+    """Refuse what a schema lets pass: root keys added with `+`, taken away with `~`, or lost."""
+    known = [key.name for key in fields(Schema)]
+    for key, value in container.items():
+        if key not in known:
+            suggestion = did_you_mean(key, known)
+            raise InputError(
+                f"there is no such key; {suggestion}Known: {', '.join(known)}", key, value
+            )
+    for name in known:
+        if name not in container:
+            raise InputError("has no value", name, "")
 
 
 def conf_folder() -> Path:
@@ -67,11 +92,12 @@ def register() -> None:
 
 
 def share(fraction: float, n: int) -> int:
-    """A fraction of n as a whole number, to the nearest.
+    """The share of n clients that the adversary controls, as a whole number, to the nearest.
 
     >>> share(0.25, 10), share(0.25, 8)
     (2, 2)
     """
+    in_range(0, 1, **{"attack.fraction": fraction})
     return round(fraction * n)
 
 
@@ -81,6 +107,7 @@ def cohort_share(n_malicious: int, cohort_size: int, n_clients: int) -> int:
     >>> cohort_share(25, 10, 100)
     3
     """
+    at_least(0, **{"attack.n_malicious": n_malicious})
     return math.ceil(n_malicious * cohort_size / max(n_clients, 1))
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from fedexp.checks import InputError, did_you_mean
@@ -15,6 +14,7 @@ from fedexp.data.folder import data_folder
 from fedexp.data.status import Status
 from fedexp.data.status import check as check_status
 from fedexp.data.status import get as get_status
+from fedexp.parts import Parts
 
 
 def check(folders: Sequence[Path], names: Sequence[str], data_dir: str | None) -> bool:
@@ -43,7 +43,9 @@ def _loaders(folders: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
         if name not in paths:
             known = sorted(paths)
             raise InputError(f"{did_you_mean(name, known)}Known: {', '.join(known)}", "NAME", name)
-    return {name: instantiate(OmegaConf.load(paths[name])) for name in names or sorted(paths)}
+    nodes = {name: OmegaConf.to_container(OmegaConf.load(paths[name])) for name in paths}
+    part = Parts({str(name): node for name, node in nodes.items()})
+    return {name: part(name) for name in names or sorted(paths)}
 
 
 def _say(name: str, status: Status) -> str:

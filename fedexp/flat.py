@@ -1,8 +1,10 @@
 """Between an `nn.Module` and the flat vector `[d]` that clients and server exchange.
 
-The vector holds the trainable parameters in the order of `module.parameters()`. Buffers are not in
-it: a module whose buffers training would change (BatchNorm's running statistics) is refused, since
-aggregation would silently mix one client's parameters with another's statistics.
+The vector holds the trainable parameters in the order of `module.parameters()`, then the
+floating-point buffers in the order of `module.buffers()`: running statistics, which clients then
+average like parameters. Whether that is wanted is the config's to say (`buffers`). Buffers of whole
+numbers, such as BatchNorm's count of batches, are not exchanged: every client starts from their
+initial values.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from fedexp.checks import InputError
 
 
 def vector_of(module: nn.Module) -> Tensor:
-    """The trainable parameters of `module` as a new vector `[d]` float32, never a view."""
-    return torch.cat([p.detach().reshape(-1) for p in _trainable(module)]).clone()
+    """The vector of `module` as a new tensor `[d]` float32, never a view."""
+    return torch.cat([t.detach().reshape(-1) for t in _exchanged(module)]).clone()
 
 
 class FlatModel:
@@ -31,14 +33,16 @@ class FlatModel:
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         self.module = copy.deepcopy(module).to(device)
-        refuse_changing_buffers(self.module)
         self.parameters = _trainable(self.module)
-        self.vector = torch.cat([p.detach().reshape(-1) for p in self.parameters])
+        exchanged = _exchanged(self.module)
+        self.vector = torch.cat([t.detach().reshape(-1) for t in exchanged])
         offset = 0
-        for parameter in self.parameters:
-            end = offset + parameter.numel()
-            parameter.data = self.vector[offset:end].view(parameter.shape)
+        for tensor in exchanged:
+            end = offset + tensor.numel()
+            tensor.data = self.vector[offset:end].view(tensor.shape)
             offset = end
+        counts = [b for b in self.module.buffers() if not b.is_floating_point()]
+        self._counts = [(b, b.clone()) for b in counts]
 
         convolutional = any(isinstance(layer, nn.Conv2d) for layer in self.module.modules())
         self._layout = torch.channels_last if convolutional else torch.contiguous_format
@@ -46,6 +50,8 @@ class FlatModel:
     def load(self, vector: Tensor) -> None:
         """Set the model to a copy of `vector` `[d]`."""
         self.vector.copy_(vector)
+        for buffer, initial in self._counts:
+            buffer.copy_(initial)
 
     def arrange(self, x: Tensor) -> Tensor:
         """Images `[n, C, H, W]` in the memory layout in which this model is fastest.
@@ -68,17 +74,24 @@ def refuse_changing_buffers(module: nn.Module) -> None:
     for name, layer in module.named_modules():
         if getattr(layer, "track_running_stats", False):
             raise InputError(
-                f"layer {name} ({type(layer).__name__}) keeps running statistics, which clients "
-                "cannot average like parameters: use GroupNorm, or track_running_stats=False",
+                f"layer {name} ({type(layer).__name__}) keeps running statistics: use GroupNorm, "
+                "or buffers=average to average them over the clients",
                 "model",
                 type(module).__name__,
             )
+
+
+def _exchanged(module: nn.Module) -> list[Tensor]:
+    return [*_trainable(module), *(b for b in module.buffers() if b.is_floating_point())]
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
     parameters = [p for p in module.parameters() if p.requires_grad]
     if not parameters:
         raise InputError("has no trainable parameters", "model", type(module).__name__)
-    if any(p.dtype != torch.float32 for p in parameters):
-        raise InputError("has parameters that are not float32", "model", type(module).__name__)
+    floating = [*parameters, *(b for b in module.buffers() if b.is_floating_point())]
+    if any(tensor.dtype != torch.float32 for tensor in floating):
+        raise InputError(
+            "has parameters or buffers that are not float32", "model", type(module).__name__
+        )
     return parameters

@@ -12,78 +12,109 @@ import logging
 import math
 import os
 import re
+import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
 
 from fedexp import config
 from fedexp.checks import InputError, did_you_mean
 
 log = logging.getLogger("fedexp")
 
-EXIT_BAD_INPUT, EXIT_FAILED_JOBS = 2, 1
+EXIT_FAILED_JOBS = 1
+# ValueError: Hydra's own for some overrides, and what YAML files that are not text give.
+REFUSALS_OF_HYDRA = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 
 # At import, so that a launcher's worker process, which imports the job, knows our resolvers too.
 config.register()
 
 
-class FolderOfTheUser(SearchPathPlugin):
-    """Lets configs in `./conf` come before the packaged ones.
+class FoldersOfTheUser(SearchPathPlugin):
+    """Lets configs in `--config-dir` come first, then those in `./conf`, then the packaged ones.
 
     Not where `./conf` has a `config.yaml`: that is another program's tree, or this repository's.
     """
 
+    # Hydra makes the plugin itself, and puts the folder of `--config-dir` behind the packaged one.
+    config_dir: ClassVar[Path | None] = None
+
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra."""
+        if self.config_dir is not None:
+            search_path.prepend("command-line", f"file://{self.config_dir.absolute()}", "main")
         conf = Path.cwd() / "conf"
         if conf.is_dir() and not (conf / "config.yaml").exists():
-            search_path.prepend(provider="./conf", path=f"file://{conf}", anchor="main")
+            search_path.prepend("./conf", f"file://{conf}", "main")
 
 
-Plugins.instance().register(FolderOfTheUser)
+Plugins.instance().register(FoldersOfTheUser)
+
+
+class PastHydra(BaseException):
+    """Carries an error out of Hydra, which would make a warning or a longer message of it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(error)
+
+
+@contextmanager
+def _past_hydra() -> Iterator[None]:
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise PastHydra(InputError(one_line(error))) from error
+    except Exception as error:
+        raise PastHydra(error) from error
 
 
 class Gatekeeper(Callback):
-    """Refuses bad input before anything is written; ends a sweep with its table.
+    """Refuses bad input before anything is written; ends a sweep with its table."""
 
-    Hydra turns exceptions of a callback into warnings, but lets SystemExit pass.
-    """
+    new_folders: ClassVar[list[Path]] = []  # that Hydra makes for a sweep, the innermost first
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Before a single run: build everything once, and see whether the folder can be used."""
         from fedexp.build import build
 
-        with _refusing():
+        with _past_hydra():
             folder = Path(config.hydra.run.dir)
             if (folder / "config.yaml").exists() or (folder / "summary.json").exists():
                 raise InputError(
-                    f"holds a run already; continue it with: fedexp resume {folder}",
+                    "holds a run already; continue it with: "
+                    f"fedexp resume {shlex.quote(str(folder))}",
                     "hydra.run.dir",
                     folder,
                 )
-            resolved = resolve(config, config.hydra.runtime.choices)
+            resolved = resolve(config, config.hydra)
             _refuse_unwritable(folder, "hydra.run.dir")
             build(resolved).experiment.backend.close()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Before a sweep."""
-        with _refusing():
-            _refuse_unwritable(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
+        folder = Path(config.hydra.sweep.dir)
+        with _past_hydra():
+            _refuse_unwritable(folder, "hydra.sweep.dir")
+            Gatekeeper.new_folders = [p for p in (folder, *folder.parents) if not p.exists()]
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """After a sweep: its table, and exit code 1 if a job failed."""
@@ -91,23 +122,73 @@ class Gatekeeper(Callback):
         from fedexp.reporting.report import report_sweep
 
         folder = Path(config.hydra.sweep.dir)
-        with _refusing():
-            print(report_sweep([folder]))
+        with _past_hydra():
+            if not any(folder.rglob("summary.json")):
+                raise InputError("the sweep has no jobs", "hydra.sweep.dir", folder)
+            table = report_sweep([folder])
+            if not config.quiet:
+                print(table)
         summaries = [read_summary(path.parent) for path in folder.rglob("summary.json")]
         if any(summary.get("status") != "complete" for summary in summaries):
             sys.exit(EXIT_FAILED_JOBS)
 
+    @classmethod
+    def remove_folders_without_a_job(cls) -> None:
+        """Undo what Hydra writes for a sweep before it looks at the jobs, if none was started."""
+        folders, cls.new_folders = cls.new_folders, []
+        if folders and [path.name for path in folders[0].glob("*")] == ["multirun.yaml"]:
+            with suppress(OSError):  # another process works here too
+                (folders[0] / "multirun.yaml").unlink()
+                for folder in folders:
+                    folder.rmdir()
 
-class _refusing:
-    """Turns what is wrong with the input into one line on stderr and exit code 2."""
 
-    def __enter__(self) -> None:
-        pass
+def start(arguments: Sequence[str]) -> None:
+    """Carry out what comes after `fedexp run`; Hydra's whole program, on our terms.
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, InputError | HydraException | OmegaConfBaseException):
-            print(f"fedexp: {one_line(error)}", file=sys.stderr)
-            raise SystemExit(EXIT_BAD_INPUT) from error
+    Raises:
+        InputError: anything is wrong with the arguments or with a config.
+        SystemExit: Hydra has answered a question, or a job of a sweep has failed.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors over many lines and exits
+    logging.getLogger("hydra").addHandler(logging.NullHandler())  # what it logs, it also raises
+    overrides: list[str] = []
+    try:
+        options, overrides = _options_and_overrides(arguments)
+        sys.argv = [sys.argv[0], *options, *overrides]
+        job()
+    except PastHydra as carried:
+        raise carried.error from carried.error.__cause__
+    except InputError:
+        raise
+    except REFUSALS_OF_HYDRA as error:
+        raise InputError(one_line(error, overrides)) from error
+    finally:
+        Gatekeeper.remove_folders_without_a_job()
+
+
+def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's options and the overrides, in any order on the command line; ours are added."""
+    parser = get_args_parser()
+    parser.error = _refuse_arguments  # type: ignore[method-assign]
+    known, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:
+        known_options = [
+            o for action in parser._actions for o in action.option_strings if "--" in o
+        ]
+        suggestion = did_you_mean(unknown[0], known_options)
+        raise InputError(f"{unknown[0]}: there is no such option; {suggestion}See: fedexp run -h")
+    FoldersOfTheUser.config_dir = known.config_dir and Path(known.config_dir)
+    overrides: list[str] = known.overrides
+    options = list(arguments)
+    for override in overrides:
+        options.remove(override)
+    added = [] if known.shell_completion else sweep_overrides(overrides)
+    return options, [*overrides, *added]
+
+
+def _refuse_arguments(message: str) -> NoReturn:
+    raise InputError(f"{message} (see: fedexp run -h)")
 
 
 @hydra.main(config_path=str(config.conf_folder()), config_name="config", version_base="1.3")
@@ -117,45 +198,45 @@ def job(cfg: DictConfig) -> float:
 
     of_hydra = HydraConfig.get()
     folder = Path(of_hydra.runtime.output_dir)
-    if of_hydra.mode == RunMode.MULTIRUN:
-        summary = _job_of_a_sweep(cfg, folder)
-    else:
-        summary, text = run(resolve(cfg, of_hydra.runtime.choices), folder, resume=False)
-        if not cfg.quiet:
-            print(text)
+    with _past_hydra():
+        if of_hydra.mode == RunMode.MULTIRUN:
+            summary = _job_of_a_sweep(cfg, folder)
+        else:
+            summary, text = run(resolve(cfg, of_hydra), folder, resume=False)
+            if not cfg.quiet:
+                print(text)
     value = (summary.get("final") or {}).get("validation", {}).get(cfg.objective)
     return math.nan if value is None else float(value)
 
 
 def _job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run, go on with, or skip one job; a failure is written down and does not stop the others."""
-    from fedexp.record import config_hash, read_config, read_summary, write_summary
+    from fedexp.record import config_hash, read_config, read_summary, write_config, write_summary
     from fedexp.run import run
 
-    name = folder.name
+    name, started = folder.name, (folder / "metrics.jsonl").exists()
     resolved: dict[str, Any] = {}
     try:
-        resolved = resolve(cfg, HydraConfig.get().runtime.choices)
-        before = read_summary(folder)
-        started = (folder / "config.yaml").exists()
+        resolved = resolve(cfg, HydraConfig.get())
         if started and config_hash(read_config(folder)) != config_hash(resolved):
-            raise InputError(
-                "holds the results of another config; take another hydra.sweep.dir", "job", name
-            )
+            reason = "holds the results of another config; take another hydra.sweep.dir"
+            raise PastHydra(InputError(reason, "job", name))  # no failure of this job alone
+        before = read_summary(folder)
         if before.get("status") == "complete":
             _say(resolved, f"{name}: complete already")
             return before
         _say(resolved, f"{name}: {'goes on' if started else 'starts'}")
+        (folder / "error.txt").unlink(missing_ok=True)
         return run(resolved, folder, resume=started)[0]
+    except BrokenPipeError:
+        raise
     except Exception as error:
         reason = one_line(error)
-        _say({}, f"{name}: failed: {reason}")
-        failed = {"status": "failed", "error": reason, "choices": resolved.get("choices", {})}
-        summary = read_summary(folder)
-        if summary.get("status") != "complete":
-            summary = {**summary, **failed}
-            write_summary(folder, summary)
-            (folder / "error.txt").write_text(traceback.format_exc())
+        print(f"fedexp: {name}: failed: {reason}", file=sys.stderr)
+        if resolved and not started:
+            write_config(folder, resolved)
+        write_summary(folder, {**read_summary(folder), "status": "failed", "error": reason})
+        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         return {}
 
 
@@ -164,13 +245,23 @@ def _say(resolved: dict[str, Any], line: str) -> None:
         print(line, flush=True)
 
 
-def resolve(cfg: DictConfig, choices: Any) -> dict[str, Any]:
+def resolve(cfg: DictConfig, of_hydra: Any) -> dict[str, Any]:
     """The config as plain dicts and lists, all interpolations resolved, without Hydra's part."""
     plain = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     container = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
-    chosen = {k: v for k, v in choices.items() if not k.startswith("hydra/") and v is not None}
-    return {**{str(k): v for k, v in container.items()}, "choices": chosen}
+    config.check_root_keys(container)
+    chosen = {
+        k: v
+        for k, v in of_hydra.runtime.choices.items()
+        if not k.startswith("hydra/") and v is not None
+    }
+    overrides = [str(override) for override in of_hydra.overrides.task]
+    return {
+        **{str(k): v for k, v in container.items()},
+        "choices": chosen,
+        "overrides": overrides,
+    }
 
 
 def _refuse_unwritable(folder: Path, key: str) -> None:
@@ -208,7 +299,7 @@ def sweep_overrides(overrides: Sequence[str]) -> list[str]:
     added = []
     if not any(o.startswith("hydra.sweep.dir=") for o in overrides):
         added.append(f"hydra.sweep.dir=outputs/sweeps/{name}-{digest}")
-    keys = [str(o.key_or_group) for o in parsed if not o.is_sweep_override()]
+    keys = [o.key_or_group for o in parsed if o.key_or_group and not o.is_sweep_override()]
     if keys and not any("exclude_keys" in o for o in overrides):
         added.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]")
     return added
@@ -223,6 +314,15 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
     Hydra's own messages take several lines and leave out what would be right.
     """
     text, cause = str(error), str(error.__cause__ or "")
+    if found := re.search(r"InputError raised while resolving interpolation: (.+)", text):
+        return found[1]  # one of our resolvers refused
+    if isinstance(error, OverrideParseException):
+        reason = "must look like key=value" if text.startswith("Error parsing") else text
+        return f"'{error.override}': {reason.splitlines()[0]}"
+    if text.startswith("Config group override must be a string"):
+        return f"{_nameless_choice(overrides)}: a choice must be named; see: fedexp list"
+    if found := re.search(r"Ambiguous value for argument '(.+)'", text):
+        return f"{found[1]}: several values need fedexp run -m, and a list needs [brackets]"
     missing, options = (getattr(error, a, None) for a in ("missing_cfg_file", "options"))
     if missing is not None and options is not None:
         group, _, choice = str(missing).rpartition("/")
@@ -230,6 +330,18 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
     if found := re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text):
         suggestion = did_you_mean(found[1], _known_keys(found[1], overrides))
         return f"{found[1]}: there is no such key; {suggestion}See: fedexp run --cfg job"
+    if found := re.search(r"In '(.+)': .* raised while composing config:?\s+(.+)", text):
+        file, reason = f"{found[1]}.yaml", found[2]
+        if key := re.match(r"Key '(.+)' not in", reason):
+            reason = f"{key[1]}: there is no such key; {did_you_mean(key[1], _known_keys('', []))}"
+        elif key := re.search(r"full_key: (\S+)", text):
+            reason = f"{key[1]}: {reason}"
+        return f"{file}: {reason}".rstrip(" ;")
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}: {error.problem}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"a config file is not text in UTF-8: {text}"
     if found := re.search(r"Error merging override (\S+)", text):
         wanted = re.search(r"could not be converted to (\w+)", cause)
         must = f"must be {WORDS.get(wanted[1], wanted[1])}" if wanted else cause.splitlines()[0]
@@ -237,6 +349,12 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
     first = text.splitlines()[0].rstrip(":") if text else type(error).__name__
     key = getattr(error, "full_key", None)
     return f"{key}: {first}" if key and str(key) not in first else first
+
+
+def _nameless_choice(overrides: Sequence[str]) -> str:
+    """The override that Hydra means when it says that one chooses a null or a number."""
+    choices = [o for o in overrides if (config.conf_folder() / o.partition("=")[0]).is_dir()]
+    return next((o for o in choices if not re.search("=[A-Za-z_]", o.replace("=null", "="))), "")
 
 
 def _known_keys(wrong: str, overrides: Sequence[str]) -> list[str]:
@@ -248,7 +366,7 @@ def _known_keys(wrong: str, overrides: Sequence[str]) -> list[str]:
         for attempt in (others, []):
             try:
                 composed = compose("config", overrides=list(attempt))
-            except HydraException:
+            except REFUSALS_OF_HYDRA:
                 continue
             return _flat_keys(OmegaConf.to_container(composed), "")
     return []

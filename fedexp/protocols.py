@@ -7,7 +7,7 @@ parts only through this file.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -111,6 +111,8 @@ class Setting(Protocol):
     A setting rearranges the other parts and then the same round loop runs, with the same total
     work.
     """
+
+    communicates: ClassVar[bool]  # whether models and updates travel
 
     def shards(self, partition: Partition) -> tuple[np.ndarray, ...]:
         """The index lists that the clients of this setting train on."""

@@ -29,12 +29,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any, final
+from typing import Any, final
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from fedexp.checks import InputError
 from fedexp.flat import state_dict_of
@@ -43,8 +45,10 @@ from fedexp.types import Metric, RoundRecord, ServerState
 
 CHECKPOINT_FORMAT = 1
 KEPT_CHECKPOINTS = 2
-# Groups and keys that do not change a single bit of a run's results.
-WITHOUT_EFFECT = ("paths", "backend", "quiet", "trust", "checkpoint_every", "choices")
+# Groups and keys that a user may change without changing a single bit of a run's results.
+WITHOUT_EFFECT = ("paths", "backend", "quiet", "trust", "checkpoint_every")
+# Saved beside the config's own keys: how it came about.
+PROVENANCE = ("choices", "overrides")
 COLUMNS = ("round", "scope", "client", "metric", "value")
 
 log = logging.getLogger(__name__)
@@ -56,7 +60,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     >>> config_hash({"seed": 0, "quiet": True}) == config_hash({"seed": 0, "quiet": False})
     True
     """
-    kept = {k: v for k, v in config.items() if k not in WITHOUT_EFFECT}
+    kept = {k: v for k, v in config.items() if k not in (*WITHOUT_EFFECT, *PROVENANCE)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -97,10 +101,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     if not path.is_file():
         raise InputError("is not a run folder (it has no config.yaml)", "RUN_DIR", folder)
-    config = OmegaConf.to_container(OmegaConf.load(path))
-    if not isinstance(config, dict):
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError):
+        config = None
+    if not isinstance(config, dict) or not config:
         raise InputError("its config.yaml is broken", "RUN_DIR", folder)
     return {str(k): v for k, v in config.items()}
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Replace `config.yaml`, which makes a folder a run folder."""
+    write_atomically(folder / "config.yaml", _yaml(config))
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -141,11 +153,12 @@ class Recorder:
         self._config, self._model = config, model
         self._test_y, self._class_names = test_y.numpy(), class_names
         self.scores = Scores()
+        self._rows = 0  # in metrics.jsonl
 
     def begin(self, partition_document: Mapping[str, Any]) -> None:
         """Write what is known before the first round."""
         (self.folder / "checkpoints").mkdir(exist_ok=True)
-        write_atomically(self.folder / "config.yaml", _yaml(self._config))
+        write_config(self.folder, self._config)
         write_atomically(self.folder / "partition.json", _json(partition_document))
         for name in ("metrics.jsonl", "timing.jsonl"):
             write_atomically(self.folder / name, b"")
@@ -154,19 +167,24 @@ class Recorder:
     def resume(self) -> ServerState | None:
         """The newest state that can be read, with everything later than it cut off the record.
 
-        None if no round was completed. A broken checkpoint is skipped with a warning.
+        None if no round was completed. A broken checkpoint is removed with a warning.
         """
         checkpoints = self.folder / "checkpoints"
         for leftover in self.folder.rglob(".*.tmp"):
             leftover.unlink()
-        for path in sorted(checkpoints.glob("round-*.pt"), reverse=True):
+        rows = _read_rows(self.folder / "metrics.jsonl")
+        saved = sorted(checkpoints.glob("round-*.pt"), reverse=True)
+        for path in saved:
             try:
-                state = _read_checkpoint(path, config_hash(self._config))
+                state = _read_checkpoint(path, config_hash(self._config), rows)
             except _Unreadable as error:
-                log.warning("checkpoint %s cannot be used (%s); trying an older one", path, error)
+                log.warning("%s cannot be used: %s; going back further", path, error)
+                _remove_checkpoint(path)  # or it would pass for a newer one than those to come
                 continue
-            self._keep_until(state.round)
+            self._keep_until(state.round, rows)
             return state
+        if saved:
+            log.warning("no checkpoint can be used: starting again from the first round")
         return None
 
     def add(self, record: RoundRecord) -> None:
@@ -179,6 +197,7 @@ class Recorder:
         if record.predictions is not None:
             write_atomically(self.folder / "confusion_matrix.csv", self._confusion(record))
         self.scores.add(record.metrics, sum(record.seconds.values()), record.seconds["train"])
+        self._rows += len(record.metrics)
 
     def checkpoint(self, state: ServerState, last: bool) -> None:
         """Save the state where it is due; keep the newest two and the best on validation."""
@@ -189,18 +208,18 @@ class Recorder:
             return
         content = _checkpoint_bytes(state, config_hash(self._config))
         if best:
-            _write_with_digest(folder / "best.pt", content, state.round)
+            _write_with_digest(folder / "best.pt", content, state.round, self._rows)
         if not due:
             return
-        _write_with_digest(folder / f"round-{state.round:06d}.pt", content, state.round)
+        path = folder / f"round-{state.round:06d}.pt"
+        _write_with_digest(path, content, state.round, self._rows)
         write_atomically(self.folder / "model.safetensors", self._weights(state.params))
         for old in sorted(folder.glob("round-*.pt"))[:-KEPT_CHECKPOINTS]:
-            old.unlink()
-            old.with_suffix(".json").unlink(missing_ok=True)
+            _remove_checkpoint(old)
 
-    def _keep_until(self, round: int) -> None:
+    def _keep_until(self, round: int, rows: Sequence[Metric]) -> None:
         """Cut rounds after `round` off the growing files, and read the others back."""
-        kept = [m for m in _read_rows(self.folder / "metrics.jsonl") if m.round <= round]
+        kept = [row for row in rows if row.round <= round]
         lines = "".join(json.dumps(_plain(_as_dict(row))) + "\n" for row in kept)
         write_atomically(self.folder / "metrics.jsonl", lines.encode())
         write_atomically(self.folder / "metrics.csv", _csv(kept, header=True))
@@ -208,11 +227,11 @@ class Recorder:
         write_atomically(
             self.folder / "timing.jsonl", "".join(json.dumps(t) + "\n" for t in timing).encode()
         )
-        self.scores = Scores()
+        self.scores, self._rows = Scores(), len(kept)
         seconds = {t["round"]: t for t in timing}
-        for number, rows in groupby(kept, key=lambda row: row.round):
+        for number, of_round in groupby(kept, key=lambda row: row.round):
             phases = {k: v for k, v in seconds.get(number, {}).items() if k != "round"}
-            self.scores.add(tuple(rows), sum(phases.values()), phases.get("train", 0.0))
+            self.scores.add(tuple(of_round), sum(phases.values()), phases.get("train", 0.0))
 
     def _weights(self, params: Tensor) -> bytes:
         from safetensors.torch import save
@@ -253,21 +272,30 @@ def _checkpoint_bytes(state: ServerState, digest: str) -> bytes:
     return buffer.getvalue()
 
 
-def _write_with_digest(path: Path, content: bytes, round: int) -> None:
+def _write_with_digest(path: Path, content: bytes, round: int, rows: int) -> None:
     # torch.load does not notice flipped bits in a tensor: keep a digest beside the file.
     write_atomically(path, content)
-    digest = {"round": round, "sha256": hashlib.sha256(content).hexdigest()}
-    write_atomically(path.with_suffix(".json"), _json(digest))
+    note = {"round": round, "rows": rows, "sha256": hashlib.sha256(content).hexdigest()}
+    write_atomically(path.with_suffix(".json"), _json(note))
 
 
-def _read_checkpoint(path: Path, expected_hash: str) -> ServerState:
+def _remove_checkpoint(path: Path) -> None:
+    path.unlink()
+    path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _read_checkpoint(path: Path, expected_hash: str, rows: Sequence[Metric]) -> ServerState:
     try:
-        digest = json.loads(path.with_suffix(".json").read_text())["sha256"]
+        note = json.loads(path.with_suffix(".json").read_text())
         content = path.read_bytes()
-    except (OSError, ValueError, KeyError) as error:
-        raise _Unreadable(f"its digest cannot be read: {error}") from error
+        digest, round, expected_rows = note["sha256"], note["round"], note["rows"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _Unreadable(f"what was noted about it cannot be read ({error})") from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise _Unreadable("its content does not have the SHA-256 that was noted")
+    recorded = sum(row.round <= round for row in rows)
+    if recorded != expected_rows:
+        raise _Unreadable(f"metrics.jsonl holds {recorded} rows of its rounds, not {expected_rows}")
     # The digest agrees, so this is what we wrote; weights_only all the same.
     document = torch.load(io.BytesIO(content), weights_only=True)
     if document["format"] != CHECKPOINT_FORMAT:
@@ -285,19 +313,17 @@ def _read_checkpoint(path: Path, expected_hash: str) -> ServerState:
 
 def _append(path: Path, content: bytes) -> None:
     """Append whole lines, or, on a full disk, nothing."""
-    with open(path, "ab") as file:
+    # Unbuffered: a buffer that could not be written would be tried again on closing the file.
+    with open(path, "ab", buffering=0) as file:
         before = file.tell()
         try:
-            _write_all(file, content)
+            rest = memoryview(content)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
         except OSError:
             os.truncate(path, before)
             raise
-
-
-def _write_all(file: IO[bytes], content: bytes) -> None:
-    file.write(content)
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _as_dict(row: Metric) -> dict[str, Any]:
@@ -305,15 +331,20 @@ def _as_dict(row: Metric) -> dict[str, Any]:
 
 
 def _read_rows(path: Path) -> list[Metric]:
-    return [
-        Metric(**{**line, "value": math.nan if line["value"] is None else line["value"]})
-        for line in _read_lines(path)
-    ]
+    rows = []
+    for line in _read_lines(path):
+        try:
+            value = math.nan if line["value"] is None else line["value"]
+            rows.append(Metric(**{**line, "value": value}))
+        except (KeyError, TypeError):
+            break
+    return rows
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
         try:
             lines.append(json.loads(line))
         except json.JSONDecodeError:

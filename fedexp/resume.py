@@ -7,40 +7,51 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from fedexp import config
 from fedexp.checks import InputError
-from fedexp.record import WITHOUT_EFFECT, config_hash, read_config, read_summary
+from fedexp.record import PROVENANCE, WITHOUT_EFFECT, config_hash, read_config, read_summary
 
 
 def resume(folder: Path, overrides: Sequence[str]) -> str:
-    """Finish the run in `folder`; gives the text about it. A complete run is only reported.
+    """Finish the run in `folder`; gives the text about it, none if the run is quiet.
+
+    A complete run is only reported.
 
     Raises:
         InputError: it is no run folder, or an override would change the results.
     """
     saved = read_config(folder)
-    changed = _with_overrides(saved, overrides)
+    config.check_root_keys({k: v for k, v in saved.items() if k not in PROVENANCE})
+    try:
+        changed = _with_overrides(saved, overrides)
+    except (OmegaConfBaseException, YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot be read: {reason}", "override", " ".join(overrides)) from error
     if config_hash(changed) != config_hash(saved):
         raise InputError(
-            "would change the results of the run; only these may change: "
-            + ", ".join(key for key in WITHOUT_EFFECT if key != "choices"),
+            f"would change the results of the run; may change: {', '.join(WITHOUT_EFFECT)}",
             "override",
             " ".join(overrides),
         )
     if read_summary(folder).get("status") == "complete":
         from fedexp.reporting.report import report_run
 
-        return f"{folder} is complete already\n{report_run(folder)}"
-    from fedexp.run import run
+        text = f"{folder} is complete already\n{report_run(folder)}"
+    else:
+        from fedexp.run import run
 
-    return run(changed, folder, resume=True)[1]
+        text = run(changed, folder, resume=True)[1]
+    return "" if changed["quiet"] else text
 
 
 def _with_overrides(saved: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The saved config with `key=value` set; `backend=NAME` takes another backend's YAML."""
     config.register()
     changed = OmegaConf.create(saved)
+    types = OmegaConf.structured(config.Schema)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -58,6 +69,7 @@ def _with_overrides(saved: dict[str, Any], overrides: Sequence[str]) -> dict[str
             raise InputError("is not a key of this run's config", key, value)
         else:
             changed = OmegaConf.merge(changed, OmegaConf.from_dotlist([override]))  # type: ignore[assignment]
+    OmegaConf.merge(types, {key: changed[key] for key in types})  # raises where a type is wrong
     container = OmegaConf.to_container(changed, resolve=True)
     assert isinstance(container, dict)
     return {str(k): v for k, v in container.items()}

@@ -35,6 +35,7 @@ class Experiment:
     rounds: int
     eval_every: int
     n_clients: int
+    min_clients: int  # a round that fewer clients answer moves nothing
     malicious: np.ndarray  # [n_clients] bool: who the adversary controls
     setting: Setting
     sampler: Sampler
@@ -73,17 +74,17 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     malicious = torch.from_numpy(exp.malicious[cohort]).to(updates.matrix.device)
     received = exp.attack.rewrite(updates, malicious, generator(exp.seed, "attack", r))
 
-    # 4. The server makes one step of the rows and takes it. Nobody answered: nothing moves.
+    # 4. The server makes one step of the rows and takes it, if enough clients have answered.
     params, optimizer, aggregator = state.params, state.optimizer, state.aggregator
     step = torch.zeros_like(params)
-    if len(received) > 0:
+    if len(received) >= exp.min_clients:
         step, aggregator = exp.aggregator(received, aggregator)
         params, optimizer = exp.server_optimizer(params, step, optimizer)
     state = ServerState(r + 1, params, optimizer, aggregator)
     watch.lap("aggregate")
 
     # 5. What happened, and how good the models are now.
-    metrics = _describe(r + 1, updates, exp.malicious[cohort], float(step.norm()))
+    metrics = _describe(exp, r + 1, updates, exp.malicious[cohort], float(step.norm()))
     predictions = None
     if state.round % exp.eval_every == 0 or state.round == exp.rounds:
         models = exp.setting.models(params)
@@ -93,15 +94,19 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     return state, RoundRecord(state.round, tuple(metrics), predictions, watch.seconds)
 
 
-def _describe(round: int, updates: Updates, malicious: np.ndarray, step: float) -> list[Metric]:
+def _describe(
+    exp: Experiment, round: int, updates: Updates, malicious: np.ndarray, step: float
+) -> list[Metric]:
     """Rows about the round itself and about every client's training."""
     n, d = updates.matrix.shape
+    sent = n * d * 4 if exp.setting.communicates else 0  # float32
     about = {
         "clients": n,
         "malicious": int(malicious.sum()),
         "examples": updates.processed,
-        "bytes_down": n * d * 4,  # float32, the model to every client
-        "bytes_up": n * d * 4,  # and an update back
+        "skipped": int(n < exp.min_clients),
+        "bytes_down": sent,  # the model to every client
+        "bytes_up": sent,  # and an update back
         "step_norm": step,
     }
     rows = [Metric(round, "round", "all", name, float(value)) for name, value in about.items()]

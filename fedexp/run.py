@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import logging
+import multiprocessing
 import os
 import platform
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -78,6 +80,7 @@ def _run_locked(
     about = _about(config, built)
     progress = progress_for(exp.rounds, state.round, config["quiet"])
     status, error = "running", None
+    go_on = f"fedexp resume {shlex.quote(str(folder))}"
     drawn = time.monotonic()
     write_summary(folder, {"status": status, **about, **recorder.scores.document()})
     try:
@@ -85,21 +88,23 @@ def _run_locked(
             recorder.add(record)
             recorder.checkpoint(state, last=state.round == exp.rounds)
             write_summary(folder, _summary(status, None, about, recorder))
-            progress.round_done(state.round, recorder.scores.latest("validation", "accuracy"))
+            accuracy = recorder.scores.latest("validation", "accuracy")
+            log.debug("round %d, validation accuracy %.4f", state.round, accuracy)
+            progress.round_done(state.round, accuracy)
             if time.monotonic() - drawn > REDRAW_AFTER:
                 _draw(folder)
                 drawn = time.monotonic()
         status = "complete"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):  # the latter: nobody reads our lines any more
         status = "interrupted"
-        done = recorder.scores.rounds
-        log.info("stopped after round %d; go on with: fedexp resume %s", done, folder)
+        progress.close()
+        log.info("stopped after round %d; go on with: %s", recorder.scores.rounds, go_on)
         raise
     except OSError as problem:
         status, error = "failed", str(problem)
         if problem.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InputError(
-                f"the disk is full; free some space, then: fedexp resume {folder}",
+                f"the disk is full; free some space, then: {go_on}",
                 "hydra.run.dir",
                 folder,
             ) from problem
@@ -131,7 +136,6 @@ def _summary(
             if part in figures[when]:
                 figures[when][part]["majority_baseline"] = value
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     scale = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
     return {
         "status": status,
@@ -139,8 +143,20 @@ def _summary(
         **figures,
         **about,
         "peak_memory_mb": peak / scale,
-        "peak_memory_of_a_worker_mb": workers / scale or None,
+        "peak_memory_of_a_worker_mb": _peak_memory_of_a_worker_mb(),
     }
+
+
+def _peak_memory_of_a_worker_mb() -> float | None:
+    """The largest of the worker processes alive; None where there is none, or no /proc."""
+    peaks = []
+    for worker in multiprocessing.active_children():
+        try:
+            status = Path(f"/proc/{worker.pid}/status").read_text()
+        except OSError:
+            continue
+        peaks += [int(line.split()[1]) / 1e3 for line in status.splitlines() if "VmHWM" in line]
+    return max(peaks, default=None)
 
 
 def _about(config: Mapping[str, Any], built: Built) -> dict[str, Any]:
@@ -216,7 +232,8 @@ def _draw(folder: Path) -> str:
 @contextmanager
 def _logging_to(folder: Path, quiet: bool) -> Iterator[None]:
     """Everything to fedexp.log, what a person should see to the terminal too."""
-    to_file = logging.FileHandler(folder / "fedexp.log", delay=False)
+    to_file = logging.FileHandler(folder / "fedexp.log", encoding="utf-8")
+    to_file.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_file.setLevel(logging.DEBUG)
     to_terminal = logging.StreamHandler(sys.stderr)

@@ -3,14 +3,14 @@
 `federated` is what the rest of the package describes. `centralised` is the upper bound that
 federation is measured against, `local_only` what each client would have without it. In all three
 the same number of examples passes through the gradient in a round (in expectation, where clients
-are sampled), from the same initial weights.
+are sampled, and up to the rounding of a last batch), from the same initial weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from fedexp.types import Partition, State, Updates
 @dataclass(frozen=True)
 class Federated:
     """Clients train on their own data and share one model."""
+
+    communicates: ClassVar[bool] = True
 
     def shards(self, partition: Partition) -> tuple[np.ndarray, ...]:
         """Every client's own."""
@@ -59,6 +61,8 @@ class Federated:
 class Centralised:
     """One client holds the data of all, and does in a round the work of a whole cohort."""
 
+    communicates: ClassVar[bool] = False
+
     def shards(self, partition: Partition) -> tuple[np.ndarray, ...]:
         """One shard: the union of all."""
         return (np.sort(np.concatenate(partition.shards)),)
@@ -92,6 +96,8 @@ class Centralised:
 @dataclass(frozen=True)
 class LocalOnly:
     """Every client trains a model of its own, from the same start; nothing is shared."""
+
+    communicates: ClassVar[bool] = False
 
     def shards(self, partition: Partition) -> tuple[np.ndarray, ...]:
         """Every client's own."""

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from fedexp.backends.workspace import EVALUATION_BATCH, Workspace
 from fedexp.checks import InputError, at_least
+from fedexp.flat import vector_of
 from fedexp.protocols import Trainer
 from fedexp.types import ClientReport, ClientTask, Split, Updates, Workload
 
@@ -155,7 +156,7 @@ class ProcessPool:
         if self._board is not None and len(self._board.matrix) >= rows:
             return self._board
         self.close()  # a Poisson cohort larger than any before: start again with more rows
-        d = sum(p.numel() for p in self._workload.model.parameters() if p.requires_grad)
+        d = len(vector_of(self._workload.model))
         rows = max(rows, self._workload.cohort_size)
         _refuse_small_shared_memory(self._workload, (rows + 1) * d * 4)
         self._workload = _shared(self._workload)

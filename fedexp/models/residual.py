@@ -7,6 +7,10 @@ from functools import partial
 
 from torch import nn
 
+from fedexp.checks import InputError, at_least
+
+CHANNELS = 64  # of the first layer; those of the later ones are its multiples
+
 
 def resnet18(input_shape: Sequence[int], num_classes: int, groups: int) -> nn.Module:
     """ResNet-18 of torchvision with GroupNorm, for 28x28: `[n, C, H, W]` to `[n, classes]`.
@@ -20,11 +24,19 @@ def resnet18(input_shape: Sequence[int], num_classes: int, groups: int) -> nn.Mo
         input_shape: (channels, height, width).
         num_classes: number of logits.
         groups: groups of each GroupNorm; has to divide 64.
+
+    Raises:
+        InputError: if it does not.
     """
     from torchvision.models import resnet18 as torchvision_resnet18
 
+    at_least(1, groups=groups)
+    if CHANNELS % groups:
+        raise InputError(
+            f"has to divide the {CHANNELS} channels of the first layer", "groups", groups
+        )
     model = torchvision_resnet18(num_classes=num_classes, norm_layer=partial(nn.GroupNorm, groups))
-    model.conv1 = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
+    model.conv1 = nn.Conv2d(input_shape[0], CHANNELS, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()
     assert isinstance(model, nn.Module)
     return model

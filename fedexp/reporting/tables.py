@@ -19,7 +19,7 @@ ABSENT, UNKNOWN = "", "?"
 """Stand in a table where a run has no such setting, and where it never said what it has."""
 
 # Where files lie, what Hydra adds, and what cannot change a figure.
-_NOT_SETTINGS = ("paths", "hydra", "choices", "quiet", "trust", "checkpoint_every")
+_NOT_SETTINGS = ("paths", "hydra", "choices", "overrides", "quiet", "trust", "checkpoint_every")
 _FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "auc", "loss")
 _SUMMARISED = {
     "test_accuracy": "test accuracy",
@@ -232,7 +232,28 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _keys(runs: Sequence[Run]) -> list[str]:
-    return differing_keys([run.config for run in runs if run.config])
+    """What differs, without what only follows from it (a number computed from a fraction)."""
+    known = [run for run in runs if run.config]
+    keys = differing_keys([run.config for run in known])
+    asked = [key for key in keys if any(key in _overridden(run.config) for run in known)]
+    if not all("overrides" in run.config for run in known):
+        return keys
+    values: dict[tuple[object, ...], list[dict[str, object]]] = defaultdict(list)
+    for run in known:
+        values[tuple(_settings(run, asked).values())].append(_settings(run, keys))
+    # Two runs that were asked for alike and differ all the same (a default was changed between
+    # them) must not fall into one: then the difference stays.
+    return [
+        key
+        for key in keys
+        if key in asked or any(len({v[key] for v in alike}) > 1 for alike in values.values())
+    ]
+
+
+def _overridden(config: Mapping[str, Any]) -> set[str]:
+    """The keys that the command line or the sweep set, dotted."""
+    overrides = config.get("overrides") or []
+    return {str(o).lstrip("+~").partition("=")[0].replace("/", ".") for o in overrides}
 
 
 def _settings(run: Run, keys: Sequence[str]) -> dict[str, object]:

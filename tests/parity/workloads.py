@@ -1,7 +1,8 @@
-"""Small workloads and trainers for the backends' tests. Importable, so that workers can have them."""
+"""Small workloads and trainers for the backends' tests, importable by their workers."""
 
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def workload(model="mlp", cohort_size=4):
     return Workload(
         model=MODELS[model](),
         train=Split(torch.randn(n, 1, 8, 8, generator=g), torch.randint(0, 3, (n,), generator=g)),
-        shards=tuple(np.arange(a, b) for a, b in zip(edges, edges[1:], strict=False)),
+        shards=tuple(np.arange(a, b) for a, b in pairwise(edges)),
         evaluation={"test": Split(torch.randn(450, 1, 8, 8, generator=g), torch.zeros(450).long())},
         cohort_size=cohort_size,
         device=torch.device("cpu"),

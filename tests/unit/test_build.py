@@ -9,16 +9,9 @@ import torch
 
 from fedexp.aggregation.trimmed_mean import TrimmedMean
 from fedexp.attacks.none import NoAttack
-from fedexp.build import (
-    _check_arguments,
-    _describe,
-    _device,
-    _fits,
-    _malicious,
-    _poisoned,
-    _rehearse,
-)
+from fedexp.build import _device, _malicious, _poisoned, _rehearse
 from fedexp.checks import InputError
+from fedexp.parts import _check_arguments, _describe, _fits
 from fedexp.types import Partition, Split
 
 
@@ -110,24 +103,23 @@ def partition():
 
 def test_only_the_malicious_clients_rows_are_poisoned(partition):
     poisoned = _poisoned(partition, ShiftLabels(), np.array([False, True, False]), seed=0)
-    assert poisoned.train.y.tolist() == [0, 2, 2, 0, 1, 0]
-    assert (poisoned.train.x.flatten() > 0).tolist() == [False, True, False, False, False, True]
+    assert poisoned.y.tolist() == [0, 2, 2, 0, 1, 0]
+    assert (poisoned.x.flatten() > 0).tolist() == [False, True, False, False, False, True]
     assert partition.train.y.tolist() == [0, 1, 2, 0, 1, 2]
     assert partition.train.x.abs().max() == 0
-    assert poisoned.shards is partition.shards
 
 
 def test_every_client_is_poisoned_by_a_stream_of_its_own(partition):
     both = _poisoned(partition, ShiftLabels(), np.array([True, True, False]), seed=0)
     one = _poisoned(partition, ShiftLabels(), np.array([False, True, False]), seed=0)
-    assert both.train.x[0] != both.train.x[1]
-    assert torch.equal(both.train.x[[1, 5]], one.train.x[[1, 5]])
+    assert both.x[0] != both.x[1]
+    assert torch.equal(both.x[[1, 5]], one.x[[1, 5]])
 
 
 def test_without_poison_nothing_is_copied(partition):
-    assert _poisoned(partition, NoAttack(), np.ones(3, dtype=bool), seed=0) is partition
-    nobody = np.zeros(3, dtype=bool)
-    assert _poisoned(partition, ShiftLabels(), nobody, seed=0) is partition
+    everybody, nobody = np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
+    assert _poisoned(partition, NoAttack(), everybody, seed=0).x is partition.train.x
+    assert _poisoned(partition, ShiftLabels(), nobody, seed=0).x is partition.train.x
 
 
 def test_the_rehearsal_finds_what_cannot_hold_for_the_cohort():

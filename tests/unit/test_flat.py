@@ -130,8 +130,32 @@ def test_running_statistics_are_refused_by_the_layers_name(layer):
     module = nn.Sequential(nn.Identity(), nn.Sequential(layer), nn.Linear(1, 1))
     with pytest.raises(InputError, match=rf"layer 1\.0 \({type(layer).__name__}\).*GroupNorm"):
         refuse_changing_buffers(module)
-    with pytest.raises(InputError):
-        FlatModel(module, CPU)
+
+
+def test_running_statistics_travel_in_the_vector_after_the_parameters():
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    model = FlatModel(module, CPU)
+    assert len(model.vector) == 8 + 4 + 4  # Linear, BatchNorm's parameters, mean and variance
+    x = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    model.module.train()
+    expected = 0.1 * model.module[0](x).mean(dim=0)  # momentum 0.1, from a mean of 0
+    model.module(x)
+    torch.testing.assert_close(model.vector[-4:-2], expected)
+    assert torch.equal(module[1].running_mean, torch.zeros(2))  # the caller's is untouched
+
+
+def test_counters_start_anew_with_every_client():
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, momentum=None))
+    model = FlatModel(module, CPU)
+    start, x = model.vector.clone(), torch.randn(4, 3)
+    model.module.train()
+    ends = []
+    for _ in range(2):  # momentum=None averages over the batches counted so far
+        model.load(start)
+        model.module(x)
+        ends.append(model.vector.clone())
+    assert torch.equal(*ends)
+    assert int(module[1].num_batches_tracked) == 0
 
 
 def test_norms_without_running_statistics_are_fine():

@@ -84,6 +84,7 @@ def experiment(**changes):
         "rounds": 3,
         "eval_every": 1,
         "n_clients": 2,
+        "min_clients": 1,
         "malicious": np.zeros(2, dtype=bool),
         "setting": Federated(),
         "sampler": Cohorts([0, 1]),
@@ -288,3 +289,13 @@ def test_the_state_of_the_aggregator_is_carried_on():
     exp = experiment(aggregator=Counts(), sampler=Cohorts([0], [], [1]))
     states = [state for state, _ in run_rounds(exp, start_of(exp))]
     assert [float(state.aggregator["calls"]) for state in states] == [1, 1, 2]
+
+
+def test_a_round_with_too_few_clients_moves_nothing_and_says_so():
+    exp = experiment(min_clients=2, sampler=Cohorts([0]))
+    start = start_of(exp)
+    state, record = run_round(exp, start)
+    assert torch.equal(state.params, start.params)
+    assert state.round == 1
+    skipped = [m.value for m in record.metrics if m.metric == "skipped"]
+    assert skipped == [1.0]

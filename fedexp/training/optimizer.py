@@ -1,0 +1,69 @@
+"""Local training with any optimiser of torch's, for what plain SGD cannot do.
+
+The optimiser's state starts anew in every round, as in FedAvg: a client keeps nothing. With
+adaptive optimisers that matters; see Reddi et al., "Adaptive Federated Optimization", ICLR 2021,
+who adapt on the server instead (`server_optimizer=`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import final
+
+from torch import nn
+from torch.optim import Optimizer
+
+from fedexp.checks import positive
+from fedexp.protocols import Model
+from fedexp.training.steps import Gradients, Work, train_steps
+from fedexp.types import ClientReport, ClientTask, Split
+
+
+@final
+@dataclass(frozen=True)
+class LocalOptimizer:
+    """Local training with `optimizer(parameters, lr=...)`.
+
+    Args:
+        optimizer: makes the optimiser of one client's round.
+        lr: learning rate in the first round.
+        batch_size: see `fedexp.training.steps.Work`, as for epochs and steps.
+        epochs: passes over the client's examples a round.
+        steps: steps a round, instead of epochs.
+        schedule: factor on `lr` for a round (`fedexp.training.schedules`).
+    """
+
+    optimizer: Callable[..., Optimizer]
+    lr: float
+    batch_size: int | None
+    epochs: float | None
+    steps: int | None
+    schedule: Callable[[int], float]
+
+    def __post_init__(self) -> None:
+        positive(lr=self.lr)
+        self._work()
+        self.optimizer([nn.Parameter()], lr=self.lr)  # wrong options fail here, not in a worker
+
+    def _work(self) -> Work:
+        return Work(self.batch_size, self.epochs, self.steps)
+
+    def spread(self, n_clients: int, cohort_size: float) -> LocalOptimizer:
+        """One client with everybody's data, and as many example passes as a cohort's."""
+        work = self._work().spread(n_clients, cohort_size)
+        return replace(self, epochs=work.epochs, steps=work.steps)
+
+    def __call__(self, model: Model, shard: Split, task: ClientTask) -> ClientReport:
+        """Train `model` in place on `shard`; the report holds the mean loss over the steps."""
+        lr = self.lr * self.schedule(task.round)
+        optimizer = self.optimizer(model.parameters, lr=lr)
+
+        def update(gradients: Gradients) -> None:
+            for parameter, gradient in zip(model.parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+
+        report = train_steps(model, shard, task, self._work(), update)
+        optimizer.zero_grad()  # the model lives on for the next client
+        return report

@@ -1,0 +1,125 @@
+"""Starts `fedexp` in a process of its own, and looks at what a run has left."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+FEDEXP = [sys.executable, "-m", "fedexp"]
+# What may differ between a run and the same run interrupted, or with other workers.
+ABOUT_THE_MACHINE = (
+    "seconds",
+    "examples_per_second",
+    "peak_memory_mb",
+    "peak_memory_of_a_worker_mb",
+    "git_commit",
+)
+FILES_OF_EQUAL_RUNS = (
+    "metrics.csv",
+    "metrics.jsonl",
+    "model.safetensors",
+    "confusion_matrix.csv",
+    "partition.json",
+)
+
+
+def fedexp(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """`fedexp arguments` in a process of its own, to its end."""
+    return subprocess.run(
+        [*FEDEXP, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **(env or {})},
+    )
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """`fedexp arguments`, left running, in a process group of its own as in a terminal."""
+    return subprocess.Popen(
+        [*FEDEXP, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_round(process: subprocess.Popen[str], folder: Path, number: int) -> None:
+    """Until round `number` is recorded and saved: the next one is under way."""
+    checkpoint = folder / "checkpoints" / f"round-{number:06d}.json"
+    deadline = time.monotonic() + 60
+    while not checkpoint.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the run does not get there"
+        time.sleep(0.005)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """As the kernel does when memory runs out: the process cannot say or save anything."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def alive_in_group(group: int) -> list[str]:
+    """The names of the processes of a group that have not ended."""
+    alive = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = stat.read_text().rpartition(")")
+        except OSError:
+            continue
+        state, _, process_group = rest.split()[:3]
+        if int(process_group) == group and state != "Z":  # a zombie only waits to be counted
+            alive.append(name)
+    return alive
+
+
+def summary_of(folder: Path) -> dict:
+    """`summary.json`, which every JSON parser must be able to read (no NaN)."""
+    return json.loads((folder / "summary.json").read_text(), parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> None:
+    raise AssertionError(f"{name} is not JSON")
+
+
+def rows_of_jsonl(folder: Path) -> list[tuple]:
+    """The measured numbers, as (round, scope, client, metric, value)."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [(r["round"], r["scope"], r["client"], r["metric"], r["value"]) for r in rows]
+
+
+def rows_of_csv(folder: Path) -> list[tuple]:
+    """The same from `metrics.csv`."""
+    with open(folder / "metrics.csv", newline="") as file:
+        return [
+            (int(r["round"]), r["scope"], r["client"], r["metric"], _number(r["value"]))
+            for r in csv.DictReader(file)
+        ]
+
+
+def _number(cell: str) -> float | None:
+    if not cell:
+        return None
+    assert math.isfinite(float(cell))
+    return float(cell)
+
+
+def assert_same_bits(folder: Path, reference: Path) -> None:
+    """The two runs measured the same and ended with the same model, to the last bit."""
+    for name in FILES_OF_EQUAL_RUNS:
+        assert (folder / name).read_bytes() == (reference / name).read_bytes(), name
+    ours, theirs = summary_of(folder), summary_of(reference)
+    for key in {*ours, *theirs} - {*ABOUT_THE_MACHINE, "overrides"}:
+        assert ours.get(key) == theirs.get(key), key
+    names = [sorted(p.name for p in (f / "checkpoints").iterdir()) for f in (folder, reference)]
+    assert names[0] == names[1]
+    best = [(f / "checkpoints" / "best.pt").read_bytes() for f in (folder, reference)]
+    assert best[0] == best[1]

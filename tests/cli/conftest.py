@@ -1,0 +1,43 @@
+"""For tests of the command line: an empty folder to stand in, and runs to look at."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedexp.cli import run_command
+from tests.cli.commands import kill, start, wait_for_round
+
+# Long enough to be killed in the middle, short enough to wait for.
+SMALL_RUN = ("rounds=6", "training.epochs=3", "quiet=true")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current folder: an empty one; without the user's own settings."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("FEDEXP_DATA_DIR", raising=False)
+    monkeypatch.setattr(sys, "argv", ["fedexp"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory) -> Path:
+    """The folder of a run that nobody disturbed. Not to be changed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["fedexp"])
+        assert run_command(["run", *SMALL_RUN, f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def killed_run(tmp_path_factory) -> Path:
+    """The folder of the same run, killed in the middle of round 3. To be copied, not changed."""
+    folder = tmp_path_factory.mktemp("killed") / "run"
+    process = start("run", *SMALL_RUN, f"hydra.run.dir={folder}")
+    wait_for_round(process, folder, 2)
+    kill(process)
+    return folder

@@ -1,0 +1,156 @@
+"""Help, lists, completion, and where configs are looked for."""
+
+import sys
+import time
+
+import pytest
+
+from fedexp import __version__
+from fedexp.cli import run_command
+from tests.cli.commands import fedexp
+
+MEAN = "# {}\n_target_: fedexp.aggregation.mean.Mean\nweighting: {}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "model"], ["--version"]])
+def test_answers_at_once(here, arguments):
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = fedexp(*arguments)
+        seconds.append(time.perf_counter() - started)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["--version"], ["nonsense"]])
+def test_nothing_heavy_is_imported_for_it(here, arguments):
+    import subprocess
+
+    code = (
+        "import sys; from fedexp.cli import run_command\n"
+        f"run_command({arguments!r})\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'hydra', 'omegaconf', 'matplotlib'}\n"
+        "sys.exit(' '.join(heavy & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_version(here, capfd):
+    assert run_command(["--version"]) == 0
+    assert capfd.readouterr() == (f"fedexp {__version__}\n", "")
+
+
+def test_help_names_the_commands(here, capfd):
+    assert run_command(["--help"]) == 0
+    said = capfd.readouterr().out
+    for command in ("run", "run -m", "resume", "report", "list", "data check", "data get"):
+        assert f"fedexp {command}" in said
+
+
+@pytest.mark.parametrize("command", ["resume", "report", "list", "data"])
+def test_every_command_has_help(here, capfd, command):
+    assert run_command([command, "--help"]) == 0
+    said, errors = capfd.readouterr()
+    assert said.startswith(f"usage: fedexp {command} ")
+    assert errors == ""
+
+
+def test_help_of_run_shows_groups_and_defaults(here, capfd):
+    assert run_command(["run", "--help"]) == 0
+    said, errors = capfd.readouterr()
+    assert errors == ""
+    assert "\naggregator: " in said
+    assert "median, trimmed_mean" in said
+    assert "\nrounds: 20\n" in said
+    assert 'eval "$(fedexp -sc install=bash)"' in said
+
+
+def test_the_config_can_be_looked_at(here, capfd):
+    assert run_command(["run", "--cfg", "job", "rounds=3", "aggregator=median"]) == 0
+    said = capfd.readouterr().out
+    assert "\nrounds: 3\n" in said
+    assert "fedexp.aggregation.median.Median" in said
+    assert list(here.iterdir()) == []
+
+
+def test_the_search_path_can_be_looked_at(here, capfd):
+    (here / "conf").mkdir()
+    (here / "more").mkdir()
+    assert run_command(["run", "--info", "searchpath", "--config-dir", "more"]) == 0
+    said = capfd.readouterr().out
+    places = [said.index(f"file://{here / name}") for name in ("more", "conf")]
+    assert places == sorted(places)
+    assert places[1] < said.index("| main")
+
+
+def test_the_nearer_config_wins(here, capfd):
+    """The command line before ./conf, which comes before what was installed."""
+    _write(here / "conf", "mean", "./conf", "uniform")
+    _write(here / "conf", "mine", "Mine", "uniform")
+    _write(here / "more", "mean", "--config-dir", "of more")
+    show = ["run", "--cfg", "job", "--package", "aggregator"]
+    assert "weighting: uniform" in _said(capfd, *show)
+    assert "weighting: uniform" in _said(capfd, *show, "aggregator=mine")
+    assert "weighting: of more" in _said(capfd, *show, "--config-dir", "more")
+    assert "weighting: x" in _said(capfd, *show, "--config-dir=more", "aggregator.weighting=x")
+    assert "weighting: uniform" in _said(capfd, *show)  # and nothing stays from the calls before
+    (here / "conf" / "aggregator" / "mean.yaml").unlink()
+    assert "weighting: examples" in _said(capfd, *show)
+
+
+def test_a_conf_folder_of_another_program_is_left_alone(here, capfd):
+    _write(here / "conf", "mean", "./conf", "uniform")
+    (here / "conf" / "config.yaml").write_text("a: 1\n")
+    show = ["run", "--cfg", "job", "--package", "aggregator"]
+    assert "weighting: examples" in _said(capfd, *show)
+
+
+def test_list_shows_own_configs_too(here, capfd):
+    _write(here / "conf", "mean", "My mean", "uniform")
+    _write(here / "conf", "mine", "All mine", "uniform")
+    said = _said(capfd, "list", "aggregator")
+    assert "  mine" in said
+    assert "All mine\n" in said
+    assert "My mean\n" in said
+    assert "  median" in said
+
+
+def _write(folder, name, title, weighting):
+    path = folder / "aggregator" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(MEAN.format(title, weighting))
+
+
+def _said(capfd, *arguments):
+    assert run_command(arguments) == 0
+    return capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "completions"),
+    [
+        ("fedexp re", {"resume", "report"}),
+        ("fedexp ", {"run", "resume", "report", "list", "data"}),
+        ("fedexp run aggregator=me", {"aggregator=mean", "aggregator=median"}),
+        ("fedexp run rounds=3 sampler=f", {"sampler=full"}),
+        ("fedexp run training.b", {"training.batch_size="}),
+        ("fedexp resume aggregator=me", set()),
+    ],
+)
+def test_completion(here, capfd, monkeypatch, line, completions):
+    monkeypatch.setenv("COMP_LINE", line)
+    said = _said(capfd, "-sc", "query=bash")
+    assert set(said.split()) == completions
+
+
+def test_completion_of_groups(here, capfd, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", "fedexp run aggr")
+    assert "aggregator=" in _said(capfd, "-sc", "query=bash").split()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_installed(here, capfd, shell):
+    assert "fedexp" in _said(capfd, "-sc", f"install={shell}")

@@ -1,0 +1,112 @@
+"""Ctrl-C, SIGTERM, and a reader that goes away: a word how to go on, and no process stays."""
+
+import os
+import shlex
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.cli.commands import FEDEXP, alive_in_group, fedexp, start, summary_of, wait_for_round
+
+IN_PROCESS = ("backend=in_process",)
+POOL = ("backend=process_pool", "backend.workers=2")
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "backend"),
+    [
+        pytest.param(signal.SIGINT, 130, IN_PROCESS, marks=slow),
+        pytest.param(signal.SIGINT, 130, POOL),
+        pytest.param(signal.SIGTERM, 143, IN_PROCESS),
+        pytest.param(signal.SIGTERM, 143, POOL, marks=slow),
+    ],
+)
+def test_a_signal_ends_the_run_but_not_its_results(here, sent, code, backend):
+    folder = here / "a run"
+    process = start("run", "rounds=5000", "hydra.run.dir='a run'", *backend)
+    wait_for_round(process, folder, 2)
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)  # a terminal sends it to all
+    else:
+        process.send_signal(sent)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    summary = summary_of(folder)
+    assert summary["status"] == "interrupted"
+    hint = f"fedexp resume {shlex.quote(str(folder))}"
+    assert errors == f"stopped after round {summary['rounds']}; go on with: {hint}\n"
+    assert _all_gone(process.pid)
+
+
+@slow
+def test_the_workers_of_a_killed_process_go_too(here):
+    process = start("run", "rounds=5000", "hydra.run.dir=run", *POOL)
+    wait_for_round(process, here / "run", 2)
+    assert len(alive_in_group(process.pid)) >= 3
+    process.kill()
+    process.wait()
+    assert _all_gone(process.pid)
+    process.communicate()
+
+
+def _all_gone(group: int) -> bool:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if not alive_in_group(group):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@slow
+def test_a_sweep_that_was_interrupted_goes_on(here):
+    arguments = ["run", "-m", "seed=0,1", "rounds=30", "hydra.sweep.dir=sweep"]
+    process = start(*arguments)
+    wait_for_round(process, here / "sweep" / "seed=0", 3)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    before = (here / "sweep" / "seed=0" / "metrics.jsonl").read_bytes()
+    done = fedexp(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "seed=0: goes on\n" in done.stdout
+    assert "seed=1: starts\n" in done.stdout
+    kept = before[: before.rindex(b'"round": 3')]
+    assert (here / "sweep" / "seed=0" / "metrics.jsonl").read_bytes().startswith(kept)
+    assert summary_of(here / "sweep" / "seed=0")["rounds"] == 30
+
+
+def test_a_list_whose_reader_goes_away(here):
+    _piped_to_head("list", code=141)
+
+
+@slow
+def test_a_run_whose_reader_goes_away(here):
+    errors = _piped_to_head("run", "rounds=5000", "hydra.run.dir=run", code=141)
+    assert summary_of(here / "run")["status"] == "interrupted"
+    assert "go on with: fedexp resume" in errors
+
+
+def _piped_to_head(*arguments: str, code: int) -> str:
+    unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [*FEDEXP, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=unbuffered
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read().decode()
+    assert "Traceback" not in errors
+    assert "Exception ignored" not in errors
+    assert process.returncode == code
+    return errors
+
+
+@slow
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs(here, closed):
+    command = f"{shlex.join(FEDEXP)} run debug=fast hydra.run.dir=run {closed}"
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
+    assert summary_of(here / "run")["status"] == "complete"

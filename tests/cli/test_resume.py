@@ -1,0 +1,187 @@
+"""A run that was killed goes on as if nothing had happened, whatever the kill left behind."""
+
+import shutil
+import time
+
+import pytest
+
+from fedexp.cli import run_command
+from fedexp.record import locked
+from tests.cli.commands import (
+    assert_same_bits,
+    kill,
+    start,
+    summary_of,
+    wait_for_round,
+)
+
+
+@pytest.fixture
+def killed(here, killed_run):
+    """A copy of the killed run's folder, to do with as one likes."""
+    return shutil.copytree(killed_run, here / "killed")
+
+
+def test_the_kill_came_in_the_middle(killed):
+    summary = summary_of(killed)
+    assert (summary["status"], summary["rounds_planned"]) == ("running", 6)
+    assert 1 <= summary["rounds"] <= 3
+    assert "final" in summary
+
+
+def test_resumed_equals_uninterrupted(killed, whole_run, capfd):
+    assert run_command(["resume", "killed"]) == 0
+    assert capfd.readouterr() == ("", "")
+    assert_same_bits(killed, whole_run)
+
+
+def test_resumed_with_other_workers_equals_uninterrupted(killed, whole_run):
+    assert run_command(["resume", "killed", "backend=process_pool", "backend.workers=2"]) == 0
+    assert_same_bits(killed, whole_run)
+
+
+def test_killed_and_resumed_twice_equals_uninterrupted(killed, whole_run):
+    process = start("resume", str(killed))
+    wait_for_round(process, killed, 4)
+    kill(process)
+    assert summary_of(killed)["status"] == "running"
+    assert run_command(["resume", "killed"]) == 0
+    assert_same_bits(killed, whole_run)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(here, whole_run, killed_run):
+    shutil.copytree(killed_run, here / "run")
+    pause = 1.5
+    while summary_of(here / "run")["status"] == "running":
+        process = start("resume", "run")
+        time.sleep(pause)
+        kill(process)
+        pause += 0.13
+    assert run_command(["resume", "run"]) == 0
+    assert_same_bits(here / "run", whole_run)
+
+
+def test_a_complete_run_is_left_alone(here, whole_run, capfd):
+    run = shutil.copytree(whole_run, here / "run")
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    assert run_command(["resume", "run", "quiet=false"]) == 0
+    assert "run is complete already" in capfd.readouterr().out
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [_cut, _flip_a_bit, _empty])
+@pytest.mark.parametrize("name", ["{newest}.pt", "{newest}.json"])
+def test_a_damaged_checkpoint_costs_a_round_and_no_bit(killed, whole_run, capfd, damage, name):
+    newest = max((killed / "checkpoints").glob("round-*.pt"))
+    damage(killed / "checkpoints" / name.format(newest=newest.stem))
+    assert run_command(["resume", "killed"]) == 0
+    said, warning = capfd.readouterr()
+    assert said == ""
+    assert warning.count("\n") == 1
+    assert f"{newest.name} cannot be used" in warning
+    assert_same_bits(killed, whole_run)
+
+
+def test_without_a_usable_checkpoint_it_starts_again(killed, whole_run, capfd):
+    damaged = list((killed / "checkpoints").glob("*.pt"))
+    for path in damaged:
+        _flip_a_bit(path)
+    assert run_command(["resume", "killed"]) == 0
+    *each, last = capfd.readouterr().err.splitlines()
+    assert len(each) == len([path for path in damaged if path.stem != "best"])
+    assert "starting again from the first round" in last
+    assert_same_bits(killed, whole_run)
+
+
+def test_killed_before_the_first_checkpoint(killed, whole_run, capfd):
+    shutil.rmtree(killed / "checkpoints")
+    (killed / "checkpoints").mkdir()
+    assert run_command(["resume", "killed"]) == 0
+    assert_same_bits(killed, whole_run)
+
+
+@pytest.mark.parametrize("lines", [1, 150])
+def test_a_record_that_was_cut(killed, whole_run, lines):
+    path = killed / "metrics.jsonl"
+    content = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(content[:-lines]) + content[-lines][:30])
+    assert run_command(["resume", "killed"]) == 0
+    assert_same_bits(killed, whole_run)
+
+
+def test_leftovers_of_a_write_are_cleared_away(killed, whole_run):
+    (killed / ".model.safetensors.tmp").write_bytes(b"half")
+    (killed / "checkpoints" / ".best.pt.tmp").write_bytes(b"half")
+    (killed / "summary.json").write_bytes(b"")
+    assert run_command(["resume", "killed"]) == 0
+    assert not list(killed.rglob("*.tmp"))
+    assert_same_bits(killed, whole_run)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.lr=0.2", "training.lr=0.2: would change the results"),
+        ("seed=1", "would change the results"),
+        ("rounds=9", "would change the results"),
+        ("dataset.split_seed=3", "would change the results"),
+        ("aggregator=median", "would change the results"),
+        ("aggregator=median seed=0", "must look like key=value"),
+        ("bakend=process_pool", "did you mean backend?"),
+        ("backend=proces_pool", "did you mean process_pool?"),
+        ("backend.workers=0", "backend.workers=0: must be a whole number, 1 or above"),
+        ("backend.workers=x", "backend.workers=x: must be a whole number"),
+        ("backend.workers=[1", "cannot be read"),
+        ("quiet=perhaps", "not a valid bool"),
+        ("quiet", "must look like key=value"),
+        ("--force", "unrecognized arguments: --force"),
+    ],
+)
+def test_what_cannot_be_changed(killed, capfd, override, words):
+    before = {p: p.read_bytes() for p in killed.rglob("*") if p.is_file()}
+    assert run_command(["resume", "killed", override]) == 2
+    said, error = capfd.readouterr()
+    assert (said, error.count("\n")) == ("", 1)
+    assert error.startswith("fedexp: ")
+    assert words in error
+    assert {p: p.read_bytes() for p in killed.rglob("*") if p.is_file()} == before
+
+
+def test_a_config_that_was_edited_is_noticed(killed, capfd):
+    path = killed / "config.yaml"
+    path.write_text(path.read_text().replace("lr: 0.1", "lr: 0.2"))
+    assert run_command(["resume", "killed"]) == 2
+    assert "is not the one that its checkpoints were made with" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "- 1\n", "a: [1\n", "seed: 0\n", "\0"])
+def test_a_broken_config_is_refused(killed, capfd, content):
+    (killed / "config.yaml").write_text(content)
+    assert run_command(["resume", "killed"]) == 2
+    said, error = capfd.readouterr()
+    assert (said, error.count("\n")) == ("", 1)
+    assert error.startswith("fedexp: ")
+
+
+def test_two_processes_do_not_share_a_folder(killed, whole_run, capfd):
+    with locked(killed):
+        assert run_command(["resume", "killed"]) == 2
+    error = capfd.readouterr().err
+    assert error == "fedexp: RUN_DIR=killed: another process is writing to this run folder\n"
+    assert run_command(["resume", "killed"]) == 0
+    assert_same_bits(killed, whole_run)

@@ -1,0 +1,239 @@
+"""What `fedexp run` leaves behind, and what it says meanwhile."""
+
+import csv
+import json
+import os
+import pty
+import re
+import subprocess
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+from fedexp.build import build
+from fedexp.cli import run_command
+from tests.cli.commands import FEDEXP, rows_of_csv, rows_of_jsonl, summary_of
+
+METRICS = {"loss", "accuracy", "balanced_accuracy", "macro_f1", "auc", "majority_baseline"}
+
+
+def test_the_folder_is_complete(whole_run):
+    left = {p.relative_to(whole_run).as_posix() for p in whole_run.rglob("*") if p.is_file()}
+    assert left - {name for name in left if name.startswith(".hydra/")} == {
+        ".lock",
+        "config.yaml",
+        "partition.json",
+        "metrics.jsonl",
+        "metrics.csv",
+        "timing.jsonl",
+        "confusion_matrix.csv",
+        "summary.json",
+        "model.safetensors",
+        "fedexp.log",
+        "report.md",
+        "checkpoints/best.pt",
+        "checkpoints/best.json",
+        "checkpoints/round-000005.pt",
+        "checkpoints/round-000005.json",
+        "checkpoints/round-000006.pt",
+        "checkpoints/round-000006.json",
+        "plots/loss.png",
+        "plots/accuracy.png",
+        "plots/partition.png",
+        "plots/confusion_matrix.png",
+        "plots/per_client_accuracy.png",
+    }
+    for picture in (whole_run / "plots").iterdir():
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_summary_says_what_scripts_and_readers_need(whole_run):
+    summary = summary_of(whole_run)
+    assert summary["status"] == "complete"
+    assert summary["error"] is None
+    assert summary["rounds"] == summary["rounds_planned"] == 6
+    for when in ("final", "mean_last_5"):
+        for part in ("validation", "test"):
+            assert summary[when][part].keys() == METRICS
+    assert 0.8 < summary["final"]["test"]["accuracy"] <= 1
+    assert summary["final"]["test"]["majority_baseline"] == pytest.approx(0.1, abs=0.02)
+    assert summary["seconds"] > 0
+    assert summary["examples_per_second"] > 0
+    # 10 clients, 6 rounds, float32; all 1257 training examples three times a round.
+    expected_bytes = 6 * 10 * 4 * summary["parameters"]
+    assert summary["bytes_up"] == summary["bytes_down"] == expected_bytes
+    assert summary["examples"] == 6 * 3 * 1257
+    assert summary["peak_memory_mb"] > 50
+    assert summary["peak_memory_of_a_worker_mb"] is None
+    assert summary["seed"] == 0
+    assert re.fullmatch("[0-9a-f]{64}", summary["partition_hash"])
+    assert {"python", "torch", "fedexp"} <= summary["versions"].keys()
+    assert "git_commit" in summary
+    assert summary["hardware"]["cores"] == os.cpu_count()
+    assert summary["threads"] == 1
+
+
+def test_the_summary_agrees_with_the_rows(whole_run):
+    summary = summary_of(whole_run)
+    accuracies = {
+        round: value
+        for round, scope, client, metric, value in rows_of_csv(whole_run)
+        if (scope, client, metric) == ("test", "all", "accuracy")
+    }
+    assert list(accuracies) == [1, 2, 3, 4, 5, 6]
+    assert summary["final"]["test"]["accuracy"] == accuracies[6]
+    last_five = sum(accuracies[r] for r in range(2, 7)) / 5
+    assert summary["mean_last_5"]["test"]["accuracy"] == pytest.approx(last_five, abs=1e-12)
+
+
+def test_csv_and_jsonl_hold_the_same(whole_run):
+    rows = rows_of_jsonl(whole_run)
+    assert rows == rows_of_csv(whole_run)
+    keys = [row[:4] for row in rows]
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_confusion_matrix_counts_the_test_part(whole_run):
+    with open(whole_run / "confusion_matrix.csv", newline="") as file:
+        names, *cells = csv.reader(file)
+    counts = torch.tensor([[int(cell) for cell in row] for row in cells])
+    summary = summary_of(whole_run)
+    assert names == [str(digit) for digit in range(10)]
+    assert counts.sum() == summary["examples_of"]["test"] == 360
+    assert counts.trace() / 360 == pytest.approx(summary["final"]["test"]["accuracy"])
+
+
+def test_the_partition_is_disjoint_and_counted(whole_run):
+    document = json.loads((whole_run / "partition.json").read_text())
+    indices = [i for client in document["indices"] for i in client]
+    assert sorted(indices) == list(range(1257))
+    assert [len(client) for client in document["indices"]] == document["sizes"]
+    assert [sum(counts) for counts in document["counts"]] == document["sizes"]
+    assert document["hash"] == summary_of(whole_run)["partition_hash"]
+
+
+def test_the_config_is_resolved(whole_run):
+    config = OmegaConf.to_container(OmegaConf.load(whole_run / "config.yaml"))
+    assert "${" not in (whole_run / "config.yaml").read_text()
+    assert config["cohort_size"] == 10
+    assert config["training"]["epochs"] == 3
+    assert config["choices"]["partition"] == "dirichlet"
+
+
+def test_the_model_is_the_one_that_was_measured(whole_run):
+    config = OmegaConf.to_container(OmegaConf.load(whole_run / "config.yaml"))
+    built = build(config)
+    built.experiment.backend.close()
+    built.model.load_state_dict(load_file(whole_run / "model.safetensors"))
+    test = built.dataset.test
+    with torch.no_grad():
+        answers = built.model.eval()(test.x).argmax(dim=1)
+    accuracy = (answers == test.y).double().mean().item()
+    assert accuracy == summary_of(whole_run)["final"]["test"]["accuracy"]
+
+
+def test_the_checkpoints_are_the_newest_two_and_the_best(whole_run):
+    accuracies = [
+        (value, -round)
+        for round, scope, client, metric, value in rows_of_csv(whole_run)
+        if (scope, client, metric) == ("validation", "all", "accuracy")
+    ]
+    saved = {
+        path.stem: torch.load(path, weights_only=True)["round"]
+        for path in (whole_run / "checkpoints").glob("*.pt")
+    }
+    assert saved == {"round-000005": 5, "round-000006": 6, "best": -max(accuracies)[1]}
+
+
+def test_fewer_checkpoints_and_evaluations_where_asked_for(here):
+    overrides = ["rounds=5", "eval_every=2", "checkpoint_every=3", "training.steps=1"]
+    overrides += ["training.epochs=null", "hydra.run.dir=run", "quiet=true"]
+    assert run_command(["run", *overrides]) == 0
+    evaluated = {row[0] for row in rows_of_csv(here / "run") if row[1] == "test"}
+    assert evaluated == {2, 4, 5}
+    names = {path.name for path in (here / "run" / "checkpoints").glob("*.pt")}
+    assert names == {"round-000003.pt", "round-000005.pt", "best.pt"}
+
+
+def test_the_log_tells_the_rounds(whole_run):
+    log = (whole_run / "fedexp.log").read_text()
+    assert re.findall(r"round (\d+)", log) == list("123456")
+
+
+def test_quiet_says_nothing(here, capfd):
+    assert run_command(["run", "debug=fast", "quiet=true"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_plain_lines_when_piped(here, capfd):
+    assert run_command(["run", "debug=fast", "hydra.run.dir=run"]) == 0
+    said, errors = capfd.readouterr()
+    assert errors == ""
+    assert re.search(r"^round +1/2  validation accuracy 0\.\d{3}  \d+\.\d s$", said, re.MULTILINE)
+    assert re.search(r"^round +2/2 ", said, re.MULTILINE)
+    assert "Status: complete, 2 of 2 rounds" in said
+    assert str(here / "run" / "report.md") in said
+    assert "\r" not in said
+
+
+def test_a_bar_on_a_terminal(here):
+    ours, its = pty.openpty()
+    command = [*FEDEXP, "run", "rounds=4", "hydra.run.dir=run"]
+    with subprocess.Popen(command, stdout=its, stderr=its, start_new_session=True) as process:
+        os.close(its)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(ours, 4096)
+            except OSError:  # Linux says so when the other side is closed
+                break
+            if not piece:
+                break
+            shown += piece
+    os.close(ours)
+    text = shown.decode()
+    assert process.returncode == 0
+    bars = [bar for bar in text.split("\r") if "/4 [" in bar]
+    assert any(
+        re.search(r"2/4 \[\d\d:\d\d<\d\d:\d\d,.*validation accuracy 0\.\d{3}\]", bar)
+        for bar in bars
+    ), bars
+    assert "round    1/4" not in text
+    assert "Status: complete" in text
+
+
+def test_a_run_folder_is_not_overwritten(here, whole_run, capfd):
+    before = {path: path.stat().st_mtime_ns for path in whole_run.rglob("*")}
+    assert run_command(["run", "debug=fast", f"hydra.run.dir={whole_run}"]) == 2
+    said, error = capfd.readouterr()
+    assert (said, error.count("\n")) == ("", 1)
+    assert f"continue it with: fedexp resume {whole_run}" in error
+    assert {path: path.stat().st_mtime_ns for path in whole_run.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", ["a folder", "Üben 数据", "it's $HOME; #1"])
+def test_any_name_will_do_for_a_folder(here, name, capfd):
+    quoted = name.replace("'", "\\'")
+    assert run_command(["run", "debug=fast", "quiet=true", f"hydra.run.dir='{quoted}'"]) == 0
+    assert summary_of(here / name)["status"] == "complete"
+    assert run_command(["resume", name]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("locale", ["C", "POSIX", "xx_XX.UTF-8"])
+def test_any_locale_will_do(here, locale):
+    env = {"LC_ALL": locale}
+    from tests.cli.commands import fedexp
+
+    done = fedexp("run", "debug=fast", "hydra.run.dir=Übung", env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert summary_of(here / "Übung")["status"] == "complete"
+
+
+def test_workers_are_counted_in_the_peak_of_memory(here):
+    overrides = ["debug=fast", "backend=process_pool", "backend.workers=2", "quiet=true"]
+    assert run_command(["run", *overrides, "hydra.run.dir=run"]) == 0
+    assert 50 < summary_of(here / "run")["peak_memory_of_a_worker_mb"] < 10_000

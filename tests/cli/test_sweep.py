@@ -1,0 +1,190 @@
+"""`fedexp run -m`: one folder a job, one table, failures named, complete jobs skipped."""
+
+import csv
+import math
+import os
+
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+from fedexp.cli import run_command
+from tests.cli.commands import fedexp, rows_of_csv, summary_of
+
+FAST = ("debug=fast", "hydra.sweep.dir=sweep")
+TABLES = {"multirun.yaml", "table.csv", "table.md", "summary.csv", "comparison.png"}
+
+
+def _jobs(folder):
+    return {path.name for path in folder.iterdir() if path.is_dir()}
+
+
+def _table(folder):
+    with open(folder / "table.csv", newline="") as file:
+        return {row["job"]: row for row in csv.DictReader(file)}
+
+
+def _times(folder):
+    """When each file was written last; Hydra writes its own anew for every job that it calls."""
+    return {
+        path: path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and ".hydra" not in path.parts
+    }
+
+
+def _check_one_failure_and_a_second_start(here, capfd, arguments, failing, complete):
+    assert run_command(["run", "-m", *arguments]) == 1
+    said, errors = capfd.readouterr()
+    assert errors.count("\n") == 1
+    assert errors.startswith(f"fedexp: {failing}: failed: ")
+    assert {p.name for p in (here / "sweep").iterdir() if p.is_file()} == TABLES
+    assert _jobs(here / "sweep") == {failing, *complete}
+    for job in complete:
+        assert summary_of(here / "sweep" / job)["status"] == "complete"
+    summary = summary_of(here / "sweep" / failing)
+    assert summary["status"] == "failed"
+    reason = errors.removeprefix(f"fedexp: {failing}: failed: ").rstrip("\n")
+    assert summary["error"] == reason
+    assert "Traceback" in (here / "sweep" / failing / "error.txt").read_text()
+
+    table = _table(here / "sweep")
+    assert {job for job, row in table.items() if row["status"] == "complete"} == complete
+    assert table[failing]["error"] == reason
+    assert reason in (here / "sweep" / "table.md").read_text()
+    assert reason in said
+
+    before = {job: _times(here / "sweep" / job) for job in (failing, *complete)}
+    assert run_command(["run", "-m", *arguments]) == 1
+    said, errors = capfd.readouterr()
+    assert errors.startswith(f"fedexp: {failing}: failed: ")
+    for job in complete:
+        assert f"{job}: complete already\n" in said
+        assert _times(here / "sweep" / job) == before[job]
+    assert f"{failing}: starts\n" in said
+    assert _times(here / "sweep" / failing) != before[failing]
+
+
+def test_one_job_fails(here, capfd):
+    arguments = ["aggregator=mean,trimmed_mean", "assumed_malicious=5", *FAST]
+    _check_one_failure_and_a_second_start(
+        here, capfd, arguments, "aggregator=trimmed_mean", {"aggregator=mean"}
+    )
+
+
+@pytest.mark.slow
+def test_twelve_jobs_of_which_one_fails(here, capfd):
+    sizes = range(2, 14)
+    arguments = [f"n_clients={','.join(map(str, sizes))}", "assumed_malicious=1", *FAST]
+    arguments += ["aggregator=trimmed_mean"]  # which needs more than two
+    complete = {f"n_clients={n}" for n in sizes if n > 2}
+    assert len(complete) == 11
+    _check_one_failure_and_a_second_start(here, capfd, arguments, "n_clients=2", complete)
+
+
+def test_a_failed_job_that_is_mended_goes_through(here, capfd):
+    (here / "data").mkdir()
+    arguments = ["run", "-m", "dataset=digits,mine", *FAST, "quiet=true"]
+    mine = here / "conf" / "dataset" / "mine.yaml"
+    mine.parent.mkdir(parents=True)
+    sound = (
+        "# Mine\n_target_: fedexp.data.digits.Digits\nname: digits\ninput_shape: [1, 8, 8]\n"
+        "num_classes: 10\nvalidation_size: 180\ntest_size: 360\nsplit_seed: 1\n"
+    )
+    mine.write_text(sound.replace("test_size: 360", "test_size: 9999"))
+    assert run_command(arguments) == 1
+    failed = here / "sweep" / "dataset=mine"
+    assert (failed / "error.txt").exists()
+    mine.write_text(sound)
+    assert run_command(arguments) == 0
+    assert summary_of(failed)["status"] == "complete"
+    assert summary_of(failed)["error"] is None
+    assert not (failed / "error.txt").exists()
+    capfd.readouterr()
+
+
+def test_quiet(here, capfd):
+    assert run_command(["run", "-m", "seed=0", *FAST, "quiet=true"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_same_sweep_has_the_same_folder(here, capfd):
+    arguments = ["run", "-m", "debug=fast", "training.lr=0.1,0.2"]
+    assert run_command(arguments) == 0
+    assert run_command([*arguments[:2], *reversed(arguments[2:])]) == 0
+    said = capfd.readouterr().out
+    assert said.count(": starts\n") == 2
+    assert said.count(": complete already\n") == 2
+    (folder,) = (here / "outputs" / "sweeps").iterdir()
+    assert _jobs(folder) == {"training.lr=0.1", "training.lr=0.2"}
+
+
+def test_another_config_is_not_mixed_in(here, capfd):
+    assert run_command(["run", "-m", "seed=0", *FAST]) == 0
+    before = _times(here / "sweep" / "seed=0")
+    capfd.readouterr()
+    assert run_command(["run", "-m", "seed=0", "training.lr=0.3", *FAST]) == 2
+    error = capfd.readouterr().err
+    assert error == (
+        "fedexp: job=seed=0: holds the results of another config; take another hydra.sweep.dir\n"
+    )
+    assert _times(here / "sweep" / "seed=0") == before
+
+
+def test_a_sweep_gives_what_alone_gives(here):
+    assert run_command(["run", "debug=fast", "seed=3", "quiet=true", "hydra.run.dir=run"]) == 0
+    assert run_command(["run", "-m", "seed=3", *FAST, "quiet=true"]) == 0
+    assert rows_of_csv(here / "sweep" / "seed=3") == rows_of_csv(here / "run")
+
+
+@pytest.mark.parametrize("objective", ["accuracy", "loss"])
+def test_a_sweeper_sees_the_objective(here, monkeypatch, capfd, objective):
+    """What Optuna, or another sweeper, optimises: validation, never test; NaN for a failure."""
+    returned = []
+    sweep = BasicSweeper.sweep
+
+    def listening(self, arguments):
+        batches = sweep(self, arguments)
+        returned.extend(job.return_value for batch in batches for job in batch)
+        return batches
+
+    monkeypatch.setattr(BasicSweeper, "sweep", listening)
+    arguments = ["n_clients=4,9999", f"objective={objective}", *FAST, "quiet=true"]
+    assert run_command(["run", "-m", *arguments]) == 1
+    capfd.readouterr()
+    final = summary_of(here / "sweep" / "n_clients=4")["final"]
+    assert returned[0] == final["validation"][objective] != final["test"][objective]
+    assert math.isnan(returned[1])
+
+
+@pytest.mark.slow
+def test_a_preset_that_sweeps_by_itself(here, capfd):
+    arguments = ["run", "experiment=hospital_collaboration", "debug=fast", "seed=0,1"]
+    assert run_command(arguments) == 0
+    (folder,) = (here / "outputs" / "sweeps").iterdir()
+    assert folder.name.startswith("hospital_collaboration-")
+    settings = ("local_only", "federated", "centralised")
+    assert _jobs(folder) == {f"seed={s},setting={x}" for s in (0, 1) for x in settings}
+    text = capfd.readouterr().out
+    for setting in settings:
+        assert f"| {setting} " in text
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side(here):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    arguments = ["run", "-m", "seed=0,1,2", "n_clients=5,9999", *FAST]
+    done = fedexp(*arguments, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    table = _table(here / "sweep")
+    assert sorted(row["status"] for row in table.values()) == ["complete"] * 3 + ["failed"] * 3
+    assert run_command(["run", "-m", *arguments[2:]]) == 1  # the same sweep, one after the other
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_options_may_stand_anywhere(here, position):
+    arguments = ["debug=fast", "quiet=true"]
+    arguments.insert(position, "-m")
+    assert run_command(["run", *arguments, "hydra.sweep.dir=sweep"]) == 0
+    assert _jobs(here / "sweep") == {"0"}
+    assert os.path.exists(here / "sweep" / "table.csv")

@@ -1,0 +1,59 @@
+"""What is installed from a wheel works from any folder."""
+
+import site
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import summary_of
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_a_wheel_runs_elsewhere(tmp_path):
+    if not (ROOT / "pyproject.toml").exists():
+        pytest.skip("not a checkout")
+    pytest.importorskip("build")
+    pytest.importorskip("hatchling")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir"]
+    subprocess.run([*build, str(tmp_path), str(ROOT)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "fedexp/conf/config.yaml" in names
+    assert not [name for name in names if name.startswith(("tests/", "conf/"))]
+
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    install = [str(python), "-m", "pip", "install", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    # The libraries are this environment's; fedexp is not: the .pth file of an editable install
+    # is read in site-packages only.
+    (packages,) = (tmp_path / "env").glob("lib/python3*/site-packages")
+    (packages / "libraries.pth").write_text("\n".join(site.getsitepackages()))
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    where = [str(python), "-c", "import fedexp; print(fedexp.__file__)"]
+    answer = subprocess.run(where, cwd=elsewhere, check=True, capture_output=True, text=True)
+    assert answer.stdout.startswith(str(packages))
+
+    command = [str(tmp_path / "env" / "bin" / "fedexp")]
+    done = subprocess.run(
+        [*command, "run", "rounds=1", "hydra.run.dir=run"],
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert summary_of(elsewhere / "run")["status"] == "complete"
+    assert summary_of(elsewhere / "run")["git_commit"] is None
+    listed = subprocess.run(
+        [*command, "list", "aggregator"], cwd=elsewhere, check=True, capture_output=True, text=True
+    )
+    assert "  median" in listed.stdout

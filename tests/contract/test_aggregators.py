@@ -1,0 +1,111 @@
+"""What every rule of conf/aggregator must keep, whatever it does."""
+
+import pytest
+import torch
+
+from fedexp.checks import InputError
+from fedexp.types import Updates
+from tests.composing import choices, part
+
+N, D = 24, 37  # enough clients for any rule that tolerates two liars
+
+
+@pytest.fixture(params=choices("aggregator"))
+def choice(request):
+    return request.param
+
+
+@pytest.fixture(params=[0, 2])
+def rule(choice, request):
+    return part("aggregator", choice, f"assumed_malicious={request.param}")
+
+
+def updates(matrix):
+    n = len(matrix)
+    weights = torch.arange(1, n + 1, dtype=torch.float64)  # unequal, in case the rule weights
+    return Updates(matrix, tuple(range(n)), weights, 100, tuple({"loss": 1.0} for _ in range(n)))
+
+
+def rows(n=N, d=D, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def step_of(rule, given):
+    return rule(given, rule.init(given.matrix.shape[1]))[0]
+
+
+def test_the_configs_were_found():
+    assert {"mean", "median", "trimmed_mean"} <= set(choices("aggregator"))
+
+
+@pytest.mark.parametrize("d", [1, D])
+def test_a_step_is_one_vector_of_the_rows_type_and_finite(rule, d):
+    step = step_of(rule, updates(rows(d=d)))
+    assert step.shape == (d,)
+    assert step.dtype == torch.float32
+    assert step.isfinite().all()
+
+
+def test_the_input_stays_as_it_was(rule):
+    given = updates(rows())
+    matrix, num_examples = given.matrix.clone(), given.num_examples.clone()
+    rule(given, rule.init(D))
+    assert torch.equal(given.matrix, matrix)
+    assert torch.equal(given.num_examples, num_examples)
+
+
+def test_the_step_is_no_view_of_the_buffer_that_the_next_round_reuses(rule):
+    given = updates(rows())
+    step = step_of(rule, given)
+    before = step.clone()
+    given.matrix.fill_(7.0)
+    assert torch.equal(step, before)
+
+
+def test_the_order_of_the_clients_plays_no_part(rule):
+    given = updates(rows())
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
+    shuffled = Updates(given.matrix[order], tuple(order.tolist()), given.num_examples[order])
+    torch.testing.assert_close(step_of(rule, shuffled), step_of(rule, given), rtol=1e-6, atol=1e-6)
+
+
+def test_clients_that_agree_get_what_they_say(rule):
+    row = rows(1)[0]
+    torch.testing.assert_close(step_of(rule, updates(row.repeat(N, 1))), row, rtol=1e-6, atol=1e-6)
+
+
+def test_the_same_input_gives_the_same_bits(rule):
+    assert torch.equal(step_of(rule, updates(rows())), step_of(rule, updates(rows())))
+
+
+def test_a_single_client_is_followed_or_refused(choice):
+    row = rows(1)
+    rule = part("aggregator", choice, "assumed_malicious=0")
+    try:
+        step = step_of(rule, updates(row))
+    except InputError:  # a rule that needs more clients says so
+        assert choice not in ("mean", "median", "trimmed_mean")
+    else:
+        torch.testing.assert_close(step, row[0], rtol=1e-6, atol=1e-6)
+
+
+def test_more_liars_than_clients_are_refused_by_those_who_count_them(choice):
+    rule = part("aggregator", choice, "assumed_malicious=3")
+    if hasattr(rule, "assumed_malicious"):
+        with pytest.raises(InputError, match="assumed_malicious=3"):
+            step_of(rule, updates(rows(2)))
+    else:
+        assert step_of(rule, updates(rows(2))).shape == (D,)
+
+
+def test_the_state_is_handed_back_in_its_shape_and_never_written_to(rule):
+    before = rule.init(D)
+    copies = {name: tensor.clone() for name, tensor in before.items()}
+    _, after = rule(updates(rows()), before)
+    assert {k: (v.shape, v.dtype) for k, v in after.items()} == {
+        k: (v.shape, v.dtype) for k, v in before.items()
+    }
+    for name, tensor in copies.items():
+        assert torch.equal(before[name], tensor)
+    step, _ = rule(updates(rows(seed=1)), after)
+    assert step.shape == (D,)
