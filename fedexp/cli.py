@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from fedexp import __version__
 from fedexp.checks import InputError, did_you_mean
+from fedexp.interrupt import Terminated, sigterm_as_interrupt
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 EXIT_INTERRUPTED, EXIT_NO_READER, EXIT_TERMINATED = 130, 141, 143
@@ -47,13 +48,16 @@ def main() -> None:
 def run_command(arguments: Sequence[str]) -> int:
     """Carry out one command line; the exit code."""
     try:
-        code = _dispatch(list(arguments))
+        with sigterm_as_interrupt():
+            code = _dispatch(list(arguments))
         sys.stdout.flush()
         return code
     except InputError as error:
         return _refuse(str(error))
-    except KeyboardInterrupt as interrupt:
-        return EXIT_TERMINATED if type(interrupt).__name__ == "Terminated" else EXIT_INTERRUPTED
+    except Terminated:
+        return EXIT_TERMINATED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_NO_READER

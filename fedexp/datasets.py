@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fedexp.checks import InputError, did_you_mean
+from fedexp.complaints import COMPLAINTS, one_line
 from fedexp.data.folder import data_folder
 from fedexp.data.status import Status
 from fedexp.data.status import check as check_status
@@ -19,11 +20,9 @@ from fedexp.parts import Parts
 
 def check(folders: Sequence[Path], names: Sequence[str], data_dir: str | None) -> bool:
     """Print the state of each dataset (all by default); False if one is corrupt."""
-    place = data_folder(data_dir)
+    place, loaders = data_folder(data_dir), _loaders(folders, names)
     print(f"data folder: {place}")
-    states = [
-        _say(name, check_status(loader, place)) for name, loader in _loaders(folders, names).items()
-    ]
+    states = [_say(name, check_status(loader, place)) for name, loader in loaders.items()]
     return "corrupt" not in states
 
 
@@ -43,9 +42,19 @@ def _loaders(folders: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
         if name not in paths:
             known = sorted(paths)
             raise InputError(f"{did_you_mean(name, known)}Known: {', '.join(known)}", "NAME", name)
-    nodes = {name: OmegaConf.to_container(OmegaConf.load(paths[name])) for name in paths}
-    part = Parts({str(name): node for name, node in nodes.items()})
-    return {name: part(name) for name in names or sorted(paths)}
+    nodes = {name: _node(paths[name]) for name in names or sorted(paths)}
+    part = Parts(nodes)
+    return {name: part(name) for name in nodes}
+
+
+def _node(path: Path) -> dict[str, Any]:
+    try:
+        node = OmegaConf.to_container(OmegaConf.load(path))
+    except COMPLAINTS as error:
+        raise InputError(one_line(error)) from error
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise InputError(f"{path} has no _target_")
+    return {str(key): value for key, value in node.items()}
 
 
 def _say(name: str, status: Status) -> str:

@@ -11,7 +11,6 @@ import hashlib
 import logging
 import math
 import os
-import re
 import shlex
 import sys
 import tempfile
@@ -27,22 +26,20 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
 
 from fedexp import config
 from fedexp.checks import InputError, did_you_mean
+from fedexp.complaints import COMPLAINTS, one_line
 
 log = logging.getLogger("fedexp")
 
 EXIT_FAILED_JOBS = 1
-# ValueError: Hydra's own for some overrides, and what YAML files that are not text give.
-REFUSALS_OF_HYDRA = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 
 # At import, so that a launcher's worker process, which imports the job, knows our resolvers too.
 config.register()
@@ -161,7 +158,7 @@ def start(arguments: Sequence[str]) -> None:
         raise carried.error from carried.error.__cause__
     except InputError:
         raise
-    except REFUSALS_OF_HYDRA as error:
+    except COMPLAINTS as error:
         raise InputError(one_line(error, overrides)) from error
     finally:
         Gatekeeper.remove_folders_without_a_job()
@@ -303,77 +300,3 @@ def sweep_overrides(overrides: Sequence[str]) -> list[str]:
     if keys and not any("exclude_keys" in o for o in overrides):
         added.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]")
     return added
-
-
-WORDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
-
-
-def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
-    """An error as one line that names the key and, where one is near, the right choice.
-
-    Hydra's own messages take several lines and leave out what would be right.
-    """
-    text, cause = str(error), str(error.__cause__ or "")
-    if found := re.search(r"InputError raised while resolving interpolation: (.+)", text):
-        return found[1]  # one of our resolvers refused
-    if isinstance(error, OverrideParseException):
-        reason = "must look like key=value" if text.startswith("Error parsing") else text
-        return f"'{error.override}': {reason.splitlines()[0]}"
-    if text.startswith("Config group override must be a string"):
-        return f"{_nameless_choice(overrides)}: a choice must be named; see: fedexp list"
-    if found := re.search(r"Ambiguous value for argument '(.+)'", text):
-        return f"{found[1]}: several values need fedexp run -m, and a list needs [brackets]"
-    missing, options = (getattr(error, a, None) for a in ("missing_cfg_file", "options"))
-    if missing is not None and options is not None:
-        group, _, choice = str(missing).rpartition("/")
-        return f"{group}={choice}: {did_you_mean(choice, options)}Allowed: {', '.join(options)}"
-    if found := re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text):
-        suggestion = did_you_mean(found[1], _known_keys(found[1], overrides))
-        return f"{found[1]}: there is no such key; {suggestion}See: fedexp run --cfg job"
-    if found := re.search(r"In '(.+)': .* raised while composing config:?\s+(.+)", text):
-        file, reason = f"{found[1]}.yaml", found[2]
-        if key := re.match(r"Key '(.+)' not in", reason):
-            reason = f"{key[1]}: there is no such key; {did_you_mean(key[1], _known_keys('', []))}"
-        elif key := re.search(r"full_key: (\S+)", text):
-            reason = f"{key[1]}: {reason}"
-        return f"{file}: {reason}".rstrip(" ;")
-    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"{mark.name}, line {mark.line + 1}: {error.problem}"
-    if isinstance(error, UnicodeDecodeError):
-        return f"a config file is not text in UTF-8: {text}"
-    if found := re.search(r"Error merging override (\S+)", text):
-        wanted = re.search(r"could not be converted to (\w+)", cause)
-        must = f"must be {WORDS.get(wanted[1], wanted[1])}" if wanted else cause.splitlines()[0]
-        return f"{found[1]}: {must}"
-    first = text.splitlines()[0].rstrip(":") if text else type(error).__name__
-    key = getattr(error, "full_key", None)
-    return f"{key}: {first}" if key and str(key) not in first else first
-
-
-def _nameless_choice(overrides: Sequence[str]) -> str:
-    """The override that Hydra means when it says that one chooses a null or a number."""
-    choices = [o for o in overrides if (config.conf_folder() / o.partition("=")[0]).is_dir()]
-    return next((o for o in choices if not re.search("=[A-Za-z_]", o.replace("=null", "="))), "")
-
-
-def _known_keys(wrong: str, overrides: Sequence[str]) -> list[str]:
-    """Every key of the config that the other overrides make; of the default one if they fail."""
-    from hydra import compose, initialize_config_dir
-
-    others = [o for o in overrides if wrong not in o and not o.startswith("hydra")]
-    with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
-        for attempt in (others, []):
-            try:
-                composed = compose("config", overrides=list(attempt))
-            except REFUSALS_OF_HYDRA:
-                continue
-            return _flat_keys(OmegaConf.to_container(composed), "")
-    return []
-
-
-def _flat_keys(node: Any, prefix: str) -> list[str]:
-    if not isinstance(node, dict):
-        return [prefix]
-    inner = [k for key, v in node.items() for k in _flat_keys(v, f"{prefix}.{key}".lstrip("."))]
-    return [prefix, *inner] if prefix else inner

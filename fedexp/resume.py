@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from fedexp import config
-from fedexp.checks import InputError
+from fedexp.checks import InputError, did_you_mean, one_of
 from fedexp.record import PROVENANCE, WITHOUT_EFFECT, config_hash, read_config, read_summary
 
 
@@ -57,16 +57,12 @@ def _with_overrides(saved: dict[str, Any], overrides: Sequence[str]) -> dict[str
         if not equals:
             raise InputError("must look like key=value", "override", override)
         if key == "backend":
-            path = config.conf_folder() / "backend" / f"{value}.yaml"
-            if not path.is_file():
-                raise InputError(
-                    f"Allowed: {', '.join(sorted(p.stem for p in path.parent.glob('*.yaml')))}",
-                    key,
-                    value,
-                )
-            changed.backend = OmegaConf.load(path)
+            paths = sorted((config.conf_folder() / "backend").glob("*.yaml"))
+            one_of([path.stem for path in paths], backend=value)
+            changed.backend = OmegaConf.load(paths[0].with_stem(value))
         elif OmegaConf.select(changed, key) is None and key != "paths.data_dir":
-            raise InputError("is not a key of this run's config", key, value)
+            suggestion = did_you_mean(key, saved)
+            raise InputError(f"{suggestion}It is not in the run's config.yaml", key, value)
         else:
             changed = OmegaConf.merge(changed, OmegaConf.from_dotlist([override]))  # type: ignore[assignment]
     OmegaConf.merge(types, {key: changed[key] for key in types})  # raises where a type is wrong

@@ -11,10 +11,8 @@ import platform
 import resource
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -29,6 +27,7 @@ from fedexp.build import Built, build
 from fedexp.checks import InputError
 from fedexp.evaluation import majority_baseline
 from fedexp.flat import vector_of
+from fedexp.interrupt import sigterm_as_interrupt
 from fedexp.partition.describe import partition_document
 from fedexp.progress import progress_for
 from fedexp.record import Recorder, locked, write_summary
@@ -38,10 +37,6 @@ REDRAW_AFTER = 60.0  # seconds between drawings of the plots while a run goes on
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "opacus", "medmnist")
 
 log = logging.getLogger("fedexp")
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: handled like Ctrl-C, with an exit code of its own."""
 
 
 def run(config: Mapping[str, Any], folder: Path, resume: bool) -> tuple[dict[str, Any], str]:
@@ -59,7 +54,7 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool) -> tuple[dict[str
     # One thread: its bits are the same on every machine, and several processes share no core.
     torch.set_num_threads(1)
     built = build(config)
-    with locked(folder), _logging_to(folder, quiet=config["quiet"]), _sigterm_as_interrupt():
+    with locked(folder), _logging_to(folder, quiet=config["quiet"]), sigterm_as_interrupt():
         try:
             return _run_locked(config, built, folder, resume)
         finally:
@@ -247,18 +242,3 @@ def _logging_to(folder: Path, quiet: bool) -> Iterator[None]:
     finally:
         log.handlers = []
         to_file.close()
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    def terminate(number: int, frame: object) -> None:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

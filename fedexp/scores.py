@@ -60,11 +60,11 @@ class Scores:
         return -max(scores)[1] if scores else None
 
     def document(self) -> dict[str, Any]:
-        """What `summary.json` says of the rounds so far."""
-        final = self._evaluations[-1][1] if self._evaluations else {}
+        """What `summary.json` says of the rounds so far; the caller's own to add to."""
+        latest = self._evaluations[-1][1] if self._evaluations else {}
         return {
             "rounds": self.rounds,
-            "final": final,
+            "final": {part: dict(metrics) for part, metrics in latest.items()},
             "mean_last_5": _mean([parts for _, parts in self._evaluations[-LAST:]]),
             "final_over_clients": self._over_clients,
             "bytes_up": int(self._totals["bytes_up"]),

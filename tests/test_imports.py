@@ -23,6 +23,7 @@ ARROWS = {
     "types": set(),
     "rng": set(),
     "checks": set(),
+    "interrupt": set(),
     "protocols": {"types"},
     "flat": {"checks"},
     "scores": {"types"},
@@ -30,18 +31,20 @@ ARROWS = {
     "progress": set(),
     "config": {"checks"},
     "catalogue": {"checks"},
-    "datasets": {"checks", "data", "parts"},
+    "datasets": {"checks", "complaints", "data", "parts"},
     "record": {"types", "checks", "flat", "scores"},
     "reporting": {"checks"},
     "parts": {"checks"},
     "build": CORE | {"rounds", "evaluation", "data", "parts"},
     "run": CORE
-    | {"__init__", "build", "rounds", "evaluation", "partition", "progress", "record"}
+    | {"__init__", "build", "interrupt", "rounds", "evaluation", "partition", "progress", "record"}
     | {"reporting"},
     "resume": {"checks", "config", "record", "reporting", "run"},
-    "launch": {"checks", "config", "build", "record", "reporting", "run"},
+    "complaints": {"checks", "config"},
+    "launch": {"checks", "complaints", "config", "build", "record", "reporting", "run"},
     "cli": {
         "__init__",
+        "interrupt",
         "checks",
         "config",
         "catalogue",
@@ -54,7 +57,7 @@ ARROWS = {
 }
 
 # Libraries that only some may import, and whether at the top of the module or in a function only.
-HYDRA_AT_TOP = {"parts", "launch", "datasets", "config", "resume", "record"}
+HYDRA_AT_TOP = {"complaints", "parts", "launch", "datasets", "config", "resume", "record"}
 HYDRA_IN_FUNCTIONS = {"cli", "reporting"}
 TABLES_AND_PICTURES = {"pandas", "matplotlib"}  # readers of run folders only
 IN_FUNCTIONS_ONLY = {"opacus", "torchvision", "medmnist", "pooch", "sklearn", "joblib", "ray"}

@@ -1,5 +1,6 @@
 """For tests of the command line: an empty folder to stand in, and runs to look at."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -20,7 +21,17 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.delenv("FEDEXP_DATA_DIR", raising=False)
     monkeypatch.setattr(sys, "argv", ["fedexp"])
-    return folder
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield folder
+    root.handlers[:] = handlers  # `--info` and shell completion leave Hydra's there
+    root.setLevel(level)
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Leaves the plots out, which take longer than a small run and have tests of their own."""
+    monkeypatch.setattr("fedexp.reporting.plots.write_run_plots", lambda run, folder: [])
 
 
 @pytest.fixture(scope="session")

@@ -8,90 +8,96 @@ import pytest
 from fedexp.cli import run_command
 from tests.cli.commands import fedexp
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 LONG = "x" * 300
 
 RUN = {
     # Keys.
     "partiton.alpha=1": "partiton.alpha: there is no such key; did you mean partition.alpha?",
     "training.lrr=1": "training.lrr: there is no such key; did you mean training.lr?",
-    "round=3": "round: there is no such key; did you mean rounds?",
     "+training.lrr=1": "training.lrr=1: did you mean lr?",
-    "+roundss=1": "roundss=1: there is no such key; did you mean rounds?",
-    "hydra.rum.dir=x": "hydra.rum",
     "~seed": "seed=: has no value",
-    "~nope": "'nope' does not exist",
     "~aggregator": "aggregator",
     # Types.
     "rounds=abc": "rounds=abc: must be a whole number",
     "rounds=1.5": "rounds=1.5: must be a whole number",
-    "seed=null": "seed=null",
     "quiet=maybe": "quiet=maybe",
-    "trust=abc": "trust=abc",
     "training.lr=abc": "training.lr=abc: must be a number",
-    "training.lr=[1]": "training.lr=[1]: must be a number",
-    "training.batch_size=2.5": "training.batch_size=2.5: must be a whole number",
-    "training=3": "training=3: a choice must be named",
     "aggregator=null": "aggregator=null: a choice must be named",
     # Choices.
     "aggregator=mediam": "aggregator=mediam: did you mean median? Allowed: ",
     "dataset=mnits": "dataset=mnits: did you mean mnist? Allowed: ",
+    # Numbers.
+    "rounds=0": "rounds=0: must be a whole number, 1 or above",
+    "n_clients=0": "n_clients=0: must be a whole number, 1 or above",
+    "n_clients=5000": "n_clients=5000: ",
+    "cohort_size=11": "cohort_size=11: ",
+    "training.lr=-1": "training.lr=-1: must be a finite number above 0",
+    "training.lr=1e999": "training.lr=inf: must be a finite number above 0",
+    "training.batch_size=0": "training.batch_size=0: must be a whole number, 1 or above",
+    "partition.alpha=0": "partition.alpha=0: must be a finite number above 0",
+    "partition.alpha=nan": "partition.alpha=nan: must be a finite number above 0",
+    "attack.fraction=2": "attack.fraction=2: must lie between 0 and 1",
+    "attack.n_malicious=x": "attack.n_malicious=x: must be a whole number",
+    # Syntax.
+    "model.hidden=[1,2": "model.hidden=[1,2",
+    "seed=${nope}": "'nope' not found",
+    "seed=${": "seed=${",
+    "seed=0,1": "seed=0,1: several values need fedexp run -m",
+    "hydra.run.dir=Übung": "hydra.run.dir='Übung'",
+    "hydra.run.dir=a (2)": "put the value in quotes: \"hydra.run.dir='a (2)'\"",
+    "foo": "'foo': must look like key=value",
+    "=5": "=5",
+    "": "''",
+    "seed=1\nrounds=x": "",
+    # Targets.
+    "model._target_=os.system": "model._target_=os.system: only targets under fedexp.,",
+    "model._target_=fedexp.cli.os.system": "model._target_=fedexp.cli.os.system: only targets",
+    "model._target_=torch.nn.Linearr": "model._target_=torch.nn.Linearr: not found",
+    "aggregator._target_=subprocess.run": "aggregator._target_=subprocess.run: only targets",
+    # Places.
+    "hydra.run.dir=/proc/run": "hydra.run.dir=/proc/run: cannot be written to",
+    "hydra.run.dir=/dev/null": "hydra.run.dir=/dev/null: is a file, not a folder",
+    f"hydra.run.dir={LONG}": "File name too long",
+    # Options.
+    "--cgf": "--cgf: there is no such option; did you mean --cfg?",
+    "--cfg": "expected one argument",
+    "--cfg=jobb": "invalid choice: 'jobb'",
+    "--config-dir=nowhere": "nowhere' not found",
+}
+# The same mechanisms once more.
+MORE = {
+    "round=3": "round: there is no such key; did you mean rounds?",
+    "+roundss=1": "roundss=1: there is no such key; did you mean rounds?",
+    "hydra.rum.dir=x": "hydra.rum",
+    "~nope": "'nope' does not exist",
+    "seed=null": "seed=null",
+    "trust=abc": "trust=abc",
+    "training.lr=[1]": "training.lr=[1]: must be a number",
+    "training.batch_size=2.5": "training.batch_size=2.5: must be a whole number",
+    "training=3": "training=3: a choice must be named",
     "training/schedule=cosin": "training/schedule=cosin: did you mean cosine?",
     "experiment=quikstart": "experiment=quikstart: did you mean quickstart?",
     "hydra/launcher=jobib": "hydra/launcher=jobib: did you mean joblib?",
     "device=gpu": "device=gpu: ",
     "objective=acuracy": "objective=acuracy: did you mean accuracy?",
     "aggregator.weighting=unifrom": "aggregator.weighting=unifrom: ",
-    # Numbers.
-    "rounds=0": "rounds=0: must be a whole number, 1 or above",
     "seed=-1": "seed=-1: must be a whole number, 0 or above",
-    "n_clients=0": "n_clients=0: must be a whole number, 1 or above",
     "n_clients=-3": "n_clients=-3: must be a whole number, 1 or above",
-    "n_clients=5000": "n_clients=5000: ",
     "cohort_size=0": "cohort_size=0: must be a whole number, 1 or above",
-    "cohort_size=11": "cohort_size=11: ",
     "eval_every=0": "eval_every=0: must be a whole number, 1 or above",
-    "training.lr=-1": "training.lr=-1: must be a finite number above 0",
     "training.lr=nan": "training.lr=nan: must be a finite number above 0",
     "training.lr=inf": "training.lr=inf: must be a finite number above 0",
-    "training.lr=1e999": "training.lr=inf: must be a finite number above 0",
-    "training.batch_size=0": "training.batch_size=0: must be a whole number, 1 or above",
     "training.epochs=0": "training.epochs=0: ",
     "training.momentum=-0.1": "training.momentum=-0.1: ",
-    "partition.alpha=0": "partition.alpha=0: must be a finite number above 0",
     "partition.alpha=-1": "partition.alpha=-1: must be a finite number above 0",
-    "partition.alpha=nan": "partition.alpha=nan: must be a finite number above 0",
-    "attack.fraction=2": "attack.fraction=2: must lie between 0 and 1",
-    "attack.n_malicious=x": "attack.n_malicious=x: must be a whole number",
     "attack.n_malicious=11": "attack.n_malicious=11: must lie between 0 and 10",
-    # Syntax.
-    "model.hidden=[1,2": "model.hidden=[1,2",
-    "seed=${nope}": "'nope' not found",
-    "seed=${": "seed=${",
     "seed=${seed}": "seed",
-    "seed=0,1": "seed=0,1: several values need fedexp run -m",
-    "foo": "'foo': must look like key=value",
-    "=5": "=5",
-    "": "''",
-    "seed=1\nrounds=x": "",
-    # Targets.
     "model=custom": "model._target_",
-    "model._target_=os.system": "model._target_=os.system: only targets under fedexp.,",
-    "model._target_=fedexp.cli.os.system": "model._target_=fedexp.cli.os.system: only targets",
-    "model._target_=torch.nn.Linearr": "model._target_=torch.nn.Linearr: not found",
     "model._target_=3": "model._target_=3: ",
-    "aggregator._target_=subprocess.run": "aggregator._target_=subprocess.run: only targets",
-    # Places.
-    "hydra.run.dir=/proc/run": "hydra.run.dir=/proc/run: cannot be written to",
-    "hydra.run.dir=/dev/null": "hydra.run.dir=/dev/null: is a file, not a folder",
     "hydra.run.dir=/dev/null/run": "/dev/null is a file",
-    f"hydra.run.dir={LONG}": "File name too long",
-    # Options.
-    "--cgf": "--cgf: there is no such option; did you mean --cfg?",
     "--multrun": "--multrun: there is no such option; did you mean --multirun?",
     "-x": "-x: there is no such option",
-    "--cfg": "expected one argument",
-    "--cfg=jobb": "invalid choice: 'jobb'",
-    "--config-dir=nowhere": "nowhere' not found",
     "--config-name=nope": "nope",
 }
 
@@ -99,6 +105,12 @@ RUN = {
 @pytest.mark.parametrize("argument", RUN)
 def test_run(here, capfd, argument):
     _assert_refused(here, capfd, ["run", argument], RUN[argument])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("argument", MORE)
+def test_run_with_other_arguments(here, capfd, argument):
+    _assert_refused(here, capfd, ["run", argument], MORE[argument])
 
 
 @pytest.mark.parametrize(
@@ -110,7 +122,6 @@ def test_run(here, capfd, argument):
         (["--foo"], "--foo: there is no such option"),
         (["run", "aggregator=trimmed_mean", "assumed_malicious=5"], "assumed_malicious=5"),
         (["run", "model=custom", "model._target_=torch.nn.ReLU"], "model"),
-        (["run", "aggregator=mean", "aggregator=median"], "aggregator"),
         (["run", "setting=centralised", "attack=sign_flip"], "an attack needs setting=federated"),
         (["run", "-m", "--cfg", "job"], "Only one of"),
         (["run", "--resolve"], "--resolve"),
@@ -156,9 +167,11 @@ def _assert_refused(here, capfd, arguments, words):
 
 def test_a_key_given_twice_has_the_last_value(here, capfd):
     """As in Hydra: scripts put their defaults first and the user's own arguments behind them."""
-    arguments = ["run", "--cfg", "job", "rounds=3", "rounds=4"]
-    assert run_command(arguments) == 0
-    assert "rounds: 4\n" in capfd.readouterr().out
+    twice = ["rounds=3", "aggregator=mean", "rounds=4", "aggregator=median"]
+    assert run_command(["run", "--cfg", "job", *twice]) == 0
+    said = capfd.readouterr().out
+    assert "rounds: 4\n" in said
+    assert "fedexp.aggregation.median.Median" in said
 
 
 def test_as_seen_from_a_shell(here):
@@ -214,7 +227,7 @@ BAD = {
     MEAN + "weighting: examples\n": "mine.yaml, line 4: found duplicate key weighting",
     MEAN + "wheighting: examples\n": "did you mean weighting?",
     "\0\1\2": "not allowed",
-    b"\xff\xfe\x80": "not text in UTF-8",
+    b"\xff\xfe\x80": "not text",
 }
 
 
@@ -255,6 +268,26 @@ def test_a_preset_with_a_slip(here, capfd, lines, words):
     said, error = capfd.readouterr()
     assert (said, error.count("\n")) == ("", 1)
     assert words in error
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "mine.yaml has no _target_"),
+        ("a: [1\n", "mine.yaml, line 2: "),
+        (b"\xff\xfe\x80", "not text"),
+        ("_target_: os.getcwd\n", "mine._target_=os.getcwd: only targets under fedexp."),
+        ("_target_: fedexp.data.digits.Digits\nnme: x\n", "mine.nme=x: did you mean name?"),
+    ],
+)
+@pytest.mark.parametrize("action", ["check", "get"])
+def test_a_dataset_that_is_none(here, capfd, action, content, words):
+    _write(here, "dataset/mine.yaml", content)
+    assert run_command(["data", action, "mine"]) == 2
+    said, error = capfd.readouterr()
+    assert (said, error.count("\n")) == ("", 1)
+    assert words in error
+    assert run_command(["data", action, "digits"]) == 0  # the others are none the worse
 
 
 def _write(here, name, content):

@@ -9,7 +9,9 @@ from fedexp.cli import run_command
 from tests.cli.commands import assert_same_bits
 from tests.cli.conftest import SMALL_RUN
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 KILOBYTE = 1024
+slow = pytest.mark.slow
 
 
 @pytest.fixture
@@ -58,7 +60,9 @@ def test_full_at_the_start(disk_with, capfd, arguments):
     assert os.listdir(disk) == ["ballast"]
 
 
-@pytest.mark.parametrize("kilobytes", [80, 300, 900])
+@pytest.mark.parametrize(
+    "kilobytes", [pytest.param(80, marks=slow), 300, pytest.param(900, marks=slow)]
+)
 def test_full_during_the_run(disk_with, whole_run, capfd, kilobytes):
     disk = disk_with(kilobytes)
     assert run_command(["run", *SMALL_RUN, "hydra.run.dir=disk/run"]) == 2

@@ -62,8 +62,25 @@ def _all_gone(group: int) -> bool:
 
 
 @slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_jobs_side_by_side_end_together(here, sent, code):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    jobs = ["seed=0,1,2", "rounds=5000", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    process = start("run", "-m", *jobs, "hydra.sweep.dir=sweep", *IN_PROCESS)
+    wait_for_round(process, here / "sweep" / "seed=1", 2)
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)
+    else:
+        process.send_signal(sent)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert _all_gone(process.pid)
+
+
+@slow
 def test_a_sweep_that_was_interrupted_goes_on(here):
-    arguments = ["run", "-m", "seed=0,1", "rounds=30", "hydra.sweep.dir=sweep"]
+    arguments = ["run", "-m", "seed=0,1", "debug=fast", "rounds=60", "hydra.sweep.dir=sweep"]
     process = start(*arguments)
     wait_for_round(process, here / "sweep" / "seed=0", 3)
     os.killpg(process.pid, signal.SIGINT)
@@ -76,32 +93,30 @@ def test_a_sweep_that_was_interrupted_goes_on(here):
     assert "seed=1: starts\n" in done.stdout
     kept = before[: before.rindex(b'"round": 3')]
     assert (here / "sweep" / "seed=0" / "metrics.jsonl").read_bytes().startswith(kept)
-    assert summary_of(here / "sweep" / "seed=0")["rounds"] == 30
+    assert summary_of(here / "sweep" / "seed=0")["rounds"] == 60
 
 
-def test_a_list_whose_reader_goes_away(here):
-    _piped_to_head("list", code=141)
+@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["run", "--help"]])
+def test_an_answer_whose_reader_is_gone(here, arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*FEDEXP, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @slow
 def test_a_run_whose_reader_goes_away(here):
-    errors = _piped_to_head("run", "rounds=5000", "hydra.run.dir=run", code=141)
-    assert summary_of(here / "run")["status"] == "interrupted"
-    assert "go on with: fedexp resume" in errors
-
-
-def _piped_to_head(*arguments: str, code: int) -> str:
-    unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        [*FEDEXP, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=unbuffered
-    ) as process:
+    with start("run", "rounds=5000", "hydra.run.dir=run", *IN_PROCESS) as process:
         process.stdout.readline()
         process.stdout.close()
-        errors = process.stderr.read().decode()
-    assert "Traceback" not in errors
-    assert "Exception ignored" not in errors
-    assert process.returncode == code
-    return errors
+        errors = process.stderr.read()
+    assert process.returncode == 141
+    assert errors.startswith("stopped after round ")
+    assert errors.count("\n") == 1
+    assert summary_of(here / "run")["status"] == "interrupted"
 
 
 @slow

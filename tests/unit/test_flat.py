@@ -107,6 +107,14 @@ def test_images_are_laid_out_for_the_model():
     assert torch.equal(conv.arrange(images), images)
 
 
+def test_one_grey_channel_gets_the_strides_that_make_pooling_fast():
+    # is_contiguous says yes to both layouts here; what a convolution hands on shows which it saw.
+    grey, conv = torch.randn(2, 1, 8, 8), FlatModel(nn.Conv2d(1, 4, 3, padding=1), CPU)
+    output = conv.module(conv.arrange(grey))
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    assert not output.is_contiguous()
+
+
 def test_a_state_dict_makes_the_round_trip():
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2), nn.Flatten(), nn.Linear(8, 3))
     module.register_buffer("scale", torch.tensor([7, 8]))
