@@ -64,21 +64,21 @@ def build(config: Config) -> Built:
     with prefixed("training"):
         trainer = setting.trainer(trainer, n_clients, config["cohort_size"])
     sampler = part("sampler")
-    sampler(n_clients, generator(seed, "cohort", 0))  # a cohort that cannot be drawn fails here
-    sampler = setting.sampler(sampler)
     aggregator = setting.aggregator(part("aggregator"), n_clients)
     server_optimizer = part("server_optimizer")
     attack: Attack = part("attack", without=("fraction", "n_malicious"))
-    malicious = _malicious(config, n_clients)
-    _rehearse(aggregator, config["cohort_size"])
-
+    deal, loader = part("partition"), part("dataset")
     device = _device(config["device"])
-    loader = part("dataset")
+
     with prefixed("dataset"):
         pixels = load(loader, data_folder(config["paths"]["data_dir"]))
-    deal = part("partition")
     with prefixed("partition"):
         partition = deal(pixels.train, n_clients, generator(seed, "partition"))
+    # Only now is n_clients known to be no larger than the data, and what is drawn for it cheap.
+    sampler(n_clients, generator(seed, "cohort", 0))  # a cohort that cannot be drawn fails here
+    sampler = setting.sampler(sampler)
+    malicious = _malicious(config, n_clients)
+    _rehearse(aggregator, config["cohort_size"])
     trained_on = _poisoned(partition, attack, malicious, seed)
     dataset = replace(pixels, train=trained_on).normalised_like(pixels.train)
     model = _model(part, config, dataset)
