@@ -50,7 +50,7 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         with sigterm_as_interrupt():
             code = _dispatch(list(arguments))
-        sys.stdout.flush()
+        sys.stdout.flush()  # here, where a reader that has gone is dealt with, not at the very end
         return code
     except InputError as error:
         return _refuse(str(error))
@@ -64,8 +64,6 @@ def run_command(arguments: Sequence[str]) -> int:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{place}{error.strerror or error}")
-    except SystemExit as end:  # argparse and Hydra end so, with a number or nothing
-        return int(end.code or EXIT_OK)
 
 
 def _refuse(reason: str) -> int:
@@ -74,6 +72,13 @@ def _refuse(reason: str) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    try:
+        return _command(arguments)
+    except SystemExit as end:  # argparse and Hydra end so, with a number or nothing
+        return int(end.code or EXIT_OK)
+
+
+def _command(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return EXIT_OK

@@ -18,32 +18,35 @@ grow get whole lines, and what a killed round left in them is cut off when the r
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import logging
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from fedexp.checkpoints import (
+    Unreadable,
+    checkpoint_bytes,
+    read_checkpoint,
+    remove_checkpoint,
+    write_checkpoint,
+)
 from fedexp.checks import InputError
+from fedexp.files import append, plain, read_lines, to_json, write_atomically
 from fedexp.flat import state_dict_of
 from fedexp.scores import Scores
 from fedexp.types import Metric, RoundRecord, ServerState
 
-CHECKPOINT_FORMAT = 1
 KEPT_CHECKPOINTS = 2
 # Groups and keys that a user may change without changing a single bit of a run's results.
 WITHOUT_EFFECT = ("paths", "backend", "quiet", "trust", "checkpoint_every")
@@ -62,38 +65,6 @@ def config_hash(config: Mapping[str, Any]) -> str:
     """
     kept = {k: v for k, v in config.items() if k not in (*WITHOUT_EFFECT, *PROVENANCE)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader, or a crash, sees the old one or the new one, never half."""
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a second process out of a run folder; a dead process lets go by itself."""
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                "another process is writing to this run folder", "RUN_DIR", folder
-            ) from (None)
-        yield
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -126,7 +97,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Replace `summary.json`; NaN and infinity become null, which JSON can say."""
-    write_atomically(folder / "summary.json", _json(summary, indent=1))
+    write_atomically(folder / "summary.json", to_json(summary, indent=1))
 
 
 @final
@@ -159,7 +130,7 @@ class Recorder:
         """Write what is known before the first round."""
         (self.folder / "checkpoints").mkdir(exist_ok=True)
         write_config(self.folder, self._config)
-        write_atomically(self.folder / "partition.json", _json(partition_document))
+        write_atomically(self.folder / "partition.json", to_json(partition_document))
         for name in ("metrics.jsonl", "timing.jsonl"):
             write_atomically(self.folder / name, b"")
         write_atomically(self.folder / "metrics.csv", _csv([], header=True))
@@ -176,10 +147,10 @@ class Recorder:
         saved = sorted(checkpoints.glob("round-*.pt"), reverse=True)
         for path in saved:
             try:
-                state = _read_checkpoint(path, config_hash(self._config), rows)
-            except _Unreadable as error:
+                state = read_checkpoint(path, config_hash(self._config), rows)
+            except Unreadable as error:
                 log.warning("%s cannot be used: %s; going back further", path, error)
-                _remove_checkpoint(path)  # or it would pass for a newer one than those to come
+                remove_checkpoint(path)  # or it would pass for a newer one than those to come
                 continue
             self._keep_until(state.round, rows)
             return state
@@ -189,11 +160,11 @@ class Recorder:
 
     def add(self, record: RoundRecord) -> None:
         """Append a round to the record, and replace the confusion matrix if there is a new one."""
-        lines = "".join(json.dumps(_plain(_as_dict(row))) + "\n" for row in record.metrics)
+        lines = "".join(json.dumps(plain(_as_dict(row))) + "\n" for row in record.metrics)
         timing = json.dumps({"round": record.round, **record.seconds}) + "\n"
-        _append(self.folder / "metrics.jsonl", lines.encode())
-        _append(self.folder / "metrics.csv", _csv(record.metrics))
-        _append(self.folder / "timing.jsonl", timing.encode())
+        append(self.folder / "metrics.jsonl", lines.encode())
+        append(self.folder / "metrics.csv", _csv(record.metrics))
+        append(self.folder / "timing.jsonl", timing.encode())
         if record.predictions is not None:
             write_atomically(self.folder / "confusion_matrix.csv", self._confusion(record))
         self.scores.add(record.metrics, sum(record.seconds.values()), record.seconds["train"])
@@ -206,24 +177,24 @@ class Recorder:
         due = last or state.round % self._config["checkpoint_every"] == 0
         if not (best or due):
             return
-        content = _checkpoint_bytes(state, config_hash(self._config))
+        content = checkpoint_bytes(state, config_hash(self._config))
         if best:
-            _write_with_digest(folder / "best.pt", content, state.round, self._rows)
+            write_checkpoint(folder / "best.pt", content, state.round, self._rows)
         if not due:
             return
         path = folder / f"round-{state.round:06d}.pt"
-        _write_with_digest(path, content, state.round, self._rows)
+        write_checkpoint(path, content, state.round, self._rows)
         write_atomically(self.folder / "model.safetensors", self._weights(state.params))
         for old in sorted(folder.glob("round-*.pt"))[:-KEPT_CHECKPOINTS]:
-            _remove_checkpoint(old)
+            remove_checkpoint(old)
 
     def _keep_until(self, round: int, rows: Sequence[Metric]) -> None:
         """Cut rounds after `round` off the growing files, and read the others back."""
         kept = [row for row in rows if row.round <= round]
-        lines = "".join(json.dumps(_plain(_as_dict(row))) + "\n" for row in kept)
+        lines = "".join(json.dumps(plain(_as_dict(row))) + "\n" for row in kept)
         write_atomically(self.folder / "metrics.jsonl", lines.encode())
         write_atomically(self.folder / "metrics.csv", _csv(kept, header=True))
-        timing = [t for t in _read_lines(self.folder / "timing.jsonl") if t["round"] <= round]
+        timing = [t for t in read_lines(self.folder / "timing.jsonl") if t["round"] <= round]
         write_atomically(
             self.folder / "timing.jsonl", "".join(json.dumps(t) + "\n" for t in timing).encode()
         )
@@ -254,102 +225,19 @@ class Recorder:
         return text.getvalue().encode()
 
 
-class _Unreadable(Exception):
-    """A checkpoint that cannot be used; says why."""
-
-
-def _checkpoint_bytes(state: ServerState, digest: str) -> bytes:
-    buffer = io.BytesIO()
-    document = {
-        "format": CHECKPOINT_FORMAT,
-        "config_hash": digest,
-        "round": state.round,
-        "params": state.params.cpu(),
-        "optimizer": {k: v.cpu() for k, v in state.optimizer.items()},
-        "aggregator": {k: v.cpu() for k, v in state.aggregator.items()},
-    }
-    torch.save(document, buffer)
-    return buffer.getvalue()
-
-
-def _write_with_digest(path: Path, content: bytes, round: int, rows: int) -> None:
-    # torch.load does not notice flipped bits in a tensor: keep a digest beside the file.
-    write_atomically(path, content)
-    note = {"round": round, "rows": rows, "sha256": hashlib.sha256(content).hexdigest()}
-    write_atomically(path.with_suffix(".json"), _json(note))
-
-
-def _remove_checkpoint(path: Path) -> None:
-    path.unlink()
-    path.with_suffix(".json").unlink(missing_ok=True)
-
-
-def _read_checkpoint(path: Path, expected_hash: str, rows: Sequence[Metric]) -> ServerState:
-    try:
-        note = json.loads(path.with_suffix(".json").read_text())
-        content = path.read_bytes()
-        digest, round, expected_rows = note["sha256"], note["round"], note["rows"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _Unreadable(f"what was noted about it cannot be read ({error})") from error
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise _Unreadable("its content does not have the SHA-256 that was noted")
-    recorded = sum(row.round <= round for row in rows)
-    if recorded != expected_rows:
-        raise _Unreadable(f"metrics.jsonl holds {recorded} rows of its rounds, not {expected_rows}")
-    # The digest agrees, so this is what we wrote; weights_only all the same.
-    document = torch.load(io.BytesIO(content), weights_only=True)
-    if document["format"] != CHECKPOINT_FORMAT:
-        raise _Unreadable(f"its format is {document['format']}, not {CHECKPOINT_FORMAT}")
-    if document["config_hash"] != expected_hash:
-        raise InputError(
-            "its config.yaml is not the one that its checkpoints were made with",
-            "RUN_DIR",
-            path.parent.parent,
-        )
-    return ServerState(
-        document["round"], document["params"], document["optimizer"], document["aggregator"]
-    )
-
-
-def _append(path: Path, content: bytes) -> None:
-    """Append whole lines, or, on a full disk, nothing."""
-    # Unbuffered: a buffer that could not be written would be tried again on closing the file.
-    with open(path, "ab", buffering=0) as file:
-        before = file.tell()
-        try:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[file.write(rest) :]
-            os.fsync(file.fileno())
-        except OSError:
-            os.truncate(path, before)
-            raise
-
-
 def _as_dict(row: Metric) -> dict[str, Any]:
     return {name: getattr(row, name) for name in COLUMNS}
 
 
 def _read_rows(path: Path) -> list[Metric]:
     rows = []
-    for line in _read_lines(path):
+    for line in read_lines(path):
         try:
             value = math.nan if line["value"] is None else line["value"]
             rows.append(Metric(**{**line, "value": value}))
         except (KeyError, TypeError):
             break
     return rows
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    lines = []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for line in text.splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break  # the line in which the process was killed
-    return lines
 
 
 def _csv(rows: Sequence[Metric], header: bool = False) -> bytes:
@@ -366,18 +254,3 @@ def _csv(rows: Sequence[Metric], header: bool = False) -> bytes:
 
 def _yaml(config: Mapping[str, Any]) -> bytes:
     return OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode()
-
-
-def _json(document: Mapping[str, Any], indent: int | None = None) -> bytes:
-    return (json.dumps(_plain(document), indent=indent, allow_nan=False) + "\n").encode()
-
-
-def _plain(value: Any) -> Any:
-    """The value with NaN and infinities as None, all the way down."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -26,11 +26,12 @@ from fedexp import __version__
 from fedexp.build import Built, build
 from fedexp.checks import InputError
 from fedexp.evaluation import majority_baseline
+from fedexp.files import locked
 from fedexp.flat import vector_of
 from fedexp.interrupt import sigterm_as_interrupt
 from fedexp.partition.describe import partition_document
 from fedexp.progress import progress_for
-from fedexp.record import Recorder, locked, write_summary
+from fedexp.record import Recorder, write_summary
 from fedexp.rounds import initial_state, run_rounds
 
 REDRAW_AFTER = 60.0  # seconds between drawings of the plots while a run goes on

@@ -1,7 +1,13 @@
 """For all tests."""
 
+import signal
+
 import pytest
 import torch
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and the processes that the
+# tests start and interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

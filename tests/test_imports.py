@@ -32,12 +32,15 @@ ARROWS = {
     "config": {"checks"},
     "catalogue": {"checks"},
     "datasets": {"checks", "complaints", "data", "parts"},
-    "record": {"types", "checks", "flat", "scores"},
+    "files": {"checks"},
+    "checkpoints": {"types", "checks", "files"},
+    "record": {"types", "checks", "flat", "scores", "files", "checkpoints"},
     "reporting": {"checks"},
     "parts": {"checks"},
     "build": CORE | {"rounds", "evaluation", "data", "parts"},
     "run": CORE
     | {"__init__", "build", "interrupt", "rounds", "evaluation", "partition", "progress", "record"}
+    | {"files"}
     | {"reporting"},
     "resume": {"checks", "config", "record", "reporting", "run"},
     "complaints": {"checks", "config"},

@@ -167,15 +167,21 @@ class ProcessPool:
             next_job=context.Value(ctypes.c_long, 0),
             at_work=torch.zeros(self._count, dtype=torch.int64).share_memory_(),
         )
-        for number in range(self._count):
-            ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_work, args=(number, theirs, board, self._workload), daemon=True
-            )
-            process.start()
-            theirs.close()
-            self._processes.append(process)
-            self._connections.append(ours)
+        # Ctrl-C goes to all processes of a terminal and is the parent's to handle. Workers inherit
+        # that it is blocked, from their first instruction on; for us it is only held back.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for number in range(self._count):
+                ours, theirs = context.Pipe()
+                process = context.Process(
+                    target=_work, args=(number, theirs, board, self._workload), daemon=True
+                )
+                process.start()
+                theirs.close()
+                self._processes.append(process)
+                self._connections.append(ours)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._board = board
         return board
 
@@ -224,7 +230,6 @@ def _answer_of(connection: Connection, process: Any, at_work: str) -> list[tuple
 
 def _work(number: int, connection: Connection, board: _Board, workload: Workload) -> None:
     """A worker's life: take messages until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     parent = os.getppid()

@@ -199,7 +199,9 @@ def test_missing_data_says_what_goes_where(here, capfd, without_a_network):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not an archive", gzip.compress(b"an archive of something else")]
+    "content",
+    [b"", b"not an archive", gzip.compress(b"an archive of something else")],
+    ids=["empty", "no archive", "another archive"],
 )
 def test_a_damaged_archive_is_named(here, capfd, content, without_a_network):
     raw = here.parent / "data" / "MNIST" / "raw"

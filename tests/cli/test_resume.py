@@ -6,7 +6,7 @@ import time
 import pytest
 
 from fedexp.cli import run_command
-from fedexp.record import locked
+from fedexp.files import locked
 from tests.cli.commands import (
     assert_same_bits,
     kill,
