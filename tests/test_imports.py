@@ -35,7 +35,7 @@ ARROWS = {
     "files": {"checks"},
     "checkpoints": {"types", "checks", "files"},
     "record": {"types", "checks", "flat", "scores", "files", "checkpoints"},
-    "reporting": {"checks"},
+    "reporting": {"checks", "files"},
     "parts": {"checks"},
     "build": CORE | {"rounds", "evaluation", "data", "parts"},
     "run": CORE

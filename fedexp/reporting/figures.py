@@ -7,6 +7,7 @@ Figures are made without pyplot: no window, no global state.
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+
+from fedexp.files import write_atomically
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY_BLUE, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#5A5A5A"
@@ -49,9 +52,11 @@ def new_figure(width: float, height: float, title: str, subtitle: str = "") -> F
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write `figure` as a PNG with 150 dots an inch; return `path`."""
+    """Write `figure` as a PNG with 150 dots an inch, whole or not at all; return `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=DOTS_PER_INCH)
+    write_atomically(path, picture.getvalue())
     return path
 
 

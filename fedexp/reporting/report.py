@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from fedexp.files import write_atomically
 from fedexp.reporting import comparison, plots
 from fedexp.reporting.results import Run, find_runs, is_run, load_run
 from fedexp.reporting.tables import (
@@ -64,7 +65,7 @@ def report_run(path: str | Path) -> str:
     }.items():
         if text:
             blocks.append(f"## {heading}\n\n{text}")
-    (run.path / "report.md").write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+    write_atomically(run.path / "report.md", ("\n\n".join(blocks) + "\n").encode())
 
     lines = [_headline(run)]
     if run.error:
@@ -93,13 +94,12 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
-    run_table(runs).to_csv(folder / "table.csv", index=False)
-    summary_table(runs).to_csv(folder / "summary.csv", index=False)
+    for name, table in {"table": run_table(runs), "summary": summary_table(runs)}.items():
+        write_atomically(folder / f"{name}.csv", table.to_csv(index=False).encode())
     comparison.write_comparison(runs, folder / "comparison.png")
     text = markdown(runs)
-    (folder / "table.md").write_text(
-        f"{text}\n![Comparison of the configurations](comparison.png)\n", encoding="utf-8"
-    )
+    page = f"{text}\n![Comparison of the configurations](comparison.png)\n"
+    write_atomically(folder / "table.md", page.encode())
     return f"{text}\nWritten to {folder}: table.csv, summary.csv, table.md, comparison.png"
 
 
