@@ -21,7 +21,10 @@ from fedexp.flat import refuse_changing_buffers, vector_of
 from fedexp.memory import NoMemory, WorkerMomentum
 from fedexp.parts import Config, Parts, prefixed, required
 from fedexp.privacy.none import NoPrivacy
-from fedexp.protection import PROMISE, Plan, protect, with_stand_ins
+from fedexp.protection.plan import Plan
+from fedexp.protection.protect import protect
+from fedexp.protection.stand_ins import with_stand_ins
+from fedexp.protection.terms import PROMISE
 from fedexp.protocols import Aggregator, Attack, Channel, Memory, NeedsRootData, Setting
 from fedexp.refusals import part_of, refuse
 from fedexp.rng import generator, seed_for, seeded
@@ -29,7 +32,7 @@ from fedexp.rounds import Experiment
 from fedexp.server import Server
 from fedexp.training.dp_sgd import PrivateSteps
 from fedexp.training.private_layers import trained_layers
-from fedexp.types import Dataset, Partition, Split, Updates, Workload, normalisation
+from fedexp.types import Dataset, Normalisation, Partition, Split, Updates, Workload
 
 GROUPS = (
     "dataset",
@@ -68,13 +71,20 @@ class Built:
 
     experiment: Experiment
     model: nn.Module  # with the initial weights
-    dataset: Dataset
+    dataset: Dataset  # as the model takes it
+    pixels: Dataset  # the same before shifting and scaling: in [0, 1]
+    normalisation: Normalisation  # between the two
+    reserve: Split  # training examples left out by train_examples, pixels in [0, 1]
     partition: Partition
     remarks: tuple[str, ...]  # what a person should know before the run
 
 
-def build(config: Config) -> Built:
+def build(config: Config, pixels: Dataset | None = None) -> Built:
     """Build every part of a resolved config (plain dicts and lists).
+
+    Args:
+        config: the resolved config.
+        pixels: data in the place of the config's own; `train_examples` does not cut them.
 
     Raises:
         InputError: names the key, its value and what is allowed.
@@ -84,6 +94,8 @@ def build(config: Config) -> Built:
     refuse(config)
     part = Parts(with_stand_ins(config), config["trust"])
 
+    for study in config["leakage"]:
+        part(f"leakage.{study}")  # to be refused now rather than after the training
     setting = part("setting")
     trainer = part("training", without=TRAINING)
     with prefixed("training"):
@@ -96,8 +108,12 @@ def build(config: Config) -> Built:
     deal, loader = part("partition"), part("dataset")
     device = _device(config["device"])
 
-    with prefixed("dataset"):
-        pixels = load(loader, data_folder(config["paths"]["data_dir"]))
+    limit = None
+    if pixels is None:
+        limit = config["train_examples"]
+        with prefixed("dataset"):
+            pixels = load(loader, data_folder(config["paths"]["data_dir"]))
+    pixels, reserve = _with_reserve(pixels, limit, seed)
     with prefixed("partition"):
         partition = deal(pixels.train, n_clients, generator(seed, "partition"))
     # Only now is n_clients known to be no larger than the data, and what is drawn for it cheap.
@@ -114,9 +130,10 @@ def build(config: Config) -> Built:
             "attack.first_round",
             first_round,
         )
-    scale = normalisation(pixels.train)
+    scale = Normalisation.of(pixels.train)
     pixels, root = _with_root_data(pixels, server.aggregator, seed)
-    dataset = replace(pixels, train=trained_on).scaled(scale)
+    pixels = replace(pixels, train=trained_on)
+    dataset = pixels.scaled(scale)
     model = _model(part, config, dataset, private=isinstance(mechanism, PrivateSteps))
 
     shards = setting.shards(partition)
@@ -161,7 +178,28 @@ def build(config: Config) -> Built:
         account=protection.account,
         evaluator=ModelEvaluator(evaluation, counts / counts.sum(axis=1, keepdims=True)),
     )
-    return Built(experiment, model, dataset, partition, protection.remarks)
+    return Built(
+        experiment=experiment,
+        model=model,
+        dataset=dataset,
+        pixels=pixels,
+        normalisation=scale,
+        reserve=reserve,
+        partition=partition,
+        remarks=protection.remarks,
+    )
+
+
+def _with_reserve(pixels: Dataset, wanted: int | None, seed: int) -> tuple[Dataset, Split]:
+    """The data with only so many training examples, drawn at random, and those left out."""
+    available = len(pixels.train)
+    if wanted is not None and wanted > available:
+        raise InputError(f"there are {available}", "train_examples", wanted)
+    order = torch.from_numpy(generator(seed, "train_examples").permutation(available))
+    kept, left_out = order[:wanted].sort().values, order[wanted or available :].sort().values
+    if not len(left_out):
+        return pixels, pixels.train.rows(left_out)
+    return replace(pixels, train=pixels.train.rows(kept)), pixels.train.rows(left_out)
 
 
 def _server(part: Parts, config: Config, setting: Setting) -> Server:
@@ -232,6 +270,8 @@ def _check_root(config: Config) -> None:
     if config["record_updates"] not in (False, True, "safetensors", "pth"):
         allowed = "Allowed: false, true (both), safetensors, pth"
         raise InputError(allowed, "record_updates", config["record_updates"])
+    if config["train_examples"] is not None:
+        at_least(1, train_examples=config["train_examples"])
     in_range(0, 1, **{"attack.fraction": config["attack"]["fraction"]})
     n_malicious = config["attack"]["n_malicious"]
     if not isinstance(n_malicious, int) or isinstance(n_malicious, bool):

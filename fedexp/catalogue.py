@@ -48,9 +48,9 @@ def listing(folders: list[Path], group: str | None) -> str:
             f"{did_you_mean(group, everything)}Groups: {', '.join(everything)}", "GROUP", group
         )
     chosen = everything if group is None else {group: everything[group]}
-    width = max(len(choice) for choices in chosen.values() for choice in choices) + 2
     lines = []
     for name, choices in chosen.items():
+        width = max(map(len, choices)) + 2
         lines.append(name)
         lines += [f"  {choice:<{width}}{text}" for choice, text in choices.items()]
         lines.append("")

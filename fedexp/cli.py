@@ -24,6 +24,7 @@ fedexp: an experiment runner for federated learning
   fedexp run -m key=a,b [...]         a sweep: every combination, one table at the end
   fedexp resume RUN_DIR [key=value]   go on with a run that was stopped
   fedexp report RUN_OR_SWEEP ...      tables and plots of what is there, made anew
+  fedexp leakage RUN_DIR leakage=NAME attack a finished run: what do its updates and models leak?
   fedexp detect fit FOLDER --out FILE learn from files what honest updates look like
   fedexp detect scan FOLDER ...       score files of updates, flag the suspicious ones
   fedexp privacy --delta D ...        on paper: epsilon of planned training, or the noise it needs
@@ -92,6 +93,7 @@ def _command(arguments: list[str]) -> int:
         "run": _run,
         "resume": _resume,
         "report": _report,
+        "leakage": _leakage,
         "detect": _detect,
         "privacy": _privacy,
         "list": _list,
@@ -160,6 +162,31 @@ def _report(arguments: list[str]) -> int:
     from fedexp.reporting.report import report
 
     print(report(parsed.folders))
+    return EXIT_OK
+
+
+def _leakage(arguments: list[str]) -> int:
+    parser = _parser("leakage", "Attack a finished run: what do its updates and models leak?")
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    parser.add_argument(
+        "overrides",
+        metavar="key=value",
+        nargs="*",
+        default=[],
+        help="leakage=NAME or leakage=[NAME,NAME] (see: fedexp list leakage), "
+        "leakage.NAME.key=value for a study's own keys, paths.data_dir=FOLDER",
+    )
+    parser.add_argument(
+        "--as",
+        dest="name",
+        metavar="NAME",
+        help="keep the findings under another name, to have the study twice with other settings",
+    )
+    parser.add_argument("--force", action="store_true", help="do again what is there already")
+    parsed = parser.parse_intermixed_args(arguments)
+    from fedexp.leak import leak
+
+    print(leak(parsed.run_dir, parsed.overrides, parsed.name, parsed.force))
     return EXIT_OK
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 
-from fedexp.checks import InputError, at_least, did_you_mean, in_range
+from fedexp.checks import InputError, at_least, did_you_mean, in_range, positive
 
 
 @dataclass
@@ -39,6 +39,7 @@ class Schema:
     eval_every: int = MISSING
     checkpoint_every: int = MISSING
     assumed_malicious: int = MISSING
+    train_examples: int | None = MISSING
     objective: str = MISSING
     buffers: str = MISSING
     device: str = MISSING
@@ -61,6 +62,7 @@ class Schema:
     aggregator: Any = MISSING
     server_optimizer: Any = MISSING
     backend: Any = MISSING
+    leakage: dict[str, Any] = field(default_factory=dict)  # studies of the finished run
     paths: Paths = field(default_factory=Paths)
 
 
@@ -93,6 +95,7 @@ def register() -> None:
         "fedexp.share": share,
         "fedexp.cohort_share": cohort_share,
         "fedexp.cores": available_cores,
+        "fedexp.ratio": ratio,
         "fedexp.unless": unless,
         "fedexp.sampling_of": sampling_of,
         "fedexp.folder_name": folder_name,
@@ -119,6 +122,16 @@ def cohort_share(n_malicious: int, cohort_size: int, n_clients: int) -> int:
     """
     at_least(0, **{"attack.n_malicious": n_malicious})
     return math.ceil(n_malicious * cohort_size / max(n_clients, 1))
+
+
+def ratio(numerator: float, denominator: float) -> float:
+    """For work that is shared out over the rounds.
+
+    >>> ratio(6, 24)
+    0.25
+    """
+    positive(denominator=denominator)
+    return numerator / denominator
 
 
 def unless(value: float, *others: float | None) -> float | None:

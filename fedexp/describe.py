@@ -70,7 +70,7 @@ def traffic(round: int, sent: Updates | None, delivery: Delivery) -> list[Metric
 
 def remarks(delivery: Delivery, receipt: Receipt) -> tuple[str, ...]:
     """Sentences about what did not go as planned."""
-    sentences = [*_departures(delivery), *delivery.lost]
+    sentences = [*_departures(delivery), *dict.fromkeys(delivery.lost), *_cuts(delivery)]
     for complaint in dict.fromkeys(c for c in receipt.complaints if c):
         pairs = zip(delivery.updates.client_ids, receipt.complaints, strict=True)
         clients = ", ".join(str(client) for client, c in pairs if c == complaint)
@@ -87,6 +87,17 @@ def _departures(delivery: Delivery) -> Iterator[str]:
     for client, turn in delivery.dropped:
         if ": " in turn:
             yield f"client {client} left before it could {turn}"
+
+
+def _cuts(delivery: Delivery) -> Iterator[str]:
+    """Updates too large for the channel. The count is in `metrics.csv`; here its size is enough."""
+    if delivery.clipped:
+        # A sentence that changes every round would be told every round.
+        size = 10 ** (len(str(delivery.clipped)) - 1)
+        yield (
+            f"the channel cut {size:,} or more coordinates of the updates to what it can carry; "
+            "see channel.encoder.value_range (with Skellam noise: clip_norm)"
+        )
 
 
 def _protocol(delivery: Delivery) -> dict[str, float]:

@@ -209,7 +209,7 @@ def job(cfg: DictConfig) -> float:
 def _job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run, go on with, or skip one job; a failure is written down and does not stop the others."""
     from fedexp.record import config_hash, read_config, read_summary, write_config, write_summary
-    from fedexp.run import run
+    from fedexp.run import run, study
 
     name, started = folder.name, (folder / "metrics.jsonl").exists()
     resolved: dict[str, Any] = {}
@@ -221,6 +221,7 @@ def _job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         before = read_summary(folder)
         if before.get("status") == "complete":
             _say(resolved, f"{name}: complete already")
+            study(resolved, folder)
             return before
         _say(resolved, f"{name}: {'goes on' if started else 'starts'}")
         (folder / "error.txt").unlink(missing_ok=True)
@@ -253,8 +254,8 @@ def resolve(cfg: DictConfig, of_hydra: Any) -> dict[str, Any]:
         for k, v in of_hydra.runtime.choices.items()
         if not k.startswith("hydra/") and v is not None
     }
-    # Hydra leaves lists out of the choices, and mixers come in lists.
-    chosen["pre_aggregation"] = "+".join(container.get("pre_aggregation") or ()) or "none"
+    for group in ("pre_aggregation", "leakage"):  # Hydra leaves lists out of the choices
+        chosen[group] = "+".join(container.get(group) or ()) or "none"
     overrides = [str(override) for override in of_hydra.overrides.task]
     return {
         **{str(k): v for k, v in container.items()},

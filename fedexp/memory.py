@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fedexp.checks import InputError, at_least
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 MOST_BYTES = 4 * 2**30  # of all clients' momenta together; they are in every checkpoint too
@@ -27,12 +28,8 @@ MOST_BYTES = 4 * 2**30  # of all clients' momenta together; they are in every ch
 
 @final
 @dataclass(frozen=True)
-class NoMemory:
+class NoMemory(Stateless):
     """Clients forget everything when a round ends, as in FedAvg."""
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(self, updates: Updates, state: State) -> tuple[Updates, State]:
         """The rows unchanged."""
@@ -54,12 +51,10 @@ class WorkerMomentum:
 
     def __post_init__(self) -> None:
         if not 0 <= self.worker_momentum < 1:
-            raise InputError("must be at least 0 and below 1", "worker_momentum", self._beta)
+            raise InputError(
+                "must be at least 0 and below 1", "worker_momentum", self.worker_momentum
+            )
         at_least(1, n_clients=self.n_clients)
-
-    @property
-    def _beta(self) -> float:
-        return self.worker_momentum
 
     def init(self, d: int) -> State:
         """Every client's momentum `[n_clients, d]`, and who has one `[n_clients]` bool."""
@@ -68,7 +63,7 @@ class WorkerMomentum:
                 f"{self.n_clients} clients' momenta of {d} numbers take more than "
                 f"{MOST_BYTES / 2**30:g} GiB; use fewer clients or a smaller model",
                 "worker_momentum",
-                self._beta,
+                self.worker_momentum,
             )
         return {
             "momentum": torch.zeros(self.n_clients, d),
@@ -79,7 +74,7 @@ class WorkerMomentum:
         """Rows `[n, d]` replaced by the clients' momenta."""
         clients = torch.tensor(updates.client_ids, dtype=torch.int64)
         momentum, seen = state["momentum"].clone(), state["seen"].clone()
-        beta = torch.where(seen[clients], self._beta, 0.0)[:, None]
+        beta = torch.where(seen[clients], self.worker_momentum, 0.0)[:, None]
         rows: Tensor = updates.matrix.to(momentum.device)
         momentum[clients] = beta * momentum[clients] + (1 - beta) * rows
         seen[clients] = True

@@ -50,7 +50,7 @@ from fedexp.update_files import update_record
 
 KEPT_CHECKPOINTS = 2
 # Groups and keys that a user may change without changing a single bit of a run's results.
-WITHOUT_EFFECT = ("paths", "backend", "quiet", "plots", "trust", "checkpoint_every")
+WITHOUT_EFFECT = ("paths", "backend", "quiet", "plots", "trust", "checkpoint_every", "leakage")
 # Saved beside the config's own keys: how it came about.
 PROVENANCE = ("choices", "overrides")
 COLUMNS = ("round", "scope", "client", "metric", "value")
@@ -148,7 +148,7 @@ class Recorder:
         checkpoints = self.folder / "checkpoints"
         for leftover in self.folder.rglob(".*.tmp"):
             leftover.unlink()
-        rows = _read_rows(self.folder / "metrics.jsonl")
+        rows = read_rows(self.folder)
         saved = sorted(checkpoints.glob("round-*.pt"), reverse=True)
         for path in saved:
             try:
@@ -237,9 +237,10 @@ def _as_dict(row: Metric) -> dict[str, Any]:
     return {name: getattr(row, name) for name in COLUMNS}
 
 
-def _read_rows(path: Path) -> list[Metric]:
+def read_rows(folder: Path) -> list[Metric]:
+    """What a run has measured so far, up to the first line that cannot be read."""
     rows = []
-    for line in read_lines(path):
+    for line in read_lines(folder / "metrics.jsonl"):
         try:
             value = math.nan if line["value"] is None else line["value"]
             rows.append(Metric(**{**line, "value": value}))

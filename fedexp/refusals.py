@@ -41,6 +41,12 @@ def refuse(config: Config) -> None:
             "server_optimizer",
             config["server_optimizer"]["_target_"],
         )
+    if setting == "LocalOnly" and config["leakage"]:
+        raise InputError(
+            "there is no shared model to study with setting=local_only",
+            "leakage",
+            ",".join(config["leakage"]),
+        )
     action, weighting = config["detector"].get("action"), config["aggregator"].get("weighting")
     if action == "down_weight" and weighting != "examples":
         raise InputError(

@@ -12,6 +12,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from fedexp import config
 from fedexp.checks import InputError, did_you_mean, one_of
+from fedexp.files import locked
 from fedexp.record import PROVENANCE, WITHOUT_EFFECT, config_hash, read_config, read_summary
 
 
@@ -38,7 +39,10 @@ def resume(folder: Path, overrides: Sequence[str]) -> str:
         )
     if read_summary(folder).get("status") == "complete":
         from fedexp.reporting.report import report_run
+        from fedexp.run import study
 
+        with locked(folder):
+            study(changed, folder)
         text = f"{folder} is complete already\n{report_run(folder, changed['plots'])}"
     else:
         from fedexp.run import run

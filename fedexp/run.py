@@ -132,7 +132,22 @@ def _run_locked(
         progress.close()
         summary = _summary(status, error, about, recorder)
         _write_last_summary(folder, summary)
+    study(config, folder)
     return summary, _draw(folder, plots=config["plots"])
+
+
+def study(config: Mapping[str, Any], folder: Path) -> None:
+    """Carry out the studies of leakage that the config asks for and the folder does not have."""
+    if not config["leakage"]:
+        return
+    from fedexp.leak import study_run
+
+    try:
+        data_dir = config["paths"]["data_dir"]
+        study_run(folder, config["leakage"], data_dir, config["trust"], False, log.info)
+    except KeyboardInterrupt:
+        log.info("the run is complete; go on with: fedexp resume %s", shlex.quote(str(folder)))
+        raise
 
 
 def _write_last_summary(folder: Path, summary: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fedexp.protocols import Aggregator, Sampler, Trainer
+from fedexp.stateless import Stateless
 from fedexp.types import Partition, State, Updates
 
 
@@ -135,11 +136,8 @@ class _Everybody:
         return np.arange(n_clients)
 
 
-class _OnlyRow:
+class _OnlyRow(Stateless):
     """The aggregator of a single client: [1, d] -> [d]."""
-
-    def init(self, d: int) -> State:
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator
@@ -148,13 +146,10 @@ class _OnlyRow:
 
 
 @dataclass(frozen=True)
-class _Alone:
+class _Alone(Stateless):
     """The aggregator that combines nothing: [n, d] -> [n_clients, d], 0 for who did not train."""
 
     n_clients: int
-
-    def init(self, d: int) -> State:
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

@@ -60,7 +60,7 @@ class Dataset:
         return tuple(self.train.x.shape[1:])
 
     def scaled(self, scale: Callable[[Split], Split]) -> Dataset:
-        """Every part shifted and scaled alike, see `normalisation`."""
+        """Every part shifted and scaled alike, see `Normalisation`."""
         return replace(
             self,
             train=scale(self.train),
@@ -69,12 +69,27 @@ class Dataset:
         )
 
 
-def normalisation(reference: Split) -> Callable[[Split], Split]:
-    """Shifts and scales a part by the reference's mean and deviation per channel."""
-    mean = reference.x.mean(dim=(0, 2, 3), keepdim=True)
-    # A channel that never changes has deviation 0: leave it at 0 rather than divide by it.
-    deviation = reference.x.std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-6)
-    return lambda part: Split((part.x - mean) / deviation, part.y)
+@dataclass(frozen=True)
+class Normalisation:
+    """From pixels in [0, 1] to what a model takes: mean 0 and deviation 1 per channel."""
+
+    mean: Tensor  # [1, channels, 1, 1] float32
+    deviation: Tensor  # the same shape
+
+    @classmethod
+    def of(cls, reference: Split) -> Normalisation:
+        """With the reference's own means and deviations."""
+        mean = reference.x.mean(dim=(0, 2, 3), keepdim=True)
+        # A channel that never changes has deviation 0: leave it at 0 rather than divide by it.
+        return cls(mean, reference.x.std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-6))
+
+    def x(self, pixels: Tensor) -> Tensor:
+        """Images `[n, C, H, W]` of any floating type, shifted and scaled."""
+        return (pixels - self.mean.to(pixels.dtype)) / self.deviation.to(pixels.dtype)
+
+    def __call__(self, part: Split) -> Split:
+        """A part with its images shifted and scaled."""
+        return Split(self.x(part.x), part.y)
 
 
 @dataclass(frozen=True)

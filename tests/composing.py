@@ -9,9 +9,11 @@ from omegaconf import OmegaConf
 
 from fedexp.build import ADVERSARY, TRAINING
 from fedexp.config import conf_folder, register
-from fedexp.protection import PROMISE
+from fedexp.protection.terms import PROMISE
 
 CONF = conf_folder()
+
+LISTS = ("pre_aggregation", "leakage")  # groups of which several choices can be made, by name
 
 # What a choice leaves to the user: a complete command line names it too.
 COMPLETED = {
@@ -51,7 +53,7 @@ def _composed(overrides: tuple[str, ...]) -> dict:
 def part(group: str, choice: str, *overrides: str):
     """One part on its own, built from its resolved YAML."""
     node = config_for(f"{group}={choice}", *overrides)
-    for key in group.split("/"):
+    for key in [*group.split("/"), *([choice] if group in LISTS else [])]:
         node = node[key]
     groups = {"attack": ADVERSARY, "training": TRAINING, "privacy": PROMISE, "channel": PROMISE}
     builders = groups.get(group, ())

@@ -24,12 +24,13 @@ from torch import Tensor
 from fedexp.aggregation.meamed import mean_around_median
 from fedexp.checks import InputError, at_least
 from fedexp.geometry import squared_distances
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class Bulyan:
+class Bulyan(Stateless):
     """Iterated Krum, then the mean around the median: `[n, d]` to `[d]`.
 
     Args:
@@ -41,10 +42,6 @@ class Bulyan:
 
     def __post_init__(self) -> None:
         at_least(0, assumed_malicious=self.assumed_malicious)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

@@ -31,12 +31,13 @@ from torch import Tensor
 
 from fedexp.checks import at_least, refuse_majority
 from fedexp.geometry import centred_gram
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class CovarianceAgnosticFilter:
+class CovarianceAgnosticFilter(Stateless):
     """A weighted mean with a small variance in every direction: `[n, d]` to `[d]`.
 
     Args:
@@ -48,10 +49,6 @@ class CovarianceAgnosticFilter:
 
     def __post_init__(self) -> None:
         at_least(0, assumed_malicious=self.assumed_malicious)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

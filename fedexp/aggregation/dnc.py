@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 
 from fedexp.checks import InputError, at_least, positive, refuse_majority
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class DnC:
+class DnC(Stateless):
     """The mean of the rows that no iteration dropped: `[n, d]` to `[d]`.
 
     Args:
@@ -48,10 +49,6 @@ class DnC:
         at_least(0, assumed_malicious=self.assumed_malicious)
         at_least(1, iterations=self.iterations, subsample=self.subsample)
         positive(filter_fraction=self.filter_fraction)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

@@ -28,12 +28,13 @@ from torch import Tensor
 
 from fedexp.checks import at_least, non_negative, refuse_majority
 from fedexp.norms import clip_factors, cosines, gram, median
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class Flame:
+class Flame(Stateless):
     """The clipped mean of the majority cluster, with noise: `[n, d]` to `[d]`.
 
     Args:
@@ -54,10 +55,6 @@ class Flame:
         at_least(0, assumed_malicious=self.assumed_malicious)
         at_least(1, neighbours=self.neighbours)
         non_negative(noise_factor=self.noise_factor)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

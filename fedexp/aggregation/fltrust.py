@@ -22,12 +22,13 @@ from torch import Tensor
 from fedexp.checks import InputError, at_least
 from fedexp.geometry import CHUNK_COLUMNS
 from fedexp.norms import row_norms
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class FLTrust:
+class FLTrust(Stateless):
     """The mean of the rows, scaled to the server's norm and weighted by trust: `[n, d]` to `[d]`.
 
     Args:
@@ -44,10 +45,6 @@ class FLTrust:
 
     def __post_init__(self) -> None:
         at_least(1, root_examples=self.root_examples)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

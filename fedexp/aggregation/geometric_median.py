@@ -22,12 +22,13 @@ from torch import Tensor
 
 from fedexp.checks import at_least, one_of, positive, refuse_majority
 from fedexp.geometry import centred_gram, distances_to_point
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class GeometricMedian:
+class GeometricMedian(Stateless):
     """Smoothed Weiszfeld: `[n, d]` to `[d]`.
 
     Args:
@@ -47,10 +48,6 @@ class GeometricMedian:
         one_of(("examples", "uniform"), weighting=self.weighting)
         at_least(1, iterations=self.iterations)
         positive(smoothing=self.smoothing)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

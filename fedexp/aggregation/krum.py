@@ -19,12 +19,13 @@ from torch import Tensor
 
 from fedexp.checks import InputError, at_least
 from fedexp.geometry import squared_distances
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class Krum:
+class Krum(Stateless):
     """The mean of the `selected` rows with the lowest Krum scores: `[n, d]` to `[d]`.
 
     Args:
@@ -39,10 +40,6 @@ class Krum:
         at_least(0, assumed_malicious=self.assumed_malicious)
         if self.selected is not None:
             at_least(1, selected=self.selected)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from fedexp.checks import InputError, at_least, refuse_majority
 from fedexp.geometry import squared_distances
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 BLOCK_NUMBERS = 2**22  # distances looked at together, 32 MiB
@@ -31,7 +32,7 @@ BLOCK_NUMBERS = 2**22  # distances looked at together, 32 MiB
 
 @final
 @dataclass(frozen=True)
-class MinimumDiameterAveraging:
+class MinimumDiameterAveraging(Stateless):
     """The mean of the n - f rows with the smallest diameter: `[n, d]` to `[d]`.
 
     Args:
@@ -45,10 +46,6 @@ class MinimumDiameterAveraging:
     def __post_init__(self) -> None:
         at_least(0, assumed_malicious=self.assumed_malicious)
         at_least(1, max_subsets=self.max_subsets)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from fedexp.aggregation.order_statistics import sorted_chunks
 from fedexp.checks import at_least, refuse_majority
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class MeanAroundMedian:
+class MeanAroundMedian(Stateless):
     """Mean of the n - f values nearest to the median, per coordinate: `[n, d]` to `[d]`.
 
     Args:
@@ -39,10 +40,6 @@ class MeanAroundMedian:
 
     def __post_init__(self) -> None:
         at_least(0, assumed_malicious=self.assumed_malicious)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

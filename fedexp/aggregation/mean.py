@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from fedexp.checks import one_of
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class Mean:
+class Mean(Stateless):
     """Weighted mean of the rows: `[n, d]` to `[d]`.
 
     Args:
@@ -39,10 +40,6 @@ class Mean:
 
     def __post_init__(self) -> None:
         one_of(("examples", "uniform"), weighting=self.weighting)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

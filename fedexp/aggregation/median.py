@@ -16,12 +16,13 @@ from torch import Tensor
 
 from fedexp.aggregation.order_statistics import mean_of_sorted
 from fedexp.checks import at_least, refuse_majority
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class Median:
+class Median(Stateless):
     """Median of every coordinate, all clients alike: `[n, d]` to `[d]`.
 
     Args:
@@ -33,10 +34,6 @@ class Median:
 
     def __post_init__(self) -> None:
         at_least(0, assumed_malicious=self.assumed_malicious)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

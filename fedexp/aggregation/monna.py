@@ -22,12 +22,13 @@ from torch import Tensor
 
 from fedexp.checks import InputError, at_least, refuse_majority
 from fedexp.geometry import CHUNK_COLUMNS
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class NearestNeighbourAveraging:
+class NearestNeighbourAveraging(Stateless):
     """The mean of the n - f rows nearest to a trusted client's: `[n, d]` to `[d]`.
 
     Args:
@@ -41,10 +42,6 @@ class NearestNeighbourAveraging:
     def __post_init__(self) -> None:
         at_least(0, assumed_malicious=self.assumed_malicious)
         at_least(0, pivot_client=self.pivot_client)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from fedexp.checks import non_negative, one_of, positive
 from fedexp.norms import clip_factors, median, row_norms
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class NormBounding:
+class NormBounding(Stateless):
     """Weighted mean of the clipped rows: `[n, d]` to `[d]`.
 
     Args:
@@ -50,10 +51,6 @@ class NormBounding:
             positive(max_norm=self.max_norm)
         non_negative(noise_std=self.noise_std)
         one_of(("examples", "uniform"), weighting=self.weighting)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

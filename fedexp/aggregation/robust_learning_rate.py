@@ -23,12 +23,13 @@ from torch import Tensor
 from fedexp.aggregation.mean import Mean
 from fedexp.checks import InputError, at_least, one_of, refuse_majority
 from fedexp.geometry import CHUNK_COLUMNS
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class RobustLearningRate:
+class RobustLearningRate(Stateless):
     """The mean, turned round where the net vote is below a threshold: `[n, d]` to `[d]`.
 
     Args:
@@ -53,10 +54,6 @@ class RobustLearningRate:
         if self.threshold is not None:
             at_least(1, threshold=self.threshold)
         one_of(("examples", "uniform"), weighting=self.weighting)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

@@ -22,12 +22,13 @@ from fedexp.aggregation.robust_learning_rate import net_votes
 from fedexp.checks import at_least, positive, refuse_majority
 from fedexp.geometry import CHUNK_COLUMNS
 from fedexp.norms import median
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class SignMajority:
+class SignMajority(Stateless):
     """The sign that most clients want, times a step size: `[n, d]` to `[d]`.
 
     Args:
@@ -48,10 +49,6 @@ class SignMajority:
         at_least(0, assumed_malicious=self.assumed_malicious)
         if self.step_size is not None:
             positive(step_size=self.step_size)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

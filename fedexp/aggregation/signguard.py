@@ -34,12 +34,13 @@ from fedexp.checks import (
 )
 from fedexp.geometry import CHUNK_COLUMNS
 from fedexp.norms import clip_factors, median, row_norms
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class SignGuard:
+class SignGuard(Stateless):
     """The clipped mean of the rows that pass both filters: `[n, d]` to `[d]`.
 
     Args:
@@ -70,10 +71,6 @@ class SignGuard:
             )
         in_range(0, 1, coordinates=self.coordinates, bandwidth_quantile=self.bandwidth_quantile)
         one_of(("mean_shift", "kmeans"), clustering=self.clustering)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from fedexp.checks import InputError, at_least, refuse_majority
 from fedexp.geometry import centred_gram
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 BLOCK_NUMBERS = 2**20  # numbers in the Gram matrices that are solved together, 8 MiB
@@ -35,7 +36,7 @@ BLOCK_NUMBERS = 2**20  # numbers in the Gram matrices that are solved together, 
 
 @final
 @dataclass(frozen=True)
-class SmallestMaximumEigenvalueAveraging:
+class SmallestMaximumEigenvalueAveraging(Stateless):
     """The mean of the n - f rows with the smallest top eigenvalue: `[n, d]` to `[d]`.
 
     Args:
@@ -49,10 +50,6 @@ class SmallestMaximumEigenvalueAveraging:
     def __post_init__(self) -> None:
         at_least(0, assumed_malicious=self.assumed_malicious)
         at_least(1, max_subsets=self.max_subsets)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

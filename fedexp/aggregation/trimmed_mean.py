@@ -17,12 +17,13 @@ from torch import Tensor
 
 from fedexp.aggregation.order_statistics import mean_of_sorted
 from fedexp.checks import at_least, refuse_majority
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class TrimmedMean:
+class TrimmedMean(Stateless):
     """Mean of every coordinate without its f extremes on each side: `[n, d]` to `[d]`.
 
     Args:
@@ -34,10 +35,6 @@ class TrimmedMean:
 
     def __post_init__(self) -> None:
         at_least(0, assumed_malicious=self.assumed_malicious)
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

@@ -20,6 +20,7 @@ neither: with u = p / ||p||, c_i = x_i - m and D the largest distance,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -59,18 +60,7 @@ class MinMax(LeavesData):
         self, updates: Updates, malicious: Tensor, rule: Rule, rng: np.random.Generator
     ) -> Updates:
         """New updates with one and the same row for all malicious clients."""
-        if not malicious.any():
-            return updates
-        rows = known_rows(updates, malicious)
-        mean, direction = mean_and_direction(rows, self.perturbation)
-        along = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
-        squares = torch.zeros_like(along)
-        for columns, _, centred in centred_chunks(rows):
-            along += centred @ direction[columns]
-            squares += centred.square_().sum(dim=1)
-        room = squared_distances(rows).max() - squares
-        reach = (along + (along.square() + room).sqrt()).min()
-        return with_malicious_rows(updates, malicious, mean + float(reach) * direction)
+        return pushed_away(updates, malicious, self.perturbation, _reach_by_largest_distance)
 
 
 @final
@@ -91,15 +81,38 @@ class MinSum(LeavesData):
         self, updates: Updates, malicious: Tensor, rule: Rule, rng: np.random.Generator
     ) -> Updates:
         """New updates with one and the same row for all malicious clients."""
-        if not malicious.any():
-            return updates
-        rows = known_rows(updates, malicious)
-        mean, direction = mean_and_direction(rows, self.perturbation)
-        squares = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
-        for _, _, centred in centred_chunks(rows):
-            squares += centred.square_().sum(dim=1)
-        reach = squares.max().sqrt()
-        return with_malicious_rows(updates, malicious, mean + float(reach) * direction)
+        return pushed_away(updates, malicious, self.perturbation, _reach_by_sum_of_distances)
+
+
+def pushed_away(
+    updates: Updates,
+    malicious: Tensor,
+    perturbation: Perturbation,
+    reach: Callable[[Tensor, Tensor], Tensor],
+) -> Updates:
+    """The malicious rows at the honest mean plus `reach(honest rows, direction)` directions."""
+    if not malicious.any():
+        return updates
+    rows = known_rows(updates, malicious)
+    mean, direction = mean_and_direction(rows, perturbation)
+    return with_malicious_rows(updates, malicious, mean + float(reach(rows, direction)) * direction)
+
+
+def _reach_by_largest_distance(rows: Tensor, direction: Tensor) -> Tensor:
+    along = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+    squares = torch.zeros_like(along)
+    for columns, _, centred in centred_chunks(rows):
+        along += centred @ direction[columns]
+        squares += centred.square_().sum(dim=1)
+    room = squared_distances(rows).max() - squares
+    return (along + (along.square() + room).sqrt()).min()
+
+
+def _reach_by_sum_of_distances(rows: Tensor, direction: Tensor) -> Tensor:
+    squares = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+    for _, _, centred in centred_chunks(rows):
+        squares += centred.square_().sum(dim=1)
+    return squares.max().sqrt()
 
 
 def mean_and_direction(rows: Tensor, perturbation: Perturbation) -> tuple[Tensor, Tensor]:

@@ -143,7 +143,8 @@ class SecureAggregation:
         if n < SMALLEST_GROUP * self.groups:
             nobody = replace(updates.select(torch.zeros(n, dtype=torch.bool)), metrics=())
             reason = f"the cohort is lost: secure aggregation {self._too_few(n)}"
-            return Delivery(nobody, (), (), (reason,) if n else (), 0, 0, meter.seconds, 0)
+            lost_groups = (reason,) * self.groups if n else ()
+            return Delivery(nobody, (), (), lost_groups, 0, 0, meter.seconds, 0)
         ring = self.check(n, d)
         groups = np.array_split(rng.permutation(n), self.groups)
         leaving = self._leaving(updates, rng)

@@ -7,17 +7,14 @@ from typing import final
 
 import numpy as np
 
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates, Verdict
 
 
 @final
 @dataclass(frozen=True)
-class NoDetector:
+class NoDetector(Stateless):
     """Has no opinion about anybody."""
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

@@ -5,7 +5,8 @@ default initialisation under the run's own seed.
 """
 
 from fedexp.models.convolutional import cnn, small_cnn
+from fedexp.models.lenet import lenet
 from fedexp.models.linear import logistic, mlp
 from fedexp.models.residual import resnet18
 
-__all__ = ["cnn", "logistic", "mlp", "resnet18", "small_cnn"]
+__all__ = ["cnn", "lenet", "logistic", "mlp", "resnet18", "small_cnn"]

@@ -8,6 +8,8 @@ see `analytic_gaussian`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fedexp.checks import InputError, at_least, positive
 from fedexp.privacy.accounting import Event, check_accountant, check_delta, epsilon
 
@@ -44,20 +46,37 @@ def calibrated_noise_multiplier(
     def spent(noise_multiplier: float) -> float:
         return epsilon([Event(noise_multiplier, sample_rate, steps)], delta, accountant).epsilon
 
+    about = f" ({accountant}, sample_rate={sample_rate:g}, steps={steps}, delta={delta:g})"
+    return least_noise(spent, target_epsilon, PRECISION, about)
+
+
+def least_noise(
+    spent: Callable[[float], float], target_epsilon: float, precision: float, about: str = ""
+) -> float:
+    """The least z with spent(z) <= target, to a relative `precision`, for any accountant.
+
+    Args:
+        spent: epsilon for a noise multiplier; falls as that grows.
+        target_epsilon: the epsilon to stay at or below.
+        precision: how far above the least the answer may be, relative to it.
+        about: what to add to the complaint that no noise is enough.
+
+    Raises:
+        InputError: no noise is enough.
+    """
     low, high = 0.5, 1.0
     while spent(high) > target_epsilon:
         if high >= MOST_NOISE:
             raise InputError(
-                f"out of reach: at noise_multiplier={high:g} the {accountant} accountant still "
-                f"says {spent(high):.4g} (sample_rate={sample_rate:g}, steps={steps}, "
-                f"delta={delta:g})",
+                f"out of reach: at noise_multiplier={high:g} epsilon is still "
+                f"{spent(high):.4g}{about}",
                 "target_epsilon",
                 target_epsilon,
             )
         low, high = high, 2 * high
     while low > LEAST_NOISE and spent(low) <= target_epsilon:
         low, high = low / 2, low
-    while high > (1 + PRECISION) * low:
+    while high > (1 + precision) * low:
         middle = (low * high) ** 0.5
         if spent(middle) > target_epsilon:
             low = middle

@@ -35,20 +35,17 @@ from fedexp.checks import InputError, non_negative, one_of, positive
 from fedexp.privacy.analytic_gaussian import noise_multiplier_for
 from fedexp.privacy.clipping import clip_rows
 from fedexp.privacy.noise import NOISE_SEEDS, NoiseSeed, add_noise, noise_streams
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 Adjacency = Literal["replace_one", "add_remove"]
 DIAMETERS: dict[Adjacency, int] = {"replace_one": 2, "add_remove": 1}  # sensitivity / clip norm
 
 
-class ServerAddsNothing:
+class ServerAddsNothing(Stateless):
     """The server's side of a mechanism that is complete when a client has sent its row."""
 
     releases_every_round: ClassVar[bool] = False
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def on_receipt(self, updates: Updates, state: State) -> Updates:
         """The rows as they came, with equal weights."""

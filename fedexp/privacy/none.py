@@ -8,19 +8,16 @@ from typing import ClassVar, final
 import numpy as np
 from torch import Tensor
 
+from fedexp.stateless import Stateless
 from fedexp.types import State, Updates
 
 
 @final
 @dataclass(frozen=True)
-class NoPrivacy:
+class NoPrivacy(Stateless):
     """Clips nothing, adds nothing, promises nothing."""
 
     releases_every_round: ClassVar[bool] = False
-
-    def init(self, d: int) -> State:
-        """No state."""
-        return {}
 
     def on_client(self, updates: Updates, state: State, rng: np.random.Generator) -> Updates:
         """The updates unchanged; draws nothing."""

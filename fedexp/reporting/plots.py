@@ -28,6 +28,7 @@ from fedexp.reporting.figures import (
     tidy,
 )
 from fedexp.reporting.heatmaps import confusion_figure, partition_figure
+from fedexp.reporting.leakage_plots import leakage_figures
 from fedexp.reporting.privacy_plots import epsilon_figure
 from fedexp.reporting.results import Run
 
@@ -52,6 +53,7 @@ def write_run_plots(run: Run, folder: Path) -> list[Path]:
         "detector_scores": detector_scores_figure(run),
         "detector_roc": detector_roc_figure(run),
         "epsilon": epsilon_figure(run),
+        **leakage_figures(run),
     }
     return [
         save(figure, folder / f"{name}.png")

@@ -13,20 +13,28 @@ _NEIGHBOURS = {"add_remove": "added or removed", "replace_one": "replaced by ano
 
 
 def epsilon_of(run: Run) -> float:
-    """The run's epsilon at its end; NaN where nothing was promised."""
-    value = (run.summary.get("privacy") or {}).get("epsilon")
-    return math.nan if value is None else float(value)
+    """The run's epsilon at its end, infinite without noise; NaN where there was no mechanism."""
+    promise = run.summary.get("privacy")
+    if not promise:
+        return math.nan
+    value = promise.get("epsilon")  # JSON has no infinity
+    return math.inf if value is None else float(value)
 
 
 def privacy_statement(run: Run) -> str:
-    """A paragraph that a reviewer can hold the run to; empty where nothing was promised."""
+    """A paragraph that a reviewer can hold the run to; empty where there was no mechanism."""
     promise: Mapping[str, Any] = run.summary.get("privacy") or {}
-    if promise.get("epsilon") is None:
+    if not promise:
         return ""
     neighbours = _NEIGHBOURS.get(str(promise["adjacency"]), str(promise["adjacency"]))
     noise = ", ".join(
         f"{name.replace('_', ' ')} {promise[name]:.4g}" for name in _NOISE if name in promise
     )
+    if epsilon_of(run) == math.inf:
+        return (
+            f"{promise['mechanism']}. **Nothing is promised: epsilon is infinite** for "
+            f"{promise['unit']} ({noise})."
+        )
     sentences = [
         f"{promise['mechanism']}. **epsilon = {promise['epsilon']:.4g} at delta = "
         f"{promise['delta']:g}** for {promise['unit']}, {neighbours}, after "
@@ -40,10 +48,15 @@ def privacy_statement(run: Run) -> str:
 
 
 def privacy_line(run: Run) -> str:
-    """The promise in one line; empty where there was none."""
+    """The promise in one line; empty where there was no mechanism."""
     promise = run.summary.get("privacy") or {}
-    if promise.get("epsilon") is None:
+    if not promise:
         return ""
+    if epsilon_of(run) == math.inf:
+        return (
+            f"Privacy: nothing is promised for {promise['unit']}, epsilon is infinite "
+            f"({promise['mechanism']})"
+        )
     return (
         f"Privacy: epsilon {promise['epsilon']:.4g} at delta {promise['delta']:g} for "
         f"{promise['unit']} ({promise['mechanism']}; the report has the whole statement)"

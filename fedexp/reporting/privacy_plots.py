@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -52,10 +53,11 @@ def epsilon_figure(run: Run) -> Figure | None:
 def accuracy_by_epsilon_figure(groups: Sequence[Configuration], subtitle: str) -> Figure | None:
     """Test accuracy against epsilon, a line for what differs beside it; None below two epsilons.
 
-    Runs that promised nothing are drawn as a level: what privacy is measured against.
+    Runs without a mechanism, and those whose epsilon is infinite, are drawn as levels: what
+    privacy, and noise alone, is measured against.
     """
     points = _points(groups)
-    spent = points.dropna(subset="epsilon") if len(points) else points
+    spent = points[np.isfinite(points["epsilon"])] if len(points) else points
     if len(spent) == 0 or spent["epsilon"].round(3).nunique() < 2:
         return None
     figure = new_figure(7.5, 4.6, "Accuracy against epsilon", subtitle)
@@ -65,7 +67,13 @@ def accuracy_by_epsilon_figure(groups: Sequence[Configuration], subtitle: str) -
         for marker in ("o", "s", "^")
         for colour in (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK)
     ]
-    levels = points[points["epsilon"].isna()].set_index("line")["accuracy"]
+    levels = [
+        (style, label, points[without].groupby("line")["accuracy"].mean())
+        for style, label, without in (
+            (":", "the same without privacy", np.isnan(points["epsilon"])),
+            ("-.", "the same at epsilon infinity", np.isinf(points["epsilon"])),
+        )
+    ]
     for (line, of_line), (colour, marker) in zip(spent.groupby("line"), looks, strict=False):
         ordered = of_line.sort_values("epsilon")
         axes.errorbar(
@@ -77,10 +85,12 @@ def accuracy_by_epsilon_figure(groups: Sequence[Configuration], subtitle: str) -
             capsize=3,
             label=str(line) or "with noise",
         )
-        if line in levels.index:
-            axes.axhline(float(levels[line]), color=colour, linestyle=":", linewidth=1.2)
-    if len(levels):
-        axes.plot([], [], color=GREY, linestyle=":", label="the same without privacy")
+        for style, _, level in levels:
+            if line in level.index:
+                axes.axhline(float(level[line]), color=colour, linestyle=style, linewidth=1.2)
+    for style, label, level in levels:
+        if len(level):
+            axes.plot([], [], color=GREY, linestyle=style, label=label)
     axes.set_xscale("log")
     axes.set_xlabel("epsilon (logarithmic; smaller is more private)")
     axes.set_ylabel("Test accuracy, mean ± deviation over seeds")

@@ -11,6 +11,8 @@ import pandas as pd
 
 from fedexp.files import write_atomically
 from fedexp.reporting.adversary import adversary_facts
+from fedexp.reporting.leakage import leakage_report
+from fedexp.reporting.leakage_sweep import leakage_markdown, leakage_table
 from fedexp.reporting.privacy import privacy_line, privacy_statement
 from fedexp.reporting.results import Run, find_runs, is_run, load_run
 from fedexp.reporting.robustness import robustness_markdown, robustness_table
@@ -29,6 +31,7 @@ _OF_SOME_SWEEPS = (
     "attack_matrix.png",
     "comparison.png",
     "accuracy_by_epsilon.png",
+    *("leakage.csv", "leakage_images.png", "leakage_classes.png", "leakage_noise.png"),
 )
 _HEADINGS = {
     "accuracy": "accuracy",
@@ -64,6 +67,7 @@ def report_run(path: str | Path, plots: bool = True) -> str:
     run = load_run(path)
     pictures = _draw(run) if plots else []
     of_adversary = adversary_facts(run)
+    leaked, leaked_lines = leakage_report(run)
     blocks = [f"# {run.path.name}", _headline(run)]
     if run.error:
         blocks.append(f"**Error:** {run.error}")
@@ -71,6 +75,7 @@ def report_run(path: str | Path, plots: bool = True) -> str:
         "Figures": to_markdown(_figures(run)),
         "Privacy statement": privacy_statement(run),
         "Attack and defence": _facts(of_adversary),
+        "Leakage": leaked,
         "Over the clients": _over_clients(run),
         "Partition": _facts(_measures(run.partition or {})),
         "Cost": _facts(_cost(run)),
@@ -90,6 +95,8 @@ def report_run(path: str | Path, plots: bool = True) -> str:
         lines.append("")
     if promise := privacy_line(run):
         lines += [promise, ""]
+    if leaked_lines:
+        lines += [leaked_lines, ""]
     lines.append(f"Report: {run.path / 'report.md'}")
     if pictures:
         names = ", ".join(picture.name for picture in pictures)
@@ -104,7 +111,8 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     comparison.png into `folder`: by default the one folder that was named, else the innermost
     folder that holds all the runs. Where the attack differs between runs, also robustness.csv and
     attack_matrix.png, which above 24 configurations take the place of comparison.png; where epsilon
-    differs, accuracy_by_epsilon.png.
+    differs, accuracy_by_epsilon.png; where leakage was studied, leakage.csv (one row a figure) and
+    the pictures of it.
 
     Raises:
         InputError: a path is no folder, no run lies there, or a file cannot be read.
@@ -112,6 +120,7 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     from fedexp.reporting.comparison import MOST_CURVES, comparison_figure, run_in_common
     from fedexp.reporting.figures import save
     from fedexp.reporting.heatmaps import attack_matrix_figure
+    from fedexp.reporting.leakage_plots import leakage_sweep_figures
     from fedexp.reporting.privacy_plots import accuracy_by_epsilon_figure
 
     paths = [Path(path) for path in paths]
@@ -134,6 +143,11 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
         figures["comparison.png"] = comparison_figure(groups)
     if (by_epsilon := accuracy_by_epsilon_figure(groups, run_in_common(runs))) is not None:
         figures["accuracy_by_epsilon.png"] = by_epsilon
+    leaked = leakage_markdown(runs)
+    if leaked:
+        leaked = f"## Leakage\n\n{leaked}\n"
+        tables["leakage.csv"] = leakage_table(runs)
+        figures |= leakage_sweep_figures(groups, run_in_common(runs))
 
     for name, table in tables.items():
         write_atomically(folder / name, table.to_csv(index=False).encode())
@@ -144,10 +158,12 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     whole = markdown(runs)
     sections = [f"## What survives which attack\n\n{matrix}\n"] if matrix else []
     pictures = [f"![{Path(name).stem}]({name})" for name in figures]
-    page = [*sections, f"## All configurations\n\n{whole}" if matrix else whole, *pictures]
+    page = [*sections, f"## All configurations\n\n{whole}" if matrix else whole]
+    page += [*filter(None, [leaked]), *pictures]
     write_atomically(folder / "table.md", ("\n".join(page) + "\n").encode())
     written = ", ".join([*tables, "table.md", *figures])
-    shown = matrix if many else "\n\n".join(filter(None, [matrix, whole.rstrip("\n")]))
+    parts = [matrix, "" if many else whole.rstrip("\n"), leaked.rstrip("\n")]
+    shown = "\n\n".join(filter(None, parts))
     return f"{shown}\n\nWritten to {folder}: {written}"
 
 

@@ -18,6 +18,7 @@ from typing import Any, final
 import pandas as pd
 
 from fedexp.checks import InputError
+from fedexp.leakage.findings_files import StudyRecord, read_findings
 from fedexp.reporting.reading import (
     read_config,
     read_confusion,
@@ -73,6 +74,11 @@ class Run:
     def timing(self) -> pd.DataFrame:
         """One row a round, columns round, train, aggregate, evaluate (seconds)."""
         return pd.DataFrame(read_lines(self.path / "timing.jsonl"))
+
+    @cached_property
+    def leakage(self) -> tuple[StudyRecord, ...]:
+        """What the studies of the run found, by name; empty if there was none."""
+        return read_findings(self.path)
 
     @property
     def status(self) -> str:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import pandas as pd
 
 from fedexp.reporting.adversary import DETECTOR_RATES, detector_rates
+from fedexp.reporting.privacy import epsilon_of
 from fedexp.reporting.results import Run, choice_name
 
 ABSENT, UNKNOWN = "", "?"
@@ -139,7 +141,7 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
             **{f"test_{metric}": run.final("test", metric) for metric in _FIGURES},
             "attack_success": run.attack_success,
             **detector_rates(run),
-            "epsilon": (run.summary.get("privacy") or {}).get("epsilon"),
+            "epsilon": epsilon_of(run),
             "test_accuracy_last_5": run.mean_last_5("test", "accuracy"),
             "majority_baseline": run.majority_baseline("test"),
             "seconds": run.summary.get("seconds"),
@@ -174,7 +176,8 @@ def summary_table(runs: Sequence[Run]) -> pd.DataFrame:
         }
         for figure in _SUMMARISED:
             row[f"{figure}_mean"] = by_seed[figure].mean(skipna=False)
-            row[f"{figure}_sd"] = by_seed[figure].std(skipna=False)
+            with np.errstate(invalid="ignore"):  # where epsilon is infinite
+                row[f"{figure}_sd"] = by_seed[figure].std(skipna=False)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -132,7 +132,7 @@ def _said(capfd, *arguments):
     ("line", "completions"),
     [
         ("fedexp re", {"resume", "report"}),
-        ("fedexp ", {"run", "resume", "report", "list", "data", "detect", "privacy"}),
+        ("fedexp ", {"run", "resume", "report", "list", "data", "detect", "privacy", "leakage"}),
         ("fedexp run aggregator=med", {"aggregator=median"}),
         ("fedexp run rounds=3 sampler=f", {"sampler=full"}),
         ("fedexp run training.b", {"training.batch_size="}),

@@ -130,6 +130,26 @@ def test_without_noise_nothing_is_promised(run):
     assert statement["note"] == "nothing is promised: epsilon is infinite"
 
 
+def test_an_infinite_target_is_a_run_that_clips_and_promises_nothing(run, capsys):
+    folder = run(
+        "privacy=dp_sgd",
+        "privacy.target_epsilon=.inf",
+        "privacy.allow_no_noise=true",
+        "rounds=2",
+        "n_clients=4",
+    )
+    statement = summary_of(folder)["privacy"]
+    assert (statement["epsilon"], statement["noise_multiplier"]) == (None, 0)
+    assert set(values(folder, "privacy", "epsilon").values()) == {None}
+    capsys.readouterr()
+    assert run_command(["report", str(folder)]) == 0
+    assert "nothing is promised for one example of one client" in capsys.readouterr().out
+    assert "**Nothing is promised: epsilon is infinite**" in (folder / "report.md").read_text()
+    before = (folder / "metrics.csv").read_bytes()
+    assert run_command(["resume", str(folder)]) == 0
+    assert (folder / "metrics.csv").read_bytes() == before
+
+
 def test_a_run_without_a_promise_says_nothing_of_one(run):
     folder = run("rounds=1")
     assert summary_of(folder)["privacy"] is None

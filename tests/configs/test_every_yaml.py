@@ -32,7 +32,7 @@ WITHOUT_FILES = ["digits"]
 BUILT_ON_DIGITS = [
     f"{path.parent.relative_to(CONF).as_posix()}={path.stem}"
     for path in FILES
-    if path.parent != CONF
+    if path.parent not in (CONF, CONF / "leakage" / "exposure")
     and not (path.parent.name == "dataset" and path.stem not in WITHOUT_FILES)
 ]
 
@@ -41,6 +41,8 @@ def override(path):
     """The command line that takes this file."""
     if path.parent == CONF:
         return []
+    if path.parent == CONF / "leakage" / "exposure":  # of a study, never by itself
+        return ["leakage=geiping", f"leakage/exposure@leakage.geiping.exposure={path.stem}"]
     return [f"{path.parent.relative_to(CONF).as_posix()}={path.stem}"]
 
 
@@ -72,7 +74,7 @@ def test_composes_with_the_defaults_and_says_what_it_is(path):
 
 @pytest.mark.parametrize("choice", BUILT_ON_DIGITS)
 def test_builds_on_digits(choice):
-    config = config_for(choice, "dataset=digits")
+    config = config_for(choice, "dataset=digits", "train_examples=null")
     built = build(config)
     try:
         assert built.dataset.name == "digits"
@@ -143,7 +145,8 @@ def test_no_default_is_hidden_in_code(path):
     own = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     defaults = own.pop("defaults", [])
     group = path.parent.relative_to(CONF).parts[0] if path.parent != CONF else ""
-    subgroups = {key for entry in defaults if isinstance(entry, dict) for key in entry}
+    named_subgroups = {key for entry in defaults if isinstance(entry, dict) for key in entry}
+    subgroups = {re.split(r"[@.]", key)[-1] for key in named_subgroups}
     for where, node in targets(own):
         if node.get("_partial_"):  # what a partial call is given later has torch's own defaults
             continue

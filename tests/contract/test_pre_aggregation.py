@@ -8,8 +8,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from fedexp.types import Updates
 from tests.composing import CONF, choices
+from tests.updates import updates
 
 N, D = 12, 37
 CHOICES = [name for name in choices("pre_aggregation") if name != "none"]
@@ -36,13 +36,6 @@ def choice(request):
 @pytest.fixture(params=[0, 2])
 def mix(choice, request):
     return parts(choice, request.param)[choice]
-
-
-def updates(matrix):
-    n = len(matrix)
-    weights = torch.arange(1, n + 1, dtype=torch.float64)
-    losses = tuple({"loss": 1.0} for _ in range(n))
-    return Updates(matrix, tuple(range(n)), weights, 100, losses, reference=torch.ones(D))
 
 
 def rows(n=N, d=D, seed=0):
@@ -81,7 +74,7 @@ def test_rows_stay_rows(mix, d):
 
 
 def test_weights_work_and_reference_are_kept(mix):
-    given = updates(rows())
+    given = updates(rows(), reference=torch.ones(D))
     mixed = mix(given, rng())
     assert float(mixed.num_examples.sum()) == float(given.num_examples.sum())
     assert mixed.processed == given.processed

@@ -15,17 +15,12 @@ from scipy.stats import kstest, laplace, norm
 from fedexp.privacy.client_level import ClientLevel
 from fedexp.privacy.local import LocalGaussian, LocalLaplace
 from fedexp.rng import generator
-from fedexp.types import Updates
+from tests.updates import updates
 
 D = 40_000
 CLIP_NORM = 0.7
 EXPECTED = 10
 SEEDS = pytest.mark.parametrize("noise_seed", ["task", "os"])
-
-
-def updates(matrix):
-    n = len(matrix)
-    return Updates(matrix, tuple(range(n)), torch.arange(1.0, n + 1).double())
 
 
 def rows(n, d=D):

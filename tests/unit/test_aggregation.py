@@ -12,19 +12,9 @@ from fedexp.aggregation.order_statistics import CHUNK_COLUMNS, mean_of_sorted
 from fedexp.aggregation.server_optimizers import SGD, Adagrad, Adam, Momentum, Yogi
 from fedexp.aggregation.trimmed_mean import TrimmedMean
 from fedexp.checks import InputError
-from fedexp.types import Updates
+from tests.updates import updates
 
 RNG = None  # the rules here draw nothing
-
-
-def updates(rows, num_examples=None):
-    matrix = torch.tensor(rows)
-    n = len(matrix)
-    return Updates(
-        matrix,
-        tuple(range(n)),
-        torch.tensor(num_examples or [1.0] * n, dtype=torch.float64),
-    )
 
 
 ROWS = [[1.0, -1.0, 10.0], [2.0, 5.0, 20.0], [6.0, 0.0, -90.0]]

@@ -7,15 +7,9 @@ from fedexp.aggregation.geometric_median import GeometricMedian
 from fedexp.aggregation.krum import Krum, krum_scores
 from fedexp.checks import InputError
 from fedexp.geometry import centred_gram, distances_to_point, squared_distances
-from fedexp.types import Updates
+from tests.updates import updates
 
 RNG = None  # the rules here draw nothing
-
-
-def updates(matrix, num_examples=None):
-    n = len(matrix)
-    weights = torch.ones(n) if num_examples is None else torch.tensor(num_examples)
-    return Updates(matrix, tuple(range(n)), weights.double())
 
 
 def random_rows(n=9, d=40_000, offset=0.0, scale=1.0, seed=0):

@@ -16,16 +16,11 @@ from fedexp.attacks.ipm import Ipm
 from fedexp.attacks.min_max import MinMax, MinSum
 from fedexp.attacks.optimal import OptimalAlie, OptimalIpm, most_damaging
 from fedexp.checks import InputError
-from fedexp.types import Updates
+from tests.updates import updates
 
 LIARS = (1, 4, 9)
 N = 12
 MASK = torch.tensor([k in LIARS for k in range(N)])
-
-
-def updates(matrix):
-    n = len(matrix)
-    return Updates(matrix, tuple(range(n)), torch.ones(n, dtype=torch.float64))
 
 
 def random_rows(n=N, d=300, seed=0):

@@ -1,5 +1,6 @@
 """What a run plans to release, the noise that is calibrated for it, and who is bounded by what."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from fedexp.build import build
 from fedexp.checks import InputError
 from fedexp.flat import vector_of
+from fedexp.privacy import accounting, calibration
 from fedexp.privacy.account import (
     CountingLedger,
     NoAccount,
@@ -16,9 +18,13 @@ from fedexp.privacy.account import (
     OneReleaseARound,
     StepsOfEachClient,
 )
+from fedexp.privacy.accounting import Event, Guarantee
+from fedexp.privacy.calibration import least_noise
 from fedexp.privacy.client_level import ClientLevel
 from fedexp.privacy.none import NoPrivacy
-from fedexp.protection import Plan, least_noise
+from fedexp.protection import terms as protection_terms
+from fedexp.protection.plan import Plan
+from fedexp.protection.terms import Terms
 from fedexp.rounds import initial_state, run_round, run_rounds
 from fedexp.sampling import Poisson, Uniform
 from fedexp.training.dp_sgd import PrivateTraining
@@ -152,10 +158,94 @@ def test_calibrated_noise_spends_the_target_and_no_more(overrides):
 
 
 def test_the_least_noise_of_a_curve():
-    assert 2 <= least_noise(lambda z: 1 / z, 0.5) <= 2 * 1.001
-    assert 1 / 300 <= least_noise(lambda z: 1 / z, 300) <= 1.001 / 300
-    with pytest.raises(InputError, match=r"target_epsilon=1: out of reach.*epsilon is still 3"):
-        least_noise(lambda z: 3.0, 1)
+    assert 2 <= least_noise(lambda z: 1 / z, 0.5, 1e-3) <= 2 * 1.001
+    assert 1 / 300 <= least_noise(lambda z: 1 / z, 300, 1e-3) <= 1.001 / 300
+    with pytest.raises(InputError) as refusal:
+        least_noise(lambda z: 3.0, 1, 1e-3, about=" (whatever is done)")
+    assert str(refusal.value) == (
+        "target_epsilon=1: out of reach: at noise_multiplier=16384 epsilon is still 3 "
+        "(whatever is done)"
+    )
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("privacy=dp_sgd",),
+        ("privacy=client_dp",),
+        ("privacy=client_dp", "sampler=poisson", "cohort_size=3"),
+        ("privacy=client_dp", "cohort_size=3", "privacy.sampling=fixed_size"),
+        ("privacy=client_dp", "privacy.adaptive=true"),
+        ("privacy=local_gaussian",),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("infinity", [".inf", "inf"])  # YAML's, Hydra's
+def test_the_least_noise_for_an_infinite_target_is_none(overrides, infinity):
+    parts = built(*overrides, f"privacy.target_epsilon={infinity}", "privacy.allow_no_noise=true")
+    account = parts.experiment.account
+    assert account.promise.noise["noise_multiplier"] == 0
+    assert account.statement(account.init())["epsilon"] == 0
+    state = everybody_trains(parts)
+    assert account.epsilon(state) == math.inf
+    assert account.statement(state)["epsilon"] is None
+    assert account.statement(state)["note"] == "nothing is promised: epsilon is infinite"
+
+
+def test_the_place_of_noise_that_is_not_known_yet_is_held_by_none_that_a_part_refuses():
+    # A count noised by 10 / 20 leaves room for z below 1 only, and a quarter is enough here.
+    adaptive = ("privacy=client_dp", "privacy.adaptive=true", "privacy.target_epsilon=50")
+    account = built(*adaptive).experiment.account
+    assert 0.2 < account.promise.noise["noise_multiplier"] < 0.3
+
+
+def terms(target_epsilon, accountant="prv"):
+    return Terms(1e-5, accountant, target_epsilon, None, False, "")
+
+
+def says(z, history, accountant="prv"):
+    return accounting.epsilon([Event(z, *history)], 1e-5, accountant).epsilon
+
+
+MANY = [(1 / batches, 3 * batches + k) for batches in (4, 9, 20, 40) for k in (0, 10)]
+
+
+@pytest.mark.parametrize("accountant", ["prv", "rdp"])
+@pytest.mark.parametrize("target", [0.05, 3.0])  # in the first, prv says more than rdp
+def test_no_history_is_said_to_exceed_the_target_and_with_less_noise_one_is(target, accountant):
+    z = terms(target, accountant).least_noise(MANY)
+    assert max(says(z, history, accountant) for history in MANY) <= target
+    assert max(says(0.999 * z, history, accountant) for history in MANY) > target
+
+
+def test_what_rdp_clears_is_not_asked_of_prv(monkeypatch):
+    asked, answer = set(), accounting._prv_epsilon
+
+    def noted(history, delta, rdp):
+        asked.update(event.sample_rate for event in history)
+        return answer(history, delta, rdp)
+
+    monkeypatch.setattr(accounting, "_prv_epsilon", noted)
+    accounting._guarantee.cache_clear()
+    terms(3.0).least_noise(MANY)
+    assert 1 / 4 in asked
+    assert 1 / 40 not in asked  # a third of the epsilon of the first
+
+
+def test_histories_are_looked_at_again_when_another_one_raises_the_noise(monkeypatch):
+    def wavers(history, delta, accountant):
+        (event,) = history
+        said = (1.0 if event.sample_rate == 0.5 else 1.002) / max(event.noise_multiplier, 1e-9)
+        if event.sample_rate == 0.5 and event.noise_multiplier > 2.001:
+            said += 0.005  # as prv may on another grid
+        return Guarantee(said, delta, accountant, "add_remove", "")
+
+    monkeypatch.setattr(protection_terms, "epsilon", wavers)
+    monkeypatch.setattr(calibration, "epsilon", wavers)
+    z = terms(0.5).least_noise([(0.5, 1), (0.25, 1)])
+    for q in (0.5, 0.25):
+        assert wavers([Event(z, q, 1)], 1e-5, "prv").epsilon <= 0.5
+    assert z < 2.03
 
 
 def test_a_client_that_trains_little_does_not_raise_the_noise_of_the_others():

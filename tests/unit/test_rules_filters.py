@@ -13,14 +13,9 @@ from fedexp.aggregation.flame import Flame, majority_cluster
 from fedexp.aggregation.signguard import SignGuard, sign_shares
 from fedexp.checks import InputError
 from fedexp.norms import clip_factors, cosines, gram, median, row_norms
-from fedexp.types import Updates
+from tests.updates import updates
 
 HONEST, LIARS = 16, 4
-
-
-def updates(matrix):
-    n = len(matrix)
-    return Updates(matrix, tuple(range(n)), torch.arange(1, n + 1, dtype=torch.float64))
 
 
 def rng(seed=0):

@@ -15,16 +15,10 @@ from fedexp.aggregation.meamed import MeanAroundMedian
 from fedexp.aggregation.monna import NearestNeighbourAveraging
 from fedexp.checks import InputError
 from fedexp.geometry import squared_distances
-from fedexp.types import Updates
+from tests.updates import updates
 
 RNG = None  # the rules here draw nothing
 SHAPES = [(7, 1, 1), (8, 1, 5), (11, 2, 40_000), (12, 2, 33), (23, 5, 100)]  # n, f, d
-
-
-def updates(matrix, client_ids=None):
-    n = len(matrix)
-    ids = tuple(range(n)) if client_ids is None else client_ids
-    return Updates(matrix, ids, torch.ones(n, dtype=torch.float64))
 
 
 def column(*values):

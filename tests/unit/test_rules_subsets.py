@@ -16,14 +16,10 @@ from fedexp.aggregation.mda import MinimumDiameterAveraging, smallest_diameter
 from fedexp.aggregation.smea import SmallestMaximumEigenvalueAveraging
 from fedexp.checks import InputError
 from fedexp.geometry import squared_distances
-from fedexp.types import Updates
+from tests.updates import updates
 
 RNG = None  # the rules here draw nothing
 SHAPES = [(3, 1, 2), (7, 1, 6), (8, 3, 20), (10, 4, 3), (12, 2, 60)]  # n, f, d
-
-
-def updates(matrix):
-    return Updates(matrix, tuple(range(len(matrix))), torch.ones(len(matrix), dtype=torch.float64))
 
 
 def column(*values):

@@ -16,15 +16,9 @@ from fedexp.aggregation.norm_bounding import NormBounding
 from fedexp.aggregation.robust_learning_rate import RobustLearningRate
 from fedexp.aggregation.sign_majority import SignMajority
 from fedexp.checks import InputError
-from fedexp.types import Updates
+from tests.updates import updates
 
 HONEST, LIARS = 16, 4
-
-
-def updates(matrix, num_examples=None, reference=None, client_ids=None):
-    n = len(matrix)
-    weights = torch.tensor(num_examples or [1.0] * n, dtype=torch.float64)
-    return Updates(matrix, client_ids or tuple(range(n)), weights, reference=reference)
 
 
 def rng(seed=0):

@@ -129,6 +129,16 @@ def test_a_hygiene_with_an_impossible_cap_is_refused():
         StandardHygiene(0.0)
 
 
+def test_cut_coordinates_are_told_by_their_order_of_size_so_that_it_is_told_once():
+    given = updates([[1.0], [2.0]])
+    _, receipt = server()(given, state(), streams)
+    said = {remarks(replace(arrived(given), clipped=n), receipt) for n in (1000, 2184, 9999)}
+    ((sentence,),) = said
+    assert sentence.startswith("the channel cut 1,000 or more coordinates of the updates")
+    assert "channel.encoder.value_range" in sentence
+    assert remarks(arrived(given), receipt) == ()
+
+
 def test_too_few_usable_rows_move_nothing_and_say_why():
     before = state(aggregator={"kept": torch.ones(1)}, failed_rounds=4)
     given = updates([[1.0], [NAN]])

@@ -8,16 +8,13 @@ from fedexp.sampling import Uniform
 from fedexp.settings import Centralised, Federated, LocalOnly
 from fedexp.training.schedules import Constant
 from fedexp.training.sgd import LocalSGD
-from fedexp.types import Partition, Split, Updates
+from fedexp.types import Partition, Split
+from tests.updates import updates
 
 SHARDS = (np.array([2, 5]), np.array([0, 1, 9]), np.array([4]))
 PARTITION = Partition(Split(torch.zeros(10, 1, 1, 1), torch.zeros(10).long()), SHARDS)
 TRAINER = LocalSGD(0.1, 10, 2, None, 0.0, 0.0, 0.0, Constant())
 SAMPLER, RULE = Uniform(2), Mean("uniform")
-
-
-def updates(rows, ids):
-    return Updates(torch.tensor(rows), ids, torch.ones(len(ids), dtype=torch.float64))
 
 
 def test_federated_changes_nothing():
@@ -39,7 +36,7 @@ def test_centralised_is_one_client_with_everything():
     # 2 of 3 clients, two epochs each: two thirds of two epochs over everything.
     assert setting.trainer(TRAINER, 3, 2).epochs == 4 / 3
     rule = setting.aggregator(RULE, 3)
-    step, state = rule(updates([[3.0, -1.0]], (0,)), rule.init(2), None)
+    step, state = rule(updates([[3.0, -1.0]], client_ids=(0,)), rule.init(2), None)
     assert step.tolist() == [3.0, -1.0]
     assert state == {}
 
@@ -50,7 +47,7 @@ def test_alone_every_row_goes_back_to_its_client():
     assert setting.sampler(SAMPLER) is SAMPLER
     assert setting.trainer(TRAINER, 3, 2) is TRAINER
     rule = setting.aggregator(RULE, 3)
-    step, state = rule(updates([[1.0, 2.0], [3.0, 4.0]], (2, 0)), rule.init(2), None)
+    step, state = rule(updates([[1.0, 2.0], [3.0, 4.0]], client_ids=(2, 0)), rule.init(2), None)
     assert step.tolist() == [[3.0, 4.0], [0.0, 0.0], [1.0, 2.0]]
     assert state == {}
 

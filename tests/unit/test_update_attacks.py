@@ -28,6 +28,7 @@ from fedexp.attacks.optimal import OptimalAlie, OptimalIpm
 from fedexp.attacks.scaling import Scaling
 from fedexp.checks import InputError
 from fedexp.types import Updates
+from tests.updates import updates
 
 FROM_HONEST = {
     "alie": Alie(1.5),
@@ -50,11 +51,6 @@ def rng(seed=0):
 
 def rule(matrix):
     return matrix.nan_to_num(nan=0.0).mean(dim=0)
-
-
-def updates(matrix):
-    n = len(matrix)
-    return Updates(matrix, tuple(range(n)), torch.ones(n, dtype=torch.float64))
 
 
 def marked(n, *malicious):

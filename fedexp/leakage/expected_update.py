@@ -1,0 +1,96 @@
+"""The update that given images would have led to, differentiable in the images and their labels.
+
+    g(w) = 1/b sum_j c_j grad_w CE(f_w(x_j), y_j),   c_j = min(1, C / ||grad_j||), or 1
+    w_0 = the round's model,   w_(t+1) = w_t - lr g(w_t),   delta = w_E - w_0
+
+x_j pixels in [0, 1], y_j labels or soft labels, b the batch, E the local steps, all full batch.
+Inversion attacks move x until delta is the one observed. One step reads delta as a gradient (Zhu et
+al., "Deep Leakage from Gradients", NeurIPS 2019); unrolling the E steps is the attack on federated
+averaging of Geiping et al., "Inverting Gradients", NeurIPS 2020, section 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import grad, vmap
+
+from fedexp.leakage.observation import Knowledge
+
+
+def expected_gradient(
+    knowledge: Knowledge, parameters: Mapping[str, Tensor], pixels: Tensor, targets: Tensor
+) -> dict[str, Tensor]:
+    """The mean gradient of the cross-entropy at `parameters`, differentiable in all three.
+
+    Args:
+        knowledge: the model, its normalisation and the clip norm count here.
+        parameters: by name, floating point of one dtype.
+        pixels: `[b, C, H, W]` in that dtype, in [0, 1].
+        targets: `[b]` int64, or probabilities `[b, classes]` in that dtype.
+
+    Returns:
+        A gradient for every parameter, of its shape.
+    """
+    if knowledge.clip_norm is not None:
+        return _clipped_gradient(knowledge, parameters, pixels, targets, knowledge.clip_norm)
+    leaves = {
+        name: p if p.requires_grad else p.detach().requires_grad_()
+        for name, p in parameters.items()
+    }
+    loss = F.cross_entropy(knowledge.logits(leaves, pixels), targets)
+    gradients = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
+    return dict(zip(leaves, gradients, strict=True))
+
+
+def _clipped_gradient(
+    knowledge: Knowledge,
+    parameters: Mapping[str, Tensor],
+    pixels: Tensor,
+    targets: Tensor,
+    clip_norm: float,
+) -> dict[str, Tensor]:
+    def loss(parameters: Mapping[str, Tensor], pixels: Tensor, target: Tensor) -> Tensor:
+        logits = knowledge.logits(parameters, pixels.unsqueeze(0))
+        return F.cross_entropy(logits, target.unsqueeze(0))
+
+    each = vmap(grad(loss), in_dims=(None, 0, 0))(dict(parameters), pixels, targets)
+    squared = sum(g.flatten(1).square().sum(dim=1) for g in each.values())
+    # Clamped under the root, whose derivative is infinite at 0.
+    factors = clip_norm / squared.clamp_min(clip_norm**2).sqrt()
+    return {name: torch.tensordot(factors, g, dims=1) / len(pixels) for name, g in each.items()}
+
+
+def mean_gradient(
+    knowledge: Knowledge,
+    parameters: Mapping[str, Tensor],
+    pixels: Tensor,
+    targets: Tensor,
+    steps: int,
+) -> dict[str, Tensor]:
+    """The mean of the gradients met on `steps` local steps from `parameters`: -delta / (lr steps).
+
+    Arguments and result as in `expected_gradient`, which it is at one step. It is what an
+    `Observation.gradient()` stands for.
+    """
+    total = first = expected_gradient(knowledge, parameters, pixels, targets)
+    for _ in range(steps - 1):
+        here = {name: p - knowledge.lr * total[name] for name, p in parameters.items()}
+        step = expected_gradient(knowledge, here, pixels, targets)
+        total = {name: g + step[name] for name, g in total.items()}
+    return first if steps == 1 else {name: g / steps for name, g in total.items()}
+
+
+def expected_update(
+    knowledge: Knowledge, parameters: Mapping[str, Tensor], pixels: Tensor, targets: Tensor
+) -> dict[str, Tensor]:
+    """The delta (local - global) of `knowledge.local_steps` steps of plain SGD on the whole batch.
+
+    Arguments and result as in `expected_gradient`.
+    """
+    steps = knowledge.local_steps
+    gradients = mean_gradient(knowledge, parameters, pixels, targets, steps)
+    return {name: -knowledge.lr * steps * g for name, g in gradients.items()}

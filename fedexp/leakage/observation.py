@@ -1,0 +1,90 @@
+"""What an adversary sees and knows, and what it makes of that. The truth is nowhere in here.
+
+An attack receives an `Observation` and nothing else, so that what it recovers, it recovered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fedexp.types import Normalisation
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the adversary was told, exactly.
+
+    `module` gives the architecture only; the weights that count are `params`.
+    """
+
+    module: nn.Module
+    params: Tensor  # [d] the model that the clients started the round from
+    normalisation: Normalisation  # between pixels in [0, 1] and what the model takes
+    input_shape: tuple[int, ...]  # (channels, height, width)
+    num_classes: int
+    batch_size: int  # examples behind one client's update
+    lr: float  # of the local steps
+    local_steps: int  # full-batch steps behind the update
+    labels: Tensor | None  # [batch_size] int64, in any order; None: not shared
+    clip_norm: float | None  # every example's gradient was clipped to it (DP-SGD); None: none was
+
+    def parameters(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The trainable parameters by name, cut from `params`, as leaves without gradient."""
+        trainable = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
+        sizes = [p.numel() for _, p in trainable]
+        pieces = self.params[: sum(sizes)].to(dtype).split(sizes)
+        return {
+            name: piece.view(p.shape) for (name, p), piece in zip(trainable, pieces, strict=True)
+        }
+
+    def logits(self, parameters: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
+        """`[n, classes]` for pixels `[n, C, H, W]` in [0, 1], in the parameters' dtype."""
+        outputs = functional_call(self.module, dict(parameters), (self.normalisation.x(pixels),))
+        assert isinstance(outputs, Tensor)
+        return outputs
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One message that the server received, and the knowledge shared."""
+
+    update: Tensor  # [d] float32, delta = local - global; of several clients: their mean
+    clients: int  # whose updates are in it: 1 in the clear, more behind secure aggregation
+    knowledge: Knowledge
+
+    def gradient(self) -> dict[str, Tensor]:
+        """The mean gradient that explains the update as plain steps, by parameter, float64.
+
+        Exact for one step: delta = -lr g. For more steps it is the naive reading of the update.
+        """
+        known = self.knowledge
+        scale = -1.0 / (known.lr * known.local_steps)
+        shapes = known.parameters(torch.float64)
+        sizes = [p.numel() for p in shapes.values()]
+        pieces = (self.update[: sum(sizes)].double() * scale).split(sizes)
+        return {
+            name: piece.view(shapes[name].shape) for name, piece in zip(shapes, pieces, strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an attack believes was in the batch, in no particular order."""
+
+    images: Tensor  # [k, C, H, W] float32, pixels in [0, 1]; k may be less than the batch
+    labels: Tensor  # [k] int64
+    loss: float  # the attack's own objective at the end, the smaller the better; NaN: it has none
+
+
+class UpdateAttack(Protocol):
+    """Reconstructs the examples behind an update."""
+
+    def __call__(self, observation: Observation, rng: np.random.Generator) -> Reconstruction:
+        """The best guess; raises InputError where it cannot work at all."""

@@ -1,0 +1,114 @@
+"""The updates that a run recorded (`record_updates`), as the server saw them, ready to be attacked.
+
+Nothing is re-enacted: these are the rows that clients with few examples sent in the run itself. An
+adversary needs the model that the round began with, so a round can be attacked if the checkpoint
+before it is there: the first always, and usually the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from fedexp.checks import InputError, at_least
+from fedexp.leakage.exposure import Exposed, plain_sgd
+from fedexp.leakage.observation import Knowledge, Observation
+from fedexp.leakage.victim import Victim
+from fedexp.training.dp_sgd import PrivateTraining
+from fedexp.update_files import Layout
+from fedexp.update_folder import batches, find_updates, reader
+
+
+@final
+@dataclass(frozen=True)
+class RecordedUpdates:
+    """Updates from the run's own record, of clients that hold few examples.
+
+    Args:
+        rounds: whose updates, from 1: "first", "last", or numbers.
+        examples: that are behind the updates attacked of each round, at most.
+        largest_client: examples of a client above which its update is left alone.
+        labels_shared: whether the adversary is told the labels.
+    """
+
+    about: ClassVar[str] = "The updates are the run's own, of clients with few examples."
+
+    rounds: Sequence[str | int]
+    examples: int
+    largest_client: int
+    labels_shared: bool
+
+    def __post_init__(self) -> None:
+        at_least(1, examples=self.examples, largest_client=self.largest_client)
+        if not self.rounds:
+            raise InputError("names no round", "rounds", list(self.rounds))
+
+    def __call__(self, victim: Victim) -> list[Exposed]:
+        """The observations; a round's model is that of the round before.
+
+        Raises:
+            InputError: nothing was recorded, or nothing that can be attacked.
+        """
+        if victim.experiment.channel.sums:
+            raise InputError(
+                "the run recorded sums over clients, not their updates; leave them to an exposure",
+                "channel",
+                type(victim.experiment.channel).__name__,
+            )
+        wanted = [self._round(name, victim) for name in self.rounds]
+        sizes = [len(shard) for shard in victim.partition.shards]
+        if min(sizes) > self.largest_client:
+            raise InputError(
+                f"the smallest client holds {min(sizes)} examples: too many to take apart",
+                "largest_client",
+                self.largest_client,
+            )
+        found = find_updates(victim.folder)
+        found.files = [file for file in found.files if file.round in wanted]
+        layout, exposed = Layout.of(victim.model), dict.fromkeys(wanted, 0)
+        observed = []
+        for batch in batches(found, layout, reader(None)):
+            for file, row in zip(batch.files, batch.matrix, strict=True):
+                if file.client is None or file.round is None or file.malicious:
+                    continue
+                n = sizes[file.client]
+                if n > self.largest_client or exposed[file.round] + n > self.examples:
+                    continue
+                exposed[file.round] += n
+                observed.append(self._observed(row, file.client, file.round, victim))
+        if not observed:
+            raise InputError("no update of these rounds can be attacked", "rounds", self.rounds)
+        return observed
+
+    def _round(self, name: str | int, victim: Victim) -> int:
+        number = {"first": 1, "last": victim.last_round}.get(str(name), name)
+        there = sorted(r + 1 for r in victim.models if r < victim.last_round)
+        if number not in there:
+            raise InputError(
+                f"the model sent out is known for rounds {', '.join(map(str, there))}",
+                "rounds",
+                name,
+            )
+        return int(number)
+
+    def _observed(self, row: Tensor, client: int, round: int, victim: Victim) -> Exposed:
+        shard = torch.from_numpy(victim.partition.shards[client])
+        truth, trainer = victim.pixels.train.rows(shard), victim.experiment.trainer
+        plain = plain_sgd(trainer)
+        knowledge = Knowledge(
+            module=victim.model,
+            params=victim.models[round - 1],
+            normalisation=victim.normalisation,
+            input_shape=victim.pixels.input_shape,
+            num_classes=victim.pixels.num_classes,
+            batch_size=len(truth),
+            lr=plain.lr * plain.schedule(round - 1),
+            local_steps=plain.work().steps_for(len(truth)),
+            labels=truth.y.sort().values if self.labels_shared else None,
+            clip_norm=trainer.steps.clip_norm if isinstance(trainer, PrivateTraining) else None,
+        )
+        return Exposed(Observation(row.clone(), 1, knowledge), truth, round)

@@ -1,0 +1,102 @@
+"""A finished run, opened again: its parts, its data, its models by round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fedexp.build import build
+from fedexp.checkpoints import Unreadable, read_checkpoint
+from fedexp.checks import InputError
+from fedexp.config import check_root_keys
+from fedexp.flat import vector_of
+from fedexp.record import PROVENANCE, config_hash, read_config, read_rows
+from fedexp.rounds import Experiment
+from fedexp.types import Dataset, Normalisation, Partition, Split
+
+
+@dataclass(frozen=True)
+class Victim:
+    """What a study may look at. Data are pixels in [0, 1] throughout; see `normalisation`."""
+
+    folder: Path  # of the run; a study may keep files of its own in folder / "leakage" / its name
+    config: Mapping[str, Any]  # resolved
+    experiment: Experiment
+    model: nn.Module  # the architecture; its weights are the initial ones
+    pixels: Dataset  # train is what the clients trained on, row for row as in `partition`
+    reserve: Split  # training examples that nobody trained on (train_examples); may be empty
+    normalisation: Normalisation
+    partition: Partition
+    models: Mapping[int, Tensor]  # round -> [d]: 0 is the initial model, the highest the final one
+    seed: int
+
+    @property
+    def last_round(self) -> int:
+        """The round of the final model."""
+        return max(self.models)
+
+    def round(self, name: str | int) -> int:
+        """The number of a round that there is a model of: "initial", "last", or itself.
+
+        Raises:
+            InputError: there is none.
+        """
+        number = {"initial": 0, "last": self.last_round}.get(str(name), name)
+        if number not in self.models:
+            there = ", ".join(map(str, sorted(self.models)))
+            raise InputError(f"models are there of rounds initial, last, {there}", "rounds", name)
+        return int(number)
+
+    @property
+    def held_out(self) -> Split:
+        """Examples of the same kind that were not trained on: the reserve, else the test part."""
+        return self.reserve if len(self.reserve) else self.pixels.test
+
+
+IN_PROCESS = {"_target_": "fedexp.backends.in_process.InProcess"}  # studies bring their own workers
+
+
+def open_victim(folder: Path, data_dir: str | None) -> Victim:
+    """Build a run's parts again from its config, and read its models from its checkpoints.
+
+    Args:
+        folder: of the run.
+        data_dir: where the data lie now, if not where they lay.
+
+    Raises:
+        InputError: it is no run, has no checkpoint that can be read, or shares no model.
+    """
+    config = {**read_config(folder), "backend": IN_PROCESS, "quiet": True}
+    if data_dir is not None:
+        config["paths"] = {**config["paths"], "data_dir": data_dir}
+    check_root_keys({key: value for key, value in config.items() if key not in PROVENANCE})
+    built = build(config)
+    models = {0: built.experiment.setting.init(vector_of(built.model), built.experiment.n_clients)}
+    if models[0].dim() != 1:
+        raise InputError("its clients share no model (setting=local_only)", "RUN_DIR", folder)
+    rows, broken = read_rows(folder), ""
+    for path in sorted((folder / "checkpoints").glob("*.pt")):
+        try:
+            state = read_checkpoint(path, config_hash(config), rows)
+        except Unreadable as error:
+            broken = f"; {path.name} cannot be used: {error}"
+            continue
+        models[state.round] = state.params
+    if len(models) == 1:
+        raise InputError(f"has no checkpoint to attack{broken}", "RUN_DIR", folder)
+    return Victim(
+        folder=folder,
+        config=config,
+        experiment=built.experiment,
+        model=built.model,
+        pixels=built.pixels,
+        reserve=built.reserve,
+        normalisation=built.normalisation,
+        partition=built.partition,
+        models=models,
+        seed=config["seed"],
+    )

@@ -1,0 +1,143 @@
+"""Refused: arguments and targets that no part has, and values of another kind or out of range."""
+
+import pytest
+
+from fedexp.build import build
+from tests.composing import config_for
+from tests.configs.refusing import refusal
+
+CUSTOM = "model=custom"
+
+REFUSED = {
+    "unknown argument": (
+        ["+partition.alhpa=1"],
+        "partition.alhpa=1: did you mean alpha? Known here: alpha, min_size, max_tries",
+    ),
+    "unknown argument of a part without any": (
+        ["partition=iid", "+partition.alpha=1"],
+        "partition.alpha=1: Known here: nothing",
+    ),
+    "unknown argument of a nested part": (
+        ["training/schedule=exponential", "+training.schedule.deacy=1"],
+        "training.schedule.deacy=1: did you mean decay?",
+    ),
+    "argument taken away": (
+        ["~training.lr"],
+        "training.lr=: has no value; set it with +training.lr=",
+    ),
+    "target taken away": (["~training._target_"], "training._target_=: has no value"),
+    "fraction taken away": (["~attack.fraction"], "attack.fraction=: has no value"),
+    "word for a number": (["training.lr=fast"], "training.lr=fast: must be a number"),
+    "truth for a number": (["training.lr=true"], "training.lr=True: must be a number"),
+    "truth for a whole number": (
+        ["training.batch_size=true"],
+        "training.batch_size=True: must be a whole number or null",
+    ),
+    "fraction for a whole number": (
+        ["training.batch_size=2.5"],
+        "training.batch_size=2.5: must be a whole number or null",
+    ),
+    "null for a number": (["training.lr=null"], "training.lr=None: must be a number"),
+    "list for a number": (["training.lr=[1]"], "training.lr=[1]: must be a number"),
+    "number for a list": (
+        ["model.hidden=200"],
+        "model.hidden=200: must be a list, each item a whole number",
+    ),
+    "word in a list of numbers": (
+        ["model.hidden=[a]"],
+        "model.hidden=['a']: must be a list, each item a whole number",
+    ),
+    "word outside the choices": (
+        ["aggregator.weighting=unifrom"],
+        "aggregator.weighting=unifrom: must be one of examples, uniform",
+    ),
+    "word for a part": (
+        ["training.schedule=cosine"],
+        "training.schedule=cosine: must be a part of its own, chosen with a slash",
+    ),
+    "value out of range": (["training.lr=-1"], "training.lr=-1: must be a finite number above 0"),
+    "value of a nested part out of range": (
+        ["training/schedule=exponential", "training.schedule.decay=-1"],
+        "training.schedule.decay=-1: must be a finite number above 0",
+    ),
+    "epochs and steps": (
+        ["training.epochs=1", "training.steps=5"],
+        "training.epochs=1: give either epochs or steps, and null for the other",
+    ),
+    "untrusted target": (
+        [CUSTOM, "model._target_=os.system"],
+        "model._target_=os.system: only targets under fedexp., torch.nn., torch.optim., "
+        "torchvision.models. may be built (see the config key trust)",
+    ),
+    "untrusted target with a trusted beginning": (
+        [CUSTOM, "model._target_=fedexperiments.model"],
+        "model._target_=fedexperiments.model: only targets under",
+    ),
+    "target reached through our modules": (
+        [CUSTOM, "model._target_=fedexp.build.torch.load"],
+        "model._target_=fedexp.build.torch.load: only targets under",
+    ),
+    "builtin reached through our modules": (
+        [CUSTOM, "model._target_=fedexp.build.Built.__subclasses__"],
+        "model._target_=fedexp.build.Built.__subclasses__: only targets under",
+    ),
+    "untrusted target inside a part": (
+        ["training.schedule._target_=os.system"],
+        "training.schedule._target_=os.system: only targets under",
+    ),
+    "untrusted target inside a list": (
+        [CUSTOM, "model._target_=torch.nn.Sequential", "+model._args_=[{_target_: os.system}]"],
+        "model._args_.0._target_=os.system: only targets under",
+    ),
+    "target that is not there": (
+        [CUSTOM, "model._target_=fedexp.models.mpl"],
+        "model._target_=fedexp.models.mpl: not found",
+    ),
+    "module that is not there": (
+        [CUSTOM, "model._target_=fedexp.nothing.here"],
+        "model._target_=fedexp.nothing.here: not found",
+    ),
+    "target that is no model": (
+        [CUSTOM, "model._target_=fedexp.training.schedules.Constant"],
+        "model=Constant: is not a torch.nn.Module",
+    ),
+    "target that cannot be made": (
+        [CUSTOM, "model._target_=fedexp.protocols.Attack"],
+        "model._target_=fedexp.protocols.Attack: cannot be built",
+    ),
+    "a target that the optimiser does not have": (
+        ["training=adam", "+training.optimizer.bogus=1"],
+        "training.optimizer.bogus=1: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refuses(case):
+    overrides, message = REFUSED[case]
+    assert refusal(config_for(*overrides)).startswith(message)
+
+
+def test_trust_opens_the_door_to_a_named_package_only():
+    target = [CUSTOM, "model._target_=collections.OrderedDict"]
+    assert "only targets under" in refusal(config_for(*target))
+    assert "only targets under" in refusal(config_for(*target, "trust=[json.]"))
+    trusted = refusal(config_for(*target, "trust=[collections.]"))
+    assert trusted == "model=OrderedDict: is not a torch.nn.Module"
+
+
+def test_truth_is_no_whole_number_at_the_root_either():
+    assert refusal({**config_for(), "rounds": True}).startswith("rounds=True: must be a whole")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["training.lr=1"],  # a whole number where a number is fine
+        ["training.batch_size=null"],
+        ["training.epochs=null", "training.steps=3"],
+    ],
+    ids=" ".join,
+)
+def test_accepts_what_is_close_to_a_refusal(overrides):
+    build(config_for(*overrides)).experiment.backend.close()

@@ -1,0 +1,83 @@
+"""Refused: models that do not fit the images, and layers that cannot be averaged."""
+
+import pytest
+
+from fedexp.build import build
+from tests.composing import config_for
+from tests.configs.refusing import refusal
+
+CUSTOM = "model=custom"
+NOTHING_TO_TRAIN = (
+    "+model._args_=[{_target_: torch.nn.Flatten},"
+    "{_target_: torch.nn.AdaptiveAvgPool1d, output_size: 10}]"
+)
+
+REFUSED = {
+    "model for another shape": (
+        ["model.input_shape=[1,28,28]"],
+        "model=Sequential: cannot take images of 1x8x8: ",
+    ),
+    "model for colour": (
+        ["model=small_cnn", "model.input_shape=[3,8,8]"],
+        "model=Sequential: cannot take images of 1x8x8",
+    ),
+    "model for other classes": (
+        ["model.num_classes=7"],
+        "model=Sequential: gives (2, 7) for 2 images, not (2, 10)",
+    ),
+    "images too small for the model": (
+        ["model=cnn", "model.input_shape=[1,3,3]"],
+        "model.input_shape=[1, 3, 3]: needs images (channels, height, width) of at least 4x4",
+    ),
+    "model with BatchNorm": (
+        [CUSTOM, "model._target_=torchvision.models.mobilenet_v3_small", "+model.num_classes=10"],
+        "model=MobileNetV3: layer features.0.1 (BatchNorm2d) keeps running statistics: use "
+        "GroupNorm, or buffers=average to average them over the clients",
+    ),
+    "running statistics under an adaptive server": (
+        [
+            *[CUSTOM, "model._target_=torchvision.models.mobilenet_v3_small"],
+            *["+model.num_classes=10", "buffers=average", "server_optimizer=adam"],
+        ],
+        "buffers=average: an adaptive server optimiser can make running variances negative",
+    ),
+    "a word that is no buffers policy": (
+        ["buffers=keep"],
+        "buffers=keep: Allowed: refuse, average",
+    ),
+    "model with nothing to train": (
+        [CUSTOM, "model._target_=torch.nn.Sequential", NOTHING_TO_TRAIN],
+        "model=Sequential: has no trainable parameters",
+    ),
+    "another number of classes": (
+        ["dataset.num_classes=7"],
+        "dataset.num_classes=7: digits has 10 classes",
+    ),
+    "another shape of images": (
+        ["dataset.input_shape=[1,28,28]"],
+        "dataset.input_shape=[1, 28, 28]: the images of digits are [1, 8, 8]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refuses(case):
+    overrides, message = REFUSED[case]
+    assert refusal(config_for(*overrides)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.hidden=[]"],
+        [
+            CUSTOM,
+            "model._target_=torch.nn.Sequential",
+            "+model._args_=[{_target_: torch.nn.Flatten},"
+            "{_target_: torch.nn.Linear, in_features: 64, out_features: 10}]",
+        ],
+    ],
+    ids=" ".join,
+)
+def test_accepts_what_is_close_to_a_refusal(overrides):
+    build(config_for(*overrides)).experiment.backend.close()

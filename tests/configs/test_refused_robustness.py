@@ -1,0 +1,117 @@
+"""Refused: attacks, and defences that could not withstand what is assumed."""
+
+import pytest
+
+from fedexp.build import build
+from tests.composing import config_for
+from tests.configs.refusing import refusal
+
+REFUSED = {
+    "attack while centralised": (
+        ["attack=sign_flip", "setting=centralised"],
+        "attack.n_malicious=2: needs setting=federated",
+    ),
+    "attack while alone": (
+        ["attack=sign_flip", "setting=local_only"],
+        "attack.n_malicious=2: needs setting=federated",
+    ),
+    "more liars than clients": (
+        ["attack=sign_flip", "attack.n_malicious=11"],
+        "attack.n_malicious=11: must lie between 0 and 10",
+    ),
+    "part of a liar": (
+        ["attack=sign_flip", "attack.n_malicious=1.5", "assumed_malicious=1"],
+        "attack.n_malicious=1.5: must be a whole number",
+    ),
+    "negative liars": (
+        ["attack.n_malicious=-1", "assumed_malicious=0"],
+        "attack.n_malicious=-1: must lie between 0 and 10",
+    ),
+    "fraction above 1": (
+        ["attack=sign_flip", "attack.fraction=1.5", "attack.n_malicious=1"],
+        "attack.fraction=1.5: must lie between 0 and 1",
+    ),
+    "fraction below 0": (
+        ["attack=sign_flip", "attack.fraction=-0.1", "attack.n_malicious=1"],
+        "attack.fraction=-0.1: must lie between 0 and 1",
+    ),
+    "negative belief": (
+        ["assumed_malicious=-1"],
+        "assumed_malicious=-1: must be a whole number, 0 or above",
+    ),
+    "negative belief of a median": (
+        ["aggregator=median", "aggregator.assumed_malicious=-1"],
+        "aggregator.assumed_malicious=-1: must be a whole number, 0 or above",
+    ),
+    "trimmed mean with a majority of liars": (
+        ["aggregator=trimmed_mean", "attack=sign_flip", "attack.n_malicious=5"],
+        "aggregator.assumed_malicious=5: needs more than 2 x 5 clients, but 10",
+    ),
+    "median with a majority of liars in the cohort": (
+        ["aggregator=median", "assumed_malicious=2", "cohort_size=4"],
+        "aggregator.assumed_malicious=2: needs more than 2 x 2 clients, but 4",
+    ),
+    "a mixer's key without its choice": (
+        ["+pre_aggregation.clipping.max_norm=3"],
+        "pre_aggregation.clipping={'max_norm': 3}: is not chosen",
+    ),
+    "buckets of which half may lie": (
+        ["pre_aggregation=bucketing", "n_clients=20", "assumed_malicious=5"],
+        "pre_aggregation.bucketing.bucket_size=2: ",
+    ),
+    "bucketing before a rule that knows its clients": (
+        ["pre_aggregation=bucketing", "aggregator=foolsgold"],
+        "foolsgold follows every client by itself",
+    ),
+    "mixing while alone": (
+        ["pre_aggregation=nnm", "setting=local_only"],
+        "pre_aggregation=nnm: needs setting=federated",
+    ),
+    "worker momentum while centralised": (
+        ["training.worker_momentum=0.9", "setting=centralised"],
+        "training.worker_momentum=0.9: needs setting=federated",
+    ),
+    "a worker momentum that never listens": (
+        ["training.worker_momentum=1"],
+        "training.worker_momentum=1: must be at least 0 and below 1",
+    ),
+    "an attack before the first round": (
+        ["attack=sign_flip", "attack.first_round=-1"],
+        "attack.first_round=-1: must be a whole number, 0 or above",
+    ),
+    "poisoned data that come later": (
+        ["attack=label_flip", "attack.first_round=3"],
+        "attack.first_round=3: poisoned data are there from the start",
+    ),
+    "more root data than validation data": (
+        ["aggregator=fltrust", "aggregator.root_examples=5000"],
+        "aggregator.root_examples=5000: the validation part has only 180 examples",
+    ),
+    "less weight where nobody is weighed": (
+        ["detector=pca", "detector.action=down_weight", "aggregator=median"],
+        "detector.action=down_weight: has no effect on aggregator=Median",
+    ),
+    "a trigger larger than the image": (
+        ["attack=backdoor", "attack.trigger_size=9"],
+        "attack.trigger_size=9: does not fit into images of 8 x 8",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refuses(case):
+    overrides, message = REFUSED[case]
+    assert refusal(config_for(*overrides)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["attack=sign_flip", "attack.fraction=0", "setting=local_only"],
+        ["attack=sign_flip", "attack.n_malicious=10", "assumed_malicious=0"],
+        ["aggregator=trimmed_mean", "assumed_malicious=4"],
+    ],
+    ids=" ".join,
+)
+def test_accepts_what_is_close_to_a_refusal(overrides):
+    build(config_for(*overrides)).experiment.backend.close()

@@ -1,0 +1,66 @@
+"""Mechanisms to change one argument of, rows for them, and what the server releases."""
+
+import numpy as np
+import torch
+
+from fedexp.aggregation.mean import Mean
+from fedexp.privacy.client_level import ClientLevel
+from fedexp.privacy.local import LocalGaussian, LocalLaplace
+
+LARGEST = float(np.finfo(np.float32).max)
+BROKEN = [float("nan"), float("inf"), -float("inf")]
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def rows(n=9, d=1000, scale=1.0, seed=0):
+    return scale * torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def client_level(**changes):
+    arguments = {
+        "clip_norm": 1.0,
+        "noise_multiplier": 0.0,
+        "expected_cohort": 10,
+        "adaptive": False,
+        "target_quantile": 0.5,
+        "clip_learning_rate": 0.2,
+        "count_noise": None,
+        "noise_seed": "task",
+    }
+    return ClientLevel(**{**arguments, **changes})
+
+
+def local_gaussian(**changes):
+    arguments = {
+        "clip_norm": 1.0,
+        "noise_multiplier": 1.0,
+        "epsilon_per_release": None,
+        "delta_per_release": None,
+        "adjacency": "replace_one",
+        "noise_seed": "task",
+    }
+    return LocalGaussian(**{**arguments, **changes})
+
+
+def local_laplace(**changes):
+    arguments = {
+        "clip_norm_l1": 1.0,
+        "epsilon_per_release": 1.0,
+        "adjacency": "replace_one",
+        "noise_seed": "task",
+    }
+    return LocalLaplace(**{**arguments, **changes})
+
+
+def released(privacy, sent, state=None, seed=0):
+    """What the server makes of what it was sent: bounded, averaged, noised; and the next state."""
+    d = sent.matrix.shape[1]
+    state = privacy.init(d) if state is None else state
+    received = privacy.on_receipt(sent, state)
+    step = torch.zeros(d)
+    if len(received):
+        step, _ = Mean("examples")(received, {}, rng())
+    return privacy.on_step(step, received, state, rng(seed))
