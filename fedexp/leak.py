@@ -92,8 +92,7 @@ def study_run(
         InputError: a study cannot be made of its node, or not of this run.
     """
     torch.set_num_threads(1)  # as in a run: the same bits on every machine
-    part = Parts({"leakage": nodes}, trust)
-    studies: dict[str, Study] = {name: part(f"leakage.{name}") for name in nodes}
+    studies = {name: _study(name, node, trust) for name, node in nodes.items()}
     there = {found.name: found.settings for found in read_findings(folder)}
     victim = open_victim(folder, data_dir)
     for name, study in studies.items():
@@ -108,25 +107,34 @@ def study_run(
         add_to_summary(folder, name, findings.headline)
 
 
+def _study(name: str, node: Mapping[str, Any], trust: Sequence[str]) -> Study:
+    kind = re.split("[,.]", name)[0]  # a name may go on with values, and those with dots
+    study: Study = Parts({"leakage": {kind: node}}, trust)(f"leakage.{kind}")
+    return study
+
+
 def _combinations(overrides: Sequence[str]) -> list[tuple[list[str], list[str]]]:
     """Every combination of values given as `key=a,b`, and what names it beside its study."""
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except COMPLAINTS as error:
         raise InputError(one_line(error, list(overrides))) from error
-    values = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+    choices = [
+        [(str(o.get_key_element()), value) for value in o.sweep_string_iterator()]
         if o.is_sweep_override()
-        else [str(o.input_line)]
+        else [(str(o.input_line), None)]
         for o in parsed
     ]
-    swept = [o.is_sweep_override() and o.key_or_group != "leakage" for o in parsed]
     return [
         (
-            list(single),
-            [line.rpartition(".")[2] for line, s in zip(single, swept, strict=True) if s],
+            [key if value is None else f"{key}={value}" for key, value in single],
+            [
+                f"{key.rpartition('.')[2]}={value}"
+                for key, value in single
+                if value is not None and key != "leakage"
+            ],
         )
-        for single in product(*values)
+        for single in product(*choices)
     ]
 
 
