@@ -18,6 +18,7 @@ from typing import ClassVar, final
 
 import numpy as np
 import torch
+from torch import nn
 
 from fedexp.backends.in_process import InProcess
 from fedexp.checks import InputError, at_least, non_negative, positive
@@ -89,6 +90,7 @@ class Exposure:
             InputError: this run's updates cannot be read as steps of SGD, or a round is not there.
         """
         exp, sums = victim.experiment, victim.experiment.channel.sums
+        refuse_running_statistics(victim.model)
         clients = 1
         if sums:
             clients = self.clients or min(exp.n_clients, int(victim.config["cohort_size"]))
@@ -189,6 +191,18 @@ class Exposure:
             labels=truth.y.sort().values if self.labels_shared else None,
             clip_norm=trainer.steps.clip_norm if isinstance(trainer, PrivateTraining) else None,
         )
+
+
+def refuse_running_statistics(model: nn.Module) -> None:
+    """Raise InputError for a layer whose output depends on what else is in the batch."""
+    for name, layer in model.named_modules():
+        if getattr(layer, "track_running_stats", False):
+            raise InputError(
+                f"layer {name} ({type(layer).__name__}) mixes the images of a batch, and the "
+                "adversary would have to guess its statistics; attack a model with GroupNorm",
+                "model",
+                type(model).__name__,
+            )
 
 
 def plain_sgd(trainer: Trainer) -> LocalSGD:

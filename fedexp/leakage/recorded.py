@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedexp.checks import InputError, at_least
-from fedexp.leakage.exposure import Exposed, plain_sgd
+from fedexp.leakage.exposure import Exposed, plain_sgd, refuse_running_statistics
 from fedexp.leakage.observation import Knowledge, Observation
 from fedexp.leakage.victim import Victim
 from fedexp.training.dp_sgd import PrivateTraining
@@ -53,6 +53,7 @@ class RecordedUpdates:
         Raises:
             InputError: nothing was recorded, or nothing that can be attacked.
         """
+        refuse_running_statistics(victim.model)
         if victim.experiment.channel.sums:
             raise InputError(
                 "the run recorded sums over clients, not their updates; leave them to an exposure",

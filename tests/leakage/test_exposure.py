@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from fedexp.checks import InputError
@@ -132,3 +133,9 @@ def test_updates_that_are_no_steps_of_sgd_are_refused(tmp_path):
     victim = victim_of_run(tmp_path, "model=logistic", "training=adam")
     with pytest.raises(InputError, match="only where clients train by training=sgd"):
         ONE(victim)
+
+
+def test_a_model_that_mixes_the_images_of_a_batch_is_refused(victim):
+    mixing = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+    with pytest.raises(InputError, match=r"model=Sequential: layer 1 \(BatchNorm1d\) mixes"):
+        ONE(replace(victim, model=mixing))
