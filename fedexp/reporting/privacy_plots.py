@@ -26,6 +26,8 @@ from fedexp.reporting.privacy import epsilon_of
 from fedexp.reporting.results import Run
 from fedexp.reporting.tables import Configuration
 
+MOST_TICKS = 8  # epsilons that are named on an axis one by one
+
 
 def epsilon_figure(run: Run) -> Figure | None:
     """Epsilon over the rounds, beside the limit if there was one."""
@@ -92,6 +94,10 @@ def accuracy_by_epsilon_figure(groups: Sequence[Configuration], subtitle: str) -
         if len(level):
             axes.plot([], [], color=GREY, linestyle=style, label=label)
     axes.set_xscale("log")
+    measured = sorted(spent["epsilon"].map(lambda epsilon: float(f"{epsilon:.2g}")).unique())
+    if len(measured) <= MOST_TICKS:
+        axes.minorticks_off()
+        axes.set_xticks(measured, [f"{epsilon:g}" for epsilon in measured])
     axes.set_xlabel("epsilon (logarithmic; smaller is more private)")
     axes.set_ylabel("Test accuracy, mean ± deviation over seeds")
     legend_below(figure, axes)
