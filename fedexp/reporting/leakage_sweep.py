@@ -219,12 +219,19 @@ def _one_difference(a: Configuration, b: Configuration) -> list[str]:
 
 
 def _pairs(a: Configuration, b: Configuration, study: str, metric: str) -> pd.DataFrame:
-    """A row a seed that both have, columns a, b, accuracy_a, accuracy_b."""
+    """A row a seed that both have, columns a, b, accuracy_a, accuracy_b and, if known, guess.
+
+    guess is what is reached without the attack: the better baseline, or the end of the null
+    interval.
+    """
     one, other = (_by_seed(group, study) for group in (a, b))
     if metric not in one or metric not in other:
         return pd.DataFrame()
     columns = {"a": one[metric], "accuracy_a": one["accuracy"]}
     columns |= {"b": other[metric], "accuracy_b": other["accuracy"]}
+    for guess in (f"best_baseline_{metric}", f"{metric}_null_high"):
+        if guess in one and guess in other:
+            columns["guess"] = one[guess].where(one[guess] > other[guess], other[guess])
     return pd.DataFrame(columns).dropna(subset=["a", "b"])
 
 
@@ -248,13 +255,18 @@ def _comparison(
     difference = pairs["a"] - pairs["b"]
     n, mean = len(difference), float(difference.mean())
     reach = float(t.ppf(0.975, n - 1) * difference.std() / math.sqrt(n))
-    if mean - reach > 0:
+    form = decimals(metric)
+    if "guess" in pairs and pairs["a"].mean() <= pairs["guess"].mean():
+        verdict = (
+            f"neither {one} nor {other} leaks more than guessing gives, up to "
+            f"{pairs['guess'].mean():{form}}"
+        )
+    elif mean - reach > 0:
         verdict = f"{one} leaks more than {other}"
     elif not difference.any():
         verdict = f"{one} and {other} leak the same, seed by seed"
     else:
         verdict = f"{one} and {other} are not told apart"
-    form = decimals(metric)
     return (
         f"{metric_name(metric)}{f', at {shared}' if shared else ''}: {verdict}: "
         f"{pairs['a'].mean():{form}} against {pairs['b'].mean():{form}}, difference "

@@ -189,8 +189,10 @@ def test_a_run_that_nobody_studied_is_reported_as_ever(tmp_path: Path) -> None:
 # A sweep
 
 
-def sweep(folder: Path, psnr_db: Mapping[tuple[str, str], Sequence[float]]) -> list[Run]:
-    """Runs of (setting, model) with a PSNR for each seed."""
+def sweep(
+    folder: Path, psnr_db: Mapping[tuple[str, str], Sequence[float]], **beside: float
+) -> list[Run]:
+    """Runs of (setting, model) with a PSNR for each seed, and other figures the same for all."""
     for (setting, model), values in psnr_db.items():
         for seed, value in enumerate(values):
             run = write_run(
@@ -204,7 +206,7 @@ def sweep(folder: Path, psnr_db: Mapping[tuple[str, str], Sequence[float]]) -> l
             )
             headline = {"psnr_db": value, "psnr_db_low": value - 1, "psnr_db_high": value + 1}
             rows = figures(FOUND, "psnr_db", [value])
-            study_of(run, "geiping", rows, headline=headline | {"n_images": 7})
+            study_of(run, "geiping", rows, headline=headline | {"n_images": 7} | beside)
     return [load_run(path) for path in find_runs([folder])]
 
 
@@ -248,6 +250,15 @@ def test_settings_are_compared_by_the_paired_differences_over_the_seeds(tmp_path
     assert sentence == (
         "PSNR (dB): model=cnn leaks more than model=mlp: 20.0 against 18.0, difference +2.0 "
         "[+1.8, +2.2] over 3 seeds, at test accuracies 0.910 and 0.910."
+    )
+
+
+def test_below_what_guessing_gives_nothing_leaks_more_than_anything_else(tmp_path: Path) -> None:
+    values = {("federated", "mlp"): (8.0, 18.0, 28.0), ("federated", "cnn"): (9.9, 20.0, 30.1)}
+    (sentence,) = compared(sweep(tmp_path, values, best_baseline_psnr_db=20.5))
+    assert sentence.startswith(
+        "PSNR (dB): neither model=cnn nor model=mlp leaks more than guessing gives, up to 20.5: "
+        "20.0 against 18.0, difference +2.0"
     )
 
 
