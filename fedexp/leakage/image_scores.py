@@ -15,6 +15,7 @@ scikit-image, it is 7x7 and flat, and only windows that lie wholly in the image 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -125,6 +126,37 @@ def arranged(reconstructed: Tensor, indices: Tensor) -> Tensor:
     found = indices >= 0
     images[found] = reconstructed[indices[found]]
     return images
+
+
+def identified(images: Tensor, truth: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """Whether an image singles out the true one among others of its kind: `[k]` float64, 0 or 1.
+
+    It does if it correlates more with the true image than with every other. The correlation of
+    pixels does not mind contrast and brightness, as errors do: a digit that anybody recognises may
+    have a lower PSNR than the mean image of its class, which singles out nobody. A constant image
+    correlates with nothing.
+
+    Args:
+        images: `[k, C, H, W]`.
+        truth: `[k, C, H, W]`, the image that each should show.
+        others: for each, `[m, C, H, W]` images that it could be taken for.
+    """
+    _check(images, truth)
+    found = [
+        float(_correlation(image, true[None]) > _correlation(image, beside).max())
+        if len(beside)
+        else 1.0
+        for image, true, beside in zip(images, truth, others, strict=True)
+    ]
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def _correlation(image: Tensor, others: Tensor) -> Tensor:
+    """Pearson's, of one `[C, H, W]` with each of `[m, C, H, W]`: `[m]`; 0 for constants."""
+    x, y = image.double().flatten(), others.double().flatten(1)
+    x, y = x - x.mean(), y - y.mean(dim=1, keepdim=True)
+    norms: Tensor = x.norm() * y.norm(dim=1)
+    return torch.mv(y, x) / norms.clamp_min(1e-12)
 
 
 def label_recovery(recovered: Tensor, truth: Tensor) -> float:

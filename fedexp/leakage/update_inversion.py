@@ -18,7 +18,15 @@ from torch import Tensor
 
 from fedexp.leakage.baselines import baselines
 from fedexp.leakage.exposure import Exposed, Exposure
-from fedexp.leakage.image_scores import arranged, label_recovery, matched, mse, psnr_db, ssim
+from fedexp.leakage.image_scores import (
+    arranged,
+    identified,
+    label_recovery,
+    matched,
+    mse,
+    psnr_db,
+    ssim,
+)
 from fedexp.leakage.intervals import mean_interval, paired_difference
 from fedexp.leakage.observation import Observation, Reconstruction, UpdateAttack
 from fedexp.leakage.parallel import in_parallel
@@ -29,6 +37,7 @@ from fedexp.rng import generator
 
 FOUND = "reconstruction"
 RECONSTRUCTED = 1e-2  # the mean squared error below which an image counts as reconstructed
+LOOKALIKES = 99  # held-out images of the class, among which the true one is to be singled out
 SHOWN = 16  # pictures of a round that are kept
 
 
@@ -98,12 +107,15 @@ class UpdateInversion:
         labels = torch.cat([exposed.truth.y for exposed, _ in pairs])
         rng = generator(victim.seed, "baselines", round)
         found = torch.cat([arranged(g.images, matched(g.images, e.truth.x)) for e, g in pairs])
-        subjects = {FOUND: found, **baselines(victim.held_out, labels, rng)}
+        held_out = victim.held_out
+        subjects = {FOUND: found, **baselines(held_out, labels, rng)}
+        alike = {y: held_out.x[held_out.y == y][:LOOKALIKES] for y in set(labels.tolist())}
+        others = [alike[y] for y in labels.tolist()]
         return _Judged(
             round=round,
             truth=truth,
             found=found,
-            scores={name: _scores(images, truth) for name, images in subjects.items()},
+            scores={name: _scores(images, truth, others) for name, images in subjects.items()},
             recovered=np.array([label_recovery(g.labels, e.truth.y) for e, g in pairs]),
             seed=victim.seed,
         )
@@ -175,8 +187,13 @@ class _Judged:
             seen = self.scores[FOUND]["reconstructed"].mean()
             verdict = f"the updates leak images; {seen:.0%} are reconstructed (MSE below 0.01)"
         else:
-            verdict = "the updates give this attack no better images than guessing does"
-        return f"{about}; {verdict}. Labels recovered: {self.recovered.mean():.0%}."
+            verdict = "by their errors, the images are no better than guesses"
+        singled = {name: scores["identified"].mean() for name, scores in self.scores.items()}
+        return (
+            f"{about}; {verdict}. {singled[FOUND]:.0%} single out their own image among up to "
+            f"{LOOKALIKES + 1} of the class, {singled[best]:.0%} of the {best}s do. "
+            f"Labels recovered: {self.recovered.mean():.0%}."
+        )
 
     def _best(self) -> str:
         """The best guess without the update; ties go to the first."""
@@ -201,12 +218,13 @@ def _attack(job: _Job) -> Reconstruction:
     return job.attack(job.observation, generator(job.seed, "inversion", job.number))
 
 
-def _scores(images: Tensor, truth: Tensor) -> dict[str, np.ndarray]:
+def _scores(images: Tensor, truth: Tensor, others: Sequence[Tensor]) -> dict[str, np.ndarray]:
     errors = mse(images, truth)
     scores = {
         "psnr_db": psnr_db(images, truth),
         "ssim": ssim(images, truth),
         "mse": errors,
         "reconstructed": (errors < RECONSTRUCTED).double(),
+        "identified": identified(images, truth, others),
     }
     return {metric: values.numpy() for metric, values in scores.items()}

@@ -38,6 +38,7 @@ _MOST_COMPARISONS = 12  # of a sweep, shared by its studies
 _FEWEST_COMPARISONS = 4  # of a study, where there are as many
 # The larger leaks more. The first two that a study has are what settings are compared by.
 _LEAKS_MORE = (
+    "identified",
     *("psnr_db", "evaluation_accuracy", "auc", "epsilon_lower_bound"),
     *("labels_recovered", "memorisation_gap", "tpr_at_1_percent_fpr"),
 )
@@ -258,8 +259,8 @@ def _comparison(
     form = decimals(metric)
     if "guess" in pairs and pairs["a"].mean() <= pairs["guess"].mean():
         verdict = (
-            f"neither {one} nor {other} leaks more than guessing gives, up to "
-            f"{pairs['guess'].mean():{form}}"
+            f"by this measure neither {one} nor {other} gives away more than guessing, which "
+            f"reaches {pairs['guess'].mean():{form}}"
         )
     elif mean - reach > 0:
         verdict = f"{one} leaks more than {other}"

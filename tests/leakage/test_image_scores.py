@@ -9,6 +9,7 @@ from fedexp.leakage.image_scores import (
     GREY,
     PSNR_CAP_DB,
     arranged,
+    identified,
     label_recovery,
     matched,
     mse,
@@ -176,3 +177,14 @@ def test_total_variation_is_about_the_same_in_any_number_of_pixels():
     large = small.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
     assert total_variation(small).item() == pytest.approx(2 * 8 / 7)  # the outline, 4 x 1/2
     assert total_variation(large).item() == pytest.approx(2 * 64 / 63)
+
+
+def test_an_image_that_singles_out_its_own_is_identified_whatever_its_contrast():
+    x = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    faint, others = 0.4 + 0.1 * x, [x[[1, 2]], x[[0, 2]], x[[0, 1]]]
+    assert identified(faint, x, others).tolist() == [1, 1, 1]
+    assert identified(faint[[1, 0, 2]], x, others).tolist() == [0, 0, 1]
+    assert identified(1 - faint, x, others).tolist() == [0, 0, 0]
+    grey = torch.full_like(x, 0.5)
+    assert identified(grey, x, [x[[1]], x[[2]], x[[0]]]).tolist() == [0, 0, 0]
+    assert identified(grey, x, [x[:0]] * 3).tolist() == [1, 1, 1]  # nobody else it could be

@@ -257,7 +257,8 @@ def test_below_what_guessing_gives_nothing_leaks_more_than_anything_else(tmp_pat
     values = {("federated", "mlp"): (8.0, 18.0, 28.0), ("federated", "cnn"): (9.9, 20.0, 30.1)}
     (sentence,) = compared(sweep(tmp_path, values, best_baseline_psnr_db=20.5))
     assert sentence.startswith(
-        "PSNR (dB): neither model=cnn nor model=mlp leaks more than guessing gives, up to 20.5: "
+        "PSNR (dB): by this measure neither model=cnn nor model=mlp gives away more than guessing, "
+        "which reaches 20.5: "
         "20.0 against 18.0, difference +2.0"
     )
 
