@@ -60,6 +60,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds; InputError names the file if it holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"is not valid JSON ({error})", "file", path) from None
+    if not isinstance(content, dict):
+        raise InputError("must hold one JSON object", "file", path)
+    return content
+
+
 def to_json(document: Mapping[str, Any], indent: int | None = None) -> bytes:
     """JSON in UTF-8 with a line end; NaN and infinities become null, which JSON can say."""
     return (json.dumps(plain(document), indent=indent, allow_nan=False) + "\n").encode()

@@ -72,14 +72,22 @@ def state_dict_of(module: nn.Module, vector: Tensor) -> OrderedDict[str, Tensor]
 
 def refuse_changing_buffers(module: nn.Module) -> None:
     """Raise InputError for a layer that keeps running statistics; name it and the way out."""
-    for name, layer in module.named_modules():
-        if getattr(layer, "track_running_stats", False):
-            raise InputError(
-                f"layer {name} ({type(layer).__name__}) keeps running statistics: use GroupNorm, "
-                "or buffers=average to average them over the clients",
-                "model",
-                type(module).__name__,
-            )
+    for layer in layers_with_running_statistics(module):
+        raise InputError(
+            f"layer {layer} keeps running statistics: use GroupNorm, or buffers=average to average "
+            "them over the clients",
+            "model",
+            type(module).__name__,
+        )
+
+
+def layers_with_running_statistics(module: nn.Module) -> list[str]:
+    """Name and class of each."""
+    return [
+        f"{name} ({type(layer).__name__})"
+        for name, layer in module.named_modules()
+        if getattr(layer, "track_running_stats", False)
+    ]
 
 
 def _exchanged(module: nn.Module) -> list[Tensor]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, final
+from typing import ClassVar, Protocol, final
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import nn
 
 from fedexp.backends.in_process import InProcess
 from fedexp.checks import InputError, at_least, non_negative, positive
+from fedexp.flat import layers_with_running_statistics
 from fedexp.leakage.observation import Knowledge, Observation
 from fedexp.leakage.victim import Victim
 from fedexp.protocols import Trainer
@@ -38,6 +39,15 @@ class Exposed:
     observation: Observation
     truth: Split  # pixels in [0, 1]
     round: int
+
+
+class Exposing(Protocol):
+    """Where the updates that are attacked come from."""
+
+    about: ClassVar[str]  # a sentence for the reader on what these updates are
+
+    def __call__(self, victim: Victim) -> list[Exposed]:
+        """The observations, in the order of their rounds; InputError where there can be none."""
 
 
 @final
@@ -171,38 +181,45 @@ class Exposure:
             observation = Observation(
                 update=delivery.updates.matrix[0].clone(),
                 clients=len(members),
-                knowledge=self._knowledge(victim, trainer, round, truth),
+                knowledge=knowledge_of(victim, round, trainer, truth, self.labels_shared),
             )
             exposed.append(Exposed(observation, truth, round))
         return exposed
 
-    def _knowledge(self, victim: Victim, trainer: Trainer, round: int, truth: Split) -> Knowledge:
-        plain = plain_sgd(trainer)
-        return Knowledge(
-            module=victim.model,
-            params=victim.models[round],
-            normalisation=victim.normalisation,
-            input_shape=victim.pixels.input_shape,
-            num_classes=victim.pixels.num_classes,
-            batch_size=len(truth),
-            lr=plain.lr * plain.schedule(round),
-            local_steps=self.local_steps,
-            # Sorted: their order would tell which client holds which.
-            labels=truth.y.sort().values if self.labels_shared else None,
-            clip_norm=trainer.steps.clip_norm if isinstance(trainer, PrivateTraining) else None,
-        )
+
+def knowledge_of(
+    victim: Victim, round: int, trainer: Trainer, truth: Split, labels_shared: bool
+) -> Knowledge:
+    """What is told of an update that `trainer` made of `truth`, from the model of `round`.
+
+    Raises:
+        InputError: the trainer's updates cannot be read as steps of SGD.
+    """
+    plain = plain_sgd(trainer)
+    return Knowledge(
+        module=victim.model,
+        params=victim.models[round],
+        normalisation=victim.normalisation,
+        input_shape=victim.pixels.input_shape,
+        num_classes=victim.pixels.num_classes,
+        batch_size=len(truth),
+        lr=plain.lr * plain.schedule(round),
+        local_steps=plain.work().steps_for(len(truth)),
+        # Sorted: their order would tell which client holds which.
+        labels=truth.y.sort().values if labels_shared else None,
+        clip_norm=trainer.steps.clip_norm if isinstance(trainer, PrivateTraining) else None,
+    )
 
 
 def refuse_running_statistics(model: nn.Module) -> None:
     """Raise InputError for a layer whose output depends on what else is in the batch."""
-    for name, layer in model.named_modules():
-        if getattr(layer, "track_running_stats", False):
-            raise InputError(
-                f"layer {name} ({type(layer).__name__}) mixes the images of a batch, and the "
-                "adversary would have to guess its statistics; attack a model with GroupNorm",
-                "model",
-                type(model).__name__,
-            )
+    for layer in layers_with_running_statistics(model):
+        raise InputError(
+            f"layer {layer} mixes the images of a batch, and the adversary would have to guess its "
+            "statistics; attack a model with GroupNorm",
+            "model",
+            type(model).__name__,
+        )
 
 
 def plain_sgd(trainer: Trainer) -> LocalSGD:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import zipfile
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from fedexp.checks import InputError
-from fedexp.files import to_json, write_atomically
+from fedexp.files import read_json_object, to_json, write_atomically
 
 if TYPE_CHECKING:
     from fedexp.leakage.study import Findings
@@ -162,7 +161,7 @@ def add_to_summary(folder: Path, name: str, headline: Mapping[str, float]) -> No
     path = folder / "summary.json"
     if not path.is_file():
         raise InputError("is not a finished run (it has no summary.json)", "RUN_DIR", folder)
-    summary = _json_object(path)
+    summary = read_json_object(path)
     known = summary.get(FOLDER) or {}
     write_atomically(
         path, to_json({**summary, FOLDER: {**known, name: _floats(headline)}}, indent=1)
@@ -170,7 +169,7 @@ def add_to_summary(folder: Path, name: str, headline: Mapping[str, float]) -> No
 
 
 def _read(path: Path) -> StudyRecord:
-    document = _json_object(path)
+    document = read_json_object(path)
     try:
         return StudyRecord(
             folder=path.parent,
@@ -187,16 +186,6 @@ def _read(path: Path) -> StudyRecord:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"does not hold findings ({error!r})", "file", path) from None
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"is not valid JSON ({error})", "file", path) from None
-    if not isinstance(content, dict):
-        raise InputError("must hold one JSON object", "file", path)
-    return content
 
 
 def _floats(headline: Mapping[str, float]) -> dict[str, float]:

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from fedexp.checks import InputError, at_least
-from fedexp.leakage.exposure import Exposed, plain_sgd, refuse_running_statistics
-from fedexp.leakage.observation import Knowledge, Observation
+from fedexp.leakage.exposure import Exposed, knowledge_of, refuse_running_statistics
+from fedexp.leakage.observation import Observation
 from fedexp.leakage.victim import Victim
-from fedexp.training.dp_sgd import PrivateTraining
 from fedexp.update_files import Layout
 from fedexp.update_folder import batches, find_updates, reader
 
@@ -97,19 +96,7 @@ class RecordedUpdates:
         return int(number)
 
     def _observed(self, row: Tensor, client: int, round: int, victim: Victim) -> Exposed:
-        shard = torch.from_numpy(victim.partition.shards[client])
-        truth, trainer = victim.pixels.train.rows(shard), victim.experiment.trainer
-        plain = plain_sgd(trainer)
-        knowledge = Knowledge(
-            module=victim.model,
-            params=victim.models[round - 1],
-            normalisation=victim.normalisation,
-            input_shape=victim.pixels.input_shape,
-            num_classes=victim.pixels.num_classes,
-            batch_size=len(truth),
-            lr=plain.lr * plain.schedule(round - 1),
-            local_steps=plain.work().steps_for(len(truth)),
-            labels=truth.y.sort().values if self.labels_shared else None,
-            clip_norm=trainer.steps.clip_norm if isinstance(trainer, PrivateTraining) else None,
-        )
+        truth = victim.pixels.train.rows(torch.from_numpy(victim.partition.shards[client]))
+        trainer, sent_out = victim.experiment.trainer, round - 1
+        knowledge = knowledge_of(victim, sent_out, trainer, truth, self.labels_shared)
         return Exposed(Observation(row.clone(), 1, knowledge), truth, round)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fedexp.leakage.baselines import baselines
-from fedexp.leakage.exposure import Exposed, Exposure
+from fedexp.leakage.exposure import Exposed, Exposing
 from fedexp.leakage.image_scores import (
     arranged,
     identified,
@@ -30,7 +30,6 @@ from fedexp.leakage.image_scores import (
 from fedexp.leakage.intervals import mean_interval, paired_difference
 from fedexp.leakage.observation import Observation, Reconstruction, UpdateAttack
 from fedexp.leakage.parallel import in_parallel
-from fedexp.leakage.recorded import RecordedUpdates
 from fedexp.leakage.study import Figure, Findings, Tell
 from fedexp.leakage.victim import Victim
 from fedexp.rng import generator
@@ -51,7 +50,7 @@ class UpdateInversion:
         attack: what is done with each update.
     """
 
-    exposure: Exposure | RecordedUpdates
+    exposure: Exposing
     attack: UpdateAttack
 
     def __call__(self, victim: Victim, tell: Tell) -> Findings:

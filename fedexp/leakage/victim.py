@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fedexp.build import build
+from fedexp.build import Built, build
 from fedexp.checkpoints import Unreadable, read_checkpoint
 from fedexp.checks import InputError
 from fedexp.config import check_root_keys
@@ -33,6 +33,24 @@ class Victim:
     partition: Partition
     models: Mapping[int, Tensor]  # round -> [d]: 0 is the initial model, the highest the final one
     seed: int
+
+    @classmethod
+    def of(
+        cls, folder: Path, config: Mapping[str, Any], built: Built, models: Mapping[int, Tensor]
+    ) -> Victim:
+        """What `built` was made of `config`, with the models that are left of its rounds."""
+        return cls(
+            folder=folder,
+            config=config,
+            experiment=built.experiment,
+            model=built.model,
+            pixels=built.pixels,
+            reserve=built.reserve,
+            normalisation=built.normalisation,
+            partition=built.partition,
+            models=models,
+            seed=config["seed"],
+        )
 
     @property
     def last_round(self) -> int:
@@ -88,15 +106,4 @@ def open_victim(folder: Path, data_dir: str | None) -> Victim:
         models[state.round] = state.params
     if len(models) == 1:
         raise InputError(f"has no checkpoint to attack{broken}", "RUN_DIR", folder)
-    return Victim(
-        folder=folder,
-        config=config,
-        experiment=built.experiment,
-        model=built.model,
-        pixels=built.pixels,
-        reserve=built.reserve,
-        normalisation=built.normalisation,
-        partition=built.partition,
-        models=models,
-        seed=config["seed"],
-    )
+    return Victim.of(folder, config, built, models)

@@ -15,6 +15,7 @@ import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
 from fedexp.checks import InputError
+from fedexp.files import read_json_object
 
 COLUMNS = ["round", "scope", "client", "metric", "value"]
 _WORDS = COLUMNS[1:4]  # a few words, repeated: as categories they take a tenth of the memory
@@ -38,15 +39,7 @@ _Loader.add_implicit_resolver(
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """The JSON object that a file holds."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"is not valid JSON ({error})", "file", path) from None
-    if not isinstance(content, dict):
-        raise InputError("must hold one JSON object", "file", path)
-    return content
+    return read_json_object(path) if path.is_file() else None
 
 
 def read_config(path: Path) -> dict[str, Any]:

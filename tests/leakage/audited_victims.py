@@ -30,15 +30,4 @@ def audited(*overrides, seed=0):
     """A victim of these overrides, whose only model is the initial one."""
     config = config_for(*SMALL, f"seed={seed}", *overrides)
     built = build(config)
-    return Victim(
-        folder=Path("nowhere"),
-        config=config,
-        experiment=built.experiment,
-        model=built.model,
-        pixels=built.pixels,
-        reserve=built.reserve,
-        normalisation=built.normalisation,
-        partition=built.partition,
-        models={0: vector_of(built.model)},
-        seed=seed,
-    )
+    return Victim.of(Path("nowhere"), config, built, {0: vector_of(built.model)})

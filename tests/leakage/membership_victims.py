@@ -33,18 +33,7 @@ def victim_of(folder, pixels, reserve, *overrides):
     models = {0: state.params}
     for after, _ in run_rounds(built.experiment, state):
         models[after.round] = after.params
-    return Victim(
-        folder=folder,
-        config=config,
-        experiment=built.experiment,
-        model=built.model,
-        pixels=built.pixels,
-        reserve=reserve,
-        normalisation=built.normalisation,
-        partition=built.partition,
-        models=models,
-        seed=config["seed"],
-    )
+    return replace(Victim.of(folder, config, built, models), reserve=reserve)
 
 
 def nobody():

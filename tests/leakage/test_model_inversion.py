@@ -19,7 +19,6 @@ from fedexp.leakage.model_inversion import _Bench, _on_memorisation, invert
 from fedexp.leakage.victim import Victim
 from fedexp.rng import generator
 from fedexp.rounds import initial_state, run_rounds
-from fedexp.types import Normalisation
 from tests.composing import config_for, part
 
 RECIPE = {"restarts": 1, "steps": 100, "lr": 0.05, "tv_weight": 0.0, "l2_weight": 0.0}
@@ -44,18 +43,8 @@ def victim_of(pixels, *overrides):
     models = {0: vector_of(built.model)}
     for state, _ in run_rounds(built.experiment, initial_state(built.experiment, models[0])):
         models[state.round] = state.params.clone()
-    return Victim(
-        folder=Path(),
-        config=config,
-        experiment=built.experiment,
-        model=built.model,
-        pixels=pixels,
-        reserve=pixels.test.rows(torch.tensor([], dtype=torch.int64)),
-        normalisation=Normalisation.of(pixels.train),
-        partition=built.partition,
-        models=models,
-        seed=config["seed"],
-    )
+    found = Victim.of(Path(), config, built, models)
+    return replace(found, reserve=pixels.test.rows(torch.tensor([], dtype=torch.int64)))
 
 
 @pytest.fixture(scope="module")
