@@ -1,6 +1,6 @@
 """`python -m fedexp`."""
 
-from fedexp.cli import main
+from fedexp.commands.cli import main
 
 if __name__ == "__main__":
     main()

@@ -24,22 +24,20 @@ from io import StringIO
 from pathlib import Path
 
 SMALL = ("rounds=3", "n_clients=8", "training.epochs=1", "plots=false", "quiet=true")
-RULES = (
-    "mean median trimmed_mean geometric_median krum multi_krum bulyan centred_clipping meamed monna "
-    "caf mda smea dnc fltrust foolsgold signguard norm_bounding sign_majority "
-    "robust_learning_rate flame flame_no_noise"
-).split()
-ATTACKS = (
-    "sign_flip gaussian scaling alie ipm min_max min_sum mimic fang_trimmed_mean fang_krum "
-    "optimal_alie optimal_ipm zero broken label_flip backdoor noisy_labels"
-).split()
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def choices(group: str, *without: str) -> list[str]:
+    """The choices of a config group, as they are now."""
+    names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return [name for name in names if name not in without]
 
 
 def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
     """(name, overrides) of every run."""
-    for rule in RULES:
+    for rule in choices("aggregator"):
         yield f"rule {rule}", (f"aggregator={rule}", "assumed_malicious=1")
-    for attack in ATTACKS:
+    for attack in choices("attack", "none"):
         yield f"attack {attack}", (f"attack={attack}", "aggregator=trimmed_mean")
     yield "attack later", ("attack=ipm", "attack.first_round=1", "aggregator=median")
     for mixing in ("nnm", "bucketing", "clipping", "adaptive_clipping", "[clipping,nnm]"):
@@ -48,26 +46,28 @@ def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
     for detector in ("autoencoder", "pca", "norm"):
         more = ("detector.warm_up_rounds=2", "attack=sign_flip", "attack.first_round=3", "rounds=4")
         yield f"detector {detector}", (f"detector={detector}", *more)
-    yield "detector weighs", (
-        "detector=norm",
-        "detector.warm_up_rounds=2",
-        "rounds=4",
-        "detector.action=down_weight",
-        "detector.quantile=0.5",
+    yield (
+        "detector weighs",
+        (
+            "detector=norm",
+            "detector.warm_up_rounds=2",
+            "rounds=4",
+            "detector.action=down_weight",
+            "detector.quantile=0.5",
+        ),
     )
     yield from _private()
     for setting in ("centralised", "local_only"):
         yield f"setting {setting}", (f"setting={setting}",)
         yield f"setting {setting} sampled", (f"setting={setting}", "cohort_size=3")
-    partitions = "iid dirichlet dirichlet_balanced shards classes quantity feature".split()
-    for partition in partitions:
+    for partition in choices("partition"):
         yield f"partition {partition}", (f"partition={partition}",)
-    for model in "logistic mlp cnn small_cnn lenet resnet18".split():
+    for model in choices("model", "custom"):
         yield f"model {model}", (f"model={model}", "rounds=1", "train_examples=200", "n_clients=2")
     for sampler in ("full", "uniform", "poisson"):
         size = () if sampler == "full" else ("cohort_size=3",)
         yield f"sampler {sampler}", (f"sampler={sampler}", *size)
-    for optimizer in "momentum adam yogi adagrad".split():
+    for optimizer in choices("server_optimizer", "sgd"):
         yield f"server {optimizer}", (f"server_optimizer={optimizer}",)
     yield "training adam", ("training=adam",)
     yield "training prox", ("training.proximal=0.1", "training.momentum=0.9")
@@ -86,22 +86,27 @@ def _private() -> Iterator[tuple[str, tuple[str, ...]]]:
     loose = ("privacy.delta=0.01",)
     yield "dp client_dp", ("privacy=client_dp", *loose)
     yield "dp client_dp poisson", ("privacy=client_dp", "sampler=poisson", "cohort_size=4", *loose)
-    yield "dp client_dp adaptive", ("privacy=client_dp", "privacy.adaptive=true", *loose) + (
-        "privacy.count_noise=2.0",
+    yield (
+        "dp client_dp adaptive",
+        ("privacy=client_dp", "privacy.adaptive=true", *loose, "privacy.count_noise=2.0"),
     )
     yield "dp client_dp target", ("privacy=client_dp", "privacy.target_epsilon=8", *loose)
-    yield "dp client_dp fixed", ("privacy=client_dp", "privacy.sampling=fixed_size", *loose) + (
-        "cohort_size=4",
+    yield (
+        "dp client_dp fixed",
+        ("privacy=client_dp", "privacy.sampling=fixed_size", *loose, "cohort_size=4"),
     )
     yield "dp local_gaussian", ("privacy=local_gaussian", *loose)
     yield "dp local_laplace", ("privacy=local_laplace",)
     yield "dp max", ("privacy=client_dp", "privacy.max_epsilon=5", "rounds=6", *loose)
     yield "channel secure", ("channel=secure_aggregation",)
     yield "channel groups", ("channel=secure_aggregation", "channel.groups=2", "aggregator=median")
-    yield "channel dropouts", (
-        "channel=secure_aggregation",
-        "channel.drop_before_masking=0.1",
-        "channel.neighbours=6",
+    yield (
+        "channel dropouts",
+        (
+            "channel=secure_aggregation",
+            "channel.drop_before_masking=0.1",
+            "channel.neighbours=6",
+        ),
     )
     yield "channel skellam", ("channel=secure_skellam", "channel.delta=0.01")
     yield "channel dp_sgd", ("channel=secure_aggregation", "privacy=dp_sgd")
@@ -113,15 +118,18 @@ def _studied() -> Iterator[tuple[str, tuple[str, ...]]]:
         short = () if study == "analytic" else (f"leakage.{study}.attack.iterations=20",)
         model = ("model=lenet",) if study in ("dlg", "idlg") else ()
         yield f"leakage {study}", (f"leakage={study}", *more, *short, *model)
-    yield "leakage recorded", (
-        "leakage=analytic",
-        "leakage/exposure@leakage.analytic.exposure=recorded",
-        "record_updates=safetensors",
-        "n_clients=200",
-        "partition=iid",
-        "train_examples=400",
-        "training.batch_size=null",
-        "leakage.analytic.exposure.examples=4",
+    yield (
+        "leakage recorded",
+        (
+            "leakage=analytic",
+            "leakage/exposure@leakage.analytic.exposure=recorded",
+            "record_updates=safetensors",
+            "n_clients=200",
+            "partition=iid",
+            "train_examples=400",
+            "training.batch_size=null",
+            "leakage.analytic.exposure.examples=4",
+        ),
     )
     few = ("train_examples=300", "leakage.loss_threshold.permutations=100")
     yield "leakage loss_threshold", ("leakage=loss_threshold", *few)

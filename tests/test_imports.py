@@ -1,7 +1,7 @@
 """The arrows of the house: who may import whom, read from the source.
 
-types <- protocols <- components <- build <- run <- launch <- cli; beside them only what an entry of
-ARROWS says. Imports inside functions count too.
+core <- parts <- federation <- config <- commands; run_folder <- reporting. Beside them only what an
+entry of ARROWS says. Imports inside functions count too.
 """
 
 import ast
@@ -14,104 +14,37 @@ import pytest
 import fedexp
 
 ROOT = Path(fedexp.__file__).parent
-CORE = {"types", "protocols", "rng", "flat", "checks", "geometry", "norms", "stateless"}
-
-# An audit repeats a run's own mechanism with canaries in it.
-AUDIT = CORE | {"channel", "memory", "privacy", "protection", "rounds", "sampling", "training"}
-
-# Module or folder of ours, or one room of a folder -> the modules and folders of ours that it may
-# import beside its own folder. Who is not named here is a component, and may import CORE.
+# Folder of ours, or one room of it -> the folders that it may import beside itself and `core`.
+# Who is not named is a part, and knows the core alone.
+PARTS = {"aggregation", "attacks", "backends", "channel", "data", "detection", "models"}
+PARTS |= {"partition", "pre_aggregation", "privacy", "protection", "training"}
 ARROWS = {
     "__init__": set(),
-    "types": set(),
-    "rng": set(),
-    "checks": set(),
-    "interrupt": set(),
-    "protocols": {"types"},
-    "flat": {"checks"},
-    "geometry": set(),
-    "stateless": {"types"},
-    "norms": {"geometry"},
-    "scores": {"types"},
-    "server": {"types", "protocols", "checks"},
-    "describe": {"types", "server"},
-    "rounds": {"types", "protocols", "rng", "checks", "server", "describe"},
-    "progress": set(),
-    "config": {"checks"},
-    "catalogue": {"checks"},
-    "datasets": {"checks", "complaints", "data", "parts"},
-    "files": {"checks"},
-    "checkpoints": {"types", "checks", "files"},
-    "record": {"types", "checks", "flat", "scores", "files", "checkpoints", "update_files"},
-    "untrusted": set(),
-    "update_files": {"checks", "files", "types", "untrusted"},
-    "update_folder": {"checks", "untrusted", "update_files"},
-    "privacy_command": {"checks", "privacy"},
-    "detect": {"checks", "config", "detection", "files", "reporting", "types"}
-    | {"untrusted", "update_files", "update_folder"},
-    "reporting": {"checks", "files", "leakage"},
-    "reporting/leakage": {"leakage", "rng"},
-    "parts": {"checks"},
-    "refusals": {"checks"},
-    "protection": CORE | {"channel", "parts", "privacy", "refusals", "training"},
-    "build": CORE
-    | {"rounds", "server", "memory", "evaluation", "data", "parts"}
-    | {"privacy", "protection", "refusals", "training"},
-    # Attacks know what they are shown (CORE); only these rooms open a run, train, read or write.
-    "leakage/victim": CORE | {"build", "checkpoints", "config", "record", "rounds"},
-    "leakage/shadows": CORE | {"build", "files", "record", "rounds"},
-    "leakage/exposure": CORE | {"backends", "training"},
-    "leakage/recorded": CORE | {"training", "update_files", "update_folder"},
-    "leakage/audit": AUDIT,
-    "leakage/audit_clients": AUDIT,
-    "leakage/audit_examples": AUDIT,
-    "leakage/canaries": AUDIT,
-    "leakage/findings_files": {"checks", "files"},
+    "privacy": {"training"},
+    "protection": {"channel", "config", "privacy", "training"},
+    "config/folders": set(),
+    "config/schema": set(),
+    "config": {"data", "federation", "privacy", "protection", "training"},
+    "run_folder/findings": {"leakage"},  # a type
+    # Attacks know what they are shown; only these rooms open a run, train, read or write.
+    "leakage/victim": {"config", "federation", "run_folder"},
     "leakage/parallel": {"config"},
-    "leak": {"checks", "complaints", "config", "files", "leakage", "parts", "record", "reporting"},
-    "run": CORE
-    | {"__init__", "build", "interrupt", "rounds", "evaluation", "partition", "progress", "record"}
-    | {"files", "leak", "reporting"},
-    "resume": {"checks", "config", "files", "record", "reporting", "run"},
-    "complaints": {"checks", "config"},
-    "launch": {"checks", "complaints", "config", "build", "record", "reporting", "run"},
-    "cli": {
-        "__init__",
-        "interrupt",
-        "checks",
-        "config",
-        "catalogue",
-        "datasets",
-        "detect",
-        "launch",
-        "leak",
-        "privacy_command",
-        "reporting",
-        "resume",
-    },
-    "__main__": {"cli"},
+    "leakage/membership": {"config", "federation", "run_folder"},
+    "leakage/updates": {"backends", "privacy", "run_folder", "training"},
+    "leakage/audit": {"channel", "federation", "privacy", "protection", "training"},
+    "leakage": set(),
+    "reporting": {"leakage", "run_folder"},
+    "commands": PARTS
+    | {"__init__", "config", "federation", "leakage", "observers", "reporting", "run_folder"},
+    "__main__": {"commands"},
 }
 
 # Libraries that only some may import, and whether at the top of the module or in a function only.
-HYDRA_AT_TOP = {"complaints", "parts", "launch", "datasets", "config", "resume", "record"} | {
-    "detect",
-    "leak",
-}
-HYDRA_IN_FUNCTIONS = {"cli", "reporting"}
+HYDRA_AT_TOP = {"config", "commands", "run_folder"}
+HYDRA_IN_FUNCTIONS = {"reporting"}
 TABLES_AND_PICTURES = {"pandas", "matplotlib"}  # readers of run folders only
-IN_FUNCTIONS_ONLY = {
-    "opacus",
-    "torchvision",
-    "medmnist",
-    "pooch",
-    "sklearn",
-    "skimage",
-    "joblib",
-    "ray",
-} | {
-    "scipy",
-    "dp_accounting",
-}
+IN_FUNCTIONS_ONLY = {"opacus", "torchvision", "medmnist", "pooch", "sklearn", "skimage", "joblib"}
+IN_FUNCTIONS_ONLY |= {"scipy", "dp_accounting", "ray"}
 
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -124,6 +57,12 @@ def unit_of(path):
 def room_of(path):
     """Folder and file, as in the keys of ARROWS that are about one file of a folder."""
     return path.relative_to(ROOT).with_suffix("").as_posix()
+
+
+def rooms_of(path):
+    """The keys of ARROWS that may be about a file, the narrowest first."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ["/".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
 
 
 def imports(path):
@@ -160,10 +99,10 @@ def libraries(path):
 
 def test_the_walk_sees_the_package():
     assert len(FILES) > 50
-    assert {"rounds", "build", "aggregation", "reporting"} <= {unit_of(path) for path in FILES}
-    assert ("fedexp.build.build", False) in imports(ROOT / "launch.py")
-    assert ("fedexp.checks.InputError", True) in imports(ROOT / "build.py")
-    assert set(ARROWS) <= {name(path) for path in FILES for name in (unit_of, room_of)}
+    assert {"federation", "config", "aggregation", "reporting"} <= {unit_of(path) for path in FILES}
+    assert ("fedexp.config.build.build", False) in imports(ROOT / "commands/run.py")
+    assert ("fedexp.core.checks.InputError", True) in imports(ROOT / "config/build.py")
+    assert set(ARROWS) <= {name for path in FILES for name in (*rooms_of(path), unit_of(path))}
 
 
 each_file = pytest.mark.parametrize("path", FILES, ids=room_of)
@@ -172,7 +111,8 @@ each_file = pytest.mark.parametrize("path", FILES, ids=room_of)
 @each_file
 def test_no_arrow_points_the_wrong_way(path):
     unit = unit_of(path)
-    allowed = ARROWS.get(room_of(path), ARROWS.get(unit, CORE)) | {unit}
+    named = next((ARROWS[room] for room in rooms_of(path) if room in ARROWS), set())
+    allowed = named | {unit} | (set() if unit == "__init__" else {"core"})
     ours = {of_ours(name) for name, _ in imports(path)} - {None}
     assert ours <= allowed, f"{path.name} imports {sorted(ours - allowed)}"
 
@@ -188,7 +128,8 @@ def test_hydra_ends_at_the_builder(path):
 @each_file
 def test_tables_and_pictures_are_the_readers_business(path):
     for name, _ in libraries(path):
-        assert name not in TABLES_AND_PICTURES or unit_of(path) == "reporting", name
+        reads = unit_of(path) == "reporting" or room_of(path) == "run_folder/reading"
+        assert name not in TABLES_AND_PICTURES or reads, name
 
 
 @each_file
@@ -199,7 +140,7 @@ def test_optional_and_heavy_libraries_are_imported_where_they_are_used(path):
 
 @each_file
 def test_parts_make_no_randomness_of_their_own(path):
-    if unit_of(path) == "rng":
+    if room_of(path) == "core/rng":
         return
     names = {name for name, _ in libraries(path)}
     assert not names & {"random", "secrets"}
@@ -207,17 +148,20 @@ def test_parts_make_no_randomness_of_their_own(path):
         if isinstance(node, ast.Attribute):
             text = ast.unparse(node)
             assert node.attr not in ("default_rng", "RandomState", "SeedSequence"), text
-            assert node.attr != "manual_seed" or unit_of(path) == "build", text
+            assert node.attr != "manual_seed" or room_of(path) == "config/build", text
             assert not text.startswith("np.random.") or text == "np.random.Generator", text
 
 
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("fedexp.cli", {"torch", "numpy", "sklearn", "pandas", "matplotlib", "hydra", "omegaconf"}),
-        ("fedexp.catalogue", {"torch", "numpy", "sklearn", "pandas", "matplotlib", "hydra"}),
-        ("fedexp.config", {"torch", "numpy", "sklearn", "pandas", "matplotlib", "hydra"}),
-        ("fedexp.launch", {"torch", "sklearn", "pandas", "matplotlib"}),
+        (
+            "fedexp.commands.cli",
+            {"torch", "numpy", "sklearn", "pandas", "matplotlib", "hydra", "omegaconf"},
+        ),
+        ("fedexp.config.catalogue", {"torch", "numpy", "sklearn", "pandas", "matplotlib", "hydra"}),
+        ("fedexp.config.schema", {"torch", "numpy", "sklearn", "pandas", "matplotlib", "hydra"}),
+        ("fedexp.commands.run", {"torch", "sklearn", "pandas", "matplotlib"}),
     ],
 )
 def test_the_door_is_light(module, heavy):
@@ -232,9 +176,10 @@ def test_the_library_works_without_hydra():
     code = """
 import sys
 sys.modules["hydra"] = sys.modules["omegaconf"] = None
-import fedexp.rounds, fedexp.settings, fedexp.sampling, fedexp.evaluation, fedexp.flat
+import fedexp.federation.rounds, fedexp.federation.settings, fedexp.federation.sampling
+import fedexp.federation.evaluation, fedexp.core.flat, fedexp.run_folder.scores
 import fedexp.models, fedexp.training.sgd, fedexp.attacks.sign_flip, fedexp.aggregation.median
 import fedexp.privacy.account, fedexp.channel.plain, fedexp.privacy.client_level
-import fedexp.backends.auto, fedexp.partition.dirichlet, fedexp.data.digits, fedexp.scores
+import fedexp.backends.auto, fedexp.partition.dirichlet, fedexp.data.digits
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from fedexp.aggregation.meamed import mean_around_median
-from fedexp.checks import InputError, at_least
-from fedexp.geometry import squared_distances
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import InputError, at_least
+from fedexp.core.geometry import squared_distances
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final

@@ -29,10 +29,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import at_least, refuse_majority
-from fedexp.geometry import centred_gram
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import at_least, refuse_majority
+from fedexp.core.geometry import centred_gram
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final
@@ -64,7 +64,7 @@ def filtered_share(gram: Tensor, f: int) -> Tensor:
     """What share of each row the filter's mean is made of: `[n]` float64, sums to 1.
 
     Args:
-        gram: `[n, n]` float64, see `fedexp.geometry.centred_gram`.
+        gram: `[n, n]` float64, see `fedexp.core.geometry.centred_gram`.
         f: how many rows may lie, fewer than half.
     """
     n = len(gram)

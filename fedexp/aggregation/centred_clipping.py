@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from fedexp.aggregation.monna import squared_distances_to
-from fedexp.checks import at_least, positive, refuse_majority
-from fedexp.types import State, Updates
+from fedexp.core.checks import at_least, positive, refuse_majority
+from fedexp.core.types import State, Updates
 
 
 @final

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import InputError, at_least, positive, refuse_majority
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import InputError, at_least, positive, refuse_majority
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final

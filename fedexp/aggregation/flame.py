@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import at_least, non_negative, refuse_majority
-from fedexp.norms import clip_factors, cosines, gram, median
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import at_least, non_negative, refuse_majority
+from fedexp.core.norms import clip_factors, cosines, gram, median
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import InputError, at_least
-from fedexp.geometry import CHUNK_COLUMNS
-from fedexp.norms import row_norms
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import InputError, at_least
+from fedexp.core.geometry import CHUNK_COLUMNS
+from fedexp.core.norms import row_norms
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import InputError, at_least, positive
-from fedexp.norms import cosines, gram
-from fedexp.types import State, Updates
+from fedexp.core.checks import InputError, at_least, positive
+from fedexp.core.norms import cosines, gram
+from fedexp.core.types import State, Updates
 
 # Cosines of float32 rows are good to about 1e-7: what is nearer to 1 than this is 1.
 RESOLUTION = 1e-6

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import at_least, one_of, positive, refuse_majority
-from fedexp.geometry import centred_gram, distances_to_point
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import at_least, one_of, positive, refuse_majority
+from fedexp.core.geometry import centred_gram, distances_to_point
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final
@@ -67,7 +67,7 @@ def weiszfeld_weights(gram: Tensor, weights: Tensor, iterations: int, smoothing:
     """What share of each row the geometric median is made of: `[n]` float64, sums to 1.
 
     Args:
-        gram: `[n, n]` float64, see `fedexp.geometry.centred_gram`.
+        gram: `[n, n]` float64, see `fedexp.core.geometry.centred_gram`.
         weights: `[n]`, any scale.
         iterations: Weiszfeld steps.
         smoothing: the least distance that counts.

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import InputError, at_least
-from fedexp.geometry import squared_distances
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import InputError, at_least
+from fedexp.core.geometry import squared_distances
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from fedexp.aggregation.order_statistics import sorted_chunks
-from fedexp.checks import at_least, refuse_majority
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import at_least, refuse_majority
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final

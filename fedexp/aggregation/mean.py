@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import one_of
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import one_of
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final

@@ -15,9 +15,9 @@ import numpy as np
 from torch import Tensor
 
 from fedexp.aggregation.order_statistics import mean_of_sorted
-from fedexp.checks import at_least, refuse_majority
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import at_least, refuse_majority
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final

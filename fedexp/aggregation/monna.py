@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import InputError, at_least, refuse_majority
-from fedexp.geometry import CHUNK_COLUMNS
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import InputError, at_least, refuse_majority
+from fedexp.core.geometry import CHUNK_COLUMNS
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final

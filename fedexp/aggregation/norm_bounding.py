@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import non_negative, one_of, positive
-from fedexp.norms import clip_factors, median, row_norms
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import non_negative, one_of, positive
+from fedexp.core.norms import clip_factors, median, row_norms
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final

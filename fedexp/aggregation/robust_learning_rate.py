@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from fedexp.aggregation.mean import Mean
-from fedexp.checks import InputError, at_least, one_of, refuse_majority
-from fedexp.geometry import CHUNK_COLUMNS
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import InputError, at_least, one_of, refuse_majority
+from fedexp.core.geometry import CHUNK_COLUMNS
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final

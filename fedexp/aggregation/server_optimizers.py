@@ -23,8 +23,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fedexp.checks import in_range, positive
-from fedexp.types import State
+from fedexp.core.checks import in_range, positive
+from fedexp.core.types import State
 
 
 @final

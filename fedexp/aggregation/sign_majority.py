@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from fedexp.aggregation.robust_learning_rate import net_votes
-from fedexp.checks import at_least, positive, refuse_majority
-from fedexp.geometry import CHUNK_COLUMNS
-from fedexp.norms import median
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import at_least, positive, refuse_majority
+from fedexp.core.geometry import CHUNK_COLUMNS
+from fedexp.core.norms import median
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final

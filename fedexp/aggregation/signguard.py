@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import (
+from fedexp.core.checks import (
     InputError,
     at_least,
     in_range,
@@ -32,10 +32,10 @@ from fedexp.checks import (
     positive,
     refuse_majority,
 )
-from fedexp.geometry import CHUNK_COLUMNS
-from fedexp.norms import clip_factors, median, row_norms
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.geometry import CHUNK_COLUMNS
+from fedexp.core.norms import clip_factors, median, row_norms
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final

@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import InputError, at_least, refuse_majority
-from fedexp.geometry import centred_gram
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.checks import InputError, at_least, refuse_majority
+from fedexp.core.geometry import centred_gram
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 BLOCK_NUMBERS = 2**20  # numbers in the Gram matrices that are solved together, 8 MiB
 
@@ -79,7 +79,7 @@ def smallest_top_eigenvalue(gram: Tensor, size: int) -> Tensor:
     """The `size` rows whose covariance has the smallest top eigenvalue: `[size]` int64, sorted.
 
     Args:
-        gram: `[n, n]` float64, see `fedexp.geometry.centred_gram`.
+        gram: `[n, n]` float64, see `fedexp.core.geometry.centred_gram`.
         size: how many rows to keep, at least 1.
     """
     best, smallest = torch.arange(size, device=gram.device), torch.inf

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from fedexp.attacks.honest import known_rows, mean_and_deviation
 from fedexp.attacks.seams import LeavesData, with_malicious_rows
-from fedexp.checks import in_range
-from fedexp.types import Rule, Updates
+from fedexp.core.checks import in_range
+from fedexp.core.types import Rule, Updates
 
 
 @final

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from fedexp.attacks.labels import drawn_rows
 from fedexp.attacks.seams import with_malicious_rows
-from fedexp.checks import InputError, at_least, in_range, one_of, positive
-from fedexp.types import Rule, Split, Updates
+from fedexp.core.checks import InputError, at_least, in_range, one_of, positive
+from fedexp.core.types import Rule, Split, Updates
 
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 

@@ -35,9 +35,9 @@ from torch import Tensor
 
 from fedexp.attacks.honest import known_rows
 from fedexp.attacks.seams import LeavesData, with_malicious_rows
-from fedexp.checks import in_range, positive
-from fedexp.geometry import squared_distances
-from fedexp.types import Rule, Updates
+from fedexp.core.checks import in_range, positive
+from fedexp.core.geometry import squared_distances
+from fedexp.core.types import Rule, Updates
 
 
 @final

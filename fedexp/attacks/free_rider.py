@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from fedexp.attacks.seams import LeavesData, with_malicious_rows
-from fedexp.types import Rule, Updates
+from fedexp.core.types import Rule, Updates
 
 
 @final

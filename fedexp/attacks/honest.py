@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedexp.attacks.seams import honest_rows
-from fedexp.types import Updates
+from fedexp.core.types import Updates
 
 CHUNK_COLUMNS = 16_384
 

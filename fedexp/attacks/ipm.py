@@ -19,8 +19,8 @@ from torch import Tensor
 
 from fedexp.attacks.honest import known_rows
 from fedexp.attacks.seams import LeavesData, with_malicious_rows
-from fedexp.checks import positive
-from fedexp.types import Rule, Updates
+from fedexp.core.checks import positive
+from fedexp.core.types import Rule, Updates
 
 
 @final

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from fedexp.attacks.labels import other_classes
 from fedexp.attacks.seams import LeavesRows
-from fedexp.checks import InputError, at_least, in_range, one_of
-from fedexp.types import Split
+from fedexp.core.checks import InputError, at_least, in_range, one_of
+from fedexp.core.types import Split
 
 
 @final

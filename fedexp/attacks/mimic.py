@@ -25,8 +25,8 @@ from torch import Tensor
 
 from fedexp.attacks.honest import centred_gram, known_rows
 from fedexp.attacks.seams import LeavesData, with_malicious_rows
-from fedexp.checks import at_least
-from fedexp.types import Rule, Updates
+from fedexp.core.checks import at_least
+from fedexp.core.types import Rule, Updates
 
 
 @final

@@ -34,9 +34,9 @@ from fedexp.attacks.honest import (
     mean_and_deviation,
 )
 from fedexp.attacks.seams import LeavesData, with_malicious_rows
-from fedexp.checks import one_of
-from fedexp.geometry import squared_distances
-from fedexp.types import Rule, Updates
+from fedexp.core.checks import one_of
+from fedexp.core.geometry import squared_distances
+from fedexp.core.types import Rule, Updates
 
 Perturbation = Literal["unit_vector", "std", "sign"]
 PERTURBATIONS = ("unit_vector", "std", "sign")

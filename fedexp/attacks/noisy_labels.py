@@ -18,8 +18,8 @@ import torch
 
 from fedexp.attacks.labels import drawn_rows, other_classes
 from fedexp.attacks.seams import LeavesRows
-from fedexp.checks import at_least, in_range
-from fedexp.types import Split
+from fedexp.core.checks import at_least, in_range
+from fedexp.core.types import Split
 
 
 @final

@@ -29,8 +29,8 @@ from torch import Tensor
 from fedexp.attacks.alie import check_z, formula_z
 from fedexp.attacks.honest import known_rows, mean_and_deviation
 from fedexp.attacks.seams import LeavesData, with_malicious_rows
-from fedexp.checks import InputError, at_least, positive
-from fedexp.types import Rule, Updates
+from fedexp.core.checks import InputError, at_least, positive
+from fedexp.core.types import Rule, Updates
 
 
 @final

@@ -20,8 +20,8 @@ import numpy as np
 from torch import Tensor
 
 from fedexp.attacks.seams import LeavesData, with_malicious_rows
-from fedexp.checks import positive
-from fedexp.types import Rule, Updates
+from fedexp.core.checks import positive
+from fedexp.core.types import Rule, Updates
 
 
 @final

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.types import Rule, Split, Updates
+from fedexp.core.types import Rule, Split, Updates
 
 
 class LeavesData:

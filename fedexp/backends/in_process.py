@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fedexp.backends.workspace import Workspace
-from fedexp.protocols import Trainer
-from fedexp.types import ClientTask, Updates, Workload
+from fedexp.core.protocols import Trainer
+from fedexp.core.types import ClientTask, Updates, Workload
 
 
 @final

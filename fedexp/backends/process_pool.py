@@ -27,10 +27,10 @@ import torch.multiprocessing as multiprocessing
 from torch import Tensor
 
 from fedexp.backends.workspace import EVALUATION_BATCH, Workspace
-from fedexp.checks import InputError, at_least
-from fedexp.flat import vector_of
-from fedexp.protocols import Trainer
-from fedexp.types import ClientReport, ClientTask, Split, Updates, Workload
+from fedexp.core.checks import InputError, at_least
+from fedexp.core.flat import vector_of
+from fedexp.core.protocols import Trainer
+from fedexp.core.types import ClientReport, ClientTask, Split, Updates, Workload
 
 SHARED_MEMORY = "/dev/shm"
 

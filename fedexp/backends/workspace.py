@@ -11,9 +11,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fedexp.flat import FlatModel
-from fedexp.protocols import Trainer
-from fedexp.types import ClientReport, ClientTask, Split, Workload
+from fedexp.core.flat import FlatModel
+from fedexp.core.protocols import Trainer
+from fedexp.core.types import ClientReport, ClientTask, Split, Workload
 
 EVALUATION_BATCH = 200  # images; large enough to fill the processor, small enough for its cache
 

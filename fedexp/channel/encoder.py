@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from fedexp.channel.ring import Numbers
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
 
 
 @dataclass(frozen=True)

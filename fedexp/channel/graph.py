@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
 
 Graph = Mapping[int, tuple[int, ...]]
 """Client -> itself and its neighbours, sorted."""

@@ -7,7 +7,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from fedexp.types import Delivery, Updates
+from fedexp.core.types import Delivery, Updates
 
 
 @final

@@ -18,7 +18,7 @@ import numpy as np
 
 from fedexp.channel.encoder import Encoded, refuse_non_finite
 from fedexp.channel.ring import Numbers
-from fedexp.checks import InputError, at_least, positive
+from fedexp.core.checks import InputError, at_least, positive
 
 MAX_BITS = 32
 

@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from fedexp.channel.violations import ProtocolError
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
 MIN_BITS, MAX_BITS = 16, 64

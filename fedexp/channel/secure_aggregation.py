@@ -39,8 +39,8 @@ from fedexp.channel.ring import Numbers, Ring
 from fedexp.channel.server import Server
 from fedexp.channel.skellam import Skellam
 from fedexp.channel.violations import TooFewClients
-from fedexp.checks import InputError, at_least, in_range, one_of
-from fedexp.types import Delivery, Updates
+from fedexp.core.checks import InputError, at_least, in_range, one_of
+from fedexp.core.types import Delivery, Updates
 
 SMALLEST_GROUP = 3
 NOT_FINITE = "mask: its row has NaN or Inf"

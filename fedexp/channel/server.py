@@ -34,7 +34,7 @@ from fedexp.channel.messages import (
 from fedexp.channel.ring import Numbers, Ring
 from fedexp.channel.shamir import reconstruct_secret
 from fedexp.channel.violations import ProtocolError, TooFewClients
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
 
 
 @final

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from fedexp.channel.violations import ProtocolError, TooFewClients
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
 
 PRIME = 2**521 - 1
 SECRET_BYTES = 32

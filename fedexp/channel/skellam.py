@@ -30,7 +30,7 @@ import numpy as np
 
 from fedexp.channel.encoder import Encoded, refuse_non_finite
 from fedexp.channel.ring import Numbers
-from fedexp.checks import InputError, at_least, positive
+from fedexp.core.checks import InputError, at_least, positive
 
 ORDERS = np.arange(2, 64)  # the bound is for whole orders
 BETA = math.exp(-0.5)  # rounding fails at most this often, and is then repeated

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedexp.checks import InputError, at_least
+from fedexp.core.checks import InputError, at_least
+from fedexp.core.types import Dataset, Split
 from fedexp.data.download import damaged
-from fedexp.types import Dataset, Split
 
 
 def image_shape(input_shape: Sequence[int]) -> tuple[int, ...]:

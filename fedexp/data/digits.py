@@ -12,9 +12,9 @@ from typing import final
 
 import numpy as np
 
+from fedexp.core.types import Dataset
 from fedexp.data.assemble import assemble, check_sizes, image_shape, image_split, stratified
 from fedexp.data.download import RemoteFile
-from fedexp.types import Dataset
 
 
 @final

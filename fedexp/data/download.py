@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from fedexp.core.types import Dataset
 from fedexp.data.download import RemoteFile
-from fedexp.types import Dataset
 
 
 class Loader(Protocol):

@@ -17,10 +17,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from fedexp.checks import InputError, one_of
+from fedexp.core.checks import InputError, one_of
+from fedexp.core.types import Dataset, Split
 from fedexp.data.assemble import assemble, image_shape, image_split
 from fedexp.data.download import RemoteFile, damaged, read
-from fedexp.types import Dataset, Split
 
 
 @final

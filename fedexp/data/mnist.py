@@ -15,10 +15,10 @@ from typing import Any, final
 
 import numpy as np
 
-from fedexp.checks import one_of
+from fedexp.core.checks import one_of
+from fedexp.core.types import Dataset, Split
 from fedexp.data.assemble import assemble, check_sizes, image_shape, image_split, stratified
 from fedexp.data.download import RemoteFile, damaged, present, read, read_local
-from fedexp.types import Dataset, Split
 
 _UNSIGNED_BYTE = 8
 """The IDX code of the only type of number that these collections use."""

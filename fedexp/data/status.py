@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
 from fedexp.data.download import fetch, present
 from fedexp.data.loader import Loader
 

@@ -21,10 +21,10 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from fedexp.checks import at_least, positive
+from fedexp.core.checks import at_least, positive
+from fedexp.core.rng import seeded
+from fedexp.core.types import State
 from fedexp.detection.features import standardisation
-from fedexp.rng import seeded
-from fedexp.types import State
 
 
 @final

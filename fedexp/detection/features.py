@@ -37,8 +37,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fedexp.core.types import State
 from fedexp.detection.sketch import count_sketch
-from fedexp.types import State
 
 RELATIONS = 4
 RESIDUAL = 32

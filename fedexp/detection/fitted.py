@@ -30,7 +30,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from fedexp.checks import InputError, at_least, in_range
+from fedexp.core.checks import InputError, at_least, in_range
+from fedexp.core.rng import seed_for, torch_generator
+from fedexp.core.types import State, Updates
 from fedexp.detection.features import (
     RELATIONS,
     RESIDUAL,
@@ -40,8 +42,6 @@ from fedexp.detection.features import (
     shorten,
 )
 from fedexp.detection.scorers import SCORERS, Scorer
-from fedexp.rng import seed_for, torch_generator
-from fedexp.types import State, Updates
 
 FORMAT = "fedexp-detector-1"
 METADATA = "detector"

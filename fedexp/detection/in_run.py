@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import InputError, at_least, in_range, one_of
+from fedexp.core.checks import InputError, at_least, in_range, one_of
+from fedexp.core.types import State, Updates, Verdict
 from fedexp.detection.features import (
     RELATIONS,
     RESIDUAL,
@@ -36,7 +37,6 @@ from fedexp.detection.features import (
 )
 from fedexp.detection.fitted import LEAST_ROWS, Fitted, calibrate, scores_of
 from fedexp.detection.scorers import Scorer
-from fedexp.types import State, Updates, Verdict
 
 _MEMORY = ("direction", "clients", "habits")
 

@@ -7,8 +7,8 @@ from typing import final
 
 import numpy as np
 
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates, Verdict
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates, Verdict
 
 
 @final

@@ -15,7 +15,7 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from fedexp.types import State
+from fedexp.core.types import State
 
 
 @final

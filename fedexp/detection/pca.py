@@ -17,9 +17,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fedexp.checks import at_least
+from fedexp.core.checks import at_least
+from fedexp.core.types import State
 from fedexp.detection.features import standardisation
-from fedexp.types import State
 
 
 @final

@@ -7,10 +7,10 @@ from typing import Protocol
 
 from torch import Tensor
 
+from fedexp.core.types import State
 from fedexp.detection.autoencoder import Autoencoder
 from fedexp.detection.norm import Norm
 from fedexp.detection.pca import PCA
-from fedexp.types import State
 
 
 class Scorer(Protocol):

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fedexp.rng import seed_for, torch_generator
+from fedexp.core.rng import seed_for, torch_generator
 
 BLOCK_COLUMNS = 65_536
 """Columns that are permuted together. Part of the definition: another number, another sketch."""

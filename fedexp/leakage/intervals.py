@@ -56,7 +56,7 @@ def mean_interval(values: Values, rng: np.random.Generator, level: float = LEVEL
     Raises:
         ValueError: no values, or one that is not finite.
 
-    >>> from fedexp.rng import generator
+    >>> from fedexp.core.rng import generator
     >>> mean_interval([1.0, 1.0, 1.0], generator(0, "example"))
     Interval(mean=1.0, low=1.0, high=1.0)
     """

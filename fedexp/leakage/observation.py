@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedexp.types import Normalisation
+from fedexp.core.types import Normalisation
 
 
 @dataclass(frozen=True)

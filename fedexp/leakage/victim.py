@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fedexp.build import Built, build
-from fedexp.checkpoints import Unreadable, read_checkpoint
-from fedexp.checks import InputError
-from fedexp.config import check_root_keys
-from fedexp.flat import vector_of
-from fedexp.record import PROVENANCE, config_hash, read_config, read_rows
-from fedexp.rounds import Experiment
-from fedexp.types import Dataset, Normalisation, Partition, Split
+from fedexp.config.build import Built, build
+from fedexp.config.schema import check_root_keys
+from fedexp.core.checks import InputError
+from fedexp.core.flat import vector_of
+from fedexp.core.types import Dataset, Normalisation, Partition, Split
+from fedexp.federation.rounds import Experiment
+from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
+from fedexp.run_folder.record import PROVENANCE, config_hash, read_config, read_rows
 
 
 @dataclass(frozen=True)

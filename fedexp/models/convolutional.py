@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
 
 
 def cnn(input_shape: Sequence[int], num_classes: int) -> nn.Module:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from fedexp.checks import InputError, one_of
+from fedexp.core.checks import InputError, one_of
 
 CHANNELS = 12
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from fedexp.checks import at_least
+from fedexp.core.checks import at_least
 
 
 def logistic(input_shape: Sequence[int], num_classes: int) -> nn.Module:

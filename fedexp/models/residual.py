@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from fedexp.checks import InputError, at_least
+from fedexp.core.checks import InputError, at_least
 
 CHANNELS = 64  # of the first layer; those of the later ones are its multiples
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedexp.checks import InputError, at_least
-from fedexp.types import Partition, Split
+from fedexp.core.checks import InputError, at_least
+from fedexp.core.types import Partition, Split
 
 
 def check_enough(train: Split, n_clients: int, min_size: int = 1) -> None:

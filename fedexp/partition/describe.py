@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedexp.types import Partition
+from fedexp.core.types import Partition
 
 
 def partition_document(partition: Partition, class_names: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import final
 
 import numpy as np
 
-from fedexp.checks import InputError, at_least, positive
+from fedexp.core.checks import InputError, at_least, positive
+from fedexp.core.types import Partition, Split
 from fedexp.partition.deal import (
     check_enough,
     class_sizes,
@@ -15,7 +16,6 @@ from fedexp.partition.deal import (
     log_dirichlet,
     proportions,
 )
-from fedexp.types import Partition, Split
 
 
 @final

@@ -7,7 +7,8 @@ from typing import final
 
 import numpy as np
 
-from fedexp.checks import positive
+from fedexp.core.checks import positive
+from fedexp.core.types import Partition, Split
 from fedexp.partition.deal import (
     check_enough,
     class_sizes,
@@ -16,7 +17,6 @@ from fedexp.partition.deal import (
     near_equal_sizes,
     proportions,
 )
-from fedexp.types import Partition, Split
 
 
 @final

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedexp.checks import InputError, in_range, one_of
+from fedexp.core.checks import InputError, in_range, one_of
+from fedexp.core.types import Partition, Split
 from fedexp.partition.deal import check_enough, deal_sizes, near_equal_sizes
-from fedexp.types import Partition, Split
 
 Transform = Callable[[Tensor, Tensor], Tensor]
 """Images `[n, C, H, W]` in [0, 1] and an amount for each `[n]`, to new images."""

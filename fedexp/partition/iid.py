@@ -7,8 +7,8 @@ from typing import final
 
 import numpy as np
 
+from fedexp.core.types import Partition, Split
 from fedexp.partition.deal import check_enough, deal_sizes, near_equal_sizes
-from fedexp.types import Partition, Split
 
 
 @final

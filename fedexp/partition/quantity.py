@@ -7,9 +7,9 @@ from typing import final
 
 import numpy as np
 
-from fedexp.checks import at_least, in_range, one_of
+from fedexp.core.checks import at_least, in_range, one_of
+from fedexp.core.types import Partition, Split
 from fedexp.partition.deal import check_enough, deal_sizes
-from fedexp.types import Partition, Split
 
 
 @final

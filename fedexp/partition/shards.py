@@ -7,9 +7,9 @@ from typing import final
 
 import numpy as np
 
-from fedexp.checks import InputError, at_least
+from fedexp.core.checks import InputError, at_least
+from fedexp.core.types import Partition, Split
 from fedexp.partition.deal import check_enough, deal, near_equal_sizes
-from fedexp.types import Partition, Split
 
 
 @final

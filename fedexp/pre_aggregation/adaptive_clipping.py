@@ -16,9 +16,9 @@ from typing import final
 
 import numpy as np
 
-from fedexp.checks import at_least, refuse_majority
-from fedexp.norms import clip_factors, row_norms
-from fedexp.types import Updates
+from fedexp.core.checks import at_least, refuse_majority
+from fedexp.core.norms import clip_factors, row_norms
+from fedexp.core.types import Updates
 
 
 @final

@@ -20,8 +20,8 @@ from typing import final
 import numpy as np
 import torch
 
-from fedexp.checks import InputError, at_least
-from fedexp.types import Updates
+from fedexp.core.checks import InputError, at_least
+from fedexp.core.types import Updates
 
 
 @final

@@ -15,9 +15,9 @@ from typing import final
 
 import numpy as np
 
-from fedexp.checks import positive
-from fedexp.norms import clip_factors, row_norms
-from fedexp.types import Updates
+from fedexp.core.checks import positive
+from fedexp.core.norms import clip_factors, row_norms
+from fedexp.core.types import Updates
 
 
 @final

@@ -16,9 +16,9 @@ from typing import final
 import numpy as np
 import torch
 
-from fedexp.checks import at_least, refuse_majority
-from fedexp.geometry import squared_distances
-from fedexp.types import Updates
+from fedexp.core.checks import at_least, refuse_majority
+from fedexp.core.geometry import squared_distances
+from fedexp.core.types import Updates
 
 
 @final

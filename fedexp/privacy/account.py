@@ -17,10 +17,10 @@ from typing import ClassVar, Protocol, final
 
 import torch
 
-from fedexp.checks import at_least, positive
+from fedexp.core.checks import at_least, positive
+from fedexp.core.types import Delivery, State, Updates
 from fedexp.privacy.accounting import Adjacency, Guarantee
 from fedexp.privacy.ledger import charged
-from fedexp.types import Delivery, State, Updates
 
 NOT_COVERED = (
     "measured figures (losses, accuracies) and what is chosen by them: the best round, the "

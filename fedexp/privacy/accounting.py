@@ -33,7 +33,7 @@ from typing import Literal, final
 
 import numpy as np
 
-from fedexp.checks import InputError, at_least, in_range, one_of
+from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.privacy.analytic_gaussian import delta_of
 from fedexp.privacy.renyi import ORDERS, divergences, epsilon_of, epsilon_of_2017
 

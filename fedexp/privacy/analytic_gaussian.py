@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 
-from fedexp.checks import InputError, positive
+from fedexp.core.checks import InputError, positive
 
 
 def noise_multiplier_for(epsilon: float, delta: float) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fedexp.checks import InputError, at_least, positive
+from fedexp.core.checks import InputError, at_least, positive
 from fedexp.privacy.accounting import Event, check_accountant, check_delta, epsilon
 
 LEAST_NOISE, MOST_NOISE = 2.0**-14, 2.0**14

@@ -33,10 +33,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import InputError, at_least, in_range, non_negative, one_of, positive
+from fedexp.core.checks import InputError, at_least, in_range, non_negative, one_of, positive
+from fedexp.core.types import State, Updates
 from fedexp.privacy.clipping import clip_rows, within
 from fedexp.privacy.noise import NOISE_SEEDS, NoiseSeed, add_noise, noise_streams
-from fedexp.types import State, Updates
 
 
 @final

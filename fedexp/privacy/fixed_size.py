@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from fedexp.checks import InputError, at_least
+from fedexp.core.checks import InputError, at_least
 from fedexp.privacy.accounting import Event, Guarantee, check_delta
 from fedexp.privacy.renyi import ORDERS
 

@@ -24,7 +24,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fedexp.checks import InputError, at_least, positive
+from fedexp.core.checks import InputError, at_least, positive
+from fedexp.core.types import State
 from fedexp.privacy.accounting import (
     EPSILON_ERROR,
     Adjacency,
@@ -34,7 +35,6 @@ from fedexp.privacy.accounting import (
     check_delta,
     epsilon,
 )
-from fedexp.types import State
 
 
 def charged(state: State, steps: Mapping[int, int]) -> State:

@@ -31,12 +31,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.checks import InputError, non_negative, one_of, positive
+from fedexp.core.checks import InputError, non_negative, one_of, positive
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 from fedexp.privacy.analytic_gaussian import noise_multiplier_for
 from fedexp.privacy.clipping import clip_rows
 from fedexp.privacy.noise import NOISE_SEEDS, NoiseSeed, add_noise, noise_streams
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
 
 Adjacency = Literal["replace_one", "add_remove"]
 DIAMETERS: dict[Adjacency, int] = {"replace_one": 2, "add_remove": 1}  # sensitivity / clip norm

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.rng import generator
+from fedexp.core.rng import generator
 
 NoiseSeed = Literal["task", "os"]
 NOISE_SEEDS: tuple[NoiseSeed, ...] = ("task", "os")

@@ -8,8 +8,8 @@ from typing import ClassVar, final
 import numpy as np
 from torch import Tensor
 
-from fedexp.stateless import Stateless
-from fedexp.types import State, Updates
+from fedexp.core.stateless import Stateless
+from fedexp.core.types import State, Updates
 
 
 @final

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from fedexp.checks import one_of
-from fedexp.parts import Config
+from fedexp.config.parts import Config
+from fedexp.core.checks import one_of
 from fedexp.privacy.account import (
     NOT_COVERED,
     CountingLedger,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fedexp.channel.secure_aggregation import SecureAggregation
 from fedexp.channel.skellam import Skellam
-from fedexp.parts import Config
+from fedexp.config.parts import Config
 from fedexp.privacy.account import (
     NOT_COVERED,
     CountingLedger,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedexp.parts import Config
+from fedexp.config.parts import Config
+from fedexp.core.protocols import Channel
 from fedexp.privacy.account import NOT_COVERED, PrivacyAccount, Promise, StepsOfEachClient
+from fedexp.privacy.dp_sgd import PrivateTraining
 from fedexp.privacy.ledger import Ledger
 from fedexp.privacy.none import NoPrivacy
 from fedexp.protection.plan import Plan, Protection
 from fedexp.protection.terms import NOISE_SOURCES, ONE_EXAMPLE, Terms
-from fedexp.protocols import Channel
-from fedexp.training.dp_sgd import PrivateTraining
 
 
 def examples(node: Config, private: PrivateTraining, channel: Channel, plan: Plan) -> Protection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedexp.parts import Config
+from fedexp.config.parts import Config
 from fedexp.privacy.account import NOT_COVERED, OneReleaseAClient, PrivacyAccount, Promise
 from fedexp.privacy.ledger import Ledger, PureLedger
 from fedexp.privacy.local import LocalGaussian, LocalLaplace

@@ -7,8 +7,8 @@ from typing import final
 
 import numpy as np
 
-from fedexp.protocols import Account, Channel, Privacy, Sampler, Trainer
-from fedexp.rng import generator
+from fedexp.core.protocols import Account, Channel, Privacy, Sampler, Trainer
+from fedexp.core.rng import generator
 
 
 @final

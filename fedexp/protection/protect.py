@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from fedexp.channel.secure_aggregation import SecureAggregation
 from fedexp.channel.skellam import Skellam
-from fedexp.parts import Config, prefixed
+from fedexp.config.parts import Config, prefixed
+from fedexp.core.protocols import Channel, Privacy, Trainer
 from fedexp.privacy.account import NoAccount
 from fedexp.privacy.client_level import ClientLevel
+from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
 from fedexp.privacy.local import LocalGaussian, LocalLaplace
 from fedexp.protection.central import clients_in_the_sum
 from fedexp.protection.distributed import clients_by_skellam
 from fedexp.protection.examples import examples
 from fedexp.protection.local import clients_by_gauss, clients_by_laplace
 from fedexp.protection.plan import Plan, Protection
-from fedexp.protocols import Channel, Privacy, Trainer
-from fedexp.training.dp_sgd import PrivateSteps, PrivateTraining
 
 
 def protect(

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from fedexp.checks import InputError, positive
-from fedexp.parts import Config, prefixed, required
+from fedexp.config.parts import Config, prefixed, required
+from fedexp.config.refusals import part_of
+from fedexp.core.checks import InputError, positive
 from fedexp.privacy.calibration import LEAST_NOISE
 from fedexp.protection.terms import target_epsilon_of
-from fedexp.refusals import part_of
 
 OF_GAUSSIAN_NOISE = ("delta", "accountant", "target_epsilon", "max_epsilon", "allow_no_noise")
 NEEDED: Mapping[str, tuple[str, ...]] = {  # by mechanism: the keys of its promise

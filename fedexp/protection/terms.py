@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import final
 
-from fedexp.checks import InputError
-from fedexp.parts import Config
+from fedexp.config.parts import Config
+from fedexp.core.checks import InputError
 from fedexp.privacy.account import OPERATING_SYSTEM, SEEDED, PrivacyAccount
 from fedexp.privacy.accounting import (
     EPSILON_ERROR,

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedexp.files import write_atomically
+from fedexp.core.files import write_atomically
 from fedexp.reporting.figures import (
     BLACK,
     BLUE,

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from fedexp.leakage.findings_files import StudyRecord
 from fedexp.reporting.results import Run
 from fedexp.reporting.tables import to_markdown
+from fedexp.run_folder.findings import StudyRecord
 
 AT_ROUND = "_at_round_"
 """Stands in a headline between a metric and its round where there are several."""
@@ -172,8 +172,8 @@ def _cell(
 def mean_interval_of(values: np.ndarray) -> tuple[float, float, float]:
     """Mean and 95 % bootstrap interval of the finite values; NaN where there is none."""
     # torch comes with them, for which a report without a study need not wait.
+    from fedexp.core.rng import generator
     from fedexp.leakage.intervals import mean_interval
-    from fedexp.rng import generator
 
     known = values[np.isfinite(values)]
     if not len(known):

@@ -14,10 +14,10 @@ from typing import final
 import numpy as np
 from matplotlib.figure import Figure
 
-from fedexp.leakage.findings_files import StudyRecord
 from fedexp.reporting.figures import new_figure, short
 from fedexp.reporting.results import Run
 from fedexp.reporting.tables import Configuration
+from fedexp.run_folder.findings import StudyRecord
 
 _MOST_IMAGES = 12  # in a row
 _MOST_ROWS = 40  # of a picture

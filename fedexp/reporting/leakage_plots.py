@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fedexp.leakage.findings_files import StudyRecord
 from fedexp.reporting.figures import (
     BLACK,
     BLUE,
@@ -34,6 +33,7 @@ from fedexp.reporting.leakage_images import (
 from fedexp.reporting.leakage_sweep import noise_ladder
 from fedexp.reporting.results import Run
 from fedexp.reporting.tables import Configuration
+from fedexp.run_folder.findings import StudyRecord
 
 _LEAST_RATE = 1e-3  # where the axes of a ROC begin; zeros stand there
 _COLOURS, _LINES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK), ("-", "--", "-.", ":")

@@ -19,7 +19,6 @@ from typing import Any
 
 import pandas as pd
 
-from fedexp.leakage.findings_files import StudyRecord
 from fedexp.reporting.leakage import AT_ROUND, decimals, mean_interval_of, metric_name
 from fedexp.reporting.results import Run
 from fedexp.reporting.tables import (
@@ -32,6 +31,7 @@ from fedexp.reporting.tables import (
     to_markdown,
     varied_keys,
 )
+from fedexp.run_folder.findings import StudyRecord
 
 FEWEST_SEEDS = 3  # of a comparison
 _MOST_COMPARISONS = 12  # of a sweep, shared by its studies

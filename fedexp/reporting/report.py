@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from fedexp.files import write_atomically
+from fedexp.core.files import write_atomically
 from fedexp.reporting.adversary import adversary_facts
 from fedexp.reporting.leakage import leakage_report
 from fedexp.reporting.leakage_sweep import leakage_markdown, leakage_table

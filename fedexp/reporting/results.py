@@ -17,9 +17,9 @@ from typing import Any, final
 
 import pandas as pd
 
-from fedexp.checks import InputError
-from fedexp.leakage.findings_files import StudyRecord, read_findings
-from fedexp.reporting.reading import (
+from fedexp.core.checks import InputError
+from fedexp.run_folder.findings import StudyRecord, read_findings
+from fedexp.run_folder.reading import (
     read_config,
     read_confusion,
     read_json,

@@ -14,10 +14,10 @@ from typing import final
 from torch import nn
 from torch.optim import Optimizer
 
-from fedexp.checks import positive
-from fedexp.protocols import Model
+from fedexp.core.checks import positive
+from fedexp.core.protocols import Model
+from fedexp.core.types import ClientReport, ClientTask, Split
 from fedexp.training.steps import Gradients, StepSource, Work, ordinary_steps, train_steps
-from fedexp.types import ClientReport, ClientTask, Split
 
 
 @final

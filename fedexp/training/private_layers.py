@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
 
 GradSampler = Callable[[nn.Module, list[Tensor], Tensor], Mapping[nn.Parameter, Tensor]]
 """(layer, its inputs, the loss's gradient at its output) -> each parameter's `[n, *shape]`."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-from fedexp.checks import at_least, in_range, positive
+from fedexp.core.checks import at_least, in_range, positive
 
 
 @final

@@ -18,10 +18,10 @@ from typing import final
 
 import torch
 
-from fedexp.checks import in_range, non_negative, positive
-from fedexp.protocols import Model
+from fedexp.core.checks import in_range, non_negative, positive
+from fedexp.core.protocols import Model
+from fedexp.core.types import ClientReport, ClientTask, Split
 from fedexp.training.steps import Gradients, StepSource, Work, ordinary_steps, train_steps
-from fedexp.types import ClientReport, ClientTask, Split
 
 
 @final

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedexp.checks import InputError, at_least, positive
-from fedexp.protocols import Model, Trainer
-from fedexp.rng import seeded, torch_generator
-from fedexp.types import ClientReport, ClientTask, Split
+from fedexp.core.checks import InputError, at_least, positive
+from fedexp.core.protocols import Model, Trainer
+from fedexp.core.rng import seeded, torch_generator
+from fedexp.core.types import ClientReport, ClientTask, Split
 
 Gradients = tuple[Tensor, ...]
 

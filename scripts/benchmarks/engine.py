@@ -13,13 +13,13 @@ from benchmarks.timing import Contestant, interleaved
 from benchmarks.workloads import Case, data_of
 from fedexp.backends.in_process import InProcess
 from fedexp.backends.process_pool import ProcessPool
-from fedexp.flat import vector_of
-from fedexp.protocols import Backend, Trainer
-from fedexp.rng import seed_for
-from fedexp.training.dp_sgd import PrivateTraining
+from fedexp.core.flat import vector_of
+from fedexp.core.protocols import Backend, Trainer
+from fedexp.core.rng import seed_for
+from fedexp.core.types import ClientTask, Workload
+from fedexp.privacy.dp_sgd import PrivateTraining
 from fedexp.training.schedules import Constant
 from fedexp.training.sgd import LocalSGD
-from fedexp.types import ClientTask, Workload
 
 
 class OurRound:

@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.timing import Contestant, interleaved
 from fedexp.aggregation.geometric_median import weiszfeld_weights
 from fedexp.aggregation.order_statistics import mean_of_sorted
-from fedexp.geometry import centred_gram, squared_distances
+from fedexp.core.geometry import centred_gram, squared_distances
 
 Rule = Callable[[Tensor], Tensor]
 

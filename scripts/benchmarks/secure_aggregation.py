@@ -14,7 +14,7 @@ import torch
 from fedexp.channel.client import TURNS
 from fedexp.channel.quantise import Quantiser
 from fedexp.channel.secure_aggregation import SecureAggregation
-from fedexp.types import Updates
+from fedexp.core.types import Updates
 
 
 def rows(quick: bool) -> list[dict[str, object]]:

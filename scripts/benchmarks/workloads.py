@@ -17,10 +17,10 @@ from torch import nn
 
 from fedexp.aggregation.mean import Mean
 from fedexp.aggregation.median import Median
+from fedexp.core.protocols import Aggregator
+from fedexp.core.types import Split
 from fedexp.models import cnn, mlp, small_cnn
-from fedexp.protocols import Aggregator
-from fedexp.training.dp_sgd import PrivateSteps
-from fedexp.types import Split
+from fedexp.privacy.dp_sgd import PrivateSteps
 
 SHAPE, CLASSES = (1, 28, 28), 10
 WORKLOADS = ("W1", "W2", "W3", "W4", "W5")

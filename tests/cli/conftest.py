@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedexp.cli import run_command
-from tests.cli.commands import kill, start, wait_for_round
+from fedexp.commands.cli import run_command
+from tests.support.commands import kill, start, wait_for_round
 
 # Long enough to be killed in the middle, short enough to wait for.
 SMALL_RUN = ("rounds=6", "training.epochs=3", "quiet=true")

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from fedexp.cli import run_command
-from tests.cli.commands import assert_same_bits, rows_of_csv, summary_of
+from fedexp.commands.cli import run_command
+from tests.support.commands import assert_same_bits, rows_of_csv, summary_of
 
 SMALL = ("rounds=6", "training.epochs=1", "quiet=true", "plots=false", "partition=iid")
 pytestmark = pytest.mark.usefixtures("without_pictures")

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from fedexp.cli import run_command
-from tests.cli.commands import fedexp
+from fedexp.commands.cli import run_command
+from tests.support.commands import fedexp
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 LONG = "x" * 300
@@ -53,7 +53,8 @@ RUN = {
     "seed=1\nrounds=x": "",
     # Targets.
     "model._target_=os.system": "model._target_=os.system: only targets under fedexp.,",
-    "model._target_=fedexp.cli.os.system": "model._target_=fedexp.cli.os.system: only targets",
+    "model._target_=fedexp.commands.cli.os.system": "model._target_=fedexp.commands.cli.os.system: "
+    "only targets",
     "model._target_=torch.nn.Linearr": "model._target_=torch.nn.Linearr: not found",
     "aggregator._target_=subprocess.run": "aggregator._target_=subprocess.run: only targets",
     # Places.

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fedexp.cli import run_command
-from fedexp.types import Updates
-from fedexp.update_files import Layout, UpdateWriter
+from fedexp.commands.cli import run_command
+from fedexp.core.types import Updates
+from fedexp.run_folder.update_files import Layout, UpdateWriter
 
 LAYOUT = Layout(("layer.weight", "layer.bias"), ((8, 5), (8,)))
 CLIENTS, BAD = 10, (0, 7)

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from fedexp import __version__
-from fedexp.cli import run_command
-from tests.cli.commands import fedexp
+from fedexp.commands.cli import run_command
+from tests.support.commands import fedexp
 
 MEAN = "# {}\n_target_: fedexp.aggregation.mean.Mean\nweighting: {}\n"
 
@@ -27,7 +27,7 @@ def test_answers_at_once(here, arguments):
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["--version"], ["nonsense"]])
 def test_nothing_heavy_is_imported_for_it(here, arguments):
     code = (
-        "import sys; from fedexp.cli import run_command\n"
+        "import sys; from fedexp.commands.cli import run_command\n"
         f"run_command({arguments!r})\n"
         "heavy = {'torch', 'numpy', 'pandas', 'hydra', 'omegaconf', 'matplotlib'}\n"
         "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"

@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from fedexp.cli import run_command
-from tests.cli.commands import assert_same_bits
+from fedexp.commands.cli import run_command
 from tests.cli.conftest import SMALL_RUN
+from tests.support.commands import assert_same_bits
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 KILOBYTE = 1024

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.cli.commands import FEDEXP, alive_in_group, fedexp, start, summary_of, wait_for_round
+from tests.support.commands import FEDEXP, alive_in_group, fedexp, start, summary_of, wait_for_round
 
 IN_PROCESS = ("backend=in_process",)
 POOL = ("backend=process_pool", "backend.workers=2")

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from fedexp.cli import run_command
-from tests.leakage.runs import finished_run
+from fedexp.commands.cli import run_command
+from tests.support.studied_runs import finished_run
 
 ONE_IMAGE = ("leakage=analytic", "leakage.analytic.exposure.examples=2")
 

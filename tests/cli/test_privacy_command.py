@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from fedexp.checks import InputError
+from fedexp.commands.privacy import answer
+from fedexp.core.checks import InputError
 from fedexp.privacy.accounting import Event, epsilon
-from fedexp.privacy_command import answer
 
 NOTHING = dict.fromkeys(
     (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fedexp.cli import run_command
-from tests.cli.commands import assert_same_bits, rows_of_csv, summary_of
+from fedexp.commands.cli import run_command
+from tests.support.commands import assert_same_bits, rows_of_csv, summary_of
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 DELTA = 1e-5

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from fedexp.cli import run_command
-from fedexp.files import locked
-from tests.cli.commands import (
+from fedexp.commands.cli import run_command
+from fedexp.core.files import locked
+from tests.support.commands import (
     assert_same_bits,
     kill,
     start,

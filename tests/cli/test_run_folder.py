@@ -16,9 +16,9 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from fedexp.build import build
-from fedexp.cli import run_command
-from tests.cli.commands import FEDEXP, fedexp, rows_of_csv, rows_of_jsonl, summary_of
+from fedexp.commands.cli import run_command
+from fedexp.config.build import build
+from tests.support.commands import FEDEXP, fedexp, rows_of_csv, rows_of_jsonl, summary_of
 
 METRICS = {"loss", "accuracy", "balanced_accuracy", "macro_f1", "auc", "majority_baseline"}
 

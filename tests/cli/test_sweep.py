@@ -7,8 +7,8 @@ from typing import ClassVar
 import pytest
 from hydra.experimental.callback import Callback
 
-from fedexp.cli import run_command
-from tests.cli.commands import fedexp, rows_of_csv, summary_of
+from fedexp.commands.cli import run_command
+from tests.support.commands import fedexp, rows_of_csv, summary_of
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 FAST = ("debug=fast", "hydra.sweep.dir=sweep")

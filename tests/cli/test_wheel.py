@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import summary_of
+from tests.support.commands import summary_of
 
 ROOT = Path(__file__).parents[2]
 

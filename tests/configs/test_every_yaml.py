@@ -9,11 +9,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
-from fedexp.build import build
-from fedexp.catalogue import description
-from fedexp.config import register
-from fedexp.flat import vector_of
-from tests.composing import COMPLETED, CONF, choices, config_for
+from fedexp.config.build import build
+from fedexp.config.catalogue import description
+from fedexp.config.schema import register
+from fedexp.core.flat import vector_of
+from tests.support.composing import COMPLETED, CONF, choices, config_for
 
 FILES = [
     path

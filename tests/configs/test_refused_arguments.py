@@ -2,9 +2,9 @@
 
 import pytest
 
-from fedexp.build import build
-from tests.composing import config_for
-from tests.configs.refusing import refusal
+from fedexp.config.build import build
+from tests.support.composing import config_for
+from tests.support.refusing import refusal
 
 CUSTOM = "model=custom"
 
@@ -74,12 +74,12 @@ REFUSED = {
         "model._target_=fedexperiments.model: only targets under",
     ),
     "target reached through our modules": (
-        [CUSTOM, "model._target_=fedexp.build.torch.load"],
-        "model._target_=fedexp.build.torch.load: only targets under",
+        [CUSTOM, "model._target_=fedexp.config.build.torch.load"],
+        "model._target_=fedexp.config.build.torch.load: only targets under",
     ),
     "builtin reached through our modules": (
-        [CUSTOM, "model._target_=fedexp.build.Built.__subclasses__"],
-        "model._target_=fedexp.build.Built.__subclasses__: only targets under",
+        [CUSTOM, "model._target_=fedexp.config.build.Built.__subclasses__"],
+        "model._target_=fedexp.config.build.Built.__subclasses__: only targets under",
     ),
     "untrusted target inside a part": (
         ["training.schedule._target_=os.system"],
@@ -102,8 +102,8 @@ REFUSED = {
         "model=Constant: is not a torch.nn.Module",
     ),
     "target that cannot be made": (
-        [CUSTOM, "model._target_=fedexp.protocols.Attack"],
-        "model._target_=fedexp.protocols.Attack: cannot be built",
+        [CUSTOM, "model._target_=fedexp.core.protocols.Attack"],
+        "model._target_=fedexp.core.protocols.Attack: cannot be built",
     ),
     "a target that the optimiser does not have": (
         ["training=adam", "+training.optimizer.bogus=1"],

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fedexp.build import build
-from tests.composing import config_for
-from tests.configs.refusing import refusal
+from fedexp.config.build import build
+from tests.support.composing import config_for
+from tests.support.refusing import refusal
 
 SECURE = "channel=secure_aggregation"
 
@@ -131,7 +131,7 @@ REFUSED = {
     ),
     "two mechanisms at once": (
         ["channel=secure_skellam", "privacy=dp_sgd"],
-        "privacy=fedexp.training.dp_sgd.PrivateSteps: channel=secure_skellam is a mechanism of its "
+        "privacy=fedexp.privacy.dp_sgd.PrivateSteps: channel=secure_skellam is a mechanism of its "
         "own, and a run keeps one account; use privacy=none, or channel=secure_aggregation",
     ),
     "Skellam noise and a delta as large as a client": (

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fedexp.build import build
-from tests.composing import config_for
-from tests.configs.refusing import refusal
+from fedexp.config.build import build
+from tests.support.composing import config_for
+from tests.support.refusing import refusal
 
 REFUSED = {
     "attack while centralised": (

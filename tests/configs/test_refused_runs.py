@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fedexp.build import build
-from tests.composing import config_for
-from tests.configs.refusing import refusal
+from fedexp.config.build import build
+from tests.support.composing import config_for
+from tests.support.refusing import refusal
 
 REFUSED = {
     "alpha 0": (["partition.alpha=0"], "partition.alpha=0: must be a finite number above 0"),

@@ -8,9 +8,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from fedexp.checks import InputError
-from tests.composing import CONF, choices
-from tests.updates import updates
+from fedexp.core.checks import InputError
+from tests.support.composing import CONF, choices
+from tests.support.updates import updates
 
 N, D = 24, 37  # enough clients for any rule that tolerates two liars
 # Rules whose step is not the rows' own: signs have no size, and FLAME adds noise.

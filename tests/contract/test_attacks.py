@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.types import Split, Updates
-from tests.composing import choices, config_for, part
+from fedexp.core.types import Split, Updates
+from tests.support.composing import choices, config_for, part
 
 N, D = 12, 19
 

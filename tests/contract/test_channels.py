@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.types import Updates
-from tests.composing import choices, part
+from fedexp.core.types import Updates
+from tests.support.composing import choices, part
 
 N, D = 12, 37
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fedexp.flat import FlatModel, refuse_changing_buffers, vector_of
-from tests.composing import choices, part
+from fedexp.core.flat import FlatModel, refuse_changing_buffers, vector_of
+from tests.support.composing import choices, part
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 28, 28)]
 CASES = [

@@ -8,8 +8,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from fedexp.checks import InputError
-from fedexp.types import Split
+from fedexp.core.checks import InputError
+from fedexp.core.types import Split
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "partition").glob("*.yaml"))
 N_ROWS, N_CLIENTS = 1203, 11

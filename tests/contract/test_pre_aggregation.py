@@ -8,8 +8,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from tests.composing import CONF, choices
-from tests.updates import updates
+from tests.support.composing import CONF, choices
+from tests.support.updates import updates
 
 N, D = 12, 37
 CHOICES = [name for name in choices("pre_aggregation") if name != "none"]

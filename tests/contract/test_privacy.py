@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.training.dp_sgd import PrivateSteps
-from tests.composing import choices, part
-from tests.updates import updates
+from fedexp.privacy.dp_sgd import PrivateSteps
+from tests.support.composing import choices, part
+from tests.support.updates import updates
 
 N, D = 8, 37
 NOISY_ROWS = ("local_gaussian", "local_laplace")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.checks import InputError
-from tests.composing import choices, part
+from fedexp.core.checks import InputError
+from tests.support.composing import choices, part
 
 
 @pytest.fixture(params=choices("sampler"))

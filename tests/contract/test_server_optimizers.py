@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.composing import choices, part
+from tests.support.composing import choices, part
 
 D = 23
 

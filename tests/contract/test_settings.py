@@ -11,21 +11,21 @@ from fedexp.aggregation.server_optimizers import SGD
 from fedexp.attacks.none import NoAttack
 from fedexp.backends.in_process import InProcess
 from fedexp.channel.plain import Plain
+from fedexp.core.flat import vector_of
+from fedexp.core.types import Partition, Split, Workload
 from fedexp.detection.none import NoDetector
-from fedexp.evaluation import ModelEvaluator
-from fedexp.flat import vector_of
-from fedexp.hygiene import NoHygiene
-from fedexp.memory import NoMemory
+from fedexp.federation.evaluation import ModelEvaluator
+from fedexp.federation.memory import NoMemory
+from fedexp.federation.rounds import Experiment, initial_state, run_rounds
+from fedexp.federation.sampling import Poisson, Uniform
+from fedexp.federation.server import Server
+from fedexp.federation.validation import NoHygiene
 from fedexp.models import mlp
 from fedexp.privacy.account import NoAccount
 from fedexp.privacy.none import NoPrivacy
-from fedexp.rounds import Experiment, initial_state, run_rounds
-from fedexp.sampling import Poisson, Uniform
-from fedexp.server import Server
 from fedexp.training.schedules import Constant
 from fedexp.training.sgd import LocalSGD
-from fedexp.types import Partition, Split, Workload
-from tests.composing import choices, part
+from tests.support.composing import choices, part
 
 CHOICES = choices("setting")
 UNEVEN = (3, 11, 25, 41)

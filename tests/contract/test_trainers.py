@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.flat import FlatModel, vector_of
+from fedexp.core.flat import FlatModel, vector_of
+from fedexp.core.types import ClientTask, Split
 from fedexp.models import mlp
-from fedexp.types import ClientTask, Split
-from tests.composing import choices, config_for, part
+from tests.support.composing import choices, config_for, part
 
 TRAINERS = choices("training", "schedule")
 SCHEDULES = choices("training/schedule")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from fedexp.core.rng import generator, seed_for, seeded
+from fedexp.core.types import Normalisation
 from fedexp.leakage.observation import Knowledge, Observation
 from fedexp.models import mlp
-from fedexp.rng import generator, seed_for, seeded
-from fedexp.types import Normalisation
-from tests.composing import choices, part
+from tests.support.composing import choices, part
 
 SHORT = {
     "analytic": (),

@@ -15,7 +15,7 @@ import torch
 from fedexp.backends.auto import Auto
 from fedexp.backends.in_process import InProcess
 from fedexp.backends.process_pool import ProcessPool
-from tests.parity.workloads import (
+from tests.support.workloads import (
     MODELS,
     Dies,
     Hangs,
@@ -165,7 +165,7 @@ def test_workers_never_see_ctrl_c(pool):
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_when_the_parent_goes_the_workers_go(end):
     code = (
-        "from tests.parity.workloads import *\n"
+        "from tests.support.workloads import *\n"
         "from fedexp.backends.process_pool import ProcessPool\n"
         "pool = ProcessPool(workload(), workers=2)\n"
         "pool.train(trainer(), tasks(start(workload())))\n"

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from fedexp.core.types import Split
 from fedexp.partition.describe import label_skew
 from fedexp.partition.dirichlet import Dirichlet
 from fedexp.partition.dirichlet_balanced import DirichletBalanced
 from fedexp.partition.iid import Iid
-from fedexp.types import Split
 
 ALPHAS = (0.05, 0.3, 1.0, 10.0, 1000.0)
 N_CLASSES, N_CLIENTS = 10, 20

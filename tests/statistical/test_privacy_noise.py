@@ -12,10 +12,10 @@ import pytest
 import torch
 from scipy.stats import kstest, laplace, norm
 
+from fedexp.core.rng import generator
 from fedexp.privacy.client_level import ClientLevel
 from fedexp.privacy.local import LocalGaussian, LocalLaplace
-from fedexp.rng import generator
-from tests.updates import updates
+from tests.support.updates import updates
 
 D = 40_000
 CLIP_NORM = 0.7

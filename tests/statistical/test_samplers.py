@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fedexp.rng import generator
-from fedexp.sampling import Poisson, Uniform
+from fedexp.core.rng import generator
+from fedexp.federation.sampling import Poisson, Uniform
 
 N_CLIENTS, COHORT_SIZE, ROUNDS = 40, 10, 6000
 P = COHORT_SIZE / N_CLIENTS

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from fedexp.channel.skellam import Skellam
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
 
 D = 21_840
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
+from fedexp.core.types import Split
 from fedexp.data.assemble import assemble, image_split, stratified
-from fedexp.types import Split
 
 
 def arrays(n: int = 4) -> tuple[np.ndarray, np.ndarray]:

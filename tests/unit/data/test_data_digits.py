@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
+from fedexp.core.types import Dataset, Split
 from fedexp.data.digits import Digits
 from fedexp.data.loader import load
 from fedexp.data.status import Status, check, get
-from fedexp.types import Dataset, Split
 
 DIGITS = Digits("digits", (1, 8, 8), 10, validation_size=180, test_size=360, split_seed=0)
 NOWHERE = Path("there-is-no-such-folder")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
 from fedexp.data.download import RemoteFile, fetch, read
 
 CONTENT = bytes(range(256)) * 2000

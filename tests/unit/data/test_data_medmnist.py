@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
 from fedexp.data.medmnist import MedMNIST
 from fedexp.data.status import check, get
 

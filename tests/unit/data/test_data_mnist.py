@@ -8,10 +8,10 @@ import pytest
 import torch
 from torchvision import datasets
 
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
+from fedexp.core.types import Dataset
 from fedexp.data.mnist import IDXImages
 from fedexp.data.status import check, get
-from fedexp.types import Dataset
 
 FILES = [
     "train-images-idx3-ubyte",

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
+from fedexp.core.types import Split
 from fedexp.partition.deal import (
     check_enough,
     deal,
@@ -11,7 +12,6 @@ from fedexp.partition.deal import (
     near_equal_sizes,
     proportions,
 )
-from fedexp.types import Split
 
 
 def split(labels):

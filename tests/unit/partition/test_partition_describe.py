@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from fedexp.core.types import Partition, Split
 from fedexp.partition.describe import label_skew, partition_document, partition_hash
-from fedexp.types import Partition, Split
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
+from fedexp.core.types import Split
 from fedexp.partition.dirichlet import Dirichlet
 from fedexp.partition.dirichlet_balanced import DirichletBalanced
-from fedexp.types import Split
 
 BAD_ALPHAS = [0, -1, float("nan"), float("inf"), float("1e999")]
 

@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
+from fedexp.core.types import Split
 from fedexp.partition.iid import Iid
-from fedexp.types import Split
 
 
 def test_sizes_differ_by_at_most_one_and_every_row_is_dealt():

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
+from fedexp.core.types import Split
 from fedexp.partition.quantity import Quantity, sizes_by_weight
-from fedexp.types import Split
 
 
 def split(n):

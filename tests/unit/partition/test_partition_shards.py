@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.checks import InputError
+from fedexp.core.checks import InputError
+from fedexp.core.types import Split
 from fedexp.partition.shards import Shards
-from fedexp.types import Split
 
 
 def split(labels):

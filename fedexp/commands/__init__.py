@@ -1,0 +1,1 @@
+"""The command line: `fedexp COMMAND` is the module of that name."""

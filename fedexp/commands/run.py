@@ -1,0 +1,311 @@
+"""`fedexp run` behind Hydra: one run, or a sweep of them.
+
+Hydra composes the config, makes the folders and starts the jobs. `Gatekeeper`, a Hydra callback,
+stands before it: a run that cannot be carried out is refused before Hydra has written anything, and
+a sweep that has ended gets its table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fedexp.config import schema
+from fedexp.config.folders import conf_folder, own_conf_folder
+from fedexp.config.hydra_errors import COMPLAINTS, one_line
+from fedexp.core.checks import InputError, did_you_mean
+
+log = logging.getLogger("fedexp")
+
+EXIT_FAILED_JOBS = 1
+
+# At import, so that a launcher's worker process, which imports the job, knows our resolvers too.
+schema.register()
+
+
+class FoldersOfTheUser(SearchPathPlugin):
+    """Lets configs in `--config-dir` come first, then those in `./conf`, then the packaged ones.
+
+    Not where `./conf` has a `config.yaml`: that is another program's tree, or this repository's.
+    """
+
+    # Hydra makes the plugin itself, and puts the folder of `--config-dir` behind the packaged one.
+    config_dir: ClassVar[Path | None] = None
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Called by Hydra."""
+        if self.config_dir is not None:
+            search_path.prepend("command-line", f"file://{self.config_dir.absolute()}", "main")
+        if (own := own_conf_folder()) is not None:
+            search_path.prepend("./conf", f"file://{own}", "main")
+
+
+Plugins.instance().register(FoldersOfTheUser)
+
+
+class PastHydra(BaseException):
+    """Carries an error out of Hydra, which would make a warning or a longer message of it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(error)
+
+
+@contextmanager
+def _past_hydra() -> Iterator[None]:
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise PastHydra(InputError(one_line(error))) from error
+    except Exception as error:
+        raise PastHydra(error) from error
+
+
+class Gatekeeper(Callback):
+    """Refuses bad input before anything is written; ends a sweep with its table."""
+
+    new_folders: ClassVar[list[Path]] = []  # that Hydra makes for a sweep, the innermost first
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Before a single run: build everything once, and see whether the folder can be used."""
+        from fedexp.config.build import build
+
+        with _past_hydra():
+            folder = Path(config.hydra.run.dir)
+            if (folder / "config.yaml").exists() or (folder / "summary.json").exists():
+                raise InputError(
+                    "holds a run already; continue it with: "
+                    f"fedexp resume {shlex.quote(str(folder))}",
+                    "hydra.run.dir",
+                    folder,
+                )
+            resolved = resolve(config, config.hydra)
+            _refuse_unwritable(folder, "hydra.run.dir")
+            build(resolved).experiment.backend.close()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Before a sweep."""
+        folder = Path(config.hydra.sweep.dir)
+        with _past_hydra():
+            _refuse_unwritable(folder, "hydra.sweep.dir")
+            Gatekeeper.new_folders = [p for p in (folder, *folder.parents) if not p.exists()]
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """After a sweep: its table, and exit code 1 if a job failed."""
+        from fedexp.reporting.report import report_sweep
+        from fedexp.run_folder.record import read_summary
+
+        folder = Path(config.hydra.sweep.dir)
+        with _past_hydra():
+            if not any(folder.rglob("summary.json")):
+                raise InputError("the sweep has no jobs", "hydra.sweep.dir", folder)
+            table = report_sweep([folder])
+            if not config.quiet:
+                print(table)
+        summaries = [read_summary(path.parent) for path in folder.rglob("summary.json")]
+        if any(summary.get("status") != "complete" for summary in summaries):
+            sys.exit(EXIT_FAILED_JOBS)
+
+    @classmethod
+    def remove_folders_without_a_job(cls) -> None:
+        """Undo what Hydra writes for a sweep before it looks at the jobs, if none was started."""
+        folders, cls.new_folders = cls.new_folders, []
+        if folders and [path.name for path in folders[0].glob("*")] == ["multirun.yaml"]:
+            with suppress(OSError):  # another process works here too
+                (folders[0] / "multirun.yaml").unlink()
+                for folder in folders:
+                    folder.rmdir()
+
+
+def start(arguments: Sequence[str]) -> None:
+    """Carry out what comes after `fedexp run`; Hydra's whole program, on our terms.
+
+    Raises:
+        InputError: anything is wrong with the arguments or with a config.
+        SystemExit: Hydra has answered a question, or a job of a sweep has failed.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors over many lines and exits
+    logging.getLogger("hydra").addHandler(logging.NullHandler())  # what it logs, it also raises
+    overrides: list[str] = []
+    try:
+        options, overrides = _options_and_overrides(arguments)
+        sys.argv = [sys.argv[0], *options, *overrides]
+        job()
+    except PastHydra as carried:
+        raise carried.error from carried.error.__cause__
+    except InputError:
+        raise
+    except COMPLAINTS as error:
+        raise InputError(one_line(error, overrides)) from error
+    finally:
+        Gatekeeper.remove_folders_without_a_job()
+
+
+def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's options and the overrides, in any order on the command line; ours are added."""
+    parser = get_args_parser()
+    parser.error = _refuse_arguments  # type: ignore[method-assign]
+    known, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:
+        known_options = [
+            o for action in parser._actions for o in action.option_strings if "--" in o
+        ]
+        suggestion = did_you_mean(unknown[0], known_options)
+        raise InputError(f"{unknown[0]}: there is no such option; {suggestion}See: fedexp run -h")
+    FoldersOfTheUser.config_dir = known.config_dir and Path(known.config_dir)
+    overrides: list[str] = known.overrides
+    options = list(arguments)
+    for override in overrides:
+        options.remove(override)
+    added = [] if known.shell_completion else sweep_overrides(overrides)
+    return options, [*overrides, *added]
+
+
+def _refuse_arguments(message: str) -> NoReturn:
+    raise InputError(f"{message} (see: fedexp run -h)")
+
+
+@hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")
+def job(cfg: DictConfig) -> float:
+    """Carry out one job; gives the configured validation metric, which a sweeper may optimise."""
+    from fedexp.commands.execution import run
+
+    of_hydra = HydraConfig.get()
+    folder = Path(of_hydra.runtime.output_dir)
+    with _past_hydra():
+        if of_hydra.mode == RunMode.MULTIRUN:
+            summary = _job_of_a_sweep(cfg, folder)
+        else:
+            summary, text = run(resolve(cfg, of_hydra), folder, resume=False)
+            if not cfg.quiet:
+                print(text)
+    value = (summary.get("final") or {}).get("validation", {}).get(cfg.objective)
+    return math.nan if value is None else float(value)
+
+
+def _job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Run, go on with, or skip one job; a failure is written down and does not stop the others."""
+    from fedexp.commands.execution import run, study
+    from fedexp.run_folder.record import (
+        config_hash,
+        read_config,
+        read_summary,
+        write_config,
+        write_summary,
+    )
+
+    name, started = folder.name, (folder / "metrics.jsonl").exists()
+    resolved: dict[str, Any] = {}
+    try:
+        resolved = resolve(cfg, HydraConfig.get())
+        if started and config_hash(read_config(folder)) != config_hash(resolved):
+            reason = "holds the results of another config; take another hydra.sweep.dir"
+            raise PastHydra(InputError(reason, "job", name))  # no failure of this job alone
+        before = read_summary(folder)
+        if before.get("status") == "complete":
+            _say(resolved, f"{name}: complete already")
+            study(resolved, folder)
+            return before
+        _say(resolved, f"{name}: {'goes on' if started else 'starts'}")
+        (folder / "error.txt").unlink(missing_ok=True)
+        return run(resolved, folder, resume=started)[0]
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        reason = one_line(error)
+        print(f"fedexp: {name}: failed: {reason}", file=sys.stderr)
+        if resolved and not started:
+            write_config(folder, resolved)
+        write_summary(folder, {**read_summary(folder), "status": "failed", "error": reason})
+        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        return {}
+
+
+def _say(resolved: dict[str, Any], line: str) -> None:
+    if not resolved.get("quiet", False):
+        print(line, flush=True)
+
+
+def resolve(cfg: DictConfig, of_hydra: Any) -> dict[str, Any]:
+    """The config as plain dicts and lists, all interpolations resolved, without Hydra's part."""
+    plain = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    container = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    schema.check_root_keys(container)
+    chosen = {
+        k: v
+        for k, v in of_hydra.runtime.choices.items()
+        if not k.startswith("hydra/") and v is not None
+    }
+    for group in ("pre_aggregation", "leakage"):  # Hydra leaves lists out of the choices
+        chosen[group] = "+".join(container.get(group) or ()) or "none"
+    overrides = [str(override) for override in of_hydra.overrides.task]
+    return {
+        **{str(k): v for k, v in container.items()},
+        "choices": chosen,
+        "overrides": overrides,
+    }
+
+
+def _refuse_unwritable(folder: Path, key: str) -> None:
+    """Raise InputError unless files can be made in `folder`, which need not exist yet."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError("is a file, not a folder", key, folder)
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        if not existing.is_dir():
+            raise NotADirectoryError(f"{existing} is a file")
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(bytes(65536))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot be written to: {reason}", key, folder) from error
+
+
+def sweep_overrides(overrides: Sequence[str]) -> list[str]:
+    """What `fedexp run` adds for Hydra: a sweep's folder, named by what is swept.
+
+    The same sweep gets the same folder, so that starting it again skips what is complete.
+    """
+    parsed = OverridesParser.create().parse_overrides(
+        [o for o in overrides if not o.lstrip("+~").startswith("hydra")]
+    )
+    fixed = sorted(o.input_line or "" for o in parsed if not o.is_sweep_override())
+    swept = sorted(o.input_line or "" for o in parsed if o.is_sweep_override())
+    digest = hashlib.sha256("\n".join([*fixed, "", *swept]).encode()).hexdigest()[:8]
+    presets = [o.value() for o in parsed if o.key_or_group == "experiment"]
+    name = presets[0] if presets and isinstance(presets[0], str) else "sweep"
+    added = []
+    if not any(o.startswith("hydra.sweep.dir=") for o in overrides):
+        added.append(f"hydra.sweep.dir=outputs/sweeps/{name}-{digest}")
+    keys = [o.key_or_group for o in parsed if o.key_or_group and not o.is_sweep_override()]
+    if keys and not any("exclude_keys" in o for o in overrides):
+        added.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]")
+    return added

@@ -1,0 +1,1 @@
+"""From the words of a config to the parts of an experiment; Hydra ends here."""

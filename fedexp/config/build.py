@@ -1,0 +1,366 @@
+"""From a resolved config to an `Experiment`; Hydra ends here and in `parts`.
+
+Everything a user can get wrong is found before any training: here what does not go together, in
+`parts` what is wrong with a part by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedexp.config.parts import Config, Parts, prefixed, required
+from fedexp.config.refusals import part_of, refuse
+from fedexp.core.checks import InputError, at_least, in_range, one_of
+from fedexp.core.flat import refuse_changing_buffers, vector_of
+from fedexp.core.protocols import Aggregator, Attack, Channel, Memory, NeedsRootData, Setting
+from fedexp.core.rng import generator, seed_for, seeded
+from fedexp.core.types import Dataset, Normalisation, Partition, Split, Updates, Workload
+from fedexp.data.folder import data_folder
+from fedexp.data.loader import load
+from fedexp.federation.evaluation import ModelEvaluator
+from fedexp.federation.memory import NoMemory, WorkerMomentum
+from fedexp.federation.rounds import Experiment
+from fedexp.federation.server import Server
+from fedexp.privacy.dp_sgd import PrivateSteps
+from fedexp.privacy.none import NoPrivacy
+from fedexp.protection.plan import Plan
+from fedexp.protection.protect import protect
+from fedexp.protection.stand_ins import with_stand_ins
+from fedexp.protection.terms import PROMISE
+from fedexp.training.private_layers import trained_layers
+
+GROUPS = (
+    "dataset",
+    "partition",
+    "model",
+    "training",
+    "sampler",
+    "setting",
+    "attack",
+    "privacy",
+    "channel",
+    "hygiene",
+    "detector",
+    "aggregator",
+    "server_optimizer",
+    "backend",
+)
+POSITIVE = (
+    "rounds",
+    "n_clients",
+    "cohort_size",
+    "min_clients",
+    "max_failed_rounds",
+    "eval_every",
+    "checkpoint_every",
+)
+# Keys of these groups that are the builder's, not the part's.
+ADVERSARY = ("fraction", "n_malicious", "first_round")
+TRAINING = ("worker_momentum",)
+OBJECTIVES = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "loss")
+
+
+@dataclass(frozen=True)
+class Built:
+    """An experiment and what its record needs beside it."""
+
+    experiment: Experiment
+    model: nn.Module  # with the initial weights
+    dataset: Dataset  # as the model takes it
+    pixels: Dataset  # the same before shifting and scaling: in [0, 1]
+    normalisation: Normalisation  # between the two
+    reserve: Split  # training examples left out by train_examples, pixels in [0, 1]
+    partition: Partition
+    remarks: tuple[str, ...]  # what a person should know before the run
+
+
+def build(config: Config, pixels: Dataset | None = None) -> Built:
+    """Build every part of a resolved config (plain dicts and lists).
+
+    Args:
+        config: the resolved config.
+        pixels: data in the place of the config's own; `train_examples` does not cut them.
+
+    Raises:
+        InputError: names the key, its value and what is allowed.
+    """
+    _check_root(config)
+    n_clients, seed = config["n_clients"], config["seed"]
+    refuse(config)
+    part = Parts(with_stand_ins(config), config["trust"])
+
+    for study in config["leakage"]:
+        part(f"leakage.{study}")  # to be refused now rather than after the training
+    setting = part("setting")
+    trainer = part("training", without=TRAINING)
+    with prefixed("training"):
+        memory = _memory(config["training"]["worker_momentum"], n_clients)
+        trainer = setting.trainer(trainer, n_clients, config["cohort_size"])
+    sampler = part("sampler")
+    mechanism, channel = part("privacy", without=PROMISE), part("channel", without=PROMISE)
+    server = _server(part, config, setting)
+    attack: Attack = part("attack", without=ADVERSARY)
+    deal, loader = part("partition"), part("dataset")
+    device = _device(config["device"])
+
+    limit = None
+    if pixels is None:
+        limit = config["train_examples"]
+        with prefixed("dataset"):
+            pixels = load(loader, data_folder(config["paths"]["data_dir"]))
+    pixels, reserve = _with_reserve(pixels, limit, seed)
+    with prefixed("partition"):
+        partition = deal(pixels.train, n_clients, generator(seed, "partition"))
+    # Only now is n_clients known to be no larger than the data, and what is drawn for it cheap.
+    sampler(n_clients, generator(seed, "cohort", 0))  # a cohort that cannot be drawn fails here
+    sampler = setting.sampler(sampler)
+    malicious = _malicious(config, n_clients)
+    _rehearse(server, list(config["pre_aggregation"]), channel, config["cohort_size"])
+    with prefixed("attack"):
+        trained_on = _poisoned(partition, attack, malicious, seed)
+    first_round = config["attack"]["first_round"]
+    if first_round and trained_on.x is not partition.train.x:
+        raise InputError(
+            "poisoned data are there from the start; only attacks on updates can begin later",
+            "attack.first_round",
+            first_round,
+        )
+    scale = Normalisation.of(pixels.train)
+    pixels, root = _with_root_data(pixels, server.aggregator, seed)
+    pixels = replace(pixels, train=trained_on)
+    dataset = pixels.scaled(scale)
+    model = _model(part, config, dataset, private=isinstance(mechanism, PrivateSteps))
+
+    shards = setting.shards(partition)
+    plan = Plan(
+        seed=seed,
+        rounds=config["rounds"],
+        sampler=sampler,
+        cohort_size=config["cohort_size"],
+        sizes=tuple(len(shard) for shard in shards),
+        d=len(vector_of(model)),
+    )
+    with prefixed("channel"):
+        channel.check(config["cohort_size"], plan.d)
+        if part_of(config, "sampler") == "Poisson":  # whose cohorts may be that large
+            channel.check(n_clients, plan.d)
+    protection = protect(config, mechanism, channel, trainer, plan)
+    counts = partition.label_counts(dataset.num_classes)
+    evaluation = {"validation": dataset.validation, "test": dataset.test}
+    if malicious.any() and len(wanted := attack.probe(pixels.test)):
+        evaluation["attack"] = scale(wanted)
+    cohort_size = min(config["cohort_size"], len(shards))
+    workload = Workload(model, dataset.train, shards, evaluation, cohort_size, device)
+    if len(root):
+        workload = _with_root_shard(workload, scale(root))
+    experiment = Experiment(
+        seed=seed,
+        rounds=config["rounds"],
+        eval_every=config["eval_every"],
+        max_failed_rounds=config["max_failed_rounds"],
+        n_clients=len(shards),
+        malicious=malicious if len(shards) == n_clients else np.zeros(len(shards), dtype=bool),
+        first_attacked_round=first_round,
+        root_client=len(shards) if len(root) else None,
+        setting=setting,
+        sampler=sampler,
+        trainer=protection.trainer,
+        memory=memory,
+        backend=part("backend", workload=workload),
+        attack=attack,
+        channel=protection.channel,
+        server=replace(server, privacy=protection.privacy),
+        account=protection.account,
+        evaluator=ModelEvaluator(evaluation, counts / counts.sum(axis=1, keepdims=True)),
+    )
+    return Built(
+        experiment=experiment,
+        model=model,
+        dataset=dataset,
+        pixels=pixels,
+        normalisation=scale,
+        reserve=reserve,
+        partition=partition,
+        remarks=protection.remarks,
+    )
+
+
+def _with_reserve(pixels: Dataset, wanted: int | None, seed: int) -> tuple[Dataset, Split]:
+    """The data with only so many training examples, drawn at random, and those left out."""
+    available = len(pixels.train)
+    if wanted is not None and wanted > available:
+        raise InputError(f"there are {available}", "train_examples", wanted)
+    order = torch.from_numpy(generator(seed, "train_examples").permutation(available))
+    kept, left_out = order[:wanted].sort().values, order[wanted or available :].sort().values
+    if not len(left_out):
+        return pixels, pixels.train.rows(left_out)
+    return replace(pixels, train=pixels.train.rows(kept)), pixels.train.rows(left_out)
+
+
+def _server(part: Parts, config: Config, setting: Setting) -> Server:
+    n_clients = config["n_clients"]
+    mixers = [f"pre_aggregation.{name}" for name in config["pre_aggregation"]]
+    return Server(
+        hygiene=part("hygiene"),
+        privacy=NoPrivacy(),  # until the noise is settled
+        detector=part("detector"),
+        pre_aggregation=tuple(part(mixer) for mixer in mixers),
+        aggregator=setting.aggregator(part("aggregator"), n_clients),
+        optimizer=part("server_optimizer"),
+        min_clients=min(config["min_clients"], n_clients if setting.communicates else 1),
+    )
+
+
+def _memory(worker_momentum: float, n_clients: int) -> Memory:
+    remembers = WorkerMomentum(worker_momentum, n_clients)
+    return remembers if worker_momentum else NoMemory()
+
+
+def _with_root_data(pixels: Dataset, aggregator: Aggregator, seed: int) -> tuple[Dataset, Split]:
+    """The data without the examples that the server keeps for itself, and those examples."""
+    wanted = aggregator.root_examples if isinstance(aggregator, NeedsRootData) else 0
+    available = len(pixels.validation)
+    if wanted >= available:
+        raise InputError(
+            f"the validation part has only {available} examples, and needs some for itself",
+            "aggregator.root_examples",
+            wanted,
+        )
+    order = torch.from_numpy(generator(seed, "root").permutation(available))
+    root, rest = order[:wanted].sort().values, order[wanted:].sort().values
+    return replace(pixels, validation=pixels.validation.rows(rest)), pixels.validation.rows(root)
+
+
+def _with_root_shard(workload: Workload, root: Split) -> Workload:
+    """The server's own examples as one more shard, behind the clients'."""
+    train, n = workload.train, len(workload.train)
+    return replace(
+        workload,
+        train=Split(torch.cat([train.x, root.x]), torch.cat([train.y, root.y])),
+        shards=(*workload.shards, np.arange(n, n + len(root))),
+        cohort_size=workload.cohort_size + 1,
+    )
+
+
+def _check_root(config: Config) -> None:
+    for group in GROUPS:
+        required(config[group], "_target_", group)
+    for name, mixer in config["pre_aggregation"].items():
+        if not isinstance(mixer, Mapping) or "_target_" not in mixer:
+            raise InputError("is not chosen", f"pre_aggregation.{name}", mixer)
+    for key in ADVERSARY:
+        required(config["attack"], key, "attack")
+    required(config["training"], "worker_momentum", "training")
+    at_least(0, seed=config["seed"])
+    for key in POSITIVE:
+        at_least(1, **{key: config[key]})
+    if config["min_clients"] > config["cohort_size"]:
+        raise InputError(
+            f"would skip nearly every round: cohort_size is {config['cohort_size']}",
+            "min_clients",
+            config["min_clients"],
+        )
+    at_least(0, assumed_malicious=config["assumed_malicious"])
+    one_of(OBJECTIVES, objective=config["objective"])
+    if config["record_updates"] not in (False, True, "safetensors", "pth"):
+        allowed = "Allowed: false, true (both), safetensors, pth"
+        raise InputError(allowed, "record_updates", config["record_updates"])
+    if config["train_examples"] is not None:
+        at_least(1, train_examples=config["train_examples"])
+    in_range(0, 1, **{"attack.fraction": config["attack"]["fraction"]})
+    n_malicious = config["attack"]["n_malicious"]
+    if not isinstance(n_malicious, int) or isinstance(n_malicious, bool):
+        raise InputError("must be a whole number", "attack.n_malicious", n_malicious)
+    in_range(0, config["n_clients"], **{"attack.n_malicious": n_malicious})
+    at_least(0, **{"attack.first_round": config["attack"]["first_round"]})
+
+
+def _malicious(config: Config, n_clients: int) -> np.ndarray:
+    """`[n_clients]` bool: who the adversary controls, drawn from the seed alone."""
+    mask = np.zeros(n_clients, dtype=bool)
+    rng = generator(config["seed"], "malicious")
+    mask[rng.choice(n_clients, config["attack"]["n_malicious"], replace=False)] = True
+    return mask
+
+
+def _poisoned(partition: Partition, attack: Attack, malicious: np.ndarray, seed: int) -> Split:
+    """The training part with the malicious clients' rows as they will train on them."""
+    train = partition.train
+    x, y = train.x, train.y
+    for client in np.flatnonzero(malicious).tolist():
+        rows = torch.from_numpy(partition.shards[client])
+        own = train.rows(rows)
+        poisoned = attack.poison(own, generator(seed, "poison", client))
+        if poisoned is own:
+            continue
+        if x is train.x:  # the first that changes anything: never write to the cached data
+            x, y = x.clone(), y.clone()
+        x[rows], y[rows] = poisoned.x, poisoned.y
+    return Split(x, y)
+
+
+def _rehearse(server: Server, mixers: Sequence[str], channel: Channel, cohort_size: int) -> None:
+    """Aggregate a cohort of zero rows: a precondition that cannot hold fails before training."""
+    n = channel.rows(cohort_size)
+    rows = Updates(
+        torch.zeros(n, 1),
+        tuple(-1 - row if channel.sums else row for row in range(n)),
+        torch.ones(n, dtype=torch.float64),
+        reference=torch.zeros(1),
+    )
+    rng = generator(0, "rehearsal")
+    for name, mix in zip(mixers, server.pre_aggregation, strict=True):
+        with prefixed(f"pre_aggregation.{name}"):
+            rows = mix(rows, rng)
+    with prefixed("aggregator"):
+        server.aggregator(rows, server.aggregator.init(1), rng)
+
+
+def _model(part: Parts, config: Config, dataset: Dataset, private: bool) -> nn.Module:
+    with seeded(seed_for(config["seed"], "model"), torch.device("cpu")):
+        model = part("model")
+        name = type(model).__name__
+        if not isinstance(model, nn.Module):
+            raise InputError("is not a torch.nn.Module", "model", name)
+        if private:
+            trained_layers(model)
+        _check_buffers(config, model)
+        try:
+            with torch.no_grad():  # lazy layers draw their weights here
+                shape = tuple(model.eval()(torch.zeros(2, *dataset.input_shape)).shape)
+        except Exception as error:
+            images = "x".join(map(str, dataset.input_shape))
+            reason = str(error).splitlines()[0]
+            raise InputError(f"cannot take images of {images}: {reason}", "model", name) from error
+    expected = (2, dataset.num_classes)
+    if shape != expected:
+        raise InputError(f"gives {shape} for 2 images, not {expected}", "model", name)
+    vector_of(model)  # refuses a module that has nothing to train
+    return model
+
+
+def _check_buffers(config: Config, model: nn.Module) -> None:
+    one_of(("refuse", "average"), buffers=config["buffers"])
+    plain_server = config["server_optimizer"]["_target_"].endswith(".SGD")
+    if config["buffers"] == "refuse":
+        refuse_changing_buffers(model)
+    elif not plain_server:
+        raise InputError(
+            "an adaptive server optimiser can make running variances negative; use "
+            "server_optimizer=sgd or buffers=refuse",
+            "buffers",
+            config["buffers"],
+        )
+
+
+def _device(name: str) -> torch.device:
+    one_of(("cpu", "cuda", "auto"), device=name)
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("no GPU that torch can use was found; use device=cpu", "device", name)
+    return torch.device("cuda" if available and name != "cpu" else "cpu")

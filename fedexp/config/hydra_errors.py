@@ -1,0 +1,117 @@
+"""Hydra's complaints, each as one line that names the key and, where one is near, the right choice.
+
+Hydra's own messages take several lines and leave out what would be right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
+
+from fedexp.config.folders import conf_folder
+from fedexp.core.checks import did_you_mean
+
+# ValueError: Hydra's own for some overrides, and what YAML files that are not text give.
+COMPLAINTS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
+TYPES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+
+
+def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
+    """What is wrong, and what would be right.
+
+    Args:
+        error: anything; what is not one of Hydra's complaints gives its own first line.
+        overrides: what the user asked for, to say which override it is and which keys there are.
+
+    >>> one_line(OverrideParseException("rounds", "Error parsing override 'rounds'"))
+    "'rounds': must look like key=value"
+    """
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        return _syntax(error.override, text)
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"a config file is not text: {text}"
+    if getattr(error, "options", None) is not None:
+        group, _, choice = str(getattr(error, "missing_cfg_file", "")).rpartition("/")
+        options: Sequence[str] = getattr(error, "options", ())
+        return f"{group}={choice}: {did_you_mean(choice, options)}Allowed: {', '.join(options)}"
+    if found := re.search(r"Could not load '([^'/]+)/([^']+)'", text):
+        choices = sorted(path.stem for path in (conf_folder() / found[1]).glob("*.yaml"))
+        suggestion = did_you_mean(found[2], choices)
+        return f"{found[1]}={found[2]}: {suggestion}Allowed: {', '.join(choices)}"
+    if found := re.search(r"InputError raised while resolving interpolation: (.+)", text):
+        return found[1]  # one of our resolvers refused
+    if found := re.search(r"Ambiguous value for argument '(.+)'", text):
+        return f"{found[1]}: several values need fedexp run -m, and a list needs [brackets]"
+    if text.startswith("Config group override must be a string"):
+        return f"{_nameless_choice(overrides)}: a choice must be named; see: fedexp list"
+    if found := re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text):
+        suggestion = did_you_mean(found[1], _known_keys(found[1], overrides))
+        return f"{found[1]}: there is no such key; {suggestion}See: fedexp run --cfg job"
+    if found := re.search(r"In '(.+)': .* raised while composing config:?\s+(.+)", text):
+        return f"{found[1]}.yaml: {_slip_in_a_file(found[2], text)}"
+    if found := re.search(r"Error merging override (\S+)", text):
+        return f"{found[1]}: {_wrong_type(str(error.__cause__ or text))}"
+    first = text.splitlines()[0].rstrip(":") if text else type(error).__name__
+    key = getattr(error, "full_key", None)
+    return f"{key}: {first}" if key and str(key) not in first else first
+
+
+def _syntax(override: str, text: str) -> str:
+    key, equals, value = override.partition("=")
+    reason = text.splitlines()[0]
+    if text.startswith(("LexerNoViableAlt", "Error parsing")):
+        # Hydra's grammar knows letters, digits and few signs outside of quotes.
+        reason = f"put the value in quotes: \"{key}='{value}'\""
+    if not equals:
+        reason = "must look like key=value"
+    return f"'{override}': {reason}"
+
+
+def _slip_in_a_file(reason: str, text: str) -> str:
+    if wrong := re.match(r"Key '(.+)' not in", reason):
+        suggestion = did_you_mean(wrong[1], _known_keys("", ()))
+        return f"{wrong[1]}: there is no such key; {suggestion}See: fedexp run --cfg job"
+    key = re.search(r"full_key: (\S+)", text)
+    return f"{key[1]}: {reason}" if key else reason
+
+
+def _wrong_type(cause: str) -> str:
+    wanted = re.search(r"could not be converted to (\w+)", cause)
+    return f"must be {TYPES.get(wanted[1], wanted[1])}" if wanted else cause.splitlines()[0]
+
+
+def _nameless_choice(overrides: Sequence[str]) -> str:
+    """The override that Hydra means when it says that one chooses a null or a number."""
+    choices = [o for o in overrides if (conf_folder() / o.partition("=")[0]).is_dir()]
+    no_name = r"=(null|nan|-?inf|true|false|[^A-Za-z_].*)?$"  # Hydra reads these as values
+    return next((o for o in choices if re.search(no_name, o, re.IGNORECASE)), "")
+
+
+def _known_keys(wrong: str, overrides: Sequence[str]) -> list[str]:
+    """Every key of the config that the other overrides make; of the default one if they fail."""
+    others = [o for o in overrides if wrong not in o and not o.startswith("hydra")]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        for attempt in (others, []):
+            try:
+                composed = compose("config", overrides=list(attempt))
+            except COMPLAINTS:
+                continue
+            return _flat_keys(OmegaConf.to_container(composed), "")
+    return []
+
+
+def _flat_keys(node: Any, prefix: str) -> list[str]:
+    if not isinstance(node, dict):
+        return [prefix]
+    inner = [k for key, v in node.items() for k in _flat_keys(v, f"{prefix}.{key}".lstrip("."))]
+    return [prefix, *inner] if prefix else inner

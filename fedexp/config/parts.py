@@ -1,0 +1,192 @@
+"""From one group of a resolved config to the part that it describes.
+
+What may be built of what is checked first: the target lies under a trusted prefix, every argument
+is one of its constructor's, and has the annotated type. So a part needs no schema beside its own
+constructor, and a mistake is one line with the key in it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Union
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+
+from fedexp.core.checks import InputError, did_you_mean
+
+TRUSTED_PREFIXES = ("fedexp.", "torch.nn.", "torch.optim.", "torchvision.models.")
+
+Config = Mapping[str, Any]
+
+
+def required(node: Config, key: str, path: str) -> None:
+    """Raise InputError where a node lacks a key."""
+    if key not in node:
+        raise InputError(f"has no value; set it with +{path}.{key}=", f"{path}.{key}", "")
+
+
+class Parts:
+    """Builds one group of the config at a time, after checking it.
+
+    Args:
+        config: group -> its node, plain dicts and lists with a `_target_`.
+        trust: prefixes of targets that may be built beside ours and torch's.
+    """
+
+    def __init__(self, config: Config, trust: Sequence[str] = ()) -> None:
+        self._config = config
+        self._trusted = (*TRUSTED_PREFIXES, *trust)
+
+    def __call__(self, group: str, without: Sequence[str] = (), **runtime: object) -> Any:
+        """The part of a group (or of `group.name`, where a group holds several by name).
+
+        `without` names keys that are not the part's own, `runtime` are further arguments.
+
+        Raises:
+            InputError: names the key, its value and what is allowed.
+        """
+        whole = self._config
+        for key in group.split("."):
+            whole = whole[key]
+        node = {k: v for k, v in whole.items() if k not in without}
+        _check_node(node, group, self._trusted, tuple(runtime))
+        with prefixed(group):
+            try:
+                # In two steps: Hydra would take a dataclass among the arguments for a config.
+                make = instantiate({**node, "_partial_": True}, _convert_="all")
+                return make(**runtime)
+            except InputError:
+                raise
+            except Exception as error:
+                cause = error.__cause__ if isinstance(error, InstantiationException) else error
+                if isinstance(cause, InputError):
+                    # Hydra's message ends with where in the group the part lies that refused.
+                    inner = re.search(r"full_key: (\S+)", str(error))
+                    raise (cause.under(inner[1]) if inner else cause) from None
+                reason = str(cause or error).splitlines()[0]
+                raise InputError(f"cannot be built: {reason}", "_target_", node["_target_"]) from (
+                    error
+                )
+
+
+class prefixed:
+    """Puts a config group in front of the keys of the InputErrors that pass."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        root = ("n_clients", "cohort_size", "device")  # arguments that are root keys as well
+        if isinstance(error, InputError) and error.key and error.key not in root:
+            raise error.under(self._group) from None
+
+
+def _check_node(node: Any, path: str, trusted: Sequence[str], runtime: Sequence[str]) -> None:
+    """Refuse targets outside the trusted prefixes, unknown arguments and wrong types."""
+    if isinstance(node, list):
+        for i, child in enumerate(node):
+            _check_node(child, f"{path}.{i}", trusted, ())
+    if not isinstance(node, Mapping):
+        return
+    for key, child in node.items():
+        _check_node(child, f"{path}.{key}", trusted, ())
+    if "_target_" in node:
+        target = _locate(node["_target_"], path, trusted)
+        _check_arguments(target, node, path, runtime)
+
+
+def _locate(name: Any, path: str, trusted: Sequence[str]) -> Any:
+    # `hydra.utils.instantiate` is no sandbox, and a config may come from somebody else. The
+    # second look is for names such as fedexp.commands.cli.os.system, which only pass through our
+    # modules.
+    allowed = f"only targets under {', '.join(trusted)} may be built (see the config key trust)"
+    if not str(name).startswith(tuple(trusted)):
+        raise InputError(allowed, f"{path}._target_", name)
+    try:
+        target = get_object(name)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"not found: {reason}", f"{path}._target_", name) from error
+    if not f"{getattr(target, '__module__', '')}.".startswith(tuple(trusted)):
+        raise InputError(allowed, f"{path}._target_", name)
+    return target
+
+
+def _check_arguments(target: Any, node: Config, path: str, runtime: Sequence[str]) -> None:
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError:  # some classes written in C say nothing about their arguments
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError:  # names that only a type checker imports
+        hints = {}
+    names = [name for name in parameters if name not in runtime]
+    for name, value in node.items():
+        if name.startswith("_") and name.endswith("_"):
+            continue
+        if name not in names:
+            raise InputError(
+                f"{did_you_mean(name, names)}Known here: {', '.join(names) or 'nothing'}",
+                f"{path}.{name}",
+                value,
+            )
+        if name in hints and not _fits(value, hints[name]):
+            raise InputError(f"must be {_describe(hints[name])}", f"{path}.{name}", value)
+    for name, parameter in parameters.items():
+        given = name in node or name in runtime or node.get("_partial_", False)
+        if (
+            not given
+            and parameter.default is parameter.empty
+            and parameter.kind
+            in (
+                parameter.POSITIONAL_OR_KEYWORD,
+                parameter.KEYWORD_ONLY,
+            )
+        ):
+            required(node, name, path)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a config value has the annotated type; annotations we do not know fit anything."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, choice) for choice in arguments)
+    if origin is Literal:
+        return value in arguments
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str, type(None)):
+        return isinstance(value, hint)
+    if origin is Callable:
+        return isinstance(value, Mapping) and "_target_" in value
+    if origin in (list, tuple) or (inspect.isclass(origin) and issubclass(origin, Sequence)):
+        return isinstance(value, list) and all(_fits(v, arguments[0]) for v in value)
+    return True
+
+
+def _describe(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(choice) for choice in arguments)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin is Callable:
+        return "a part of its own, chosen with a slash (group/part=choice)"
+    if origin is not None and arguments:
+        return f"a list, each item {_describe(arguments[0])}"
+    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a word"}
+    return "null" if hint is type(None) else words.get(hint, str(hint))

@@ -1,0 +1,164 @@
+"""What Hydra needs to know of us: the types of the root keys, and the resolvers of `conf/`.
+
+Light: no torch. `register()` has to run before a config is composed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+
+from fedexp.core.checks import InputError, at_least, did_you_mean, in_range, positive
+
+
+@dataclass
+class Paths:
+    """Where files lie."""
+
+    data_dir: str | None = MISSING
+
+
+@dataclass
+class Schema:
+    """The root of a config. Values and their comments live in `conf/` only."""
+
+    seed: int = MISSING
+    rounds: int = MISSING
+    n_clients: int = MISSING
+    cohort_size: int = MISSING
+    min_clients: int = MISSING
+    max_failed_rounds: int = MISSING
+    eval_every: int = MISSING
+    checkpoint_every: int = MISSING
+    assumed_malicious: int = MISSING
+    train_examples: int | None = MISSING
+    objective: str = MISSING
+    buffers: str = MISSING
+    device: str = MISSING
+    record_updates: Any = MISSING
+    plots: bool = MISSING
+    quiet: bool = MISSING
+    trust: list[str] = field(default_factory=list)
+    dataset: Any = MISSING
+    partition: Any = MISSING
+    model: Any = MISSING
+    training: Any = MISSING
+    sampler: Any = MISSING
+    setting: Any = MISSING
+    attack: Any = MISSING
+    privacy: Any = MISSING
+    channel: Any = MISSING
+    hygiene: Any = MISSING
+    detector: Any = MISSING
+    pre_aggregation: dict[str, Any] = field(default_factory=dict)  # applied in this order
+    aggregator: Any = MISSING
+    server_optimizer: Any = MISSING
+    backend: Any = MISSING
+    leakage: dict[str, Any] = field(default_factory=dict)  # studies of the finished run
+    paths: Paths = field(default_factory=Paths)
+
+
+def check_root_keys(container: Mapping[Any, Any]) -> None:
+    """Refuse what a schema lets pass: root keys added with `+`, taken away with `~`, or lost."""
+    known = [key.name for key in fields(Schema)]
+    for key, value in container.items():
+        if key not in known:
+            suggestion = did_you_mean(key, known)
+            raise InputError(
+                f"there is no such key; {suggestion}Known: {', '.join(known)}", key, value
+            )
+    for name in known:
+        if name not in container:
+            raise InputError("has no value", name, "")
+
+
+def register() -> None:
+    """Make the schema and the resolvers known. Calling it twice is harmless."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="schema", node=Schema)
+    resolvers: dict[str, Callable[..., Any]] = {
+        "fedexp.share": share,
+        "fedexp.cohort_share": cohort_share,
+        "fedexp.cores": available_cores,
+        "fedexp.ratio": ratio,
+        "fedexp.unless": unless,
+        "fedexp.sampling_of": sampling_of,
+        "fedexp.folder_name": folder_name,
+    }
+    for name, function in resolvers.items():
+        OmegaConf.register_new_resolver(name, function, replace=True)
+
+
+def share(fraction: float, n: int) -> int:
+    """The share of n clients that the adversary controls, as a whole number, to the nearest.
+
+    >>> share(0.25, 10), share(0.25, 8)
+    (2, 2)
+    """
+    in_range(0, 1, **{"attack.fraction": fraction})
+    return round(fraction * n)
+
+
+def cohort_share(n_malicious: int, cohort_size: int, n_clients: int) -> int:
+    """The liars to expect among the clients of a round, rounded up.
+
+    >>> cohort_share(25, 10, 100)
+    3
+    """
+    at_least(0, **{"attack.n_malicious": n_malicious})
+    return math.ceil(n_malicious * cohort_size / max(n_clients, 1))
+
+
+def ratio(numerator: float, denominator: float) -> float:
+    """For work that is shared out over the rounds.
+
+    >>> ratio(6, 24)
+    0.25
+    """
+    positive(denominator=denominator)
+    return numerator / denominator
+
+
+def unless(value: float, *others: float | None) -> float | None:
+    """The value; null as soon as one of the keys that could stand in its place has one.
+
+    >>> unless(1.0, None), unless(1.0, None, 8.0)
+    (1.0, None)
+    """
+    return value if all(other is None for other in others) else None
+
+
+def sampling_of(sampler: str) -> str:
+    """What client-level DP may count on with a sampler, unless the user says otherwise.
+
+    >>> sampling_of("fedexp.federation.sampling.Poisson")
+    'poisson'
+    """
+    return "poisson" if str(sampler).endswith(".Poisson") else "none"
+
+
+def available_cores() -> int:
+    """How many cores this process may use (its affinity, not the machine's count)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def folder_name(overrides: str, number: int) -> str:
+    """A job's folder in a sweep: its overrides where they make a name, else number and digest.
+
+    >>> folder_name("seed=1,partition.alpha=0.1", 3)
+    'seed=1,partition.alpha=0.1'
+    """
+    plain = re.sub(r"[^\w.,=+-]+", "_", str(overrides))
+    if not plain:
+        return str(number)
+    if len(plain) <= 120:
+        return plain
+    return f"{plain[:100]}...{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"

@@ -1,0 +1,1 @@
+"""What everybody may know: the data that flows, the parts' interfaces, checks, randomness."""

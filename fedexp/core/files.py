@@ -1,0 +1,100 @@
+"""Writing files that are whole at any moment, and reading what a crash may have left."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedexp.core.checks import InputError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file so that a reader, or a crash, sees the old one or the new one, never half."""
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def append(path: Path, content: bytes) -> None:
+    """Append whole lines, or, on a full disk, nothing."""
+    # Unbuffered: a buffer that could not be written would be tried again on closing the file.
+    with open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        except OSError:
+            os.truncate(path, before)
+            raise
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file, one a line, up to the first that is broken."""
+    lines = []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # the line in which the process was killed
+    return lines
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds; InputError names the file if it holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"is not valid JSON ({error})", "file", path) from None
+    if not isinstance(content, dict):
+        raise InputError("must hold one JSON object", "file", path)
+    return content
+
+
+def to_json(document: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """JSON in UTF-8 with a line end; NaN and infinities become null, which JSON can say."""
+    return (json.dumps(plain(document), indent=indent, allow_nan=False) + "\n").encode()
+
+
+def plain(value: Any) -> Any:
+    """The value with NaN and infinities as None, all the way down."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a run folder; a dead process lets go by itself."""
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                "another process is writing to this run folder", "RUN_DIR", folder
+            ) from (None)
+        yield

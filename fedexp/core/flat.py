@@ -1,0 +1,106 @@
+"""Between an `nn.Module` and the flat vector `[d]` that clients and server exchange.
+
+The vector holds the trainable parameters in the order of `module.parameters()`, then the
+floating-point buffers in the order of `module.buffers()`: running statistics, which clients then
+average like parameters. Whether that is wanted is the config's to say (`buffers`). Buffers of whole
+numbers, such as BatchNorm's count of batches, are not exchanged: every client starts from their
+initial values.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from fedexp.core.checks import InputError
+
+
+def vector_of(module: nn.Module) -> Tensor:
+    """The vector of `module` as a new tensor `[d]` float32, never a view."""
+    return torch.cat([t.detach().reshape(-1) for t in _exchanged(module)]).clone()
+
+
+class FlatModel:
+    """A private copy of a module whose parameters are views of one private vector `[d]`.
+
+    Writing `vector` sets the model; a step on `parameters` moves `vector`. The copy is what keeps
+    local training from editing the server's vector through shared memory: with
+    `torch.nn.utils.vector_to_parameters` every delta would be zero while accuracy still rises.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        self.module = copy.deepcopy(module).to(device)
+        self.parameters = _trainable(self.module)
+        exchanged = _exchanged(self.module)
+        self.vector = torch.cat([t.detach().reshape(-1) for t in exchanged])
+        offset = 0
+        for tensor in exchanged:
+            end = offset + tensor.numel()
+            tensor.data = self.vector[offset:end].view(tensor.shape)
+            offset = end
+        counts = [b for b in self.module.buffers() if not b.is_floating_point()]
+        self._counts = [(b, b.clone()) for b in counts]
+
+        convolutional = any(isinstance(layer, nn.Conv2d) for layer in self.module.modules())
+        self._layout = torch.channels_last if convolutional else torch.contiguous_format
+
+    def load(self, vector: Tensor) -> None:
+        """Set the model to a copy of `vector` `[d]`."""
+        self.vector.copy_(vector)
+        for buffer, initial in self._counts:
+            buffer.copy_(initial)
+
+    def arrange(self, x: Tensor) -> Tensor:
+        """Images `[n, C, H, W]` in the memory layout in which this model is fastest.
+
+        Channels last for convolutions: on a CPU, max pooling over the other layout is about ten
+        times slower. With one channel both layouts are the same memory, and only the strides tell
+        the layers which one is meant; `contiguous` would leave them as they are, a copy sets them.
+        """
+        return torch.empty_like(x, memory_format=self._layout).copy_(x)
+
+
+def state_dict_of(module: nn.Module, vector: Tensor) -> OrderedDict[str, Tensor]:
+    """The state dict of `module` with its parameters taken from `vector` `[d]`, as copies."""
+    model = FlatModel(module, torch.device("cpu"))
+    model.load(vector)
+    return OrderedDict((name, t.detach().clone()) for name, t in model.module.state_dict().items())
+
+
+def refuse_changing_buffers(module: nn.Module) -> None:
+    """Raise InputError for a layer that keeps running statistics; name it and the way out."""
+    for layer in layers_with_running_statistics(module):
+        raise InputError(
+            f"layer {layer} keeps running statistics: use GroupNorm, or buffers=average to average "
+            "them over the clients",
+            "model",
+            type(module).__name__,
+        )
+
+
+def layers_with_running_statistics(module: nn.Module) -> list[str]:
+    """Name and class of each."""
+    return [
+        f"{name} ({type(layer).__name__})"
+        for name, layer in module.named_modules()
+        if getattr(layer, "track_running_stats", False)
+    ]
+
+
+def _exchanged(module: nn.Module) -> list[Tensor]:
+    return [*_trainable(module), *(b for b in module.buffers() if b.is_floating_point())]
+
+
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    if not parameters:
+        raise InputError("has no trainable parameters", "model", type(module).__name__)
+    floating = [*parameters, *(b for b in module.buffers() if b.is_floating_point())]
+    if any(tensor.dtype != torch.float32 for tensor in floating):
+        raise InputError(
+            "has parameters or buffers that are not float32", "model", type(module).__name__
+        )
+    return parameters

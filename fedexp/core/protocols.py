@@ -1,0 +1,261 @@
+"""The interfaces of the parts. Structural: a class fits by its shape, nothing is inherited.
+
+"Nothing" is a class (`NoAttack`), never a branch in the round loop, and a part knows the other
+parts only through this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor, nn
+
+from fedexp.core.types import (
+    ClientReport,
+    ClientTask,
+    Delivery,
+    Metric,
+    Partition,
+    Rule,
+    Split,
+    State,
+    Updates,
+    Verdict,
+)
+
+
+class Partitioner(Protocol):
+    """Deals the training part to the clients: disjoint shards, none empty."""
+
+    def __call__(self, train: Split, n_clients: int, rng: np.random.Generator) -> Partition:
+        """Deal `train` to `n_clients`; raises InputError if it cannot be dealt as asked."""
+
+
+class Sampler(Protocol):
+    """Chooses who takes part in a round."""
+
+    def __call__(self, n_clients: int, rng: np.random.Generator) -> np.ndarray:
+        """Client numbers, sorted, without repeats; may be empty (a Poisson round)."""
+
+
+class Model(Protocol):
+    """A module whose parameters are views of one private flat vector (`fedexp.core.flat`)."""
+
+    module: nn.Module
+    vector: Tensor  # [d]
+    parameters: list[nn.Parameter]
+
+    def arrange(self, x: Tensor) -> Tensor:
+        """Images in the memory layout in which the module is fastest."""
+
+
+class Trainer(Protocol):
+    """One client's local training. Module-level and picklable: it is sent to the workers."""
+
+    def __call__(self, model: Model, shard: Split, task: ClientTask) -> ClientReport:
+        """Train `model`, which holds the client's start, on `shard`; the delta is read from it."""
+
+    def spread(self, n_clients: int, cohort_size: float) -> Trainer:
+        """The trainer that does, in one client with all the data, what a cohort does in a round."""
+
+
+class Backend(Protocol):
+    """Where clients are trained and models evaluated. Same seed, same bits, whatever the backend.
+
+    Both methods answer in the order of their arguments, whatever order the workers finish in.
+    """
+
+    def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
+        """Run every task; the rows of the answer lie in a buffer that the next call reuses."""
+
+    def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
+        """Logits `[len(split), num_classes]` of each model `[d]` on a part of the workload."""
+
+    def close(self) -> None:
+        """Give back processes and shared memory. Calling it twice is harmless."""
+
+
+class Memory(Protocol):
+    """What clients keep of their own updates between rounds."""
+
+    def init(self, d: int) -> State:
+        """The state before the first round."""
+
+    def __call__(self, updates: Updates, state: State) -> tuple[Updates, State]:
+        """The rows that clients send instead of the ones just trained, and the next state."""
+
+
+class Attack(Protocol):
+    """What malicious clients do: to their data before training, and to their rows after it."""
+
+    def poison(self, data: Split, rng: np.random.Generator) -> Split:
+        """A malicious client's own data as it will train on it, pixels in [0, 1]."""
+
+    def rewrite(
+        self, updates: Updates, malicious: Tensor, rule: Rule, rng: np.random.Generator
+    ) -> Updates:
+        """New updates in which only the rows marked in `malicious` `[n]` bool differ.
+
+        `rule` is what the server will do with the rows, for an adversary that knows it.
+        """
+
+    def probe(self, data: Split) -> Split:
+        """Images (pixels in [0, 1]) with the answers that the adversary wants to them.
+
+        Empty where it wants no answer in particular.
+        """
+
+
+class Privacy(Protocol):
+    """What clients and server do to the rows and the step so that they tell little of anybody."""
+
+    releases_every_round: ClassVar[bool]  # a step of noise alone where no row arrived
+
+    def init(self, d: int) -> State:
+        """The state before the first round."""
+
+    def on_client(self, updates: Updates, state: State, rng: np.random.Generator) -> Updates:
+        """The rows as honest clients send them."""
+
+    def on_receipt(self, updates: Updates, state: State) -> Updates:
+        """The rows as the server takes them, whoever sent them."""
+
+    def on_step(
+        self, step: Tensor, updates: Updates, state: State, rng: np.random.Generator
+    ) -> tuple[Tensor, State]:
+        """The step `[d]` as released, and the next state; `updates` are what it is made of."""
+
+
+class Channel(Protocol):
+    """What reaches the server of what the clients send."""
+
+    sums: ClassVar[bool]  # whether the server sees sums over clients instead of their rows
+
+    def rows(self, n: int) -> int:
+        """How many rows arrive of `n` clients if nobody leaves."""
+
+    def check(self, n: int, d: int) -> object:
+        """Raise InputError unless `n` clients can send rows of `d` numbers."""
+
+    def transmit(self, updates: Updates, rng: np.random.Generator) -> Delivery:
+        """One round's transport."""
+
+
+class Account(Protocol):
+    """What the run has spent of the privacy of its examples or clients."""
+
+    @property
+    def max_epsilon(self) -> float | None:
+        """No round may take epsilon above it; None for no limit."""
+
+    def init(self) -> State:
+        """The ledger before the first round."""
+
+    def charge(self, state: State, sent: Updates, delivery: Delivery) -> State:
+        """The ledger after a round."""
+
+    def would_exceed(self, state: State, cohort: Sequence[int]) -> bool:
+        """Whether a round with this cohort could take epsilon above `max_epsilon`."""
+
+    def epsilon(self, state: State) -> float | None:
+        """What is promised after the rounds charged, at most this; None: nothing is."""
+
+    def statement(self, state: State) -> Mapping[str, object] | None:
+        """The promise in full, with what it does not cover; None: there is none."""
+
+
+class Hygiene(Protocol):
+    """Finds rows that cannot be used, whatever the rule."""
+
+    def __call__(self, updates: Updates, d: int) -> Sequence[str]:
+        """For every row what is wrong with it, in words; "" for nothing."""
+
+
+class Detector(Protocol):
+    """Finds rows that no honest client would have sent."""
+
+    def init(self, d: int) -> State:
+        """The state before the first round."""
+
+    def __call__(
+        self, updates: Updates, state: State, rng: np.random.Generator
+    ) -> tuple[Verdict, State]:
+        """What it thinks of each row, and the next state."""
+
+
+class PreAggregator(Protocol):
+    """Mixes or bounds the rows before the rule sees them."""
+
+    def __call__(self, updates: Updates, rng: np.random.Generator) -> Updates:
+        """New rows; raises InputError if a precondition fails."""
+
+
+class Aggregator(Protocol):
+    """A rule that makes one step of the clients' rows. Rules without state hand it back."""
+
+    def init(self, d: int) -> State:
+        """The state before the first round."""
+
+    def __call__(
+        self, updates: Updates, state: State, rng: np.random.Generator
+    ) -> tuple[Tensor, State]:
+        """The step `[d]` and the next state; raises InputError if a precondition fails."""
+
+
+@runtime_checkable
+class NeedsRootData(Protocol):
+    """A rule that compares the clients with a row that the server trains itself."""
+
+    root_examples: int  # clean examples that the server holds, taken from validation
+
+
+class ServerOptimizer(Protocol):
+    """Applies the aggregated step as if it were a negative gradient."""
+
+    def init(self, params: Tensor) -> State:
+        """The state before the first round."""
+
+    def __call__(self, params: Tensor, step: Tensor, state: State) -> tuple[Tensor, State]:
+        """New parameters and the next state."""
+
+
+class Evaluator(Protocol):
+    """Measures the models of a round."""
+
+    def __call__(
+        self, backend: Backend, models: Sequence[Tensor], round: int
+    ) -> tuple[list[Metric], Tensor | None]:
+        """Rows for the round, and the shared model's predictions on test if there is one."""
+
+
+class Setting(Protocol):
+    """Who shares what: a federation, one place that holds all data, or everybody alone.
+
+    A setting rearranges the other parts and then the same round loop runs, with the same total
+    work.
+    """
+
+    communicates: ClassVar[bool]  # whether models and updates travel
+
+    def shards(self, partition: Partition) -> tuple[np.ndarray, ...]:
+        """The index lists that the clients of this setting train on."""
+
+    def sampler(self, sampler: Sampler) -> Sampler:
+        """Who takes part in a round."""
+
+    def trainer(self, trainer: Trainer, n_clients: int, cohort_size: int) -> Trainer:
+        """The local training that keeps the work of a round what it is in a federation."""
+
+    def aggregator(self, aggregator: Aggregator, n_clients: int) -> Aggregator:
+        """What becomes of the clients' rows."""
+
+    def init(self, params: Tensor, n_clients: int) -> Tensor:
+        """The parameters before the first round, from one model `[d]`."""
+
+    def start(self, params: Tensor, client_id: int) -> Tensor:
+        """The model `[d]` that a client starts a round from."""
+
+    def models(self, params: Tensor) -> Sequence[Tensor]:
+        """Every model `[d]` that there is to evaluate."""

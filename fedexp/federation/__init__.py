@@ -1,0 +1,1 @@
+"""The rounds: who takes part, what the server does with what arrives, how models are measured."""

@@ -1,0 +1,178 @@
+"""The round loop. One screen; everything that varies is a part of the experiment.
+
+Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized
+Data", AISTATS 2017, algorithm 1, with an adversary and a defending server in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedexp.core.checks import InputError
+from fedexp.core.protocols import (
+    Account,
+    Attack,
+    Backend,
+    Channel,
+    Evaluator,
+    Memory,
+    Sampler,
+    Setting,
+    Trainer,
+)
+from fedexp.core.rng import generator, seed_for
+from fedexp.core.types import ClientTask, Metric, RoundRecord, ServerState
+from fedexp.federation.describe import describe, lies_in, remarks, traffic
+from fedexp.federation.server import Server
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The parts of one run. Built once by `fedexp.config.build`; holds no state of the rounds."""
+
+    seed: int
+    rounds: int
+    eval_every: int
+    max_failed_rounds: int  # so many rounds in a row that move nothing end the run
+    n_clients: int
+    malicious: np.ndarray  # [n_clients] bool: who the adversary controls
+    first_attacked_round: int  # until then they behave
+    root_client: int | None  # the number of the server's own shard, where its rule needs one
+    setting: Setting
+    sampler: Sampler
+    trainer: Trainer
+    memory: Memory
+    backend: Backend
+    attack: Attack
+    channel: Channel
+    server: Server
+    account: Account
+    evaluator: Evaluator
+
+
+def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerState, RoundRecord]]:
+    """Yield the state and the record after every round; hand in a saved state to resume.
+
+    Raises:
+        InputError: too many rounds in a row moved nothing.
+    """
+    most, why = min(exp.max_failed_rounds, exp.rounds), "see fedexp.log"
+    while not finished(exp, state) and state.failed_rounds < most:
+        state, record = run_round(exp, state)
+        why = record.notes[-1] if record.notes else why
+        yield state, record
+    if state.failed_rounds >= most:
+        reason = f"the last {state.failed_rounds} rounds moved nothing; {why}"
+        raise InputError(reason, "max_failed_rounds", exp.max_failed_rounds)
+
+
+def finished(exp: Experiment, state: ServerState) -> bool:
+    """Whether all rounds are done, or the next one could exceed `max_epsilon`."""
+    if state.round >= exp.rounds or exp.account.max_epsilon is None:
+        return state.round >= exp.rounds
+    return exp.account.would_exceed(state.ledger, _cohort(exp, state.round).tolist())
+
+
+def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRecord]:
+    """One round: from the state after round r to the state after round r + 1."""
+    r = state.round
+    watch = _Stopwatch()
+    stream = partial(_stream, exp.seed, r)
+
+    # 1. Who takes part, and what each one receives.
+    cohort = _cohort(exp, r)
+    tasks = [
+        ClientTask(c, exp.setting.start(state.params, c), r, seed_for(exp.seed, "client", r, c))
+        for c in [*cohort.tolist(), *([] if exp.root_client is None else [exp.root_client])]
+    ]
+
+    # 2. Local training: the only parallel step.
+    trained = exp.backend.train(exp.trainer, tasks)
+    if exp.root_client is not None:
+        trained = trained.with_last_as_reference()
+    remembered, memory = exp.memory(trained, state.memory)
+    watch.lap("train")
+
+    # 3. Clients protect their rows; the adversary, who knows the rule, rewrites those it controls.
+    honest = exp.server.privacy.on_client(remembered, state.privacy, stream("client_noise"))
+    malicious = exp.malicious[cohort] & (r >= exp.first_attacked_round)
+
+    def rule(rows: Tensor) -> Tensor:
+        return exp.server.rule(honest.with_matrix(rows), state, stream("guess"))
+
+    mask = torch.from_numpy(malicious).to(honest.matrix.device)
+    sent = exp.attack.rewrite(honest, mask, rule, stream("attack"))
+
+    # 4. The channel carries the rows, or sums of them; the account is charged for who took part.
+    delivery = exp.channel.transmit(sent, stream("channel"))
+    ledger = exp.account.charge(state.ledger, sent, delivery)
+    watch.lap("transmit")
+
+    # 5. The server makes one step of the rows that it trusts, and takes it.
+    state, receipt = exp.server(delivery.updates, state, stream)
+    state = replace(state, round=r + 1, memory=memory, ledger=ledger)
+    watch.lap("aggregate")
+
+    # 6. What happened, how good the models are now, and what it has cost.
+    lying = malicious if exp.malicious.any() else None
+    metrics = describe(r + 1, sent, delivery, lying, receipt)
+    metrics += traffic(r + 1, sent if exp.setting.communicates else None, delivery)
+    predictions = None
+    if state.round % exp.eval_every == 0 or finished(exp, state):
+        models = exp.setting.models(state.params)
+        measured, predictions = exp.evaluator(exp.backend, models, state.round)
+        epsilon = exp.account.epsilon(ledger)
+        spent = [] if epsilon is None else [Metric(r + 1, "privacy", "all", "epsilon", epsilon)]
+        metrics += [*measured, *spent]
+    watch.lap("evaluate")
+    return state, RoundRecord(
+        round=state.round,
+        metrics=tuple(metrics),
+        predictions=predictions,
+        seconds=watch.seconds,
+        notes=remarks(delivery, receipt),
+        received=delivery.updates,
+        malicious=lies_in(delivery, sent, malicious),
+    )
+
+
+def _cohort(exp: Experiment, round: int) -> np.ndarray:
+    return exp.sampler(exp.n_clients, _stream(exp.seed, round, "cohort"))
+
+
+def _stream(seed: int, round: int, purpose: str) -> np.random.Generator:
+    return generator(seed, purpose, round)
+
+
+class _Stopwatch:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[phase], self._last = now - self._last, now
+
+
+def initial_state(exp: Experiment, params: Tensor) -> ServerState:
+    """The state before the first round, from one model's vector `[d]`."""
+    start, d = exp.setting.init(params, exp.n_clients), len(params)
+    return ServerState(
+        round=0,
+        params=start,
+        optimizer=exp.server.optimizer.init(start),
+        aggregator=exp.server.aggregator.init(d),
+        detector=exp.server.detector.init(d),
+        memory=exp.memory.init(d),
+        privacy=exp.server.privacy.init(d),
+        ledger=exp.account.init(),
+    )

@@ -1,0 +1,84 @@
+"""Who takes part in a round. Each sampler maps (n_clients, rng) to sorted client numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from fedexp.core.checks import InputError, at_least
+
+
+@final
+@dataclass(frozen=True)
+class Full:
+    """Every client in every round.
+
+    Args:
+        cohort_size: has to be the number of clients; stated so that the config cannot say one
+            thing and the run do another.
+    """
+
+    cohort_size: int
+
+    def __call__(self, n_clients: int, rng: np.random.Generator) -> np.ndarray:
+        """All clients: `arange(n_clients)`."""
+        if self.cohort_size != n_clients:
+            raise InputError(
+                f"sampler=full takes all {n_clients} clients; use sampler=uniform to draw some",
+                "cohort_size",
+                self.cohort_size,
+            )
+        return np.arange(n_clients)
+
+
+@final
+@dataclass(frozen=True)
+class Uniform:
+    """`cohort_size` clients without replacement, each cohort equally likely (FedAvg, 2017).
+
+    >>> len(Uniform(3)(10, np.random.default_rng(0)))
+    3
+    """
+
+    cohort_size: int
+
+    def __post_init__(self) -> None:
+        at_least(1, cohort_size=self.cohort_size)
+
+    def __call__(self, n_clients: int, rng: np.random.Generator) -> np.ndarray:
+        """A sorted cohort; InputError if it would be larger than the federation."""
+        _no_more_than(n_clients, self.cohort_size)
+        return np.sort(rng.choice(n_clients, self.cohort_size, replace=False))
+
+
+@final
+@dataclass(frozen=True)
+class Poisson:
+    """Every client by itself with probability cohort_size / n_clients; a cohort may be empty.
+
+    This, not `Uniform`, is the sampling that privacy accountants mean by "Poisson subsampling".
+
+    Args:
+        cohort_size: the expected size of a cohort.
+    """
+
+    cohort_size: int
+
+    def __post_init__(self) -> None:
+        at_least(1, cohort_size=self.cohort_size)
+
+    def __call__(self, n_clients: int, rng: np.random.Generator) -> np.ndarray:
+        """A sorted cohort of random size, possibly empty."""
+        _no_more_than(n_clients, self.cohort_size)
+        return np.flatnonzero(rng.random(n_clients) < self.cohort_size / n_clients)
+
+
+def _no_more_than(n_clients: int, cohort_size: int) -> None:
+    if cohort_size > n_clients:
+        raise InputError(
+            f"a cohort cannot be larger than the federation (n_clients={n_clients})",
+            "cohort_size",
+            cohort_size,
+        )

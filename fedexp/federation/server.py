@@ -1,0 +1,124 @@
+"""The server's half of a round: from the rows that arrived to the step that is taken.
+
+    usable   <- rows that are finite, of the right shape, not absurdly long     (hygiene)
+    bounded  <- usable rows, clipped where a mechanism counts on it             (privacy)
+    trusted  <- bounded rows without those that the detector flags              (detector)
+    mixed    <- trusted rows averaged with their neighbours, bucketed, clipped  (pre_aggregation)
+    step     <- rule(mixed)                                                     (aggregator)
+    released <- step, with noise where the server adds it                       (privacy)
+    params   <- optimizer(params, released)                                     (server_optimizer)
+
+A round that fewer than `min_clients` trusted rows reach, or whose rows the rule refuses (Krum with
+fewer than 2f + 3 of them), moves nothing and says why. Not so where the server adds the noise: that
+nobody was there is what noise has to hide, and a step of noise alone is released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedexp.core.checks import InputError
+from fedexp.core.protocols import (
+    Aggregator,
+    Detector,
+    Hygiene,
+    PreAggregator,
+    Privacy,
+    ServerOptimizer,
+)
+from fedexp.core.types import ServerState, State, Updates, Verdict
+
+Streams = Callable[[str], np.random.Generator]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of the rows of a round."""
+
+    complaints: tuple[str, ...]  # for each row that arrived, "" if it could be used
+    scored: tuple[int, ...]  # the clients that the detector looked at
+    verdict: Verdict  # on them
+    step: Tensor  # [d], zero in a round that moved nothing
+    skipped: str  # why the round moved nothing; "" if it did
+
+
+@final
+@dataclass(frozen=True)
+class Server:
+    """Hygiene, privacy, detector, mixing, rule and optimiser."""
+
+    hygiene: Hygiene
+    privacy: Privacy
+    detector: Detector
+    pre_aggregation: tuple[PreAggregator, ...]
+    aggregator: Aggregator
+    optimizer: ServerOptimizer
+    min_clients: int  # a round that fewer clients answer moves nothing
+
+    def rule(self, updates: Updates, state: ServerState, rng: np.random.Generator) -> Tensor:
+        """The step `[d]` that these rows would make, before noise; for who wants to guess it."""
+        return self._rule(self.privacy.on_receipt(updates, state.privacy), state.aggregator, rng)[0]
+
+    def __call__(
+        self, received: Updates, state: ServerState, rng: Streams
+    ) -> tuple[ServerState, Receipt]:
+        """The server's next state (the round is not counted yet) and what became of the rows."""
+        complaints = tuple(self.hygiene(received, state.params.shape[-1]))
+        usable = received.select(torch.tensor([not c for c in complaints], dtype=torch.bool))
+        bounded = self.privacy.on_receipt(usable, state.privacy)
+        verdict, detector = Verdict.no_opinion(0), state.detector
+        if len(bounded):
+            verdict, detector = self.detector(bounded, detector, rng("detector"))
+        trusted = _trusted(bounded, verdict)
+        step, aggregator, skipped = self._step(trusted, state, rng)
+        after = replace(state, detector=detector, failed_rounds=state.failed_rounds + 1)
+        if not skipped:
+            step, privacy = self.privacy.on_step(step, trusted, state.privacy, rng("server_noise"))
+            params, optimizer = self.optimizer(state.params, step, state.optimizer)
+            after = replace(
+                after,
+                params=params,
+                optimizer=optimizer,
+                aggregator=aggregator,
+                privacy=privacy,
+                failed_rounds=0,
+            )
+        return after, Receipt(complaints, usable.client_ids, verdict, step, skipped)
+
+    def _step(
+        self, trusted: Updates, state: ServerState, rng: Streams
+    ) -> tuple[Tensor, State, str]:
+        nothing = torch.zeros_like(state.params)
+        if not len(trusted) and self.privacy.releases_every_round:
+            return nothing, state.aggregator, ""
+        if len(trusted) < self.min_clients:
+            needed = f"{len(trusted)} of the {self.min_clients} updates needed (min_clients)"
+            return nothing, state.aggregator, f"it had {needed}"
+        try:
+            step, aggregator = self._rule(trusted, state.aggregator, rng("rule"))
+        except InputError as refusal:  # too few rows for the rule are left
+            return nothing, state.aggregator, f"the rule refused: {refusal}"
+        return step, aggregator, ""
+
+    def _rule(
+        self, updates: Updates, state: State, rng: np.random.Generator
+    ) -> tuple[Tensor, State]:
+        """Mix and aggregate: the step `[d]` and the aggregator's next state."""
+        for mix in self.pre_aggregation:
+            updates = mix(updates, rng)
+        return self.aggregator(updates, state, rng)
+
+
+def _trusted(usable: Updates, verdict: Verdict) -> Updates:
+    """The rows that keep some of their weight, with that weight."""
+    trust = verdict.trust
+    if bool((trust == 1).all()):
+        return usable
+    weighed = replace(usable, num_examples=usable.num_examples * trust)
+    return weighed.select(trust > 0)

@@ -1,0 +1,1 @@
+"""Is the epsilon that was claimed true? Canaries that test it."""

@@ -1,0 +1,164 @@
+"""The audit of a run's claim: train once more with canaries, and guess which of them were in.
+
+The claim is epsilon as the ledger counts it for the audited training, which has the noise, the clip
+norm, the rounds and the sampling rate of the run. The alarm: so many guesses are right that the
+claim is ruled out (`audit_one_run`). An honest mechanism raises it with a probability of at most
+1 - confidence, in practice far less. No alarm proves nothing: a mechanism may be broken where these
+canaries do not look. `noise_scale` sabotages the training, to see that the alarm works.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+from torch import Tensor
+
+from fedexp.channel.plain import Plain
+from fedexp.core.checks import InputError, at_least, in_range, positive
+from fedexp.core.rng import generator, seed_for
+from fedexp.federation.rounds import initial_state, run_rounds
+from fedexp.leakage.audit.canaries import NO_CLAIM, Rigged
+from fedexp.leakage.audit.clients import client_canaries
+from fedexp.leakage.audit.examples import example_canaries
+from fedexp.leakage.audit.one_run import (
+    check_confidence,
+    guesses_of,
+    one_run_lower_bound,
+    one_run_p_value,
+)
+from fedexp.leakage.study import Figure, Findings, Tell
+from fedexp.leakage.victim import Victim
+from fedexp.privacy.account import PrivacyAccount
+from fedexp.privacy.client_level import ClientLevel
+from fedexp.privacy.dp_sgd import PrivateTraining
+from fedexp.privacy.local import LocalGaussian, LocalLaplace
+
+
+@final
+@dataclass(frozen=True)
+class OneRunAudit:
+    """The study: canaries in one more training, guesses, and a lower bound on epsilon.
+
+    Args:
+        canaries: m, each in with probability 1/2.
+        guesses: r, how many of them are guessed, at most m; half "in", half "out".
+        confidence: of the lower bound.
+        noise_scale: factor on the noise that is really added; 1 audits the run as it is.
+        strength: of canary examples, in deviations of the pixels; canary clients are always as
+            long as the clip norm.
+        others: examples of a client that the score of canary examples takes into account.
+    """
+
+    canaries: int
+    guesses: int
+    confidence: float
+    noise_scale: float
+    strength: float
+    others: int
+
+    def __post_init__(self) -> None:
+        at_least(2, canaries=self.canaries)
+        at_least(1, guesses=self.guesses)
+        in_range(1, self.canaries, guesses=self.guesses)
+        check_confidence(self.confidence)
+        positive(noise_scale=self.noise_scale, strength=self.strength)
+        at_least(0, others=self.others)
+
+    def __call__(self, victim: Victim, tell: Tell) -> Findings:
+        """Train with canaries, and judge.
+
+        Raises:
+            InputError: the run makes no claim, or one that canaries in it cannot audit.
+        """
+        rng = generator(victim.seed, "audit_canaries")
+        inside = rng.random(self.canaries) < 1 / 2
+        exp = replace(victim.experiment, seed=seed_for(victim.seed, "audit"))
+        rigged = self._rigged(replace(victim, experiment=exp), inside, rng)
+        scores, epsilon, delta = _carried_out(rigged, victim.models[0], tell)
+
+        said = guesses_of(scores, self.guesses)
+        right = int(np.sum((said == 1) & inside) + np.sum((said == -1) & ~inside))
+        counts = (self.canaries, self.guesses)
+        bound = one_run_lower_bound(*counts, right, delta, self.confidence)
+        most = one_run_lower_bound(*counts, self.guesses, delta, self.confidence)
+        where = [f"canary {'in' if there else 'out'}" for there in inside]
+        pairs = zip(where, scores.tolist(), said.tolist(), strict=True)
+        figures = [
+            Figure(subject, victim.last_round, i, metric, value)
+            for i, (subject, score, guess) in enumerate(pairs)
+            for metric, value in (("score", score), ("guess", float(guess)))
+        ]
+        return Findings(
+            figures=figures,
+            headline={
+                "epsilon_lower_bound": bound,
+                "epsilon_claimed": epsilon,
+                "alarm": float(bound > epsilon),
+                "p_value": one_run_p_value(*counts, right, epsilon, delta),
+                "canaries": float(self.canaries),
+                "guesses": float(self.guesses),
+                "right": float(right),
+            },
+            arrays={"scores_in": scores[inside], "scores_out": scores[~inside]},
+            conclusions=self._conclusions(rigged, right, bound, most, epsilon, delta),
+            adversary=rigged.adversary,
+        )
+
+    def _rigged(self, victim: Victim, inside: np.ndarray, rng: np.random.Generator) -> Rigged:
+        exp = victim.experiment
+        if not isinstance(exp.channel, Plain):
+            raise InputError(
+                "hides what the canaries' scores are made of; audits need channel=plain",
+                "channel",
+                victim.config["channel"]["_target_"],
+            )
+        if isinstance(exp.trainer, PrivateTraining):
+            return example_canaries(
+                victim, exp.trainer, inside, self.strength, self.others, self.noise_scale, rng
+            )
+        mechanism = exp.server.privacy
+        if isinstance(mechanism, ClientLevel | LocalGaussian | LocalLaplace):
+            return client_canaries(victim, mechanism, inside, self.noise_scale, rng)
+        raise InputError(NO_CLAIM, "privacy", victim.config["privacy"]["_target_"])
+
+    def _conclusions(
+        self, rigged: Rigged, right: int, bound: float, most: float, epsilon: float, delta: float
+    ) -> list[str]:
+        guessed = (
+            f"{right} of {self.guesses} guesses about {self.canaries} canaries were right: epsilon "
+            f"is at least {bound:.3g} with {self.confidence:.0%} confidence, and the claim is "
+            f"{epsilon:.3g} (delta {delta:g})"
+        )
+        if bound > epsilon:
+            judgement = f"ALARM: the claim is ruled out. {guessed}."
+        else:
+            judgement = f"No contradiction; a low bound never proves DP. {guessed}."
+        sentences = [judgement, f"The canaries: {rigged.canaries}."]
+        if self.noise_scale != 1:
+            sentences.append(
+                f"Sabotaged on purpose: the noise was multiplied by {self.noise_scale:g}, and the "
+                "claim is that of the full noise."
+            )
+        if most <= epsilon:
+            sentences.append(
+                f"This audit could not have raised the alarm: {self.guesses} right guesses of "
+                f"{self.guesses} would show epsilon {most:.3g}. Use more canaries and guesses."
+            )
+        return sentences
+
+
+def _carried_out(rigged: Rigged, start: Tensor, tell: Tell) -> tuple[np.ndarray, float, float]:
+    """(scores `[m]`, the claimed epsilon, its delta) of the training from `start` `[d]`."""
+    exp = rigged.experiment
+    before = state = initial_state(exp, start)
+    total = np.zeros(1)
+    for state, record in run_rounds(exp, before):
+        total = total + rigged.score(before, state, record).numpy()
+        before = state
+        tell(state.round / exp.rounds)
+    tell(1.0)  # also where max_epsilon ended the run
+    assert isinstance(exp.account, PrivacyAccount)
+    claim = exp.account.ledger.epsilon(state.ledger)
+    return total, claim.epsilon, claim.delta

@@ -1,0 +1,1 @@
+"""Who was trained on: attacks that tell members from others."""

@@ -1,0 +1,201 @@
+"""LiRA, the likelihood-ratio attack: is the model as sure of the example as models that saw it?
+
+    online:  score = log N(phi; mu_in, s_in^2) - log N(phi; mu_out, s_out^2)
+    offline: score = (phi - mu_out) / s_out
+
+phi is how sure the attacked model is of the example (`fedexp.leakage.membership.scoring`); mu and s
+are mean and deviation of the same over shadow models (`fedexp.leakage.membership.shadows`) that
+were trained with the example (in) and without it (out), so hard examples are compared with
+themselves. `per_example`
+takes every example's own deviations, `global` one s_in and one s_out for all, which is better with
+few shadows.
+
+Source: Carlini, Chien, Nasr, Song, Terzis and Tramèr, "Membership Inference Attacks From First
+Principles", IEEE S&P 2022, sections 4 and 5 (algorithm 1). Ours differs in three ways: a global
+deviation is the root of the mean of the examples' own variances, where the authors' code takes the
+deviation of all phi together, differences between examples included; the offline score is the
+number of deviations itself, whose ranks are those of the paper's probability but which does not
+round to 1; and every model is asked about the example itself only, not about mirrored copies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+import torch
+
+from fedexp.core.checks import InputError, at_least, one_of
+from fedexp.core.rng import generator
+from fedexp.core.types import Normalisation, Split
+from fedexp.leakage.membership.scoring import (
+    OUTSIDER,
+    Judged,
+    Pool,
+    accuracies,
+    caveats,
+    negative_loss,
+    true_class_logits,
+)
+from fedexp.leakage.membership.shadows import Shadow, refuse_number, shadows_of
+from fedexp.leakage.study import Figure, Findings, Tell
+from fedexp.leakage.victim import Victim
+
+VARIANTS = ("online", "offline")
+VARIANCES = ("per_example", "global", "auto")
+TARGETS = ("run", "shadows")
+MANY = 64  # shadows from which on an example's own deviations are known well enough
+LEAST_VARIANCE = 1e-12  # models that agree to the last bit are no reason to divide by 0
+
+
+@final
+@dataclass(frozen=True)
+class LiRA:
+    """The study: shadows of the run, and the likelihood ratio of every example.
+
+    Args:
+        shadows: models to train, even, 4 or above; every example is in half of them.
+        variant: of the headline: "online", or "offline", which uses the models without the example
+            only. The figures hold both, and the loss threshold on the same examples.
+        variance: "per_example", "global", or "auto": global below 64 shadows.
+        targets: "run" attacks the run; "shadows" attacks each shadow in turn with the help of the
+            others, its pair left out, and pools the scores: what training like this leaks, with
+            many more non-members than one run has.
+        permutations: shuffles behind the null interval, at least 40.
+    """
+
+    shadows: int
+    variant: str
+    variance: str
+    targets: str
+    permutations: int
+
+    def __post_init__(self) -> None:
+        refuse_number(self.shadows)
+        one_of(VARIANTS, variant=self.variant)
+        one_of(VARIANCES, variance=self.variance)
+        one_of(TARGETS, targets=self.targets)
+        at_least(40, permutations=self.permutations)
+        if self.targets == "shadows" and self.shadows < 6:
+            reason = "targets=shadows leaves a pair out and needs 4 others: 6 or above"
+            raise InputError(reason, "shadows", self.shadows)
+
+    def __call__(self, victim: Victim, tell: Tell) -> Findings:
+        """Train what is missing, score and judge; raises InputError where `Pool.of` does."""
+        pool = Pool.of(victim, None)
+        trained = 0
+
+        def one_more() -> None:
+            nonlocal trained
+            trained += 1
+            tell(0.95 * trained / self.shadows)
+
+        shadows = shadows_of(victim, pool.examples, self.shadows, one_more)
+        inside = np.stack([shadow.inside for shadow in shadows])
+        phi = np.stack([_phi_of(victim, shadow, pool.examples) for shadow in shadows])
+        params, round = victim.models[victim.last_round], victim.last_round
+        if self.targets == "run":
+            own = true_class_logits(victim.model, params, victim.normalisation, pool.examples)
+            attacked = [(own, pool.is_member, np.ones(len(phi), dtype=bool))]
+        else:
+            attacked = [(phi[t], inside[t], all_but_pair(t, len(phi))) for t in range(len(phi))]
+        asked = np.concatenate([target for target, _, _ in attacked])
+        truth = np.concatenate([is_member for _, is_member, _ in attacked])
+
+        def judge(scores: np.ndarray) -> Judged:
+            return Judged.of(scores, truth, self.permutations, generator(victim.seed, "lira_null"))
+
+        # The other variant costs nothing more, and where models are noisy it is the stronger one.
+        judged: dict[str, Judged] = {}
+        for variant in (self.variant, *(name for name in VARIANTS if name != self.variant)):
+            study = replace(self, variant=variant)
+            scores = [
+                study.scores(target, phi[helpers], inside[helpers])
+                for target, _, helpers in attacked
+            ]
+            judged[f"LiRA {variant}"] = judge(np.concatenate(scores))
+        judged["loss threshold"] = judge(negative_loss(asked))
+
+        right = accuracies(victim, params)
+        chosen = judged[f"LiRA {self.variant}"]
+        headline = chosen.headline(right)
+        tell(1.0)
+        return Findings(
+            figures=[
+                *(row for subject in judged for row in judged[subject].rows(subject, round)),
+                *(Figure("model", round, 0, name, value) for name, value in right.items()),
+            ],
+            headline=headline,
+            arrays=chosen.arrays(),
+            conclusions=[
+                *(line for subject in judged for line in judged[subject].conclusions(subject)),
+                self._sizes(victim, inside),
+                *caveats(victim, headline),
+            ],
+            adversary=(
+                f"{OUTSIDER} It knows the training algorithm with all its settings, not the seed, "
+                f"and has data of the same kind, on halves of which it ran the whole training "
+                f"{self.shadows} times."
+            ),
+        )
+
+    def scores(self, target: np.ndarray, phi: np.ndarray, inside: np.ndarray) -> np.ndarray:
+        """The score `[n]` of every example, larger for "member".
+
+        Args:
+            target: phi `[n]` of the attacked model.
+            phi: `[N, n]` of the shadows.
+            inside: `[N, n]` bool, which shadow was trained on which example.
+        """
+        pooled = self.variance == "global" or (self.variance == "auto" and len(phi) < MANY)
+        mean_out, variance_out = _moments(phi, ~inside, pooled)
+        if self.variant == "offline":
+            deviations: np.ndarray = (target - mean_out) / np.sqrt(variance_out)
+            return deviations
+        mean_in, variance_in = _moments(phi, inside, pooled)
+        ratio: np.ndarray = _log_normal(target, mean_in, variance_in) - _log_normal(
+            target, mean_out, variance_out
+        )
+        return ratio
+
+    def _sizes(self, victim: Victim, inside: np.ndarray) -> str:
+        own, shadow = len(victim.pixels.train), int(inside[0].sum())
+        attacked = "run" if self.targets == "run" else f"{self.shadows} shadows, each by the others"
+        return (
+            f"Attacked: the {attacked}. The run trained on {own:,} examples, a shadow on "
+            f"{shadow:,}" + ("." if own == shadow else ": shadows know a little less than it.")
+        )
+
+
+def all_but_pair(target: int, number: int) -> np.ndarray:
+    """Which shadows help to attack shadow `target`: `[number]` bool, not itself nor its pair.
+
+    With the other of its pair, an example would be in more of them if it is not in the target.
+
+    >>> all_but_pair(2, 6).tolist()
+    [True, True, False, False, True, True]
+    """
+    helpers: np.ndarray = np.arange(number) // 2 != target // 2
+    return helpers
+
+
+def _phi_of(victim: Victim, shadow: Shadow, examples: Split) -> np.ndarray:
+    half = examples.rows(torch.from_numpy(np.flatnonzero(shadow.inside)))
+    return true_class_logits(victim.model, shadow.params, Normalisation.of(half), examples)
+
+
+def _moments(phi: np.ndarray, chosen: np.ndarray, pooled: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance `[n]` over the chosen models of each example."""
+    count = chosen.sum(axis=0)
+    mean = np.where(chosen, phi, 0.0).sum(axis=0) / count
+    variance = np.where(chosen, (phi - mean) ** 2, 0.0).sum(axis=0) / (count - 1)
+    if pooled:
+        variance = np.full_like(variance, variance.mean())
+    return mean, np.maximum(variance, LEAST_VARIANCE)
+
+
+def _log_normal(x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Log density of a normal, without the constant that cancels in a ratio."""
+    density: np.ndarray = -0.5 * ((x - mean) ** 2 / variance + np.log(variance))
+    return density

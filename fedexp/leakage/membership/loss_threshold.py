@@ -1,0 +1,80 @@
+"""The loss threshold: an example that the model finds easy was probably trained on.
+
+    score(x, y) = -loss = log p_y
+
+It knows nothing of how hard an example is by nature, so on average it looks harmless; LiRA
+(`fedexp.leakage.membership.lira`) does.
+
+Source: Yeom, Giacomelli, Fredrikson and Jha, "Privacy Risk in Machine Learning: Analyzing the
+Connection to Overfitting", IEEE CSF 2018, section 3.3 (adversary 2). There the threshold is the
+mean training loss and one accuracy is reported; here every threshold is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from fedexp.core.checks import InputError, at_least
+from fedexp.core.rng import generator
+from fedexp.leakage.membership.scoring import (
+    OUTSIDER,
+    Judged,
+    Pool,
+    accuracies,
+    caveats,
+    negative_loss,
+    rounds_of,
+    true_class_logits,
+)
+from fedexp.leakage.study import Figure, Findings, Tell
+from fedexp.leakage.victim import Victim
+
+
+@final
+@dataclass(frozen=True)
+class LossThreshold:
+    """The study: members and non-members, equally many, ranked by the model's loss.
+
+    Args:
+        rounds: whose models are attacked: "initial", "last" or numbers; the headline is the latest.
+        most_examples: members at most, and as many non-members; None: as many as there are.
+        permutations: shuffles behind the null interval, at least 40.
+    """
+
+    rounds: Sequence[int | str]
+    most_examples: int | None
+    permutations: int
+
+    def __post_init__(self) -> None:
+        if not self.rounds:
+            raise InputError("names no round", "rounds", list(self.rounds))
+        if self.most_examples is not None:
+            at_least(1, most_examples=self.most_examples)
+        at_least(40, permutations=self.permutations)
+
+    def __call__(self, victim: Victim, tell: Tell) -> Findings:
+        """Rank and judge; raises InputError where `Pool.of` or `rounds_of` does."""
+        rounds = rounds_of(victim, self.rounds)
+        available = min(len(victim.pixels.train), len(victim.held_out))
+        wanted = available if self.most_examples is None else min(available, self.most_examples)
+        pool = Pool.of(victim, wanted)
+        rows: list[Figure] = []
+        for place, round in enumerate(rounds):
+            params = victim.models[round]
+            phi = true_class_logits(victim.model, params, victim.normalisation, pool.examples)
+            rng = generator(victim.seed, "loss_threshold_null", round)
+            judged = Judged.of(negative_loss(phi), pool.is_member, self.permutations, rng)
+            right = accuracies(victim, params)
+            rows += judged.rows("loss threshold", round)
+            rows += [Figure("model", round, 0, name, value) for name, value in right.items()]
+            tell((place + 1) / len(rounds))
+        headline = judged.headline(right)
+        return Findings(
+            figures=rows,
+            headline=headline,
+            arrays=judged.arrays(),
+            conclusions=[*judged.conclusions("loss threshold"), *caveats(victim, headline)],
+            adversary=f"{OUTSIDER} It knows nothing else: no data, no training algorithm.",
+        )

@@ -1,0 +1,269 @@
+"""Membership inference: was this example among those that the run was trained on?
+
+What the attacks have in common: the examples in question, how sure a model is of each, and findings
+made of scores. How sure a model is of example (x, y) is the logit of its probability,
+
+    phi = log p_y - log(1 - p_y) = z_y - log sum over k != y of exp(z_k),    loss = log(1 + e^-phi)
+
+z being the model's logits, taken to float64 and never turned into a probability, which would round
+to 1 for every example that a model has learned by heart.
+
+The adversary is an outsider with the final model. Members are the run's training examples, as the
+clients hold them; non-members are its reserve or, without one, its test part.
+
+Source of phi: Carlini, Chien, Nasr, Song, Terzis and Tramèr, "Membership Inference Attacks From
+First Principles", IEEE S&P 2022, section 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedexp.core.checks import InputError
+from fedexp.core.flat import FlatModel
+from fedexp.core.rng import generator
+from fedexp.core.types import Normalisation, Split
+from fedexp.leakage.membership.roc import RATES, Roc, null_intervals
+from fedexp.leakage.study import Figure
+from fedexp.leakage.victim import Victim
+
+BATCH = 200  # images a forward pass
+OUTSIDER = (
+    "An outsider who holds the final model and asks of single labelled examples whether they were "
+    "trained on."
+)
+
+
+@final
+@dataclass(frozen=True)
+class Pool:
+    """The examples in question, members first.
+
+    Attributes:
+        examples: pixels in [0, 1].
+        is_member: `[n]` bool, the truth.
+    """
+
+    examples: Split
+    is_member: np.ndarray
+
+    @classmethod
+    def of(cls, victim: Victim, most_members: int | None) -> Pool:
+        """Training examples, and as many of `victim.held_out`, or all where there are fewer.
+
+        Args:
+            victim: the run.
+            most_members: draw so many; None takes all.
+
+        Raises:
+            InputError: the run has no one model, or members differ from non-members by more than
+                having been trained on.
+        """
+        _refuse(victim)
+        members = _drawn(victim.pixels.train, most_members, victim.seed, "members")
+        others = _drawn(victim.held_out, len(members), victim.seed, "non_members")
+        examples = Split(torch.cat([members.x, others.x]), torch.cat([members.y, others.y]))
+        return cls(examples, np.arange(len(examples)) < len(members))
+
+
+def true_class_logits(
+    model: nn.Module, params: Tensor, normalisation: Normalisation, examples: Split
+) -> np.ndarray:
+    """The phi `[n]` float64 of each example under the model `params` `[d]`.
+
+    Raises:
+        InputError: the model's answers are not finite.
+    """
+    logits = _logits(model, params, normalisation, examples).double()
+    if not bool(logits.isfinite().all()):
+        raise InputError("the model diverged: its logits are not finite")
+    truth = torch.nn.functional.one_hot(examples.y, logits.shape[1]).bool()
+    others = logits.masked_fill(truth, -torch.inf).logsumexp(dim=1)
+    phi: np.ndarray = (logits[truth] - others).numpy()
+    return phi
+
+
+def negative_loss(phi: np.ndarray) -> np.ndarray:
+    """Minus the cross-entropy `[n]`, from `true_class_logits`.
+
+    >>> negative_loss(np.array([0.0])).round(4).tolist()  # p = 1/2
+    [-0.6931]
+    """
+    loss: np.ndarray = np.logaddexp(0.0, -phi)
+    return -loss
+
+
+def accuracies(victim: Victim, params: Tensor) -> dict[str, float]:
+    """How often the model `params` `[d]` is right on the training part and on the test part."""
+    parts = {"train_accuracy": victim.pixels.train, "test_accuracy": victim.pixels.test}
+    answers = {
+        name: _logits(victim.model, params, victim.normalisation, part).argmax(dim=1)
+        for name, part in parts.items()
+    }
+    return {name: float((answers[name] == parts[name].y).double().mean()) for name in parts}
+
+
+@final
+@dataclass(frozen=True)
+class Judged:
+    """What scores are worth.
+
+    Attributes:
+        figures: metric -> value, the null interval as `<metric>_null_low` and `_null_high`.
+        roc: all rates.
+        members: scores `[m]`.
+        non_members: scores `[n]`.
+    """
+
+    figures: Mapping[str, float]
+    roc: Roc
+    members: np.ndarray
+    non_members: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        scores: np.ndarray,
+        is_member: np.ndarray,
+        permutations: int,
+        rng: np.random.Generator,
+    ) -> Judged:
+        """Of scores `[n]`, larger for "member", against the truth `[n]` bool."""
+        members, non_members = scores[is_member], scores[~is_member]
+        roc = Roc.of(members, non_members)
+        figures = dict(roc.figures())
+        nulls = null_intervals(members, non_members, permutations, rng)
+        for metric, (low, high) in nulls.items():
+            figures |= {f"{metric}_null_low": low, f"{metric}_null_high": high}
+        return cls(figures, roc, members, non_members)
+
+    def rows(self, subject: str, round: int) -> list[Figure]:
+        """The figures as a study's rows."""
+        return [Figure(subject, round, 0, metric, value) for metric, value in self.figures.items()]
+
+    def headline(self, accuracies: Mapping[str, float]) -> dict[str, float]:
+        """The figures, the accuracies and the sizes."""
+        sizes = {"n_members": len(self.members), "n_non_members": len(self.non_members)}
+        return {**self.figures, **accuracies, **sizes}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a ROC and a histogram of the scores are drawn from."""
+        return {
+            "fpr": self.roc.fpr,
+            "tpr": self.roc.tpr,
+            "scores_members": self.members,
+            "scores_non_members": self.non_members,
+        }
+
+    def conclusions(self, subject: str) -> list[str]:
+        """A sentence a metric, from the figures."""
+        known = self.figures
+        auc, low, high = known["auc"], known["auc_null_low"], known["auc_null_high"]
+        interval = f"the null interval {low:.3f} to {high:.3f}"
+        if auc > high:
+            verdict = f"above {interval}"
+        elif auc < low:
+            verdict = f"below {interval}: the two sides differ in something else than membership"
+        else:
+            verdict = f"inside {interval}: not told from guessing"
+        sentences = [f"AUC {auc:.3f}, {verdict}", *map(self._at_low_fpr, RATES)]
+        return [f"{subject[0].upper()}{subject[1:]}: {sentence}." for sentence in sentences]
+
+    def _at_low_fpr(self, metric: str) -> str:
+        rate, value = RATES[metric], self.figures[metric]
+        name, n = f"TPR at {100 * rate:g} % FPR", len(self.non_members)
+        if math.isnan(value):
+            return f"{name} is not measurable: it takes {1 / rate:,.0f} non-members, not {n:,}"
+        high = self.figures[f"{metric}_null_high"]
+        verdict = "above" if value > high else "inside"
+        return (
+            f"{name} {100 * value:.2f} %, {value / rate:.1f} times chance, {verdict} the null "
+            f"interval, which ends at {100 * high:.2f} %; false alarms behind it: at most "
+            f"{math.floor(rate * n + 1e-9)} of {n:,}"
+        )
+
+
+def caveats(victim: Victim, headline: Mapping[str, float]) -> list[str]:
+    """What a reader has to know of the run beside the attack's figures."""
+    remarks = [
+        f"The model is right on {100 * headline['train_accuracy']:.1f} % of the training part and "
+        f"{100 * headline['test_accuracy']:.1f} % of the test part."
+    ]
+    if not len(victim.reserve):
+        remarks.append(
+            "Non-members are the test part, which may differ from the training part by more than "
+            "not having been trained on; train_examples leaves a reserve of the same kind."
+        )
+    return remarks
+
+
+def _refuse(victim: Victim) -> None:
+    """Raise InputError where the question has no clean answer."""
+    if victim.models[victim.last_round].ndim != 1:
+        raise InputError(
+            "every client has a model of its own; membership in a final model needs one that all "
+            "share: setting=federated or centralised",
+            "setting",
+            "local_only",
+        )
+    attack, train = victim.experiment.attack, victim.pixels.train
+    poisoned = attack.poison(train, generator(victim.seed, "membership")) is not train
+    if victim.config["attack"]["n_malicious"] and poisoned:
+        raise InputError(
+            "its clients trained on changed examples, which anybody tells from unchanged ones; "
+            "study a run without it, or with an attack on updates",
+            "attack",
+            type(attack).__name__,
+        )
+    partition = str(victim.config["partition"]["_target_"]).rpartition(".")[2]
+    if partition == "Feature":
+        raise InputError(
+            "members went through their client's scanner and non-members did not; study a run "
+            "with partition=iid or another that leaves the images alone",
+            "partition",
+            "feature",
+        )
+
+
+def _logits(
+    model: nn.Module, params: Tensor, normalisation: Normalisation, examples: Split
+) -> Tensor:
+    """`[n, classes]` of the model `params` `[d]`, on the CPU."""
+    flat = FlatModel(model, torch.device("cpu"))
+    flat.load(params.cpu())
+    flat.module.eval()
+    batches = normalisation.x(examples.x).split(BATCH)
+    with torch.inference_mode():
+        return torch.cat([flat.module(flat.arrange(batch)) for batch in batches])
+
+
+def _drawn(part: Split, most: int | None, seed: int, purpose: str) -> Split:
+    """At most so many rows, in their order."""
+    if most is None or most >= len(part):
+        return part
+    order = generator(seed, f"membership_{purpose}").permutation(len(part))
+    return part.rows(torch.from_numpy(np.sort(order[:most])))
+
+
+def rounds_of(victim: Victim, rounds: Sequence[int | str]) -> list[int]:
+    """The rounds meant by "initial", "last" and numbers, sorted, without repeats.
+
+    Raises:
+        InputError: the run keeps no model of a round.
+    """
+    words = {"initial": 0, "last": victim.last_round}
+    found: set[int] = set()
+    for asked in rounds:
+        round = words.get(asked) if isinstance(asked, str) else asked
+        if round is None or isinstance(round, bool) or round not in victim.models:
+            kept = ", ".join(map(str, sorted(victim.models)))
+            raise InputError(f"the run kept the models of rounds {kept}", "rounds", asked)
+        found.add(round)
+    return sorted(found)

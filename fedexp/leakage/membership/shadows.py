@@ -1,0 +1,205 @@
+"""Shadow models: the run again, on other halves of the same pool, so that membership is known.
+
+Shadows come in pairs: the first of a pair trains on a random half of the pool, the second on the
+other half. So every example is in exactly half of the models, and still is when a pair is left out.
+
+A shadow is a whole run with the settings of the run that is attacked (federation, rule, privacy,
+adversary and all), with a seed of its own: what an outsider would do who knows the algorithm but
+not the seed. It is trained by the same round loop and leaves no run folder. Two things differ: it
+is not evaluated on the way, and noise that the run drew from the operating system is drawn from the
+shadow's seed, so that the same command gives the same findings.
+
+Every finished shadow is kept in the run's folder together with a digest of its config and data. A
+second attack takes it from there, an interrupted one goes on, and one that belongs to other
+settings is trained anew.
+
+Source: Shokri, Stronati, Song and Shmatikov, "Membership Inference Attacks Against Machine Learning
+Models", IEEE S&P 2017, section V. Halves of one pool: Carlini et al., IEEE S&P 2022, section 4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fedexp.config.build import build
+from fedexp.core.checks import InputError
+from fedexp.core.files import write_atomically
+from fedexp.core.flat import vector_of
+from fedexp.core.protocols import Backend
+from fedexp.core.rng import generator, seed_for
+from fedexp.core.types import Dataset, Metric, Split
+from fedexp.federation.rounds import initial_state, run_rounds
+from fedexp.leakage.parallel import in_parallel
+from fedexp.leakage.victim import Victim
+from fedexp.run_folder.record import config_hash
+
+FOLDER = "shadows"
+FORMAT = "fedexp-shadow-1"
+
+
+@final
+@dataclass(frozen=True)
+class Shadow:
+    """A model whose training examples are known.
+
+    Attributes:
+        params: `[d]` after its last round.
+        inside: `[n]` bool, which examples of the pool it was trained on.
+    """
+
+    params: Tensor
+    inside: np.ndarray
+
+
+def halves(seed: int, number: int, n: int) -> np.ndarray:
+    """Who trains on what: `[number, n]` bool, rows 2k and 2k + 1 each other's complement.
+
+    The first rows do not depend on `number`.
+
+    >>> halves(0, 4, 10).sum(axis=0).tolist()
+    [2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
+    """
+    inside = np.zeros((number, n), dtype=bool)
+    for pair in range(number // 2):
+        drawn = generator(seed, "shadow_half", pair).permutation(n)[: n // 2]
+        inside[2 * pair, drawn] = True
+        inside[2 * pair + 1] = ~inside[2 * pair]
+    return inside
+
+
+def shadows_of(
+    victim: Victim, examples: Split, number: int, done: Callable[[], None]
+) -> list[Shadow]:
+    """Train `number` shadows on halves of `examples`, or take those that are there already.
+
+    Args:
+        victim: the run, whose settings they are trained with.
+        examples: the pool, pixels in [0, 1].
+        number: how many, even.
+        done: told after every one.
+
+    Raises:
+        InputError: the run's settings do not allow half of the pool as training part.
+    """
+    folder = victim.folder / "leakage" / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    inside = halves(victim.seed, number, len(examples))
+    content = _digest(examples.x.numpy().tobytes(), examples.y.numpy().tobytes())
+    jobs = [
+        _Job.of(victim, examples, index, row, content, folder) for index, row in enumerate(inside)
+    ]
+    d = len(vector_of(victim.model))
+    kept = [_read(job, d) for job in jobs]
+    for shadow in kept:
+        if shadow is not None:
+            done()
+    missing = [job for job, shadow in zip(jobs, kept, strict=True) if shadow is None]
+    trained = iter(in_parallel(_train, missing, done))
+    return [next(trained) if shadow is None else shadow for shadow in kept]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One shadow to train; plain data, so that it can be sent to a process."""
+
+    config: Mapping[str, Any]
+    pixels: Dataset
+    inside: np.ndarray
+    path: Path
+    digest: str  # of all that decides its weights
+
+    @classmethod
+    def of(
+        cls,
+        victim: Victim,
+        examples: Split,
+        index: int,
+        inside: np.ndarray,
+        content: str,
+        folder: Path,
+    ) -> _Job:
+        config = _shadow_config(victim.config, seed_for(victim.seed, "shadow", index))
+        half = examples.rows(torch.from_numpy(np.flatnonzero(inside)))
+        return cls(
+            config=config,
+            pixels=replace(victim.pixels, train=half),
+            inside=inside,
+            path=folder / f"shadow-{index:03d}.safetensors",
+            digest=_digest(FORMAT, config_hash(config), content, np.packbits(inside).tobytes()),
+        )
+
+
+def _shadow_config(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    shadow = {
+        **config,
+        "seed": seed,
+        "eval_every": config["rounds"],
+        "backend": {"_target_": "fedexp.backends.in_process.InProcess"},
+        "record_updates": False,
+        "leakage": {},
+    }
+    if "noise_seed" in shadow["privacy"]:
+        shadow["privacy"] = {**shadow["privacy"], "noise_seed": "task"}
+    return shadow
+
+
+def _train(job: _Job) -> Shadow:
+    built = build(job.config, pixels=job.pixels)
+    experiment = replace(built.experiment, evaluator=_Unevaluated())
+    state = initial_state(experiment, vector_of(built.model))
+    for after, _ in run_rounds(experiment, state):
+        state = after
+    experiment.backend.close()
+    shadow = Shadow(state.params.cpu(), job.inside)
+    tensors = {"params": shadow.params.contiguous(), "inside": torch.from_numpy(job.inside)}
+    write_atomically(job.path, safetensors.torch.save(tensors, metadata={"digest": job.digest}))
+    return shadow
+
+
+class _Unevaluated:
+    """An evaluator of shadows: nobody asks how accurate they are."""
+
+    def __call__(
+        self, backend: Backend, models: Sequence[Tensor], round: int
+    ) -> tuple[list[Metric], Tensor | None]:
+        return [], None
+
+
+def _read(job: _Job, d: int) -> Shadow | None:
+    """The shadow kept for this job; None if there is none, or one of other settings."""
+    try:
+        with safetensors.safe_open(job.path, framework="pt") as file:
+            if (file.metadata() or {}).get("digest") != job.digest:
+                return None
+            params, inside = file.get_tensor("params"), file.get_tensor("inside").numpy()
+    except (OSError, safetensors.SafetensorError):
+        return None
+    if params.shape != (d,) or not np.array_equal(inside, job.inside):
+        return None
+    return Shadow(params, inside)
+
+
+def _digest(*parts: str | bytes) -> str:
+    """SHA-256 of the parts, each one's length included."""
+    whole = hashlib.sha256()
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else part
+        whole.update(len(content).to_bytes(8, "little"))
+        whole.update(content)
+    return whole.hexdigest()
+
+
+def refuse_number(number: int) -> None:
+    """Raise InputError unless so many shadows give a mean and a deviation of both kinds."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < 4 or number % 2:
+        raise InputError("must be an even number, 4 or above", "shadows", number)

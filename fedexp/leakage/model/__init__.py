@@ -1,0 +1,1 @@
+"""What a finished model gives away of its classes."""

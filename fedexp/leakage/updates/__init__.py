@@ -1,0 +1,1 @@
+"""What the updates of a run give away: images and labels from gradients."""

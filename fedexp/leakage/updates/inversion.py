@@ -1,0 +1,229 @@
+"""Do updates give back the examples that they were made of? The study around an update attack.
+
+Examples of the run are exposed (`exposure.py`), each update is attacked on its own, and what comes
+back is matched with the truth one to one and scored beside what needs no attack: the class mean,
+the mean image, noise, the prior alone. An update leaks images as far as the attack does better
+than the best of those, not as far as its PSNR is large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedexp.core.rng import generator
+from fedexp.leakage.intervals import mean_interval, paired_difference
+from fedexp.leakage.observation import Observation, Reconstruction, UpdateAttack
+from fedexp.leakage.parallel import in_parallel
+from fedexp.leakage.study import Figure, Findings, Tell
+from fedexp.leakage.updates.baselines import baselines
+from fedexp.leakage.updates.exposure import Exposed, Exposing
+from fedexp.leakage.updates.image_scores import (
+    arranged,
+    identified,
+    label_recovery,
+    matched,
+    mse,
+    psnr_db,
+    ssim,
+)
+from fedexp.leakage.victim import Victim
+
+FOUND = "reconstruction"
+RECONSTRUCTED = 1e-2  # the mean squared error below which an image counts as reconstructed
+LOOKALIKES = 99  # held-out images of the class, among which the true one is to be singled out
+SHOWN = 16  # pictures of a round that are kept
+
+
+@final
+@dataclass(frozen=True)
+class UpdateInversion:
+    """Exposes examples, attacks every update, scores what comes back.
+
+    Args:
+        exposure: which examples the server sees updates of, and how.
+        attack: what is done with each update.
+    """
+
+    exposure: Exposing
+    attack: UpdateAttack
+
+    def __call__(self, victim: Victim, tell: Tell) -> Findings:
+        """Scores of every exposed image, for every round asked for.
+
+        Raises:
+            InputError: the run's updates, or its model, cannot be attacked so.
+        """
+        exposed = self.exposure(victim)
+        jobs = [
+            _Job(self.attack, e.observation, victim.seed, number)
+            for number, e in enumerate(exposed)
+        ]
+        finished = 0
+
+        def done() -> None:
+            nonlocal finished
+            finished += 1
+            tell(finished / len(jobs))
+
+        guesses = in_parallel(_attack, jobs, done)
+        rounds = list(dict.fromkeys(e.round for e in exposed))
+        judged = [
+            self._judge(
+                [(e, g) for e, g in zip(exposed, guesses, strict=True) if e.round == round],
+                round,
+                victim,
+            )
+            for round in rounds
+        ]
+        shown = [len(of_round.truth[:SHOWN]) for of_round in judged]
+        return Findings(
+            figures=[figure for of_round in judged for figure in of_round.figures()],
+            headline={
+                f"{metric}_at_round_{of_round.round}" if len(rounds) > 1 else metric: value
+                for of_round in judged
+                for metric, value in of_round.headline().items()
+            },
+            arrays={
+                "targets": torch.cat([j.truth[:SHOWN] for j in judged]).numpy(),
+                "reconstructions": torch.cat([j.found[:SHOWN] for j in judged]).numpy(),
+                "psnr_db": np.concatenate([j.scores[FOUND]["psnr_db"][:SHOWN] for j in judged]),
+                "round": np.repeat(rounds, shown),
+            },
+            conclusions=[of_round.conclusion() for of_round in judged],
+            adversary=self._adversary(exposed[0].observation),
+        )
+
+    def _judge(
+        self, pairs: Sequence[tuple[Exposed, Reconstruction]], round: int, victim: Victim
+    ) -> _Judged:
+        truth = torch.cat([exposed.truth.x for exposed, _ in pairs])
+        labels = torch.cat([exposed.truth.y for exposed, _ in pairs])
+        rng = generator(victim.seed, "baselines", round)
+        found = torch.cat([arranged(g.images, matched(g.images, e.truth.x)) for e, g in pairs])
+        held_out = victim.held_out
+        subjects = {FOUND: found, **baselines(held_out, labels, rng)}
+        alike = {y: held_out.x[held_out.y == y][:LOOKALIKES] for y in set(labels.tolist())}
+        others = [alike[y] for y in labels.tolist()]
+        return _Judged(
+            round=round,
+            truth=truth,
+            found=found,
+            scores={name: _scores(images, truth, others) for name, images in subjects.items()},
+            recovered=np.array([label_recovery(g.labels, e.truth.y) for e, g in pairs]),
+            seed=victim.seed,
+        )
+
+    def _adversary(self, observation: Observation) -> str:
+        known, sums = observation.knowledge, observation.clients
+        sees = (
+            f"only the mean of {sums} clients' updates (secure aggregation)"
+            if sums > 1
+            else "every client's update"
+        )
+        labels = "the labels" if known.labels is not None else "no labels"
+        clipping = (
+            ""
+            if known.clip_norm is None
+            else f", that gradients are clipped to {known.clip_norm:g}"
+        )
+        return (
+            f"An honest-but-curious server. It sees {sees}, and knows the model sent out, the "
+            f"learning rate {known.lr:g}, that a client took {known.local_steps} full-batch "
+            f"step(s) on {known.batch_size // sums} example(s){clipping}, how pixels are "
+            f"normalised, and {labels}. {self.exposure.about}"
+        )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What came back at one round, image by image, beside the baselines."""
+
+    round: int
+    truth: Tensor  # [n, C, H, W]
+    found: Tensor  # [n, C, H, W]
+    scores: Mapping[str, Mapping[str, np.ndarray]]  # subject -> metric -> [n]
+    recovered: np.ndarray  # [observations] share of the labels
+    seed: int
+
+    def figures(self) -> list[Figure]:
+        of_images = [
+            Figure(subject, self.round, target, metric, float(value))
+            for subject, of_subject in self.scores.items()
+            for metric, values in of_subject.items()
+            for target, value in enumerate(values)
+        ]
+        of_labels = [
+            Figure(FOUND, self.round, target, "labels_recovered", float(value))
+            for target, value in enumerate(self.recovered)
+        ]
+        return [*of_images, *of_labels]
+
+    def headline(self) -> dict[str, float]:
+        metrics = {**self.scores[FOUND], "labels_recovered": self.recovered}
+        headline: dict[str, float] = {}
+        for metric, values in metrics.items():
+            mean, low, high = mean_interval(values, self._rng())
+            headline |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
+        headline["best_baseline_psnr_db"] = float(self.scores[self._best()]["psnr_db"].mean())
+        return headline
+
+    def conclusion(self) -> str:
+        best = self._best()
+        ours, theirs = self.scores[FOUND]["psnr_db"], self.scores[best]["psnr_db"]
+        gain, low, high = paired_difference(ours, theirs, self._rng())
+        about = (
+            f"Round {self.round}: {ours.mean():.1f} dB over {len(ours)} images, "
+            f"{theirs.mean():.1f} dB by the best guess without the update ({best}): difference "
+            f"{gain:+.1f} dB [{low:+.1f}, {high:+.1f}]"
+        )
+        if low > 0:
+            seen = self.scores[FOUND]["reconstructed"].mean()
+            verdict = f"the updates leak images; {seen:.0%} are reconstructed (MSE below 0.01)"
+        else:
+            verdict = "by their errors, the images are no better than guesses"
+        singled = {name: scores["identified"].mean() for name, scores in self.scores.items()}
+        return (
+            f"{about}; {verdict}. {singled[FOUND]:.0%} single out their own image among up to "
+            f"{LOOKALIKES + 1} of the class, {singled[best]:.0%} of the {best}s do. "
+            f"Labels recovered: {self.recovered.mean():.0%}."
+        )
+
+    def _best(self) -> str:
+        """The best guess without the update; ties go to the first."""
+        guesses = [name for name in self.scores if name != FOUND]
+        return max(guesses, key=lambda name: float(self.scores[name]["psnr_db"].mean()))
+
+    def _rng(self) -> np.random.Generator:
+        return generator(self.seed, "intervals", self.round)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One observation to attack, with all that a worker process needs."""
+
+    attack: UpdateAttack
+    observation: Observation
+    seed: int
+    number: int
+
+
+def _attack(job: _Job) -> Reconstruction:
+    return job.attack(job.observation, generator(job.seed, "inversion", job.number))
+
+
+def _scores(images: Tensor, truth: Tensor, others: Sequence[Tensor]) -> dict[str, np.ndarray]:
+    errors = mse(images, truth)
+    scores = {
+        "psnr_db": psnr_db(images, truth),
+        "ssim": ssim(images, truth),
+        "mse": errors,
+        "reconstructed": (errors < RECONSTRUCTED).double(),
+        "identified": identified(images, truth, others),
+    }
+    return {metric: values.numpy() for metric, values in scores.items()}

@@ -1,0 +1,170 @@
+"""DP-SGD: no example moves a step by more than a bound, and noise of that size hides who was there.
+
+    g = (sum_{i in batch} g_i min(1, C / |g_i|) + N(0, (z C)^2 I)) / (q n)
+
+with g_i the gradient of example i over all trainable parameters together, C the `clip_norm`, z the
+`noise_multiplier`, and a batch that each of the n examples joins independently with probability
+q = 1 / ceil(n / batch_size). The divisor q n is the expected size, whoever joined; a batch without
+examples is a step of noise alone. What a trainer does with g (momentum, decay, Adam) is
+post-processing.
+
+Source: Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, algorithm 1. Opacus draws
+batches with the same q and divides by int(q n). The guarantee is for one example of one client
+added or removed, and n is public. The reported loss has no noise: no epsilon covers it. By
+default noise comes from the task's seed: runs can be repeated, and whoever knows the seed can take
+the noise away.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedexp.core.checks import InputError, non_negative, one_of, positive
+from fedexp.core.protocols import Model, Trainer
+from fedexp.core.rng import generator, seed_for, torch_generator
+from fedexp.core.types import ClientReport, ClientTask, Split
+from fedexp.training.per_example import Targets, Watch, channels_last, watching
+from fedexp.training.steps import Step, StepTrainer, Work
+
+CLIPPING = ("ghost", "hooks", "auto")
+NOISE_SEEDS = ("task", "os")
+
+
+@final
+@dataclass(frozen=True)
+class PrivateSteps:
+    """Steps of DP-SGD, for `fedexp.training.steps.train_steps`.
+
+    Args:
+        clip_norm: C, the largest norm that an example's gradient keeps.
+        noise_multiplier: z, the noise's standard deviation on the sum, in units of C.
+        clipping: how norms are found; changes time, memory and rounding only. "ghost": from the
+            factors of the gradients where a layer has them; "hooks": from the gradients; "auto":
+            from what is smaller, layer by layer.
+        noise_seed: "task": from the run's seed; "os": from the operating system, kept nowhere.
+    """
+
+    clip_norm: float
+    noise_multiplier: float
+    clipping: str
+    noise_seed: str
+
+    def __post_init__(self) -> None:
+        positive(clip_norm=self.clip_norm)
+        non_negative(noise_multiplier=self.noise_multiplier)
+        one_of(CLIPPING, clipping=self.clipping)
+        one_of(NOISE_SEEDS, noise_seed=self.noise_seed)
+
+    def __call__(
+        self, model: Model, shard: Split, task: ClientTask, work: Work
+    ) -> Generator[Step, None, None]:
+        """Noised sums of clipped gradients over Poisson batches.
+
+        Raises:
+            InputError: the model has a layer that DP-SGD cannot train.
+        """
+        n, batches = len(shard), work.batches(len(shard))
+        expected = n / batches
+        noise = self.noise_multiplier * self.clip_norm / expected
+        # The batches have a stream of their own: the same ones whatever else is drawn.
+        poisson = torch_generator(seed_for(task.seed, "batches"))
+        fill_with_noise = self._noise()
+        gradient = torch.empty(sum(p.numel() for p in model.parameters), device=shard.x.device)
+        ends = accumulate(p.numel() for p in model.parameters)
+        targets = {
+            p: channels_last(p, gradient[end - p.numel() : end])
+            for p, end in zip(model.parameters, ends, strict=True)
+        }
+        with watching(model.module) as watch:
+            for _ in range(work.steps_for(n)):
+                drawn = torch.rand(n, generator=poisson, dtype=torch.float64) < 1 / batches
+                batch = shard.rows(drawn.nonzero().flatten().to(shard.y.device))
+                fill_with_noise(gradient, noise)
+                loss = gradient.new_zeros(())
+                if len(batch):
+                    x = model.arrange(batch.x)
+                    losses = F.cross_entropy(model.module(x), batch.y, reduction="none")
+                    self._add_clipped(watch, losses, targets, expected)
+                    loss = losses.detach().mean()
+                yield Step(tuple(targets.values()), loss, len(batch))
+
+    def _noise(self) -> Callable[[Tensor, float], object]:
+        """Fills a vector `[d]` with Gaussian noise of a standard deviation."""
+        if self.noise_seed == "task":  # torch's own generator, which starts at the task's seed
+            return lambda vector, std: vector.normal_(0, std)
+        rng = generator(int.from_bytes(os.urandom(16), "little"), "noise")
+        return lambda vector, std: vector.copy_(
+            torch.from_numpy(std * rng.standard_normal(len(vector)))
+        )
+
+    def _add_clipped(self, watch: Watch, losses: Tensor, targets: Targets, expected: float) -> None:
+        """Add the batch's clipped gradients, divided by the expected size, to the noise."""
+        layers = watch.gradients(losses, targets, self.clipping)
+        norms = torch.stack([layer.squared_norms() for layer in layers]).sum(dim=0).sqrt_()
+        kept = self.clip_norm / norms.clamp_min(self.clip_norm)
+        for layer in layers:
+            layer.add_weighted_sum(kept / expected)
+
+
+@final
+@dataclass(frozen=True)
+class PrivateTraining:
+    """A trainer on DP-SGD's steps instead of ordinary ones.
+
+    The report holds what an accountant needs beside the noise multiplier: `sampling_rate`, the q of
+    the batches, and `steps`, those without examples included.
+
+    Args:
+        trainer: what is done with the gradients, and how much work a round is.
+        steps: makes the gradients.
+    """
+
+    trainer: Trainer
+    steps: PrivateSteps
+
+    def __post_init__(self) -> None:
+        self._trainer()
+
+    def _trainer(self) -> StepTrainer:
+        if not isinstance(self.trainer, StepTrainer):
+            raise InputError(
+                "makes its own gradients, which DP-SGD cannot replace",
+                "training",
+                type(self.trainer).__name__,
+            )
+        return self.trainer
+
+    def spread(self, n_clients: int, cohort_size: float) -> PrivateTraining:
+        """One client with everybody's data, and as many example passes as a cohort's."""
+        return replace(self, trainer=self.trainer.spread(n_clients, cohort_size))
+
+    def __call__(self, model: Model, shard: Split, task: ClientTask) -> ClientReport:
+        """Train `model` in place on `shard`.
+
+        Raises:
+            InputError: the model has a layer that DP-SGD cannot train, or moved its buffers.
+        """
+        report = self._trainer().train_on(self.steps, model, shard, task)
+        d = sum(p.numel() for p in model.parameters)
+        if not torch.equal(model.vector[d:], task.params[d:]):  # buffers follow the parameters
+            raise InputError(
+                "changes its buffers in training: they would leave the client without noise",
+                "model",
+                type(model.module).__name__,
+            )
+        sampling_rate, steps = self.spends(len(shard))
+        spent = {"sampling_rate": sampling_rate, "steps": float(steps)}
+        return replace(report, metrics={**report.metrics, **spent})
+
+    def spends(self, n: int) -> tuple[float, int]:
+        """(q of the batches, steps a round) of a client with n examples."""
+        work = self._trainer().work()
+        return 1 / work.batches(n), work.steps_for(n)

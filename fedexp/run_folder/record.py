@@ -1,0 +1,265 @@
+"""The only writer of a run folder.
+
+A run folder is complete after every round, even if the process is killed in the middle of a write:
+files that are replaced are written beside their place, flushed to the disk and renamed; files that
+grow get whole lines, and what a killed round left in them is cut off when the run is resumed.
+
+    config.yaml           the resolved config
+    partition.json        who holds what
+    metrics.jsonl, .csv   one measured number a row
+    timing.jsonl          seconds a round, by phase
+    confusion_matrix.csv  of the last evaluation, on test
+    summary.json          status and final figures
+    checkpoints/          the newest two, and the best on validation
+    model.safetensors     the current model
+    fedexp.log, plots/    what was said, and drawn (by others)
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from fedexp.core.checks import InputError
+from fedexp.core.files import append, plain, read_lines, to_json, write_atomically
+from fedexp.core.flat import state_dict_of
+from fedexp.core.types import Metric, RoundRecord, ServerState
+from fedexp.run_folder.checkpoints import (
+    Unreadable,
+    checkpoint_bytes,
+    read_checkpoint,
+    remove_checkpoint,
+    write_checkpoint,
+)
+from fedexp.run_folder.scores import Scores
+from fedexp.run_folder.update_files import update_record
+
+KEPT_CHECKPOINTS = 2
+# Groups and keys that a user may change without changing a single bit of a run's results.
+WITHOUT_EFFECT = ("paths", "backend", "quiet", "plots", "trust", "checkpoint_every", "leakage")
+# Saved beside the config's own keys: how it came about.
+PROVENANCE = ("choices", "overrides")
+COLUMNS = ("round", "scope", "client", "metric", "value")
+
+log = logging.getLogger(__name__)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides a run's results; two runs with equal hashes give equal figures.
+
+    >>> config_hash({"seed": 0, "quiet": True}) == config_hash({"seed": 0, "quiet": False})
+    True
+    """
+    kept = {k: v for k, v in config.items() if k not in (*WITHOUT_EFFECT, *PROVENANCE)}
+    if mixers := kept.get("pre_aggregation"):
+        kept["pre_aggregation"] = list(mixers.items())  # their order counts
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved config of a run folder; InputError if it is none."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise InputError("is not a run folder (it has no config.yaml)", "RUN_DIR", folder)
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError):
+        config = None
+    if not isinstance(config, dict) or not config:
+        raise InputError("its config.yaml is broken", "RUN_DIR", folder)
+    return {str(k): v for k, v in config.items()}
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Replace `config.yaml`, which makes a folder a run folder."""
+    write_atomically(folder / "config.yaml", _yaml(config))
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """`summary.json`, or an empty dict where there is none."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Replace `summary.json`; NaN and infinity become null, which JSON can say."""
+    write_atomically(folder / "summary.json", to_json(summary, indent=1))
+
+
+@final
+class Recorder:
+    """Writes one run: its documents at the start, a record and a checkpoint after every round.
+
+    Args:
+        folder: an existing folder, locked by the caller.
+        config: the resolved config.
+        model: any model of the run's architecture, for names and shapes.
+        test_y: the test part's labels, for the confusion matrix.
+        class_names: its rows' and columns' names.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        model: nn.Module,
+        test_y: Tensor,
+        class_names: Sequence[str],
+    ) -> None:
+        self.folder = folder
+        self._config, self._model = config, model
+        self._test_y, self._class_names = test_y.numpy(), class_names
+        self.scores = Scores()
+        self._rows = 0  # in metrics.jsonl
+        self._updates = update_record(config["record_updates"], folder, model)
+
+    def begin(self, partition_document: Mapping[str, Any]) -> None:
+        """Write what is known before the first round."""
+        (self.folder / "checkpoints").mkdir(exist_ok=True)
+        write_config(self.folder, self._config)
+        write_atomically(self.folder / "partition.json", to_json(partition_document))
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            write_atomically(self.folder / name, b"")
+        write_atomically(self.folder / "metrics.csv", _csv([], header=True))
+        self._updates.keep_until(0)
+
+    def resume(self) -> ServerState | None:
+        """The newest state that can be read, with everything later than it cut off the record.
+
+        None if no round was completed. A broken checkpoint is removed with a warning.
+        """
+        checkpoints = self.folder / "checkpoints"
+        for leftover in self.folder.rglob(".*.tmp"):
+            leftover.unlink()
+        rows = read_rows(self.folder)
+        saved = sorted(checkpoints.glob("round-*.pt"), reverse=True)
+        for path in saved:
+            try:
+                state = read_checkpoint(path, config_hash(self._config), rows)
+            except Unreadable as error:
+                log.warning("%s cannot be used: %s; going back further", path, error)
+                remove_checkpoint(path)  # or it would pass for a newer one than those to come
+                continue
+            self._keep_until(state.round, rows)
+            self._updates.keep_until(state.round)
+            return state
+        if saved:
+            log.warning("no checkpoint can be used: starting again from the first round")
+        return None
+
+    def add(self, record: RoundRecord) -> None:
+        """Append a round to the record, and replace the confusion matrix if there is a new one."""
+        lines = "".join(json.dumps(plain(_as_dict(row))) + "\n" for row in record.metrics)
+        timing = json.dumps({"round": record.round, **record.seconds}) + "\n"
+        append(self.folder / "metrics.jsonl", lines.encode())
+        append(self.folder / "metrics.csv", _csv(record.metrics))
+        append(self.folder / "timing.jsonl", timing.encode())
+        if record.received is not None:
+            self._updates.write(record.round, record.received, record.malicious)
+        if record.predictions is not None:
+            write_atomically(self.folder / "confusion_matrix.csv", self._confusion(record))
+        self.scores.add(record.metrics, sum(record.seconds.values()), record.seconds["train"])
+        self._rows += len(record.metrics)
+
+    def checkpoint(self, state: ServerState, last: bool) -> None:
+        """Save the state where it is due; keep the newest two and the best on validation."""
+        folder = self.folder / "checkpoints"
+        best = self.scores.best_round(self._config["objective"]) == state.round
+        due = last or state.round % self._config["checkpoint_every"] == 0
+        if not (best or due):
+            return
+        content = checkpoint_bytes(state, config_hash(self._config))
+        if best:
+            write_checkpoint(folder / "best.pt", content, state.round, self._rows)
+        if not due:
+            return
+        path = folder / f"round-{state.round:06d}.pt"
+        write_checkpoint(path, content, state.round, self._rows)
+        write_atomically(self.folder / "model.safetensors", self._weights(state.params))
+        for old in sorted(folder.glob("round-*.pt"))[:-KEPT_CHECKPOINTS]:
+            remove_checkpoint(old)
+
+    def _keep_until(self, round: int, rows: Sequence[Metric]) -> None:
+        """Cut rounds after `round` off the growing files, and read the others back."""
+        kept = [row for row in rows if row.round <= round]
+        lines = "".join(json.dumps(plain(_as_dict(row))) + "\n" for row in kept)
+        write_atomically(self.folder / "metrics.jsonl", lines.encode())
+        write_atomically(self.folder / "metrics.csv", _csv(kept, header=True))
+        timing = [t for t in read_lines(self.folder / "timing.jsonl") if t["round"] <= round]
+        write_atomically(
+            self.folder / "timing.jsonl", "".join(json.dumps(t) + "\n" for t in timing).encode()
+        )
+        self.scores, self._rows = Scores(), len(kept)
+        seconds = {t["round"]: t for t in timing}
+        for number, of_round in groupby(kept, key=lambda row: row.round):
+            phases = {k: v for k, v in seconds.get(number, {}).items() if k != "round"}
+            self.scores.add(tuple(of_round), sum(phases.values()), phases.get("train", 0.0))
+
+    def _weights(self, params: Tensor) -> bytes:
+        from safetensors.torch import save
+
+        params = params.cpu()
+        if params.dim() == 1:
+            return bytes(save(dict(state_dict_of(self._model, params))))
+        models = (state_dict_of(self._model, vector) for vector in params)
+        return bytes(
+            save({f"client{k}.{n}": t for k, m in enumerate(models) for n, t in m.items()})
+        )
+
+    def _confusion(self, record: RoundRecord) -> bytes:
+        assert record.predictions is not None
+        classes = len(self._class_names)
+        cells = self._test_y * classes + record.predictions.numpy()
+        matrix = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self._class_names, *matrix.tolist()])
+        return text.getvalue().encode()
+
+
+def _as_dict(row: Metric) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in COLUMNS}
+
+
+def read_rows(folder: Path) -> list[Metric]:
+    """What a run has measured so far, up to the first line that cannot be read."""
+    rows = []
+    for line in read_lines(folder / "metrics.jsonl"):
+        try:
+            value = math.nan if line["value"] is None else line["value"]
+            rows.append(Metric(**{**line, "value": value}))
+        except (KeyError, TypeError):
+            break
+    return rows
+
+
+def _csv(rows: Sequence[Metric], header: bool = False) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if header:
+        writer.writerow(COLUMNS)
+    writer.writerows(
+        [r.round, r.scope, r.client, r.metric, repr(r.value) if math.isfinite(r.value) else ""]
+        for r in rows
+    )
+    return text.getvalue().encode()
+
+
+def _yaml(config: Mapping[str, Any]) -> bytes:
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode()

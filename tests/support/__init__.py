@@ -1,0 +1,1 @@
+"""What tests share; nothing here imports a test."""

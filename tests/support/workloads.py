@@ -1,0 +1,88 @@
+"""Small workloads and trainers for the backends' tests, importable by their workers."""
+
+import os
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from fedexp.core.flat import vector_of
+from fedexp.core.rng import seed_for, torch_generator
+from fedexp.core.types import ClientReport, ClientTask, Split, Workload
+from fedexp.models import cnn, mlp, resnet18
+from fedexp.training.schedules import Constant
+from fedexp.training.sgd import LocalSGD
+
+SIZES = (3, 12, 7, 5)  # examples of each client: unequal, so that the pool reorders them
+
+MODELS = {
+    "mlp": lambda: mlp((1, 8, 8), 3, hidden=(16,)),
+    "cnn": lambda: cnn((1, 8, 8), 3),
+    "resnet18": lambda: resnet18((1, 8, 8), 3, groups=32),
+}
+
+
+def workload(model="mlp", cohort_size=4):
+    g = torch_generator(0)
+    n = sum(SIZES)
+    edges = np.cumsum((0, *SIZES))
+    torch.manual_seed(0)
+    return Workload(
+        model=MODELS[model](),
+        train=Split(torch.randn(n, 1, 8, 8, generator=g), torch.randint(0, 3, (n,), generator=g)),
+        shards=tuple(np.arange(a, b) for a, b in pairwise(edges)),
+        evaluation={"test": Split(torch.randn(450, 1, 8, 8, generator=g), torch.zeros(450).long())},
+        cohort_size=cohort_size,
+        device=torch.device("cpu"),
+    )
+
+
+def trainer(momentum=0.0):
+    return LocalSGD(
+        lr=0.05,
+        batch_size=4,
+        epochs=1,
+        steps=None,
+        momentum=momentum,
+        weight_decay=0.0,
+        proximal=0.0,
+        schedule=Constant(),
+    )
+
+
+def tasks(params, round=0, clients=(0, 1, 2, 3)):
+    return [ClientTask(c, params, round, seed_for(0, "client", round, c)) for c in clients]
+
+
+def start(work):
+    return vector_of(work.model)
+
+
+@dataclass(frozen=True)
+class Raises:
+    """Fails at client 2."""
+
+    def __call__(self, model, shard, task):
+        if task.client_id == 2:
+            raise ArithmeticError("two is too many")
+        return ClientReport(len(shard), 0, {"loss": 0.0})
+
+
+@dataclass(frozen=True)
+class Dies:
+    """Takes its process with it at client 1."""
+
+    def __call__(self, model, shard, task):
+        if task.client_id == 1:
+            os._exit(7)
+        return ClientReport(len(shard), 0, {"loss": 0.0})
+
+
+@dataclass(frozen=True)
+class Hangs:
+    """Never comes back."""
+
+    def __call__(self, model, shard, task):
+        while True:
+            torch.ones(1).sum()

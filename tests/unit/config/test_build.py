@@ -1,0 +1,154 @@
+"""The builder's own rules: types, poisoned data, and who is malicious."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from fedexp.aggregation.server_optimizers import SGD
+from fedexp.aggregation.trimmed_mean import TrimmedMean
+from fedexp.attacks.none import NoAttack
+from fedexp.channel.plain import Plain
+from fedexp.config.build import _device, _malicious, _poisoned, _rehearse
+from fedexp.config.parts import _check_arguments, _describe, _fits
+from fedexp.core.checks import InputError
+from fedexp.core.types import Partition, Split
+from fedexp.detection.none import NoDetector
+from fedexp.federation.server import Server
+from fedexp.federation.validation import NoHygiene
+from fedexp.privacy.none import NoPrivacy
+
+
+@pytest.mark.parametrize(
+    ("hint", "fits", "does_not"),
+    [
+        (int, [0, -3], [True, 1.0, "1", None, [1]]),
+        (float, [0, 1.5, float("nan")], [True, "1", None]),
+        (bool, [True, False], [0, 1, "true"]),
+        (str, ["word", ""], [1, None, ["word"]]),
+        (int | None, [3, None], [True, 3.5, "none"]),
+        (float | None, [3, 0.5, None], [False]),
+        (Literal["examples", "uniform"], ["uniform"], ["unifrom", None]),
+        (Sequence[int], [[], [1, 2]], [[1.5], [True], 1, "12"]),
+        (list[str], [["a"]], ["a", [1]]),
+        (tuple[float, ...], [[1, 0.5]], [["x"], 1.0]),
+        (Callable[[int], float], [{"_target_": "x"}], ["cosine", 1, None, {}]),
+        (dict[str, int], [{"a": 1}, {}], []),  # hints that we do not know fit anything
+    ],
+    ids=str,
+)
+def test_types_of_values(hint, fits, does_not):
+    assert all(_fits(value, hint) for value in fits)
+    assert not any(_fits(value, hint) for value in does_not)
+
+
+def test_types_are_told_in_words():
+    assert _describe(int | None) == "a whole number or null"
+    assert _describe(Literal["a", "b"]) == "one of a, b"
+    assert _describe(Sequence[float]) == "a list, each item a number"
+    assert _describe(bool) == "true or false"
+
+
+def takes(lr: float, steps: int = 3, *, workload: object = None) -> None:
+    pass
+
+
+def untyped(lr: "OnlyForTypeCheckers", steps=3):  # noqa: F821
+    pass
+
+
+def test_arguments_are_checked_by_name_and_type():
+    _check_arguments(takes, {"_target_": "x", "lr": 1}, "training", ("workload",))
+    with pytest.raises(InputError, match=r"training.step=3: did you mean steps"):
+        _check_arguments(takes, {"lr": 1, "step": 3}, "training", ())
+    with pytest.raises(InputError, match=r"training.steps=2.5: must be a whole number"):
+        _check_arguments(takes, {"lr": 1, "steps": 2.5}, "training", ())
+    with pytest.raises(InputError, match=r"training.lr=: has no value; set it with \+training.lr="):
+        _check_arguments(takes, {}, "training", ())
+
+
+def test_what_the_builder_hands_in_is_no_users_to_set():
+    with pytest.raises(InputError, match=r"backend.workload=3: Known here: lr, steps"):
+        _check_arguments(takes, {"lr": 1, "workload": 3}, "backend", ("workload",))
+
+
+def test_annotations_that_only_a_type_checker_can_read_are_no_obstacle():
+    _check_arguments(untyped, {"lr": "anything"}, "model", ())
+    with pytest.raises(InputError, match=r"model.step=1"):
+        _check_arguments(untyped, {"lr": 1, "step": 1}, "model", ())
+
+
+def test_the_seed_alone_decides_who_is_malicious():
+    def mask(seed, n_malicious):
+        return _malicious({"seed": seed, "attack": {"n_malicious": n_malicious}}, 20)
+
+    assert mask(0, 5).sum() == 5
+    assert np.array_equal(mask(0, 5), mask(0, 5))
+    assert any(not np.array_equal(mask(0, 5), mask(seed, 5)) for seed in range(1, 5))
+    assert mask(0, 0).sum() == 0
+    assert mask(0, 20).all()
+
+
+class ShiftLabels:
+    """Poison that can be recognised, and whose stream can be compared."""
+
+    def poison(self, data, rng):
+        return Split(data.x + rng.random(), (data.y + 1) % 3)
+
+    def rewrite(self, updates, malicious, rule, rng):
+        return updates
+
+
+@pytest.fixture
+def partition():
+    train = Split(torch.zeros(6, 1, 1, 1), torch.tensor([0, 1, 2, 0, 1, 2]))
+    return Partition(train, (np.array([0, 3]), np.array([1, 5]), np.array([2, 4])))
+
+
+def test_only_the_malicious_clients_rows_are_poisoned(partition):
+    poisoned = _poisoned(partition, ShiftLabels(), np.array([False, True, False]), seed=0)
+    assert poisoned.y.tolist() == [0, 2, 2, 0, 1, 0]
+    assert (poisoned.x.flatten() > 0).tolist() == [False, True, False, False, False, True]
+    assert partition.train.y.tolist() == [0, 1, 2, 0, 1, 2]
+    assert partition.train.x.abs().max() == 0
+
+
+def test_every_client_is_poisoned_by_a_stream_of_its_own(partition):
+    both = _poisoned(partition, ShiftLabels(), np.array([True, True, False]), seed=0)
+    one = _poisoned(partition, ShiftLabels(), np.array([False, True, False]), seed=0)
+    assert both.x[0] != both.x[1]
+    assert torch.equal(both.x[[1, 5]], one.x[[1, 5]])
+
+
+def test_without_poison_nothing_is_copied(partition):
+    everybody, nobody = np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
+    assert _poisoned(partition, NoAttack(), everybody, seed=0).x is partition.train.x
+    assert _poisoned(partition, ShiftLabels(), nobody, seed=0).x is partition.train.x
+
+
+def test_the_rehearsal_finds_what_cannot_hold_for_the_cohort():
+    def server(*mixers):
+        return Server(NoHygiene(), NoPrivacy(), NoDetector(), mixers, TrimmedMean(2), SGD(1.0), 1)
+
+    _rehearse(server(), [], Plain(), 5)
+    with pytest.raises(InputError, match=r"aggregator.assumed_malicious=2: .*2 x 2 .* 4"):
+        _rehearse(server(), [], Plain(), 4)
+
+    class HalvesTheRows:
+        def __call__(self, updates, rng):
+            return updates.select(torch.arange(len(updates)) % 2 == 0)
+
+    with pytest.raises(InputError, match=r"aggregator.assumed_malicious=2: .*2 x 2 .* 3"):
+        _rehearse(server(HalvesTheRows()), ["halves"], Plain(), 6)
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert _device("cpu") == _device("auto") == torch.device("cpu")
+    with pytest.raises(InputError, match="device=cuda: no GPU"):
+        _device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert _device("cuda") == _device("auto") == torch.device("cuda")
+    assert _device("cpu") == torch.device("cpu")

@@ -1,0 +1,185 @@
+"""The round loop against a computation by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fedexp.aggregation.mean import Mean
+from fedexp.aggregation.server_optimizers import SGD, Momentum
+from fedexp.core.rng import generator, seed_for
+from fedexp.core.types import ServerState
+from fedexp.federation.memory import WorkerMomentum
+from fedexp.federation.rounds import run_round, run_rounds
+from fedexp.federation.settings import LocalOnly
+from tests.support.toy_rounds import Cohorts, Toy, experiment, params, start_of, value_of
+
+
+def test_one_round_by_hand():
+    exp = experiment()
+    state, record = run_round(exp, start_of(exp, 1.0))
+    # Deltas 2 - 1 = 1 and 6 - 1 = 5; step 3/4 * 1 + 1/4 * 5 = 2.
+    assert state.params.tolist() == [3.0]
+    assert state.round == record.round == 1
+    assert value_of(record, "round", "all", "step_norm") == 2.0
+    assert value_of(record, "round", "all", "clients") == 2
+    assert value_of(record, "round", "all", "examples") == 40
+    assert value_of(record, "round", "all", "bytes_up") == 2 * 4
+    assert value_of(record, "round", "all", "bytes_down") == 2 * 4
+    assert value_of(record, "round", "all", "malicious") == 0
+    assert value_of(record, "test", "0", "param") == 3.0
+    assert record.seconds.keys() == {"train", "transmit", "aggregate", "evaluate"}
+    assert all(seconds >= 0 for seconds in record.seconds.values())
+
+
+def test_the_server_optimiser_takes_the_step():
+    # 0, then 3/4 * 2 + 1/4 * 6 = 3: half of the way is taken each time.
+    assert params(experiment(server_optimizer=SGD(0.5))) == [1.5, 2.25, 2.625]
+    # m = 3, w = 3; m = 0.5 * 3 + 0 = 1.5, w = 4.5; m = 0.75 - 1.5 = -0.75, w = 3.75
+    assert params(experiment(server_optimizer=Momentum(1.0, 0.5))) == [3.0, 4.5, 3.75]
+
+
+def test_only_the_cohort_trains_and_weighs():
+    assert params(experiment(sampler=Cohorts([1], [0]))) == [6.0, 2.0, 6.0]
+
+
+def test_each_client_gets_its_start_its_round_and_a_seed_of_its_own():
+    exp = experiment()
+    list(run_rounds(exp, start_of(exp)))
+    tasks = [task for tasks in exp.backend.tasks for task in tasks]
+    assert [(t.round, t.client_id) for t in tasks] == [(r, c) for r in range(3) for c in range(2)]
+    assert [t.seed for t in tasks] == [seed_for(0, "client", t.round, t.client_id) for t in tasks]
+    assert [float(t.params) for t in tasks] == [0, 0, 3, 3, 3, 3]
+
+
+def test_the_streams_are_named_by_seed_and_round():
+    exp = experiment()
+    list(run_rounds(exp, start_of(exp)))
+    assert exp.sampler.draws == [generator(0, "cohort", r).random() for r in range(3)]
+
+
+def test_training_is_told_client_by_client_and_as_a_weighted_mean():
+    class Losses(Toy):
+        def train(self, trainer, tasks):
+            updates = super().train(trainer, tasks)
+            return replace(updates, metrics=({"loss": 1.0}, {"loss": 5.0}))
+
+    exp = experiment(backend=Losses())
+    _, record = run_round(exp, start_of(exp))
+    assert value_of(record, "train", "0", "loss") == 1.0
+    assert value_of(record, "train", "1", "loss") == 5.0
+    assert value_of(record, "train", "all", "loss") == pytest.approx(0.75 * 1 + 0.25 * 5)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "eval_every", "evaluated"),
+    [(7, 3, [3, 6, 7]), (6, 3, [3, 6]), (3, 10, [3]), (2, 1, [1, 2]), (1, 1, [1])],
+)
+def test_evaluates_every_so_often_and_at_the_end(rounds, eval_every, evaluated):
+    exp = experiment(rounds=rounds, eval_every=eval_every)
+    records = [record for _, record in run_rounds(exp, start_of(exp))]
+    assert [r.round for r in records if any(m.scope == "test" for m in r.metrics)] == evaluated
+    assert [r.round for r in records if r.predictions is not None] == evaluated
+    assert [r.round for r in records] == list(range(1, rounds + 1))
+
+
+def comparable(rounds):
+    """States and records without the seconds, which are all that may differ."""
+    return [
+        (
+            state.round,
+            state.params.tolist(),
+            {name: tensor.tolist() for name, tensor in state.optimizer.items()},
+            record.metrics,
+        )
+        for state, record in rounds
+    ]
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4])
+def test_a_run_resumed_from_a_saved_state_equals_a_straight_one(stop):
+    def parts():
+        # A sampler without memory: the stream alone decides, as with the real ones.
+        def sampler(n_clients, rng):
+            return np.flatnonzero(rng.random(n_clients) < 0.7)
+
+        return experiment(rounds=5, server_optimizer=Momentum(1.0, 0.5), sampler=sampler)
+
+    straight = comparable(run_rounds(parts(), start_of(parts())))
+    before = list(run_rounds(replace(parts(), rounds=stop), start_of(parts())))
+    last = before[-1][0]
+    saved = ServerState(
+        last.round,
+        last.params.clone(),
+        {name: tensor.clone() for name, tensor in last.optimizer.items()},
+        dict(last.aggregator),
+    )
+    assert comparable(run_rounds(parts(), saved)) == straight[stop:]
+
+
+def test_a_finished_state_gives_no_more_rounds():
+    exp = experiment()
+    state = replace(start_of(exp), round=3)
+    assert list(run_rounds(exp, state)) == []
+    assert exp.backend.tasks == []
+
+
+def test_no_state_is_changed_by_the_rounds_after_it():
+    # The rows lie in a buffer that the next round overwrites.
+    exp = experiment(rounds=4, server_optimizer=Momentum(1.0, 0.5))
+    seen = []
+    for state, _ in run_rounds(exp, start_of(exp)):
+        seen.append((state, state.params.clone(), state.optimizer["m"].clone()))
+    for state, kept, momentum in seen:
+        assert torch.equal(state.params, kept)
+        assert torch.equal(state.optimizer["m"], momentum)
+
+
+def test_alone_every_client_reaches_its_own_target():
+    setting = LocalOnly()
+    exp = experiment(setting=setting, aggregator=setting.aggregator(Mean("examples"), 2), rounds=1)
+    state, record = run_round(exp, start_of(exp, 1.0))
+    assert state.params.tolist() == [[2.0], [6.0]]
+    assert value_of(record, "test", "1", "param") == 6.0
+
+
+def test_the_state_of_the_aggregator_is_carried_on():
+    class Counts:
+        def init(self, d):
+            return {"calls": torch.zeros(d)}
+
+        def __call__(self, updates, state, rng):
+            return updates.matrix.mean(dim=0), {"calls": state["calls"] + 1}
+
+    exp = experiment(aggregator=Counts(), sampler=Cohorts([0], [], [1]))
+    states = [state for state, _ in run_rounds(exp, start_of(exp))]
+    assert [float(state.aggregator["calls"]) for state in states] == [1, 1, 2]
+
+
+def test_the_servers_own_row_is_the_reference_and_no_client():
+    class Trusts:
+        def init(self, d):
+            return {}
+
+        def __call__(self, updates, state, rng):
+            assert updates.client_ids == (0,)
+            return updates.reference.clone(), state
+
+    exp = experiment(
+        n_clients=1,
+        malicious=np.zeros(1, dtype=bool),
+        sampler=Cohorts([0]),
+        root_client=1,
+        aggregator=Trusts(),
+    )
+    state, record = run_round(exp, start_of(exp))
+    assert state.params.tolist() == [6.0]  # what client 1, here the server, trained
+    assert value_of(record, "round", "all", "clients") == 1
+    assert not [m for m in record.metrics if m.client == "1"]
+
+
+def test_worker_momentum_is_carried_on():
+    exp = experiment(memory=WorkerMomentum(0.5, 2))
+    # Steps 3, then 0.5 * 3 + 0.5 * 0, then 0.5 * 1.5 + 0.5 * (3 - 4.5).
+    assert params(exp) == [3.0, 4.5, 4.5]

@@ -1,0 +1,193 @@
+"""What membership attacks have in common: pools, phi, accuracies, and sentences from figures."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedexp.core.checks import InputError
+from fedexp.core.flat import vector_of
+from fedexp.core.rng import generator
+from fedexp.core.types import Normalisation, Split
+from fedexp.leakage.membership.scoring import (
+    BATCH,
+    Judged,
+    Pool,
+    accuracies,
+    negative_loss,
+    rounds_of,
+    true_class_logits,
+)
+from tests.support.membership_victims import digits, nobody, victim_of
+
+QUICK = ("model=logistic", "n_clients=4", "rounds=2", "training.epochs=1")
+AS_IT_IS = Normalisation(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory):
+    return victim_of(tmp_path_factory.mktemp("run"), *digits(120, 150), *QUICK)
+
+
+def answering(*logits):
+    """A model that gives these logits to every image, and the image."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, len(logits)))
+    nn.init.zeros_(model[1].weight)
+    model[1].bias.data = torch.tensor(logits)
+    return model
+
+
+def phi_of(logits, y):
+    model = answering(*logits)
+    example = Split(torch.zeros(1, 1, 1, 1), torch.tensor([y]))
+    return float(true_class_logits(model, vector_of(model), AS_IT_IS, example)[0])
+
+
+def test_phi_is_the_logit_of_the_probability():
+    logits = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    for y, p in enumerate(logits.softmax(dim=0)):
+        assert phi_of(logits.float().tolist(), y) == pytest.approx(float(torch.logit(p)))
+
+
+@pytest.mark.parametrize(("y", "expected"), [(0, 100 - np.log(2)), (1, -100.0)])
+def test_phi_does_not_round_where_probabilities_do(y, expected):
+    assert phi_of([100.0, 0.0, 0.0], y) == pytest.approx(expected, abs=1e-9)
+    assert phi_of([100.0, 0.0, 0.0], 0) < phi_of([101.0, 0.0, 0.0], 0)
+
+
+def test_loss_from_phi_is_the_cross_entropy():
+    logits = torch.tensor([[3.0, -1.0, 0.5]]).double()
+    loss = nn.functional.cross_entropy(logits, torch.tensor([1]))
+    phi = np.array([phi_of([3.0, -1.0, 0.5], 1), 60.0, 90.0])
+    assert negative_loss(phi)[0] == pytest.approx(-float(loss))
+    assert negative_loss(phi)[1] < negative_loss(phi)[2] < 0  # by heart, and even better by heart
+
+
+def test_phi_takes_the_runs_normalisation_and_any_number_of_images():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    x = torch.linspace(0, 1, BATCH + 7).view(-1, 1, 1, 1)
+    examples = Split(x, torch.zeros(len(x), dtype=torch.int64))
+    scale = Normalisation(torch.full((1, 1, 1, 1), 0.25), torch.full((1, 1, 1, 1), 0.5))
+    weight, bias = model[1].weight.detach().double(), model[1].bias.detach().double()
+    logits = (x.double().flatten(1) - 0.25) / 0.5 @ weight.T + bias
+    found = true_class_logits(model, vector_of(model), scale, examples)
+    np.testing.assert_allclose(found, logits[:, 0] - logits[:, 1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_diverged_model_is_refused():
+    with pytest.raises(InputError, match="its logits are not finite"):
+        phi_of([float("nan"), 0.0], 0)
+
+
+def rows(split):
+    return {tuple(image.flatten().tolist()) for image in split.x}
+
+
+def test_members_are_trained_on_and_non_members_are_not(victim):
+    pool = Pool.of(victim, None)
+    members = pool.examples.rows(torch.from_numpy(np.flatnonzero(pool.is_member)))
+    others = pool.examples.rows(torch.from_numpy(np.flatnonzero(~pool.is_member)))
+    assert len(members) == len(others) == 120  # of 150 in reserve
+    assert rows(members) == rows(victim.pixels.train)
+    assert rows(others) < rows(victim.reserve)
+
+
+def test_without_a_reserve_the_test_part_gives_all_it_has(victim):
+    few = replace(victim.pixels, test=victim.pixels.test.rows(torch.arange(50)))
+    pool = Pool.of(replace(victim, reserve=nobody(), pixels=few), None)
+    assert (pool.is_member.sum(), (~pool.is_member).sum()) == (120, 50)
+    assert rows(pool.examples.rows(torch.arange(120, 170))) == rows(few.test)
+
+
+def test_a_smaller_pool_is_drawn_from_both_sides(victim):
+    pool = Pool.of(victim, 30)
+    assert (pool.is_member.sum(), (~pool.is_member).sum()) == (30, 30)
+    assert rows(pool.examples.rows(torch.arange(30))) < rows(victim.pixels.train)
+    again = Pool.of(victim, 30)
+    assert torch.equal(again.examples.x, pool.examples.x)
+    other = Pool.of(replace(victim, seed=1), 30)
+    assert not torch.equal(other.examples.x, pool.examples.x)
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("setting=local_only", "setting=local_only: every client has a model of its own"),
+        ("attack=label_flip", "attack=LabelFlip: its clients trained on changed examples"),
+        ("partition=feature", "partition=feature: members went through their client's scanner"),
+    ],
+)
+def test_runs_in_which_members_differ_by_more(tmp_path, override, reason):
+    run = victim_of(tmp_path, *digits(60, 60), *QUICK, "rounds=1", override)
+    with pytest.raises(InputError, match=reason):
+        Pool.of(run, None)
+
+
+def test_an_attack_on_updates_changes_no_members(tmp_path):
+    run = victim_of(tmp_path, *digits(60, 60), *QUICK, "rounds=1", "attack=sign_flip")
+    assert rows(run.pixels.train) == rows(digits(60, 60)[0].train)
+    assert Pool.of(run, None).is_member.sum() == 60
+
+
+def test_accuracies_are_those_of_the_run(victim):
+    params = victim.models[2]
+    backend = victim.experiment.backend
+    measured, _ = victim.experiment.evaluator(backend, [params], 2)
+    (recorded,) = (m.value for m in measured if (m.scope, m.metric) == ("test", "accuracy"))
+    found = accuracies(victim, params)
+    assert found["test_accuracy"] == recorded
+    assert found["train_accuracy"] != accuracies(victim, victim.models[0])["train_accuracy"]
+
+
+def test_rounds_by_name_and_number(victim):
+    assert rounds_of(victim, ["last", 1, "initial", 2]) == [0, 1, 2]
+    for asked in ("final", 3, True):
+        with pytest.raises(InputError, match=f"rounds={asked}: the run kept .* rounds 0, 1, 2"):
+            rounds_of(victim, [asked])
+
+
+def judged(members, non_members):
+    scores = np.concatenate([members, non_members])
+    labels = np.arange(len(scores)) < len(members)
+    return Judged.of(scores, labels, 60, generator(0, "test_membership"))
+
+
+def test_sentences_follow_the_figures():
+    rng = generator(1, "test_membership")
+    noise = rng.normal(size=4000)
+    chance = judged(noise[:2000], noise[2000:]).conclusions("Guess")
+    assert "inside the null interval" in chance[0]
+    assert "inside the null interval" in chance[1]
+    # One member in fifty stands out: nothing that an average would show.
+    few = np.where(np.arange(2000) % 50 == 0, 9.0, noise[:2000])
+    found = judged(few, noise[2000:])
+    auc, percent, tenth = found.conclusions("Few")
+    assert "above the null interval" in tenth
+    assert f"{found.figures['tpr_at_0.1_percent_fpr'] / 0.001:.1f} times chance" in tenth
+    assert "at most 2 of 2,000" in tenth
+    assert "at most 20 of 2,000" in percent
+    assert auc.startswith("Few: AUC 0.5")
+    turned = judged(noise[:2000] - 1, noise[2000:]).conclusions("Turned")
+    assert "below the null interval" in turned[0]
+
+
+def test_what_cannot_be_measured_is_said():
+    sentences = judged(np.arange(300.0), np.arange(300.0)).conclusions("x")
+    assert sentences[2] == (
+        "X: TPR at 0.1 % FPR is not measurable: it takes 1,000 non-members, not 300."
+    )
+
+
+def test_headline_rows_and_arrays_hold_the_same_figures():
+    found = judged(np.arange(300.0) + 30, np.arange(200.0))
+    headline = found.headline({"train_accuracy": 1.0})
+    assert (headline["n_members"], headline["n_non_members"]) == (300, 200)
+    by_metric = {row.metric: row.value for row in found.rows("x", 7)}
+    assert {row.round for row in found.rows("x", 7)} == {7}
+    for metric in ("auc", "auc_null_low", "auc_null_high", "tpr_at_1_percent_fpr_null_high"):
+        assert headline[metric] == by_metric[metric]
+    arrays = found.arrays()
+    assert len(arrays["scores_members"]) == 300
+    assert np.trapezoid(arrays["tpr"], arrays["fpr"]) == pytest.approx(headline["auc"])

@@ -1,0 +1,157 @@
+"""Cosine matching with total variation: real images out of one gradient, and out of local steps."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fedexp.core.checks import InputError
+from fedexp.leakage.updates.expected_update import expected_gradient
+from fedexp.leakage.updates.geiping import Geiping
+from fedexp.models import lenet, mlp
+from tests.support.observing import CLASSES, batches, digits, initialised, mnist, observed, psnr_db
+
+DATA = digits()
+SHAPE = (1, 8, 8)
+MLP = initialised(mlp, SHAPE, CLASSES, [64])
+ATTACK = Geiping(total_variation=0.003, lr=0.1, iterations=300, restarts=1, unrolled=False)
+QUICK = dataclasses.replace(ATTACK, iterations=8)
+IMAGES = batches(DATA, 1, 4)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def mean_psnr_db(attack, module, data, images, **settings):
+    scores = []
+    for seed, image in enumerate(images):
+        found = attack(observed(module, data, image, **settings), rng(seed))
+        assert found.images.min() >= 0
+        assert found.images.max() <= 1
+        scores.append(psnr_db(found.images, image.x).mean())
+    return float(torch.stack(scores).mean())
+
+
+def test_images_of_digits_come_back():
+    assert mean_psnr_db(ATTACK, MLP, DATA, IMAGES) > 22
+
+
+def test_a_batch_comes_back_with_its_labels():
+    batch = DATA.rows(torch.tensor([0, 1, 2]))
+    found = ATTACK(observed(MLP, DATA, batch), rng())
+    assert psnr_db(found.images, batch.x).mean() > 18
+    assert sorted(found.labels.tolist()) == sorted(batch.y.tolist())
+
+
+def test_unrolling_explains_local_steps_that_the_naive_reading_does_not():
+    settings = {"lr": 0.05, "local_steps": 5}
+    naive = mean_psnr_db(ATTACK, MLP, DATA, IMAGES[:2], **settings)
+    unrolled = dataclasses.replace(ATTACK, unrolled=True)
+    assert mean_psnr_db(unrolled, MLP, DATA, IMAGES[:2], **settings) > naive + 3
+
+
+def test_on_one_step_unrolled_is_naive():
+    seen = observed(MLP, DATA, IMAGES[0])
+    unrolled = dataclasses.replace(QUICK, unrolled=True)
+    assert torch.equal(QUICK(seen, rng()).images, unrolled(seen, rng()).images)
+
+
+def test_the_loss_is_the_formula_at_the_images_given_back():
+    seen = observed(MLP, DATA, IMAGES[0])
+    attack = dataclasses.replace(QUICK, total_variation=0.5)
+    found = attack(seen, rng())
+    knowledge, x = seen.knowledge, found.images.double()
+    expected = expected_gradient(
+        knowledge, knowledge.parameters(torch.float64), x, IMAGES[0].y
+    ).values()
+    flat = torch.cat([g.detach().reshape(-1) for g in expected])
+    cosine = F.cosine_similarity(flat, -seen.update.double(), dim=0)
+    down = [abs(x[0, 0, i + 1, j] - x[0, 0, i, j]) for i in range(7) for j in range(8)]
+    across = [abs(x[0, 0, i, j + 1] - x[0, 0, i, j]) for i in range(8) for j in range(7)]
+    by_hand = 1 - float(cosine) + 0.5 * float(sum(down) / 56 + sum(across) / 56)
+    assert found.loss == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_the_first_step_moves_every_pixel_by_the_learning_rate_or_to_the_border():
+    seen = observed(MLP, DATA, IMAGES[0])
+    start = torch.from_numpy(rng().random((1, *SHAPE), dtype=np.float32))
+    moved = dataclasses.replace(QUICK, lr=0.02, iterations=1)(seen, rng()).images - start
+    inside = (start > 0.02) & (start < 0.98)
+    torch.testing.assert_close(moved.abs()[inside], torch.full_like(moved[inside], 0.02))
+
+
+def test_the_learning_rate_falls_to_a_tenth_three_times():
+    # The rate falls after the same number of iterations in both, so they differ in the last step.
+    # Its size is 0.1 / 1000, and a prior that outweighs all keeps it from shrinking by itself.
+    seen = observed(MLP, DATA, IMAGES[0])
+    long, longer = (
+        dataclasses.replace(QUICK, total_variation=1e3, iterations=n)(seen, rng()).images
+        for n in (799, 800)
+    )
+    assert (long - longer).abs().max() < 1e-3
+
+
+def test_the_best_of_the_starts_counts():
+    seen = observed(MLP, DATA, IMAGES[0])
+    shared = rng(3)
+    alone = [QUICK(seen, shared).loss for _ in range(4)]
+    assert len(set(alone)) == 4
+    assert dataclasses.replace(QUICK, restarts=4)(seen, rng(3)).loss == min(alone)
+
+
+def test_shared_labels_are_taken():
+    shared = torch.tensor([(int(IMAGES[0].y) + 1) % CLASSES])
+    found = QUICK(observed(MLP, DATA, IMAGES[0], labels=shared), rng())
+    assert found.labels is shared
+
+
+def test_an_update_of_zeros_is_survived():
+    seen = observed(MLP, DATA, IMAGES[0])
+    found = QUICK(dataclasses.replace(seen, update=torch.zeros_like(seen.update)), rng())
+    assert found.images.isfinite().all()
+    assert math.isfinite(found.loss)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"total_variation": -0.1}, "total_variation=-0.1: must be a finite number, 0 or above"),
+        ({"lr": 0}, "lr=0: must be a finite number above 0"),
+        ({"iterations": 0}, "iterations=0"),
+        ({"restarts": 1.5}, "restarts=1.5: must be a whole number"),
+    ],
+    ids=str,
+)
+def test_refusals(changed, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(ATTACK, **changed)
+
+
+FULL = Geiping(total_variation=0.01, lr=0.1, iterations=1200, restarts=1, unrolled=False)
+LARGE_MODELS = {
+    "lenet": lambda: initialised(lenet, (1, 28, 28), CLASSES, "relu", "default"),
+    "mlp": lambda: initialised(mlp, (1, 28, 28), CLASSES, [200, 200]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize(("model", "least_db"), [("lenet", 22), ("mlp", 30)])
+def test_mnist_mean_psnr(model, least_db):
+    data = mnist()
+    assert mean_psnr_db(FULL, LARGE_MODELS[model](), data, batches(data, 1, 50)) >= least_db
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("model", LARGE_MODELS)
+def test_mnist_five_local_steps_unrolled_within_3_db_of_one(model):
+    data, module = mnist(), LARGE_MODELS[model]()
+    images = batches(data, 1, 10)
+    one = mean_psnr_db(FULL, module, data, images, lr=0.01)
+    unrolled = dataclasses.replace(FULL, unrolled=True)
+    assert mean_psnr_db(unrolled, module, data, images, lr=0.01, local_steps=5) > one - 3

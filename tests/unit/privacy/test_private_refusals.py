@@ -1,0 +1,199 @@
+"""What DP-SGD refuses: layers that would void the guarantee, and numbers out of range."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fedexp.core.checks import InputError
+from fedexp.core.flat import FlatModel
+from fedexp.core.types import ClientTask
+from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
+from tests.support import workloads
+from tests.support.private_models import (
+    built,
+    convolution,
+    frozen,
+    private,
+    sgd,
+    shard,
+    traces,
+    train,
+)
+
+
+def after_flatten(*layers):
+    return nn.Sequential(nn.Flatten(), nn.Linear(240, 4), *layers, nn.Linear(4, 3))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(240, 240), nn.Linear(240, 240)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.second(self.first(x.flatten(1)))[:, :3]
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.again, self.head = nn.Linear(240, 240), nn.Linear(240, 3)
+
+    def forward(self, x):
+        return self.head(self.again(self.again(x.flatten(1))))
+
+
+class Elsewhere(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(240, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return F.linear(self.stem(x.flatten(1)), self.head.weight, self.head.bias)
+
+
+class ByKeyword(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.named = nn.Linear(240, 3)
+
+    def forward(self, x):
+        return self.named(input=x.flatten(1))
+
+
+class Folded(nn.Module):
+    """Hands a layer half as many rows as there are examples."""
+
+    def __init__(self):
+        super().__init__()
+        self.folded = nn.Linear(480, 6)
+
+    def forward(self, x):
+        return self.folded(x.reshape(-1, 480)).reshape(-1, 3)
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return x * self.factor
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def normed_by_weight():
+    return after_flatten(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)))
+
+
+MIXES, KEEPS, UNKNOWN = "mixes the examples", "keeps statistics", "no known per-example gradients"
+
+REFUSED = {
+    "BatchNorm1d": (lambda: after_flatten(nn.BatchNorm1d(4)), "layer 2 ", MIXES),
+    "without weights": (lambda: after_flatten(nn.BatchNorm1d(4, affine=False)), "layer 2 ", MIXES),
+    "without statistics": (
+        lambda: after_flatten(nn.BatchNorm1d(4, track_running_stats=False)),
+        "layer 2 ",
+        MIXES,
+    ),
+    "frozen": (
+        lambda: frozen(after_flatten(nn.BatchNorm1d(4)), "2.weight", "2.bias"),
+        "layer 2 ",
+        MIXES,
+    ),
+    "BatchNorm2d": (lambda: nn.Sequential(nn.BatchNorm2d(2), after_flatten()), "layer 0 ", MIXES),
+    "SyncBatchNorm": (
+        lambda: nn.Sequential(nn.SyncBatchNorm(2), after_flatten()),
+        r"layer 0 \(SyncBatchNorm\)",
+        MIXES,
+    ),
+    "InstanceNorm": (
+        lambda: nn.Sequential(nn.InstanceNorm2d(2, track_running_stats=True), after_flatten()),
+        r"layer 0 \(InstanceNorm2d\)",
+        KEEPS,
+    ),
+    "own parameter": (lambda: after_flatten(Scale()), r"layer 2 \(Scale\)", UNKNOWN + " of factor"),
+    "recurrent": (lambda: after_flatten(nn.LSTM(4, 4)), r"layer 2 \(LSTM\)", UNKNOWN),
+    "attention": (
+        lambda: after_flatten(nn.MultiheadAttention(4, 1)),
+        r"layer 2 \(MultiheadAttention\)",
+        UNKNOWN,
+    ),
+    "subclass": (lambda: after_flatten(Doubled(4, 4)), r"layer 2 \(Doubled\)", UNKNOWN),
+    "weight norm": (normed_by_weight, r"layer 2 \(ParametrizedLinear\)", UNKNOWN),
+    "nested": (lambda: nn.Sequential(after_flatten(nn.PReLU())), r"layer 0\.2 \(PReLU\)", UNKNOWN),
+    "padding mode": (
+        lambda: convolution(kernel_size=3, padding=1, padding_mode="circular"),
+        "layer 0 ",
+        "padding_mode=circular",
+    ),
+    "tied": (Tied, "layer second ", "shares a parameter with layer first"),
+    "twice": (Twice, "layer again ", "used twice"),
+    "elsewhere": (Elsewhere, "layer head ", "did not run"),
+    "keyword": (ByKeyword, "layer named ", "one tensor with a row for each example"),
+    "folded": (Folded, "layer folded ", "one tensor with a row for each example"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_layer_that_would_void_the_guarantee_is_refused_by_name(name):
+    make, layer, reason = REFUSED[name]
+    net = built(make)
+    model = FlatModel(net, torch.device("cpu"))
+    start = model.vector.clone()
+    before = traces(model.module)
+    with pytest.raises(InputError, match=f"{layer}.*{reason}") as refusal:
+        private(sgd(batch_size=None))(model, shard(6), ClientTask(0, start, 0, 1))
+    assert refusal.value.key == "model"
+    assert "\n" not in str(refusal.value)
+    assert torch.equal(model.vector, start)
+    assert traces(model.module) == before
+
+
+class Counts(nn.Module):
+    """Remembers what it saw, with nothing to train and no name that gives it away."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.head, self.factor = nn.Linear(240, 3), factor
+        self.register_buffer("seen", torch.ones(()))
+
+    def forward(self, x):
+        self.seen += self.factor * x.detach().mean()
+        return self.head(x.flatten(1))
+
+
+def test_a_buffer_that_remembers_examples_is_refused():
+    still, _ = train(private(), Counts(0.0), shard(6))
+    assert still[-1] == 1
+    with pytest.raises(InputError, match="buffers"):
+        train(private(), Counts(1.0), shard(6))
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"clip_norm": 0.0}, "clip_norm"),
+        ({"clip_norm": math.inf}, "clip_norm"),
+        ({"noise_multiplier": -1.0}, "noise_multiplier"),
+        ({"noise_multiplier": math.nan}, "noise_multiplier"),
+        ({"clipping": "goast"}, "clipping"),
+    ],
+)
+def test_refused_numbers(changes, key):
+    with pytest.raises(InputError) as refusal:
+        private(**changes)
+    assert refusal.value.key == key
+
+
+def test_a_trainer_with_gradients_of_its_own_is_refused():
+    with pytest.raises(InputError, match="makes its own gradients"):
+        PrivateTraining(workloads.Raises(), PrivateSteps(1.0, 1.0, "auto", "task"))

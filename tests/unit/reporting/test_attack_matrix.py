@@ -1,0 +1,90 @@
+"""The matrix of defences and attacks as a picture, also of very many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from fedexp.reporting.comparison import MOST_CURVES, MOST_ROWS, comparison_figure
+from fedexp.reporting.heatmaps import attack_matrix_figure
+from fedexp.reporting.report import report_sweep
+from fedexp.reporting.tables import configurations
+from tests.support.attacked_runs import table_of, write_sweep
+from tests.support.pictures import drawn
+from tests.support.run_folders import write_config, write_failed
+from tests.support.sweep_folders import load
+
+
+def luminance(colour: Sequence[float]) -> float:
+    """Relative luminance of an sRGB colour (WCAG 2)."""
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def contrasts(figure: Figure) -> Iterator[float]:
+    axes = figure.axes[0]
+    (picture,) = axes.images
+    values = np.asarray(picture.get_array().filled(np.nan))
+    for cell in axes.texts:
+        column, row = (int(at) for at in cell.get_position())
+        below = luminance(picture.to_rgba(values)[row, column, :3])
+        light, dark = sorted([below, luminance(to_rgb(cell.get_color()))], reverse=True)
+        yield (light + 0.05) / (dark + 0.05)
+
+
+def test_every_number_can_be_read_on_its_colour_and_greys_keep_the_order(tmp_path: Path) -> None:
+    levels = np.linspace(0.1, 1.0, 13)
+    accuracy = {(f"rule{k}", "none"): (value,) for k, value in enumerate(levels)}
+    accuracy |= {(f"rule{k}", "alie"): (1.1 - value,) for k, value in enumerate(levels)}
+    figure = attack_matrix_figure(table_of(write_sweep(tmp_path, accuracy)))
+    assert min(contrasts(figure)) > 4.3
+    (picture,) = figure.axes[0].images
+    greys = [luminance(colour[:3]) for colour in picture.to_rgba(np.linspace(0.1, 1.0, 64))]
+    assert greys == sorted(greys)
+
+
+def test_many_configurations_are_compared_by_the_matrix_alone(tmp_path: Path) -> None:
+    count = MOST_CURVES // 2 + 1
+    accuracy = {(f"rule{k}", attack): (0.5,) for k in range(count) for attack in ("none", "alie")}
+    write_sweep(tmp_path, accuracy, rounds=1)
+    (tmp_path / "comparison.png").write_bytes(b"of an earlier report")
+    text = report_sweep([tmp_path])
+    assert not (tmp_path / "comparison.png").exists()
+    assert drawn(tmp_path / "attack_matrix.png")
+    # Thirteen columns are too wide for a page: the defences become the rows.
+    assert "| defence " in text
+    assert "balanced accuracy" not in text
+    assert "balanced accuracy" in (tmp_path / "table.md").read_text()
+
+
+def test_of_hundreds_of_configurations_without_a_matrix_the_first_are_drawn(tmp_path: Path) -> None:
+    for k in range(MOST_ROWS + 30):
+        folder = tmp_path / str(k)
+        write_config(folder, config={"training.lr": k / 1000})
+        write_failed(folder, "killed")
+    figure = comparison_figure(configurations(load(tmp_path)))
+    assert len(figure.axes[0].get_yticklabels()) == MOST_ROWS
+    assert figure.get_figheight() < 40
+    assert "The first 100 of 130 configurations" in figure.texts[1].get_text().replace("\n", " ")
+
+
+def test_of_very_many_panels_and_defences_the_first_are_drawn() -> None:
+    rows = [
+        {"panel": f"lr={panel}", "defence": f"rule{rule}", "attack": attack, "n": 1}
+        for panel in range(15)
+        for rule in range(50)
+        for attack in ("none", "alie", "worst case")
+    ]
+    table = pd.DataFrame(rows).assign(
+        failed=0, unfinished=0, unmeasured=0, test_accuracy_mean=0.5, attack_success_mean=math.nan
+    )
+    figure = attack_matrix_figure(table)
+    assert len([axes for axes in figure.axes if axes.get_title(loc="left")]) == 12
+    assert max(figure.get_size_inches()) < 50
+    assert "Not all are drawn: see robustness.csv." in figure.texts[1].get_text().replace("\n", " ")

@@ -1,0 +1,166 @@
+"""Every picture is drawn, is not blank and says what it should, also when pieces are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedexp.reporting.comparison import MOST_CURVES, comparison_figure
+from fedexp.reporting.figures import new_figure, save
+from fedexp.reporting.heatmaps import confusion_figure, partition_figure
+from fedexp.reporting.plots import (
+    accuracy_figure,
+    client_accuracy_figure,
+    loss_figure,
+    write_run_plots,
+)
+from fedexp.reporting.results import Run, load_run
+from fedexp.reporting.tables import configurations
+from tests.support.pictures import drawn, legend
+from tests.support.run_folders import write_failed, write_run
+
+TISSUES = ("adipose", "debris", "cancer-associated stroma $x$", "mucus")
+
+
+def test_an_empty_figure_does_not_count_as_drawn(tmp_path: Path) -> None:
+    assert not drawn(save(new_figure(5, 4, ""), tmp_path / "empty.png"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rounds": 1, "n_clients": 1, "setting": "centralised"},
+        {"setting": "local_only", "n_clients": 5, "auc": False, "validation": False},
+        {"setting": "local_only", "n_clients": 70, "rounds": 1},
+        {"class_names": TISSUES, "n_clients": 41, "eval_every": 7},
+    ],
+    ids=["one round", "nothing but test", "many clients alone", "long names"],
+)
+def test_all_pictures_of_a_run(tmp_path: Path, options: dict) -> None:
+    run = load_run(write_run(tmp_path / "r", **({"rounds": 8} | options)))
+    written = write_run_plots(run, run.path / "plots")
+    expected = {"loss", "accuracy", "partition", "confusion_matrix", "per_client_accuracy"}
+    if options.get("setting") == "local_only":
+        expected.remove("confusion_matrix")
+    assert {path.stem for path in written} == expected
+    assert all(drawn(path) for path in written)
+
+
+def test_of_very_many_classes_every_kth_is_named(tmp_path: Path) -> None:
+    names = tuple(f"class {k}" for k in range(100))
+    run = load_run(write_run(tmp_path / "r", class_names=names, rounds=1, n_clients=3))
+    figure = confusion_figure(run)
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert shown[:3] == ["class 0", "class 3", "class 6"]
+    assert drawn(save(figure, tmp_path / "confusion.png"))
+
+
+def test_a_failed_job_has_no_pictures(tmp_path: Path) -> None:
+    run = load_run(write_failed(tmp_path / "r", "out of memory"))
+    assert write_run_plots(run, run.path / "plots") == []
+    assert not (run.path / "plots").exists()
+
+
+def test_ten_thousand_clients_are_drawn(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r", n_clients=10_000, rounds=1, n_train=300_000)
+    run = load_run(folder)
+    for name, figure in {"p": partition_figure(run), "c": client_accuracy_figure(run)}.items():
+        assert figure is not None
+        assert drawn(save(figure, tmp_path / f"{name}.png"))
+
+
+def test_curves_name_their_last_value_and_the_baseline(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "r", rounds=5))
+    figure = accuracy_figure(run)
+    assert figure is not None
+    assert f"test (last: {run.final('test', 'accuracy'):.3f})" in legend(figure)
+    assert "always the commonest class (0.120)" in legend(figure)
+    (line,) = [x for x in figure.axes[0].lines if str(x.get_label()).startswith("test")]
+    assert line.get_ydata() == pytest.approx(run.curve("test", "accuracy").to_numpy())
+
+
+def test_local_only_has_a_band_from_worst_to_best(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "r", rounds=5, setting="local_only"))
+    figure = accuracy_figure(run)
+    assert figure is not None
+    assert "worst to best client" in legend(figure)
+    (band,) = figure.axes[0].collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.min() == pytest.approx(run.curve("test", "accuracy", "min").min())
+    assert heights.max() == pytest.approx(run.curve("test", "accuracy", "max").max())
+
+
+def test_a_loss_that_explodes_is_drawn_on_a_log_scale(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r", rounds=5)
+    assert loss_figure(load_run(folder)).axes[0].get_yscale() == "linear"
+    with open(folder / "metrics.csv", "a") as file:
+        file.write("6,test,all,loss,1e9\n7,test,all,loss,inf\n8,test,all,loss,\n")
+    figure = loss_figure(load_run(folder))
+    assert figure.axes[0].get_yscale() == "log"
+    assert drawn(save(figure, tmp_path / "loss.png"))
+
+
+def test_confusion_counts_are_written_into_the_cells(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r", rounds=1, class_names=("no", "yes"), n_clients=2)
+    (folder / "confusion_matrix.csv").write_text("no,yes\n30,10\n0,0\n")
+    figure = confusion_figure(load_run(folder))
+    cells = [text.get_text() for text in figure.axes[0].texts]
+    assert cells == ["30\n75%", "10\n25%", "0", "0"]  # row by row; a class without images is 0
+
+
+def test_client_bars_are_sorted_and_carry_the_clients_numbers(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "r", rounds=3, n_clients=6))
+    figure = client_accuracy_figure(run)
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    assert heights == sorted(heights, reverse=True)
+    best = figure.axes[0].get_xticklabels()[0].get_text()
+    assert run.per_client("test", "own_mix_accuracy")[int(best)] == heights[0]
+
+
+def compare(folder: Path, count: int, **options: object) -> list[Run]:
+    return [
+        load_run(write_run(folder / str(k), rounds=2, config={"training.lr": k / 10}, **options))
+        for k in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, MOST_CURVES])
+def test_comparison_has_curves_and_dots(tmp_path: Path, count: int) -> None:
+    runs = compare(tmp_path, count, n_clients=2)
+    figure = comparison_figure(configurations(runs))
+    assert drawn(save(figure, tmp_path / "c.png"))
+    left, right = figure.axes
+    assert len(left.lines) == count
+    assert len(right.get_yticks()) == count
+
+
+def test_more_configurations_than_can_be_told_apart_have_dots_only(tmp_path: Path) -> None:
+    runs = compare(tmp_path, MOST_CURVES + 1, n_clients=2)
+    figure = comparison_figure(configurations(runs))
+    assert len(figure.axes) == 1
+    assert drawn(save(figure, tmp_path / "c.png"))
+
+
+def test_comparison_shows_every_seed_the_mean_and_its_deviation(tmp_path: Path) -> None:
+    reached = (0.90, 0.94, 0.98)
+    runs = [
+        load_run(write_run(tmp_path / str(s), seed=s, rounds=3, final={"accuracy": a}))
+        for s, a in enumerate(reached)
+    ]
+    left, right = comparison_figure(configurations(runs)).axes
+    curves = np.stack([run.curve("test", "accuracy").to_numpy() for run in runs])
+    assert left.lines[0].get_ydata() == pytest.approx(curves.mean(axis=0))
+    band = left.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx((curves.mean(0) + curves.std(0, ddof=1)).max())
+    _, seeds, mean = right.lines
+    assert list(seeds.get_xdata()) == list(reached)
+    assert mean.get_xdata() == pytest.approx([0.94])
+
+
+def test_comparison_without_a_complete_run_still_names_the_failed_ones(tmp_path: Path) -> None:
+    runs = [load_run(write_failed(tmp_path / str(k), "killed")) for k in range(2)]
+    figure = comparison_figure(configurations(runs))
+    assert figure.axes[1].get_yticklabels()[0].get_text() == "all runs (2 failed)"
+    save(figure, tmp_path / "c.png")

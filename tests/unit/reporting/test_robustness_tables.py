@@ -1,0 +1,228 @@
+"""Defences against attacks, over a sweep: means, costs and worst cases."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fedexp.reporting.figures import save
+from fedexp.reporting.heatmaps import attack_matrix_figure
+from fedexp.reporting.report import report_sweep
+from fedexp.reporting.results import find_runs, load_run
+from fedexp.reporting.robustness import matrices, robustness_markdown, robustness_table
+from fedexp.reporting.tables import markdown, run_table
+from tests.support.attacked_runs import ACCURACY, of_a_detector, rows_of, table_of, write_sweep
+from tests.support.pictures import drawn
+from tests.support.run_folders import write_config, write_failed, write_run
+from tests.support.sweep_folders import load
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    return write_sweep(tmp_path, ACCURACY)
+
+
+def test_means_costs_losses_and_worst_cases_by_hand(sweep: Path) -> None:
+    rows = rows_of(sweep)
+    assert list(rows.index) == [
+        (defence, attack)
+        for defence in ("mean", "krum")
+        for attack in ("none", "alie", "sign_flip", "worst case")
+    ]
+    krum = rows.loc["krum"]
+    assert list(krum["test_accuracy_mean"]) == pytest.approx([0.92, 0.71, 0.90, 0.71])
+    assert krum.loc["none", "test_accuracy_sd"] == pytest.approx(math.sqrt(0.0008))
+    assert krum.loc["none", "cost_without_attacker"] == pytest.approx(0.97 - 0.92)
+    assert list(krum["accuracy_lost"])[1:] == pytest.approx([0.21, 0.02, 0.21])
+    assert list(krum["n"]) == [2, 2, 2, 2]
+    mean = rows.loc["mean"]
+    assert mean.loc["worst case", "test_accuracy_mean"] == pytest.approx(0.55)
+    assert mean.loc["none", "cost_without_attacker"] == 0
+    assert math.isnan(mean.loc["none", "accuracy_lost"])
+
+
+def test_the_sweeps_files_and_what_is_printed(sweep: Path) -> None:
+    text = report_sweep([sweep])
+    assert "| worst case               | 0.550  | 0.710  |" in text
+    assert "| cost without an attacker | 0.000  | 0.050  |" in text
+    page = (sweep / "table.md").read_text()
+    assert "worst case" in page
+    assert "0.920 ± 0.028" in page
+    assert "](attack_matrix.png)" in page
+    assert "](comparison.png)" in page
+    assert drawn(sweep / "attack_matrix.png")
+    table = pd.read_csv(sweep / "robustness.csv", keep_default_na=False)
+    assert list(table["attack"]) == ["none", "alie", "sign_flip", "worst case"] * 2
+
+
+def test_a_sweep_in_which_the_attack_does_not_vary_has_no_matrix(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {key: v for key, v in ACCURACY.items() if key[1] == "alie"})
+    (tmp_path / "attack_matrix.png").write_bytes(b"of an earlier report")
+    assert robustness_table(load(tmp_path)) is None
+    report_sweep([tmp_path])
+    made = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert made == {"table.csv", "summary.csv", "table.md", "comparison.png"}
+
+
+def test_jobs_that_failed_are_a_dash_and_make_the_worst_case_a_bound(sweep: Path) -> None:
+    for seed in (0, 1):
+        folder = sweep / f"aggregator=krum,attack=sign_flip,seed={seed}"
+        write_failed(folder, "needs n >= 2f + 3")
+    for attack in ("none", "alie", "sign_flip"):
+        folder = sweep / f"aggregator=bulyan,attack={attack},seed=0"
+        chosen = {"aggregator": "bulyan", "attack": attack}
+        write_config(folder, rounds=2, n_clients=2, choices=chosen)
+        write_failed(folder, "needs n >= 4f + 3")
+    runs = load(sweep)
+    table = robustness_table(runs)
+    assert table is not None
+    text = robustness_markdown(runs, table)
+    cells = {
+        line.split("|")[1].strip(): line.split("|")[2:-1]
+        for line in text.splitlines()
+        if "|" in line
+    }
+    assert [cell.strip() for cell in cells["sign_flip"]] == ["0.550", "-", "-"]
+    assert [cell.strip() for cell in cells["worst case"]] == ["0.550", "-", "≤ 0.710"]
+    assert "Jobs left out: 5 failed. -: no complete run (4 of 9 cells)." in text
+    figure = attack_matrix_figure(table)
+    shown = [cell.get_text() for cell in figure.axes[0].texts]
+    assert shown[6:9] == ["0.550", "-", "-"]
+    assert shown[9:] == ["0.550", "-", "≤0.710"]
+    assert "Jobs left out: 5 failed" in figure.texts[1].get_text().replace("\n", " ")
+    assert drawn(save(figure, sweep / "m.png"))
+
+
+def test_a_sweep_of_nothing_but_failures_is_drawn(tmp_path: Path) -> None:
+    for attack in ("none", "alie"):
+        folder = tmp_path / attack
+        write_config(folder, choices={"attack": attack})
+        write_failed(folder, "killed")
+    write_failed(tmp_path / "lost", "no space left on device")
+    text = report_sweep([tmp_path])
+    assert "-: no complete run (2 of 2 cells)." in text
+    assert (tmp_path / "attack_matrix.png").exists()
+
+
+def test_runs_in_which_nobody_is_malicious_stand_under_none(tmp_path: Path) -> None:
+    for n_malicious in (0, 2, 4):
+        write_run(
+            tmp_path / str(n_malicious),
+            rounds=1,
+            choices={"attack": "sign_flip"},
+            config={"attack.n_malicious": n_malicious},
+        )
+    attacks = list(rows_of(tmp_path).loc["mean"].index)
+    assert attacks == ["none", "sign_flip, n_malicious=2", "sign_flip, n_malicious=4", "worst case"]
+
+
+def test_a_defence_is_named_by_all_that_belongs_to_it(tmp_path: Path) -> None:
+    defences: dict[str, tuple[dict, dict]] = {
+        "mean": ({}, {}),
+        "trimmed_mean + nnm": ({"aggregator": "trimmed_mean", "pre_aggregation": "nnm"}, {}),
+        "median + clipping + nnm": (
+            {"aggregator": "median", "pre_aggregation": ["clipping", "nnm"]},
+            {},
+        ),
+        "mean + autoencoder": ({"detector": "autoencoder"}, {}),
+        "krum, f=1": ({"aggregator": "krum"}, {"aggregator.f": 1}),
+        "krum, f=2": ({"aggregator": "krum"}, {"aggregator.f": 2}),
+    }
+    for number, (choices, config) in enumerate(defences.values()):
+        for attack in ("none", "alie"):
+            chosen = {"pre_aggregation": "none", "detector": "none", "attack": attack, **choices}
+            write_run(tmp_path / f"{number}{attack}", rounds=1, choices=chosen, config=config)
+    table = table_of(tmp_path)
+    assert set(table["defence"]) == set(defences)
+    assert list(table["defence"].unique())[:2] == ["mean", "mean + autoencoder"]
+    assert table["panel"].unique().tolist() == [""]
+
+
+def test_what_is_no_defence_makes_panels_and_worker_momentum_is_one(tmp_path: Path) -> None:
+    accuracy = iter(range(1, 100))
+    for partition in ("iid", "dirichlet"):
+        for momentum in (0.0, 0.9):
+            for aggregator in ("mean", "median"):
+                for attack in ("none", "alie"):
+                    write_run(
+                        tmp_path / f"{partition}{momentum}{aggregator}{attack}",
+                        rounds=1,
+                        choices={
+                            "partition": partition,
+                            "aggregator": aggregator,
+                            "attack": attack,
+                        },
+                        config={"training.worker_momentum": momentum},
+                        final={"accuracy": next(accuracy) / 100},
+                    )
+    table = table_of(tmp_path)
+    assert set(table["panel"]) == {"partition=iid", "partition=dirichlet"}
+    assert "median, worker_momentum=0.9" in set(table["defence"])
+    rows = table.set_index(["panel", "defence", "attack"])
+    # The mean trained in the same way: 0.05 against 0.07, not 0.01.
+    cost = rows["cost_without_attacker"]["partition=iid", "median, worker_momentum=0.9", "none"]
+    assert cost == pytest.approx(-0.02)
+    figure = attack_matrix_figure(table)
+    titles = {axes.get_title(loc="left") for axes in figure.axes}
+    assert {"partition=iid", "partition=dirichlet"} <= titles
+    assert drawn(save(figure, tmp_path / "m.png"))
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["in the summary", "in the metrics only"])
+def test_attack_success_is_shown_where_it_was_measured(tmp_path: Path, recorded: bool) -> None:
+    for attack in ("none", "backdoor", "alie"):
+        for seed in (0, 1):
+            success = [(2, "attack", "all", "success", 0.5 + 0.2 * seed)]
+            folder = write_run(
+                tmp_path / f"{attack}{seed}",
+                seed=seed,
+                rounds=2,
+                choices={"attack": attack},
+                more=success if attack == "backdoor" else [],
+            )
+            if recorded and attack == "backdoor":
+                summary = json.loads((folder / "summary.json").read_text())
+                summary["final"]["attack"] = {"success": success[0][4]}
+                (folder / "summary.json").write_text(json.dumps(summary))
+                (folder / "metrics.csv").unlink()
+                (folder / "metrics.jsonl").unlink()
+    rows = rows_of(tmp_path).loc["mean"]
+    assert rows.loc["backdoor", "attack_success_mean"] == pytest.approx(0.6)
+    assert rows.loc["backdoor", "attack_success_sd"] == pytest.approx(math.sqrt(0.02))
+    assert rows["attack_success_mean"].notna().sum() == 1
+    runs = load(tmp_path)
+    assert "0.600 ± 0.141" in markdown(runs)
+    table = table_of(tmp_path)
+    assert "Attack success" in robustness_markdown(runs, table)
+    cells = [cell.get_text() for cell in attack_matrix_figure(table).axes[0].texts]
+    assert [cell for cell in cells if "(60%)" in cell] == [cells[2]]
+
+
+def test_a_cost_that_was_not_measured_on_guard_is_said(sweep: Path) -> None:
+    said = "Without an attacker the defences assumed that nobody is malicious"
+    assert said not in report_sweep([sweep])
+    for path in find_runs([sweep]):
+        number = 0 if "none" in path.name else 2
+        config = path / "config.yaml"
+        config.write_text(config.read_text() + f"assumed_malicious: {number}\noverrides: []\n")
+    assert said in report_sweep([sweep])
+
+
+def test_matrices_have_the_worst_case_last(sweep: Path) -> None:
+    (matrix,) = matrices(table_of(sweep), "test_accuracy_mean").values()
+    assert list(matrix.index) == ["none", "alie", "sign_flip", "worst case"]
+    assert list(matrix.columns) == ["mean", "krum"]
+    assert matrix.loc["worst case", "krum"] == pytest.approx(0.71)
+
+
+def test_a_sweep_says_what_each_detector_caught(tmp_path: Path) -> None:
+    write_run(tmp_path / "norm", choices={"detector": "norm"}, more=of_a_detector((1, 2)))
+    write_run(tmp_path / "none", choices={"detector": "none"}, more=of_a_detector((1, 2)))
+    table = run_table([load_run(tmp_path / name) for name in ("norm", "none")])
+    rates = table.set_index("detector")[["detector_auc", "caught", "false_alarms"]]
+    assert rates.loc["norm"].tolist() == pytest.approx([5 / 6, 1 / 2, 1 / 3])
+    assert rates.loc["none"].isna().all()

@@ -1,0 +1,183 @@
+"""Local SGD against a few lines of plain PyTorch, and its parts against numbers by hand."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fedexp.core.checks import InputError
+from fedexp.core.flat import FlatModel, vector_of
+from fedexp.core.rng import torch_generator
+from fedexp.core.types import ClientTask, Split
+from fedexp.models import cnn, mlp
+from fedexp.training.schedules import Constant, Cosine, Exponential
+from fedexp.training.sgd import LocalSGD
+
+DEFAULTS = {
+    "lr": 0.1,
+    "batch_size": 4,
+    "epochs": 1,
+    "steps": None,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "proximal": 0.0,
+    "schedule": Constant(),
+}
+
+
+def trainer(**changes):
+    return LocalSGD(**{**DEFAULTS, **changes})
+
+
+def shard(n=10, seed=0):
+    g = torch_generator(seed)
+    return Split(torch.randn(n, 1, 8, 8, generator=g), torch.randint(0, 3, (n,), generator=g))
+
+
+def module():
+    torch.manual_seed(1)
+    return mlp((1, 8, 8), 3, hidden=(5,))
+
+
+def train(rule, net, data, seed=7, round=0):
+    start = vector_of(net)
+    model = FlatModel(net, torch.device("cpu"))
+    model.load(start)
+    report = rule(model, data, ClientTask(0, start, round, seed))
+    return model.vector.clone(), report
+
+
+def plain_pytorch(net, data, epochs, batch_size, seed, proximal=0.0, **sgd):
+    """The loop that a textbook would print, with torch.optim.SGD."""
+    net = copy.deepcopy(net)
+    start = [p.detach().clone() for p in net.parameters()]
+    optimizer = torch.optim.SGD(net.parameters(), **sgd)
+    shuffle = torch_generator(seed)
+    losses = []
+    for _ in range(epochs):
+        order = torch.randperm(len(data), generator=shuffle)
+        for rows in order.split(batch_size):
+            loss = F.cross_entropy(net(data.x[rows]), data.y[rows])
+            losses.append(loss.item())
+            pull = sum(((p - s) ** 2).sum() for p, s in zip(net.parameters(), start, strict=True))
+            optimizer.zero_grad()
+            (loss + proximal / 2 * pull).backward()
+            optimizer.step()
+    return vector_of(net), sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"momentum": 0.9},
+        {"weight_decay": 0.01},
+        {"proximal": 0.5},
+        {"momentum": 0.9, "weight_decay": 0.01, "proximal": 0.1},
+    ],
+)
+def test_equals_plain_pytorch(options):
+    net, data = module(), shard()
+    expected, expected_loss = plain_pytorch(net, data, 3, 4, seed=7, lr=0.1, **options)
+    vector, report = train(trainer(epochs=3, **options), net, data)
+    torch.testing.assert_close(vector, expected, rtol=1e-5, atol=1e-6)
+    assert report.metrics["loss"] == pytest.approx(expected_loss, rel=1e-5)
+    assert report.num_examples == 10
+    assert report.processed == 30
+
+
+def test_equals_plain_pytorch_for_a_cnn_in_channels_last():
+    torch.manual_seed(2)
+    net, data = cnn((1, 8, 8), 3), shard()
+    expected, _ = plain_pytorch(net, data, 1, 4, seed=7, lr=0.1)
+    vector, _ = train(trainer(), net, data)
+    torch.testing.assert_close(vector, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "processed"),
+    [
+        ({"epochs": 2}, 6, 20),  # 4 + 4 + 2, twice
+        ({"epochs": 0.5}, 2, 8),  # half of three batches, rounded to the even two
+        ({"epochs": 0.01}, 1, 4),  # never nothing
+        ({"epochs": None, "steps": 4}, 4, 14),
+        ({"batch_size": None}, 1, 10),  # B = inf
+        ({"batch_size": 64}, 1, 10),
+    ],
+)
+def test_work_of_a_round(options, steps, processed):
+    _, report = train(trainer(**options), module(), shard())
+    assert report.processed == processed
+
+
+def test_spread_keeps_the_work_of_a_round():
+    # 10 of 100 clients, one epoch each: a tenth of an epoch over everybody's data.
+    assert trainer(epochs=1).spread(100, 10).epochs == pytest.approx(0.1)
+    assert trainer(epochs=None, steps=5).spread(100, 10).steps == 50
+
+
+def test_the_callers_module_and_vector_stay_as_they_were():
+    net, data = module(), shard()
+    before = vector_of(net)
+    start = before.clone()
+    model = FlatModel(net, torch.device("cpu"))
+    model.load(start)
+    trainer()(model, data, ClientTask(0, start, 0, 7))
+    assert torch.equal(vector_of(net), before)
+    assert torch.equal(start, before)
+    assert not torch.equal(model.vector, before)
+
+
+def test_the_seed_decides_the_batches():
+    net, data = module(), shard()
+    first, again, other = (train(trainer(), net, data, seed=s)[0] for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_dropout_follows_the_seed_and_leaves_the_global_generator_alone():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(module(), torch.nn.Dropout(0.5))
+    data = shard()
+    state = torch.get_rng_state()
+    first = train(trainer(), net, data, seed=1)[0]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    assert torch.equal(train(trainer(), net, data, seed=1)[0], first)
+
+
+def test_the_schedule_scales_the_step():
+    net, data = module(), shard(4)
+    start = vector_of(net)
+    full, _ = train(trainer(), net, data)
+    later, _ = train(trainer(schedule=Exponential(0.5)), net, data, round=1)
+    torch.testing.assert_close(later - start, (full - start) / 2, rtol=1e-4, atol=1e-7)
+
+
+def test_cosine_schedule_by_hand():
+    cosine = Cosine(rounds=4, final=0.0)
+    assert [cosine(r) for r in (0, 2, 4, 9)] == pytest.approx([1, 0.5, 0, 0])
+    assert cosine(1) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"lr": 0}, "lr"),
+        ({"lr": math.inf}, "lr"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"epochs": None}, "epochs"),
+        ({"steps": 3}, "epochs"),
+        ({"epochs": -1}, "epochs"),
+        ({"epochs": None, "steps": 0}, "steps"),
+        ({"momentum": 1.5}, "momentum"),
+        ({"weight_decay": -1}, "weight_decay"),
+        ({"proximal": math.nan}, "proximal"),
+    ],
+)
+def test_refusals(options, key):
+    with pytest.raises(InputError) as refusal:
+        trainer(**options)
+    assert refusal.value.key == key
