@@ -72,7 +72,7 @@ def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "training adam", ("training=adam",)
     yield "training prox", ("training.proximal=0.1", "training.momentum=0.9")
     yield "training decay", ("training.weight_decay=0.01", "training/schedule=cosine")
-    yield "worker momentum", ("worker_momentum=averaged", "worker_momentum.beta=0.9")
+    yield "worker momentum", ("worker_momentum=momentum", "worker_momentum.beta=0.9")
     yield "pool", ("backend=process_pool", "backend.workers=2")
     yield "record updates", ("record_updates=safetensors",)
     yield from _studied()
