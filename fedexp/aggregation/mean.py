@@ -10,7 +10,7 @@ likes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
@@ -36,7 +36,13 @@ class Mean(Stateless):
     (tensor([2.]), tensor([1.5000]))
     """
 
+    needs_only_the_sum: ClassVar[bool] = True
+
     weighting: Literal["examples", "uniform"]
+
+    def sensitivity(self, clip_norm: float, n: int) -> float:
+        """N times the mean is the sum of the rows, which one of them moves by its own length."""
+        return clip_norm
 
     def __post_init__(self) -> None:
         one_of(("examples", "uniform"), weighting=self.weighting)

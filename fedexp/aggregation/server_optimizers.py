@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ from fedexp.core.types import State
 @dataclass(frozen=True)
 class SGD:
     """w <- w + lr * step; with lr = 1 it is FedAvg."""
+
+    is_linear: ClassVar[bool] = True
 
     lr: float
 

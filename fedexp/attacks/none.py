@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from fedexp.attacks.seams import LeavesData, LeavesRows
 
@@ -12,3 +12,5 @@ from fedexp.attacks.seams import LeavesData, LeavesRows
 @dataclass(frozen=True)
 class NoAttack(LeavesData, LeavesRows):
     """Data and rows unchanged."""
+
+    does_nothing: ClassVar[bool] = True

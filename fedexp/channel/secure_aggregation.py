@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, final
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -37,7 +37,6 @@ from fedexp.channel.graph import Graph, complete_graph, neighbour_graph
 from fedexp.channel.group import Meter, run_group
 from fedexp.channel.ring import Numbers, Ring
 from fedexp.channel.server import Server
-from fedexp.channel.skellam import Skellam
 from fedexp.channel.violations import TooFewClients
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.types import Delivery, Updates
@@ -46,7 +45,6 @@ SMALLEST_GROUP = 3
 NOT_FINITE = "mask: its row has NaN or Inf"
 
 
-@final
 @dataclass(frozen=True)
 class SecureAggregation:
     """One row, the mean of the survivors, for every group that did not fall apart.
@@ -96,13 +94,6 @@ class SecureAggregation:
         if self.ring_bits is not None:
             Ring(self.ring_bits)
         one_of(("examples", "uniform"), weighting=self.weighting)
-        if isinstance(self.encoder, Skellam) and self.weighting != "uniform":
-            raise InputError(
-                "with Skellam noise every client weighs the same: its share of the sum is bounded "
-                "by clip_norm only with weighting=uniform",
-                "weighting",
-                self.weighting,
-            )
         in_range(
             0,
             1,

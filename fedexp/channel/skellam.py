@@ -44,21 +44,31 @@ class Skellam:
 
     Args:
         clip_norm: C, L2 norm to which a row is cut.
-        noise_multiplier: z, standard deviation of the noise in the sum over C.
+        noise_multiplier: z, standard deviation of the noise in the sum over C; None until it is
+            calibrated.
         scale: s, whole numbers per unit; more are finer, and need more bits.
     """
 
     clip_norm: float
-    noise_multiplier: float
+    noise_multiplier: float | None
     scale: float
 
     def __post_init__(self) -> None:
-        positive(clip_norm=self.clip_norm, noise_multiplier=self.noise_multiplier, scale=self.scale)
+        positive(clip_norm=self.clip_norm, scale=self.scale)
+        if self.noise_multiplier is not None:
+            positive(noise_multiplier=self.noise_multiplier)
+
+    @property
+    def multiplier(self) -> float:
+        """z; raises InputError while it is not known."""
+        if self.noise_multiplier is None:
+            raise InputError("is not calibrated yet", "noise_multiplier", None)
+        return self.noise_multiplier
 
     @property
     def variance(self) -> float:
         """mu: of the noise in a coordinate of the sum, in whole numbers squared."""
-        return (self.noise_multiplier * self.clip_norm * self.scale) ** 2
+        return (self.multiplier * self.clip_norm * self.scale) ** 2
 
     def l2_sensitivity(self, d: int) -> float:
         """D2: the largest L2 norm of a rounded row of d coordinates, in whole numbers."""

@@ -6,18 +6,34 @@ Everything a user can get wrong is found before any training: here what does not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from fedexp.config.parts import Config, Parts, prefixed, required
-from fedexp.config.refusals import part_of, refuse
+from fedexp.config.refusals import refuse, remarks
+from fedexp.core.capabilities import (
+    ChecksTheModel,
+    communicates,
+    is_linear,
+    root_examples,
+    sampling_of,
+)
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.flat import refuse_changing_buffers, vector_of
-from fedexp.core.protocols import Aggregator, Attack, Channel, Memory, NeedsRootData, Setting
+from fedexp.core.protection import Combination, Plan, Protection
+from fedexp.core.protocols import (
+    Aggregator,
+    Attack,
+    Mechanism,
+    Memory,
+    Partitioner,
+    ServerOptimizer,
+)
 from fedexp.core.rng import generator, seed_for, seeded
 from fedexp.core.types import Dataset, Normalisation, Partition, Split, Updates, Workload
 from fedexp.data.folder import data_folder
@@ -26,13 +42,8 @@ from fedexp.federation.evaluation import ModelEvaluator
 from fedexp.federation.memory import NoMemory, WorkerMomentum
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
-from fedexp.privacy.dp_sgd import PrivateSteps
+from fedexp.privacy.account import NoAccount
 from fedexp.privacy.none import NoPrivacy
-from fedexp.protection.plan import Plan
-from fedexp.protection.protect import protect
-from fedexp.protection.stand_ins import with_stand_ins
-from fedexp.protection.terms import PROMISE
-from fedexp.training.private_layers import trained_layers
 
 GROUPS = (
     "dataset",
@@ -70,6 +81,7 @@ class Built:
     """An experiment and what its record needs beside it."""
 
     experiment: Experiment
+    mechanism: Mechanism  # of its privacy, with the noise settled
     model: nn.Module  # with the initial weights
     dataset: Dataset  # as the model takes it
     pixels: Dataset  # the same before shifting and scaling: in [0, 1]
@@ -90,71 +102,55 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         InputError: names the key, its value and what is allowed.
     """
     _check_root(config)
-    n_clients, seed = config["n_clients"], config["seed"]
-    refuse(config)
-    part = Parts(with_stand_ins(config), config["trust"])
-
-    for study in config["leakage"]:
-        part(f"leakage.{study}")  # to be refused now rather than after the training
-    setting = part("setting")
-    trainer = part("training", without=TRAINING)
-    with prefixed("training"):
-        memory = _memory(config["training"]["worker_momentum"], n_clients)
-        trainer = setting.trainer(trainer, n_clients, config["cohort_size"])
-    sampler = part("sampler")
-    mechanism, channel = part("privacy", without=PROMISE), part("channel", without=PROMISE)
-    server = _server(part, config, setting)
-    attack: Attack = part("attack", without=ADVERSARY)
-    deal, loader = part("partition"), part("dataset")
-    device = _device(config["device"])
+    chosen = _construct(config)
+    parts = chosen.combination
+    refuse(parts)
+    n_clients, seed, setting = config["n_clients"], config["seed"], parts.setting
 
     limit = None
     if pixels is None:
         limit = config["train_examples"]
         with prefixed("dataset"):
-            pixels = load(loader, data_folder(config["paths"]["data_dir"]))
+            pixels = load(chosen.loader, data_folder(config["paths"]["data_dir"]))
     pixels, reserve = _with_reserve(pixels, limit, seed)
     with prefixed("partition"):
-        partition = deal(pixels.train, n_clients, generator(seed, "partition"))
+        partition = chosen.partitioner(pixels.train, n_clients, generator(seed, "partition"))
     # Only now is n_clients known to be no larger than the data, and what is drawn for it cheap.
-    sampler(n_clients, generator(seed, "cohort", 0))  # a cohort that cannot be drawn fails here
-    sampler = setting.sampler(sampler)
+    parts.sampler(n_clients, generator(seed, "cohort", 0))  # what cannot be drawn fails here
+    sampler = setting.sampler(parts.sampler)
+    aggregator = setting.aggregator(parts.aggregator, n_clients)
     malicious = _malicious(config, n_clients)
-    _rehearse(server, list(config["pre_aggregation"]), channel, config["cohort_size"])
+    _rehearse(parts, aggregator)
     with prefixed("attack"):
-        trained_on = _poisoned(partition, attack, malicious, seed)
-    first_round = config["attack"]["first_round"]
-    if first_round and trained_on.x is not partition.train.x:
+        trained_on = _poisoned(partition, parts.attack, malicious, seed)
+    if parts.first_attacked_round and trained_on.x is not partition.train.x:
         raise InputError(
             "poisoned data are there from the start; only attacks on updates can begin later",
             "attack.first_round",
-            first_round,
+            parts.first_attacked_round,
         )
     scale = Normalisation.of(pixels.train)
-    pixels, root = _with_root_data(pixels, server.aggregator, seed)
+    pixels, root = _with_root_data(pixels, aggregator, seed)
     pixels = replace(pixels, train=trained_on)
     dataset = pixels.scaled(scale)
-    model = _model(part, config, dataset, private=isinstance(mechanism, PrivateSteps))
+    model = _model(chosen, config, dataset)
 
     shards = setting.shards(partition)
     plan = Plan(
         seed=seed,
         rounds=config["rounds"],
         sampler=sampler,
-        cohort_size=config["cohort_size"],
         sizes=tuple(len(shard) for shard in shards),
         d=len(vector_of(model)),
+        aggregator=aggregator,
     )
-    with prefixed("channel"):
-        channel.check(config["cohort_size"], plan.d)
-        if part_of(config, "sampler") == "Poisson":  # whose cohorts may be that large
-            channel.check(n_clients, plan.d)
-    protection = protect(config, mechanism, channel, trainer, plan)
+    protection = _protect(parts, plan)
     counts = partition.label_counts(dataset.num_classes)
     evaluation = {"validation": dataset.validation, "test": dataset.test}
-    if malicious.any() and len(wanted := attack.probe(pixels.test)):
+    if malicious.any() and len(wanted := parts.attack.probe(pixels.test)):
         evaluation["attack"] = scale(wanted)
     cohort_size = min(config["cohort_size"], len(shards))
+    device = _device(config["device"])
     workload = Workload(model, dataset.train, shards, evaluation, cohort_size, device)
     if len(root):
         workload = _with_root_shard(workload, scale(root))
@@ -165,29 +161,99 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         max_failed_rounds=config["max_failed_rounds"],
         n_clients=len(shards),
         malicious=malicious if len(shards) == n_clients else np.zeros(len(shards), dtype=bool),
-        first_attacked_round=first_round,
+        first_attacked_round=parts.first_attacked_round,
         root_client=len(shards) if len(root) else None,
         setting=setting,
         sampler=sampler,
         trainer=protection.trainer,
-        memory=memory,
-        backend=part("backend", workload=workload),
-        attack=attack,
+        memory=parts.memory,
+        backend=chosen.make("backend", workload=workload),
+        attack=parts.attack,
         channel=protection.channel,
-        server=replace(server, privacy=protection.privacy),
+        server=Server(
+            hygiene=parts.validation,
+            privacy=protection.privacy,
+            detector=parts.detector,
+            pre_aggregation=tuple(parts.pre_aggregation.values()),
+            aggregator=aggregator,
+            optimizer=parts.server_optimizer,
+            min_clients=min(parts.min_clients, n_clients if communicates(setting) else 1),
+        ),
         account=protection.account,
         evaluator=ModelEvaluator(evaluation, counts / counts.sum(axis=1, keepdims=True)),
     )
     return Built(
         experiment=experiment,
+        mechanism=protection.mechanism,
         model=model,
         dataset=dataset,
         pixels=pixels,
         normalisation=scale,
         reserve=reserve,
         partition=partition,
-        remarks=protection.remarks,
+        remarks=(*remarks(parts), *protection.remarks),
     )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The parts that a config names, made once."""
+
+    make: Parts  # for those that need data or a model
+    combination: Combination
+    partitioner: Partitioner
+    loader: Any
+
+
+def _construct(config: Config) -> _Chosen:
+    """Every part that can be made without data, each as its config says."""
+    make = Parts(config, config["trust"])
+    for study in config["leakage"]:
+        make(f"leakage.{study}")  # to be refused now rather than after the training
+    n_clients, setting = config["n_clients"], make("setting")
+    trainer = make("training", without=TRAINING)
+    with prefixed("training"):
+        memory = _memory(config["training"]["worker_momentum"], n_clients)
+        trainer = setting.trainer(trainer, n_clients, config["cohort_size"])
+    combination = Combination(
+        n_clients=n_clients,
+        cohort_size=config["cohort_size"],
+        min_clients=config["min_clients"],
+        rounds=config["rounds"],
+        setting=setting,
+        sampler=make("sampler"),
+        trainer=trainer,
+        memory=memory,
+        attack=make("attack", without=ADVERSARY),
+        n_malicious=config["attack"]["n_malicious"],
+        first_attacked_round=config["attack"]["first_round"],
+        privacy=make("privacy"),
+        channel=make("channel"),
+        validation=make("hygiene"),
+        detector=make("detector"),
+        pre_aggregation={
+            name: make(f"pre_aggregation.{name}") for name in config["pre_aggregation"]
+        },
+        aggregator=make("aggregator"),
+        server_optimizer=make("server_optimizer"),
+        studies=tuple(config["leakage"]),
+    )
+    return _Chosen(make, combination, make("partition"), make("dataset"))
+
+
+def _protect(parts: Combination, plan: Plan) -> Protection:
+    """The run under its mechanism, and behind its channel where that is one too."""
+    bare = Protection(parts.trainer, NoPrivacy(), parts.channel, NoAccount(), parts.privacy)
+    with prefixed("privacy"):
+        protection = parts.privacy.protect(plan, bare)
+    with prefixed("channel"):
+        if isinstance(parts.channel, Mechanism):
+            protection = parts.channel.protect(plan, protection)
+        protection.channel.check(parts.cohort_size, plan.d)
+        said = sampling_of(parts.sampler, parts.n_clients)
+        if said is None or said.kind == "poisson":  # whose cohorts may be that large
+            protection.channel.check(parts.n_clients, plan.d)
+    return protection
 
 
 def _with_reserve(pixels: Dataset, wanted: int | None, seed: int) -> tuple[Dataset, Split]:
@@ -202,20 +268,6 @@ def _with_reserve(pixels: Dataset, wanted: int | None, seed: int) -> tuple[Datas
     return replace(pixels, train=pixels.train.rows(kept)), pixels.train.rows(left_out)
 
 
-def _server(part: Parts, config: Config, setting: Setting) -> Server:
-    n_clients = config["n_clients"]
-    mixers = [f"pre_aggregation.{name}" for name in config["pre_aggregation"]]
-    return Server(
-        hygiene=part("hygiene"),
-        privacy=NoPrivacy(),  # until the noise is settled
-        detector=part("detector"),
-        pre_aggregation=tuple(part(mixer) for mixer in mixers),
-        aggregator=setting.aggregator(part("aggregator"), n_clients),
-        optimizer=part("server_optimizer"),
-        min_clients=min(config["min_clients"], n_clients if setting.communicates else 1),
-    )
-
-
 def _memory(worker_momentum: float, n_clients: int) -> Memory:
     remembers = WorkerMomentum(worker_momentum, n_clients)
     return remembers if worker_momentum else NoMemory()
@@ -223,7 +275,7 @@ def _memory(worker_momentum: float, n_clients: int) -> Memory:
 
 def _with_root_data(pixels: Dataset, aggregator: Aggregator, seed: int) -> tuple[Dataset, Split]:
     """The data without the examples that the server keeps for itself, and those examples."""
-    wanted = aggregator.root_examples if isinstance(aggregator, NeedsRootData) else 0
+    wanted = root_examples(aggregator)
     available = len(pixels.validation)
     if wanted >= available:
         raise InputError(
@@ -304,32 +356,33 @@ def _poisoned(partition: Partition, attack: Attack, malicious: np.ndarray, seed:
     return Split(x, y)
 
 
-def _rehearse(server: Server, mixers: Sequence[str], channel: Channel, cohort_size: int) -> None:
+def _rehearse(parts: Combination, aggregator: Aggregator) -> None:
     """Aggregate a cohort of zero rows: a precondition that cannot hold fails before training."""
-    n = channel.rows(cohort_size)
+    n = parts.channel.rows(parts.cohort_size)
     rows = Updates(
         torch.zeros(n, 1),
-        tuple(-1 - row if channel.sums else row for row in range(n)),
+        tuple(-1 - row if parts.channel.sums else row for row in range(n)),
         torch.ones(n, dtype=torch.float64),
         reference=torch.zeros(1),
     )
     rng = generator(0, "rehearsal")
-    for name, mix in zip(mixers, server.pre_aggregation, strict=True):
+    for name, mix in parts.pre_aggregation.items():
         with prefixed(f"pre_aggregation.{name}"):
             rows = mix(rows, rng)
     with prefixed("aggregator"):
-        server.aggregator(rows, server.aggregator.init(1), rng)
+        aggregator(rows, aggregator.init(1), rng)
 
 
-def _model(part: Parts, config: Config, dataset: Dataset, private: bool) -> nn.Module:
+def _model(chosen: _Chosen, config: Config, dataset: Dataset) -> nn.Module:
     with seeded(seed_for(config["seed"], "model"), torch.device("cpu")):
-        model = part("model")
+        model = chosen.make("model")
         name = type(model).__name__
         if not isinstance(model, nn.Module):
             raise InputError("is not a torch.nn.Module", "model", name)
-        if private:
-            trained_layers(model)
-        _check_buffers(config, model)
+        mechanism = chosen.combination.privacy
+        if isinstance(mechanism, ChecksTheModel):
+            mechanism.check_model(model)
+        _check_buffers(config["buffers"], model, chosen.combination.server_optimizer)
         try:
             with torch.no_grad():  # lazy layers draw their weights here
                 shape = tuple(model.eval()(torch.zeros(2, *dataset.input_shape)).shape)
@@ -344,17 +397,16 @@ def _model(part: Parts, config: Config, dataset: Dataset, private: bool) -> nn.M
     return model
 
 
-def _check_buffers(config: Config, model: nn.Module) -> None:
-    one_of(("refuse", "average"), buffers=config["buffers"])
-    plain_server = config["server_optimizer"]["_target_"].endswith(".SGD")
-    if config["buffers"] == "refuse":
+def _check_buffers(buffers: str, model: nn.Module, server_optimizer: ServerOptimizer) -> None:
+    one_of(("refuse", "average"), buffers=buffers)
+    if buffers == "refuse":
         refuse_changing_buffers(model)
-    elif not plain_server:
+    elif not is_linear(server_optimizer):
         raise InputError(
             "an adaptive server optimiser can make running variances negative; use "
             "server_optimizer=sgd or buffers=refuse",
             "buffers",
-            config["buffers"],
+            buffers,
         )
 
 

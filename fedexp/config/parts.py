@@ -137,6 +137,8 @@ def _check_arguments(target: Any, node: Config, path: str, runtime: Sequence[str
         if name.startswith("_") and name.endswith("_"):
             continue
         if name not in names:
+            if why := getattr(target, "refused_arguments", {}).get(name):
+                raise InputError(why, f"{path}.{name}", value)
             raise InputError(
                 f"{did_you_mean(name, names)}Known here: {', '.join(names) or 'nothing'}",
                 f"{path}.{name}",

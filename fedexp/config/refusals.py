@@ -1,7 +1,8 @@
 """What does not go together: combinations of parts that are refused, each with the ways out.
 
-By the names of the chosen parts, before anything is built. A part's own preconditions are its own
-business, and numbers of clients are rehearsed by `build`.
+The parts are asked, as objects and before any data, what they promise and what they need; who says
+nothing promises nothing. What a privacy mechanism goes with is its own business (`refuse` in its
+file), as a part's own preconditions are the part's; numbers of clients are rehearsed by `build`.
 
 Not among them: worker momentum, which goes with every mechanism. What DP-SGD made private stays so
 whatever is averaged afterwards; and where updates are clipped (client-level and local DP), that is
@@ -10,194 +11,140 @@ done to what a client sends, its momentum, so that one client moves a sum by the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import torch
 
+from fedexp.core.capabilities import (
+    Weighs,
+    called,
+    communicates,
+    does_nothing,
+    is_linear,
+    needs_only_the_sum,
+    shares_one_model,
+    weighs_by_examples,
+)
 from fedexp.core.checks import InputError
-
-Config = Mapping[str, Any]
+from fedexp.core.protection import Combination
+from fedexp.core.protocols import Mechanism, ServerOptimizer
 
 ONLY_FEDERATED = "needs setting=federated: nothing is shared in this one"
-LOCAL = ("LocalGaussian", "LocalLaplace")
 
 
-def refuse(config: Config) -> None:
+def refuse(parts: Combination) -> None:
     """Raise InputError for a combination that would not do, or not mean, what it says."""
-    setting, mechanism = part_of(config, "setting"), part_of(config, "privacy")
-    secure = part_of(config, "channel") == "SecureAggregation"
-    if setting != "Federated":
-        _refuse_defences(config)
-        if mechanism in ("ClientLevel", *LOCAL):
-            raise InputError(
-                f"{ONLY_FEDERATED}, so no update needs hiding; use privacy=dp_sgd, or none",
-                "privacy",
-                config["privacy"]["_target_"],
-            )
-        if secure:
-            raise InputError(ONLY_FEDERATED, "channel", config["channel"]["_target_"])
-    if setting == "LocalOnly" and not _plain_server(config):
+    if not communicates(parts.setting):
+        _refuse_defences(parts)
+    if not shares_one_model(parts.setting):
+        _refuse_what_needs_one_model(parts)
+    if parts.n_malicious and 0 < parts.rounds <= parts.first_attacked_round:
         raise InputError(
-            "setting=local_only has no server; use server_optimizer=sgd with lr=1",
-            "server_optimizer",
-            config["server_optimizer"]["_target_"],
+            f"never comes: the run has {parts.rounds} rounds, counted from 0",
+            "attack.first_round",
+            parts.first_attacked_round,
         )
-    if setting == "LocalOnly" and config["leakage"]:
+    if getattr(parts.detector, "down_weights", False) and not weighs_by_examples(parts.aggregator):
         raise InputError(
-            "there is no shared model to study with setting=local_only",
-            "leakage",
-            ",".join(config["leakage"]),
-        )
-    action, weighting = config["detector"].get("action"), config["aggregator"].get("weighting")
-    if action == "down_weight" and weighting != "examples":
-        raise InputError(
-            f"has no effect on aggregator={part_of(config, 'aggregator')}, which weighs clients "
+            f"has no effect on aggregator={type(parts.aggregator).__name__}, which weighs clients "
             "alike; use action=drop, or a rule with weighting=examples",
             "detector.action",
-            action,
+            "down_weight",
         )
-    if secure:
-        _refuse_behind_sums(config, mechanism)
-    if mechanism == "ClientLevel":
-        _refuse_with_client_level(config)
-    if mechanism == "LocalLaplace" and "clip_norm" in config["privacy"]:
-        raise InputError(
-            "Laplace noise needs an L1 clip: behind an L2 clip it costs up to sqrt(d) times the "
-            "epsilon; use clip_norm_l1, or privacy=local_gaussian",
-            "privacy.clip_norm",
-            config["privacy"]["clip_norm"],
-        )
+    parts.privacy.refuse(parts)
+    if isinstance(parts.channel, Mechanism):
+        parts.channel.refuse(parts)
+    if parts.channel.sums:
+        _refuse_behind_sums(parts)
 
 
-def part_of(config: Config, group: str) -> str:
-    """The class that a group's choice names."""
-    return str(config[group]["_target_"]).rpartition(".")[2]
-
-
-def _plain_server(config: Config) -> bool:
-    return part_of(config, "server_optimizer") == "SGD" and (
-        config["server_optimizer"].get("lr") == 1
-    )
-
-
-def _refuse_defences(config: Config) -> None:
+def _refuse_defences(parts: Combination) -> None:
     """There is no server that could be attacked, or defend itself."""
-    n_malicious = config["attack"]["n_malicious"]
-    if n_malicious:
-        raise InputError(ONLY_FEDERATED, "attack.n_malicious", n_malicious)
-    if config["pre_aggregation"]:
-        raise InputError(ONLY_FEDERATED, "pre_aggregation", ",".join(config["pre_aggregation"]))
-    momentum = config["training"]["worker_momentum"]
-    if momentum:
-        raise InputError(ONLY_FEDERATED, "training.worker_momentum", momentum)
-    if part_of(config, "detector") != "NoDetector":
-        raise InputError(ONLY_FEDERATED, "detector", config["detector"]["_target_"])
+    if parts.n_malicious:
+        raise InputError(ONLY_FEDERATED, "attack.n_malicious", parts.n_malicious)
+    if parts.pre_aggregation:
+        raise InputError(ONLY_FEDERATED, "pre_aggregation", ",".join(parts.pre_aggregation))
+    if not does_nothing(parts.memory):
+        raise InputError(ONLY_FEDERATED, "worker_momentum", called(parts.memory))
+    if not does_nothing(parts.detector):
+        raise InputError(ONLY_FEDERATED, "detector", called(parts.detector))
+    if not does_nothing(parts.channel):
+        raise InputError(ONLY_FEDERATED, "channel", called(parts.channel))
 
 
-def _refuse_behind_sums(config: Config, mechanism: str) -> None:
-    """The server sees one sum a group, and no update of anybody."""
-    groups, encoder = config["channel"].get("groups"), config["channel"].get("encoder")
-    skellam = isinstance(encoder, Mapping) and str(encoder.get("_target_")).endswith(".Skellam")
-    if mechanism == "ClientLevel" and config["privacy"].get("adaptive"):
+def _refuse_what_needs_one_model(parts: Combination) -> None:
+    if not _adds_the_step(parts.server_optimizer):
         raise InputError(
-            "adaptive clipping counts who was clipped, and secure aggregation hides every update; "
-            "use privacy.adaptive=false with channel=secure_skellam, or channel=plain",
-            "privacy.adaptive",
-            config["privacy"]["adaptive"],
+            "there is no server where every client keeps a model of its own; use "
+            "server_optimizer=sgd with lr=1",
+            "server_optimizer",
+            called(parts.server_optimizer),
         )
-    if mechanism == "ClientLevel":
+    if parts.studies:
         raise InputError(
-            "the server has to clip every update, and secure aggregation hides them; use "
-            "channel=secure_skellam with privacy=none (the clients clip and add the noise), or "
-            "channel=plain",
-            "privacy",
-            config["privacy"]["_target_"],
+            "there is no shared model to study where every client keeps its own",
+            "leakage",
+            ",".join(parts.studies),
         )
-    if skellam and mechanism != "NoPrivacy":
+
+
+def _adds_the_step(optimizer: ServerOptimizer) -> bool:
+    """Whether w <- w + step, exactly."""
+    zero, one = torch.zeros(1), torch.ones(1)
+    return is_linear(optimizer) and bool(optimizer(zero, one, optimizer.init(zero))[0] == one)
+
+
+def _refuse_behind_sums(parts: Combination) -> None:
+    """The server sees sums over clients, and no update of anybody."""
+    rows = parts.channel.rows(parts.cohort_size)
+    if rows == 1:
+        _refuse_what_needs_rows(parts)
+    if parts.min_clients > rows:
         raise InputError(
-            "channel=secure_skellam is a mechanism of its own, and a run keeps one account; use "
-            "privacy=none, or channel=secure_aggregation",
-            "privacy",
-            config["privacy"]["_target_"],
-        )
-    if groups == 1:
-        _refuse_rules_behind_one_sum(config, skellam)
-    if isinstance(groups, int) and config["min_clients"] > groups:
-        raise InputError(
-            f"counts rows, and {groups} reach the server through secure aggregation; use "
+            f"counts rows, and {rows} reach the server through secure aggregation; use "
             "min_clients=1, and channel.threshold for how many clients must stay",
             "min_clients",
-            config["min_clients"],
+            parts.min_clients,
         )
 
 
-def _refuse_rules_behind_one_sum(config: Config, skellam: bool) -> None:
+def _refuse_what_needs_rows(parts: Combination) -> None:
     ways_out = (
         "secure aggregation hides individual updates and the server sees one sum; use {}, "
         "channel.groups=g for the sums of g groups, or channel=plain"
     )
-    if part_of(config, "aggregator") != "Mean":
-        raise InputError(
-            ways_out.format("aggregator=mean"), "aggregator", config["aggregator"]["_target_"]
-        )
-    if part_of(config, "detector") != "NoDetector":
-        raise InputError(
-            ways_out.format("detector=none"), "detector", config["detector"]["_target_"]
-        )
-    if config["pre_aggregation"]:
-        raise InputError(
-            ways_out.format("pre_aggregation=none"),
-            "pre_aggregation",
-            ",".join(config["pre_aggregation"]),
-        )
-    if (cap := config["hygiene"].get("norm_cap")) is not None:
+    rule = parts.aggregator
+    if not needs_only_the_sum(rule):
+        raise InputError(ways_out.format("aggregator=mean"), "aggregator", called(rule))
+    if not does_nothing(parts.detector):
+        raise InputError(ways_out.format("detector=none"), "detector", called(parts.detector))
+    if parts.pre_aggregation:
+        names = ",".join(parts.pre_aggregation)
+        raise InputError(ways_out.format("pre_aggregation=none"), "pre_aggregation", names)
+    if (cap := getattr(parts.validation, "norm_cap", None)) is not None:
         raise InputError(ways_out.format("no cap"), "hygiene.norm_cap", cap)
-    weighting, masked = config["aggregator"].get("weighting"), config["channel"].get("weighting")
-    if weighting == "uniform" and masked == "examples" and not skellam:
+    uniform = isinstance(rule, Weighs) and rule.weighting == "uniform"
+    if uniform and weighs_by_examples(parts.channel):
         raise InputError(
             "clients weigh in the sum what channel.weighting says; set that to uniform too",
             "aggregator.weighting",
-            weighting,
+            "uniform",
         )
 
 
-def _refuse_with_client_level(config: Config) -> None:
-    """One client may move the released sum by the clip norm, and by no more."""
-    if part_of(config, "aggregator") != "Mean":
-        raise InputError(
-            "client-level DP knows how far one client moves a mean, and no such bound for this "
-            "rule; use aggregator=mean, or noise in the clients: privacy=local_gaussian or dp_sgd",
-            "aggregator",
-            config["aggregator"]["_target_"],
+def remarks(parts: Combination) -> tuple[str, ...]:
+    """Sentences about choices that will have no effect in this run, though they could have."""
+    said = []
+    attacks, malicious = not does_nothing(parts.attack), parts.n_malicious
+    if attacks and not malicious:
+        said.append(
+            f"attack={type(parts.attack).__name__} has no effect: none of the {parts.n_clients} "
+            "clients is malicious (attack.n_malicious=0)"
         )
-    other = "one client could change what becomes of the others, which no noise is there for"
-    if part_of(config, "detector") != "NoDetector":
-        raise InputError(
-            f"{other}; use detector=none, or noise in the clients: privacy=local_gaussian or "
-            "dp_sgd",
-            "detector",
-            config["detector"]["_target_"],
+    if malicious and not attacks:
+        said.append(f"attack.n_malicious={malicious} has no effect: attack=none")
+    warm_up = getattr(parts.detector, "rounds_without_opinion", 0)
+    if warm_up >= parts.rounds:
+        said.append(
+            f"detector={type(parts.detector).__name__} has no effect: it learns in its first "
+            f"{warm_up} rounds, and the run has {parts.rounds}"
         )
-    if config["pre_aggregation"]:
-        raise InputError(
-            f"{other}; use pre_aggregation=none (client_dp clips by itself), or noise in the "
-            "clients: privacy=local_gaussian or dp_sgd",
-            "pre_aggregation",
-            ",".join(config["pre_aggregation"]),
-        )
-    if config["min_clients"] > 1:
-        raise InputError(
-            "whether a round is skipped would tell how many clients it had; a round of client_dp "
-            "releases noise even without clients: use min_clients=1",
-            "min_clients",
-            config["min_clients"],
-        )
-    sampling, sampler = str(config["privacy"].get("sampling")), part_of(config, "sampler")
-    matching = {"poisson": ("Poisson",), "fixed_size": ("Uniform", "Full")}
-    if sampling in matching and sampler not in matching[sampling]:
-        raise InputError(
-            f"this is not how sampler={sampler.lower()} draws clients; use sampler=poisson with "
-            "privacy.sampling=poisson, sampler=uniform with privacy.sampling=fixed_size, or "
-            "privacy.sampling=none, which counts on no amplification",
-            "privacy.sampling",
-            sampling,
-        )
+    return tuple(said)

@@ -90,7 +90,6 @@ def register() -> None:
         "fedexp.cores": available_cores,
         "fedexp.ratio": ratio,
         "fedexp.unless": unless,
-        "fedexp.sampling_of": sampling_of,
         "fedexp.folder_name": folder_name,
     }
     for name, function in resolvers.items():
@@ -134,15 +133,6 @@ def unless(value: float, *others: float | None) -> float | None:
     (1.0, None)
     """
     return value if all(other is None for other in others) else None
-
-
-def sampling_of(sampler: str) -> str:
-    """What client-level DP may count on with a sampler, unless the user says otherwise.
-
-    >>> sampling_of("fedexp.federation.sampling.Poisson")
-    'poisson'
-    """
-    return "poisson" if str(sampler).endswith(".Poisson") else "none"
 
 
 def available_cores() -> int:

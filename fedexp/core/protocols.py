@@ -7,7 +7,7 @@ parts only through this file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from fedexp.core.types import (
     Updates,
     Verdict,
 )
+
+if TYPE_CHECKING:
+    from fedexp.core.protection import Combination, Plan, Protection
 
 
 class Partitioner(Protocol):
@@ -80,6 +83,9 @@ class Backend(Protocol):
 class Memory(Protocol):
     """What clients keep of their own updates between rounds."""
 
+    def widened(self, n_all: int) -> Memory:
+        """The same for so many clients."""
+
     def init(self, d: int) -> State:
         """The state before the first round."""
 
@@ -126,6 +132,30 @@ class Privacy(Protocol):
         self, step: Tensor, updates: Updates, state: State, rng: np.random.Generator
     ) -> tuple[Tensor, State]:
         """The step `[d]` as released, and the next state; `updates` are what it is made of."""
+
+
+@runtime_checkable
+class Mechanism(Protocol):
+    """A privacy mechanism as configured: what it goes with, and the protection that it makes.
+
+    A choice of the group `privacy`, or a channel whose clients add noise themselves. What is
+    promised (delta, a target, a limit) are arguments of its own, so that a promise which no
+    mechanism takes is refused like any argument that a part does not know.
+    """
+
+    def refuse(self, parts: Combination) -> None:
+        """Raise InputError for parts with which the promise would not hold, and the ways out."""
+
+    def protect(self, plan: Plan, bare: Protection) -> Protection:
+        """Calibrate the noise for what the plan releases, and open the account.
+
+        Args:
+            plan: of the run.
+            bare: the run without this mechanism.
+
+        Raises:
+            InputError: the promise cannot be made, or not even one round would keep it.
+        """
 
 
 class Channel(Protocol):
@@ -204,13 +234,6 @@ class Aggregator(Protocol):
         """The step `[d]` and the next state; raises InputError if a precondition fails."""
 
 
-@runtime_checkable
-class NeedsRootData(Protocol):
-    """A rule that compares the clients with a row that the server trains itself."""
-
-    root_examples: int  # clean examples that the server holds, taken from validation
-
-
 class ServerOptimizer(Protocol):
     """Applies the aggregated step as if it were a negative gradient."""
 
@@ -238,6 +261,7 @@ class Setting(Protocol):
     """
 
     communicates: ClassVar[bool]  # whether models and updates travel
+    shares_one_model: ClassVar[bool]  # whether all clients end with the same one
 
     def shards(self, partition: Partition) -> tuple[np.ndarray, ...]:
         """The index lists that the clients of this setting train on."""

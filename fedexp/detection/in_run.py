@@ -78,6 +78,16 @@ class FittedDetector:
         at_least(0, seed=self.seed)
         object.__setattr__(self, "_file", None if self.path is None else _read(self.path))
 
+    @property
+    def down_weights(self) -> bool:
+        """Whether flagged rows keep some of their weight, which the rule has to heed."""
+        return self.action == "down_weight"
+
+    @property
+    def rounds_without_opinion(self) -> int:
+        """In how many of the first rounds nobody can be flagged."""
+        return self.warm_up_rounds if self._file is None else 0
+
     def init(self, d: int) -> State:
         """Nothing seen yet; raises InputError if the file's detector is for another model."""
         if self._file is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from fedexp.core.types import State, Updates, Verdict
 @dataclass(frozen=True)
 class NoDetector(Stateless):
     """Has no opinion about anybody."""
+
+    does_nothing: ClassVar[bool] = True
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator

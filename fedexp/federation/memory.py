@@ -13,8 +13,8 @@ two are the same up to the learning rate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -30,6 +30,12 @@ MOST_BYTES = 4 * 2**30  # of all clients' momenta together; they are in every ch
 @dataclass(frozen=True)
 class NoMemory(Stateless):
     """Clients forget everything when a round ends, as in FedAvg."""
+
+    does_nothing: ClassVar[bool] = True
+
+    def widened(self, n_all: int) -> NoMemory:
+        """For so many clients."""
+        return self
 
     def __call__(self, updates: Updates, state: State) -> tuple[Updates, State]:
         """The rows unchanged."""
@@ -69,6 +75,10 @@ class WorkerMomentum:
             "momentum": torch.zeros(self.n_clients, d),
             "seen": torch.zeros(self.n_clients, dtype=torch.bool),
         }
+
+    def widened(self, n_all: int) -> WorkerMomentum:
+        """For so many clients."""
+        return replace(self, n_clients=n_all)
 
     def __call__(self, updates: Updates, state: State) -> tuple[Updates, State]:
         """Rows `[n, d]` replaced by the clients' momenta."""

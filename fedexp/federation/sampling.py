@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import ClassVar, final
 
 import numpy as np
 
+from fedexp.core.capabilities import SamplingKind
 from fedexp.core.checks import InputError, at_least
 
 
@@ -20,7 +21,17 @@ class Full:
             thing and the run do another.
     """
 
+    sampling: ClassVar[SamplingKind] = "fixed_size"
+
     cohort_size: int
+
+    def rate(self, n_clients: int) -> float:
+        """1: everybody takes part."""
+        return 1.0
+
+    def widened(self, n: int, n_all: int) -> Full:
+        """For `n_all` clients in the place of `n`."""
+        return Full(n_all)
 
     def __call__(self, n_clients: int, rng: np.random.Generator) -> np.ndarray:
         """All clients: `arange(n_clients)`."""
@@ -42,10 +53,20 @@ class Uniform:
     3
     """
 
+    sampling: ClassVar[SamplingKind] = "fixed_size"
+
     cohort_size: int
 
     def __post_init__(self) -> None:
         at_least(1, cohort_size=self.cohort_size)
+
+    def rate(self, n_clients: int) -> float:
+        """cohort_size / n_clients."""
+        return self.cohort_size / n_clients
+
+    def widened(self, n: int, n_all: int) -> Uniform:
+        """A cohort that is the same share of `n_all` clients as this one is of `n`."""
+        return replace(self, cohort_size=_same_share(self.cohort_size, n, n_all))
 
     def __call__(self, n_clients: int, rng: np.random.Generator) -> np.ndarray:
         """A sorted cohort; InputError if it would be larger than the federation."""
@@ -64,15 +85,29 @@ class Poisson:
         cohort_size: the expected size of a cohort.
     """
 
+    sampling: ClassVar[SamplingKind] = "poisson"
+
     cohort_size: int
 
     def __post_init__(self) -> None:
         at_least(1, cohort_size=self.cohort_size)
 
+    def rate(self, n_clients: int) -> float:
+        """cohort_size / n_clients."""
+        return self.cohort_size / n_clients
+
+    def widened(self, n: int, n_all: int) -> Poisson:
+        """A cohort that is the same share of `n_all` clients as this one is of `n`."""
+        return replace(self, cohort_size=_same_share(self.cohort_size, n, n_all))
+
     def __call__(self, n_clients: int, rng: np.random.Generator) -> np.ndarray:
         """A sorted cohort of random size, possibly empty."""
         _no_more_than(n_clients, self.cohort_size)
         return np.flatnonzero(rng.random(n_clients) < self.cohort_size / n_clients)
+
+
+def _same_share(cohort_size: int, n: int, n_all: int) -> int:
+    return max(1, round(cohort_size * n_all / n))
 
 
 def _no_more_than(n_clients: int, cohort_size: int) -> None:

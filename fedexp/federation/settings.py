@@ -27,21 +27,22 @@ class Federated:
     """Clients train on their own data and share one model."""
 
     communicates: ClassVar[bool] = True
+    shares_one_model: ClassVar[bool] = True
 
     def shards(self, partition: Partition) -> tuple[np.ndarray, ...]:
         """Every client's own."""
         return partition.shards
 
     def sampler(self, sampler: Sampler) -> Sampler:
-        """As configured."""
+        """The sampler that the config chose, unchanged: a cohort of clients each round."""
         return sampler
 
     def trainer(self, trainer: Trainer, n_clients: int, cohort_size: int) -> Trainer:
-        """As configured."""
+        """The trainer that the config chose, unchanged: each client trains on its own examples."""
         return trainer
 
     def aggregator(self, aggregator: Aggregator, n_clients: int) -> Aggregator:
-        """As configured."""
+        """The rule that the config chose, unchanged."""
         return aggregator
 
     def init(self, params: Tensor, n_clients: int) -> Tensor:
@@ -63,6 +64,7 @@ class Centralised:
     """One client holds the data of all, and does in a round the work of a whole cohort."""
 
     communicates: ClassVar[bool] = False
+    shares_one_model: ClassVar[bool] = True
 
     def shards(self, partition: Partition) -> tuple[np.ndarray, ...]:
         """One shard: the union of all."""
@@ -99,17 +101,18 @@ class LocalOnly:
     """Every client trains a model of its own, from the same start; nothing is shared."""
 
     communicates: ClassVar[bool] = False
+    shares_one_model: ClassVar[bool] = False
 
     def shards(self, partition: Partition) -> tuple[np.ndarray, ...]:
         """Every client's own."""
         return partition.shards
 
     def sampler(self, sampler: Sampler) -> Sampler:
-        """As configured: who is not drawn does not train, as in a federation."""
+        """The sampler that the config chose: who is not drawn does not train."""
         return sampler
 
     def trainer(self, trainer: Trainer, n_clients: int, cohort_size: int) -> Trainer:
-        """As configured."""
+        """The trainer that the config chose, unchanged: each client trains on its own examples."""
         return trainer
 
     def aggregator(self, aggregator: Aggregator, n_clients: int) -> Aggregator:

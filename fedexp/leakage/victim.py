@@ -13,6 +13,7 @@ from fedexp.config.build import Built, build
 from fedexp.config.schema import check_root_keys
 from fedexp.core.checks import InputError
 from fedexp.core.flat import vector_of
+from fedexp.core.protocols import Mechanism
 from fedexp.core.types import Dataset, Normalisation, Partition, Split
 from fedexp.federation.rounds import Experiment
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
@@ -26,6 +27,7 @@ class Victim:
     folder: Path  # of the run; a study may keep files of its own in folder / "leakage" / its name
     config: Mapping[str, Any]  # resolved
     experiment: Experiment
+    mechanism: Mechanism  # of its privacy, with the noise settled
     model: nn.Module  # the architecture; its weights are the initial ones
     pixels: Dataset  # train is what the clients trained on, row for row as in `partition`
     reserve: Split  # training examples that nobody trained on (train_examples); may be empty
@@ -43,6 +45,7 @@ class Victim:
             folder=folder,
             config=config,
             experiment=built.experiment,
+            mechanism=built.mechanism,
             model=built.model,
             pixels=built.pixels,
             reserve=built.reserve,

@@ -47,7 +47,7 @@ class Ledger(Protocol):
         """Whether `steps` more by row would take epsilon above the limit."""
 
 
-class Price(Protocol):
+class Charges(Protocol):
     """How many releases a round is, by row of the ledger."""
 
     def at_most(self, cohort: Sequence[int]) -> Mapping[int, int]:
@@ -149,7 +149,7 @@ class CountingLedger:
 
 @final
 @dataclass(frozen=True)
-class Promise:
+class Description:
     """What a mechanism promises, in words and numbers for the record."""
 
     mechanism: str
@@ -168,14 +168,14 @@ class PrivacyAccount:
 
     Args:
         ledger: keeps the histories.
-        price: how many releases a round is.
-        promise: what the ledger's epsilon is about.
+        charges: how many releases a round is.
+        description: what the ledger's epsilon is about.
         max_epsilon: no round may take epsilon above it; None for no limit.
     """
 
     ledger: Ledger
-    price: Price
-    promise: Promise
+    charges: Charges
+    description: Description
     max_epsilon: float | None
 
     def __post_init__(self) -> None:
@@ -188,13 +188,13 @@ class PrivacyAccount:
 
     def charge(self, state: State, sent: Updates, delivery: Delivery) -> State:
         """The ledger after a round."""
-        return self.ledger.charge(state, self.price.of(sent, delivery))
+        return self.ledger.charge(state, self.charges.of(sent, delivery))
 
     def would_exceed(self, state: State, cohort: Sequence[int]) -> bool:
         """Whether a round with this cohort could take epsilon above `max_epsilon`."""
         if self.max_epsilon is None:
             return False
-        return self.ledger.would_exceed(state, self.price.at_most(cohort), self.max_epsilon)
+        return self.ledger.would_exceed(state, self.charges.at_most(cohort), self.max_epsilon)
 
     def epsilon(self, state: State) -> float:
         """The run's epsilon so far."""
@@ -205,19 +205,19 @@ class PrivacyAccount:
         guarantee = self.ledger.epsilon(state)
         finite = math.isfinite(guarantee.epsilon)
         return {
-            "mechanism": self.promise.mechanism,
-            "unit": self.promise.unit,
+            "mechanism": self.description.mechanism,
+            "unit": self.description.unit,
             "adjacency": guarantee.adjacency,
             "epsilon": guarantee.epsilon if finite else None,
             "delta": guarantee.delta,
             "accountant": guarantee.accountant,
             "note": guarantee.note if finite else "nothing is promised: epsilon is infinite",
-            "sampling": self.promise.sampling,
-            **self.promise.noise,
-            "noise_added_by": self.promise.noise_added_by,
-            "noise_source": self.promise.noise_source,
+            "sampling": self.description.sampling,
+            **self.description.noise,
+            "noise_added_by": self.description.noise_added_by,
+            "noise_source": self.description.noise_source,
             "max_epsilon": self.max_epsilon,
-            "not_covered": list(self.promise.not_covered),
+            "not_covered": list(self.description.not_covered),
         }
 
 

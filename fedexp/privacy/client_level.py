@@ -26,8 +26,9 @@ NeurIPS 2021, algorithm 1 and theorem 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
@@ -45,9 +46,11 @@ class ClientLevel:
     """Clipped updates, equal weights, Gaussian noise on their sum, a fixed divisor.
 
     Args:
+        sensitivity: of the rule's total for a clip norm, what z is in units of; the mean's is the
+            clip norm itself.
         clip_norm: C, the largest L2 norm of an update; with `adaptive` that of the first round.
-        noise_multiplier: z, standard deviation of the noise on the sum, in units of C; 0 only
-            clips, and keeps no secret.
+        noise_multiplier: z, standard deviation of the noise on the sum, in units of the
+            sensitivity; 0 only clips, and keeps no secret.
         expected_cohort: m, how many clients a round has in expectation.
         adaptive: whether C follows a quantile of the norms.
         target_quantile: gamma, the share of the clients that should not be clipped.
@@ -58,7 +61,9 @@ class ClientLevel:
     """
 
     releases_every_round: ClassVar[bool] = True
+    row_order: ClassVar[Literal[1, 2]] = 2
 
+    sensitivity: Callable[[float], float]
     clip_norm: float
     noise_multiplier: float
     expected_cohort: int
@@ -82,6 +87,15 @@ class ClientLevel:
     @property
     def _count_noise(self) -> float:
         return self.expected_cohort / 20 if self.count_noise is None else self.count_noise
+
+    @property
+    def row_bound(self) -> float:
+        """The largest norm of a row: for audits."""
+        return self.clip_norm
+
+    def with_noise(self, scale: float) -> ClientLevel:
+        """The noise multiplied, which no account is told: for audits."""
+        return replace(self, noise_multiplier=scale * self.noise_multiplier)
 
     def init(self, d: int) -> State:
         """The first clip norm, float64 without dimensions."""
@@ -114,7 +128,7 @@ class ClientLevel:
             z = update_noise_multiplier(z, self._count_noise)
             state = self._adapted(updates, clip_norm, streams("count"))
         released = step * (len(updates) / m)
-        add_noise(released, z * clip_norm / m, streams("sum").standard_normal)
+        add_noise(released, z * self.sensitivity(clip_norm) / m, streams("sum").standard_normal)
         return released, state
 
     def _adapted(self, updates: Updates, clip_norm: float, rng: np.random.Generator) -> State:

@@ -24,14 +24,31 @@ from itertools import accumulate
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedexp.core.checks import InputError, non_negative, one_of, positive
+from fedexp.core.protection import Combination, Plan, Protection
 from fedexp.core.protocols import Model, Trainer
 from fedexp.core.rng import generator, seed_for, torch_generator
 from fedexp.core.types import ClientReport, ClientTask, Split
+from fedexp.privacy.account import (
+    NOT_COVERED,
+    Description,
+    PrivacyAccount,
+    StepsOfEachClient,
+)
+from fedexp.privacy.ledger import Ledger
+from fedexp.privacy.terms import (
+    NOISE_SOURCES,
+    ONE_EXAMPLE,
+    Target,
+    Terms,
+    check_limits,
+    check_noise_is_given_once,
+)
 from fedexp.training.per_example import Targets, Watch, channels_last, watching
+from fedexp.training.private_layers import trained_layers
 from fedexp.training.steps import Step, StepTrainer, Work
 
 CLIPPING = ("ghost", "hooks", "auto")
@@ -168,3 +185,97 @@ class PrivateTraining:
         """(q of the batches, steps a round) of a client with n examples."""
         work = self._trainer().work()
         return 1 / work.batches(n), work.steps_for(n)
+
+    @property
+    def example_bound(self) -> float:
+        """The largest norm of one example's gradient: for audits."""
+        return self.steps.clip_norm
+
+    def with_noise(self, scale: float) -> PrivateTraining:
+        """The noise multiplied, which no account is told: for audits."""
+        z = scale * self.steps.noise_multiplier
+        return replace(self, steps=replace(self.steps, noise_multiplier=z))
+
+
+@final
+@dataclass(frozen=True)
+class DPSGD:
+    """DP-SGD as configured: what `PrivateSteps` does, and what is promised by it.
+
+    The promise is for one example of one client; epsilon is the largest client's over all its
+    steps. It holds for whatever is done with the models afterwards.
+
+    Args:
+        clip_norm: see `PrivateSteps`, as for the next three.
+        noise_multiplier: z; None takes the least for `target_epsilon`.
+        clipping: "ghost", "hooks" or "auto".
+        noise_seed: "task" or "os".
+        delta: of the guarantee, below one over the examples of all clients.
+        accountant: "prv" or "rdp".
+        target_epsilon: of the whole run; infinity: no noise.
+        max_epsilon: the run ends before the round that would exceed it.
+        allow_no_noise: whether noise of 0 is meant.
+    """
+
+    clip_norm: float
+    noise_multiplier: float | None
+    clipping: str
+    noise_seed: str
+    delta: float
+    accountant: str
+    target_epsilon: Target
+    max_epsilon: float | None
+    allow_no_noise: bool
+
+    def __post_init__(self) -> None:
+        check_limits(self.target_epsilon, self.max_epsilon)
+        check_noise_is_given_once(self.target_epsilon, noise_multiplier=self.noise_multiplier)
+        self._steps(0.0 if self.noise_multiplier is None else self.noise_multiplier)
+
+    def refuse(self, parts: Combination) -> None:
+        """Needs a trainer whose gradients it can make."""
+        PrivateTraining(parts.trainer, self._steps(0.0))
+
+    def check_model(self, model: nn.Module) -> None:
+        """Every example's gradient must depend on that example alone."""
+        trained_layers(model)
+
+    def protect(self, plan: Plan, bare: Protection) -> Protection:
+        """Noise in every step of every client, a row of the ledger a client."""
+        terms = Terms.of(
+            sum(plan.sizes),
+            "examples of all clients together",
+            delta=self.delta,
+            accountant=self.accountant,
+            target_epsilon=self.target_epsilon,
+            max_epsilon=self.max_epsilon,
+            allow_no_noise=self.allow_no_noise,
+        )
+        work = PrivateTraining(bare.trainer, self._steps(0.0))  # how much noise costs no work
+        rates, steps = zip(*(work.spends(n) for n in plan.sizes), strict=True)
+        z = self.noise_multiplier
+        if z is None:
+            counts = plan.participations().tolist()
+            z = terms.least_noise((q, s * c) for q, s, c in zip(rates, steps, counts, strict=True))
+        terms.check_noise(z)
+        description = Description(
+            mechanism="DP-SGD in every client",
+            unit=ONE_EXAMPLE,
+            noise={"clip_norm": self.clip_norm, "noise_multiplier": z},
+            noise_added_by="each client, to each of its steps",
+            noise_source=NOISE_SOURCES[self.noise_seed],
+            sampling=f"Poisson batches at rates {min(rates):.4g} to {max(rates):.4g} by client",
+            not_covered=NOT_COVERED,
+        )
+        ledger = Ledger((z,) * len(rates), rates, terms.delta, terms.accountant, "add_remove")
+        account = PrivacyAccount(ledger, StepsOfEachClient(steps), description, terms.max_epsilon)
+        protected = replace(
+            bare,
+            trainer=PrivateTraining(bare.trainer, self._steps(z)),
+            account=account,
+            mechanism=replace(self, noise_multiplier=z, target_epsilon=None),
+        )
+        return terms.kept(protected, plan, self.noise_seed)
+
+    def _steps(self, z: float) -> PrivateSteps:
+        return PrivateSteps(self.clip_norm, z, self.clipping, self.noise_seed)

@@ -74,6 +74,8 @@ class LocalGaussian(ServerAddsNothing):
         noise_seed: "task" or "os", see `fedexp.privacy.noise`.
     """
 
+    row_order: ClassVar[Literal[1, 2]] = 2
+
     clip_norm: float
     noise_multiplier: float | None
     epsilon_per_release: float | None
@@ -131,6 +133,16 @@ class LocalGaussian(ServerAddsNothing):
         """Standard deviation of the noise on each coordinate, in the units of an update."""
         return self.noise_per_sensitivity * self.sensitivity
 
+    @property
+    def row_bound(self) -> float:
+        """The largest norm of a row before noise: for audits."""
+        return self.clip_norm
+
+    def with_noise(self, scale: float) -> LocalGaussian:
+        """The noise multiplied, which no account is told: for audits."""
+        z = scale * self.noise_per_sensitivity
+        return replace(self, noise_multiplier=z, epsilon_per_release=None, delta_per_release=None)
+
     def on_client(self, updates: Updates, state: State, rng: np.random.Generator) -> Updates:
         """Every row as its client releases it; equal weights."""
         clipped = clip_rows(updates.matrix, self.clip_norm)
@@ -151,6 +163,8 @@ class LocalLaplace(ServerAddsNothing):
         noise_seed: "task" or "os", see `fedexp.privacy.noise`.
     """
 
+    row_order: ClassVar[Literal[1, 2]] = 1
+
     clip_norm_l1: float
     epsilon_per_release: float
     adjacency: Adjacency
@@ -170,6 +184,15 @@ class LocalLaplace(ServerAddsNothing):
     def noise_scale(self) -> float:
         """S / epsilon_per_release: mean absolute noise on a coordinate; sqrt(2) of it deviation."""
         return self.sensitivity / self.epsilon_per_release
+
+    @property
+    def row_bound(self) -> float:
+        """The largest norm of a row before noise: for audits."""
+        return self.clip_norm_l1
+
+    def with_noise(self, scale: float) -> LocalLaplace:
+        """The noise multiplied, which no account is told: for audits."""
+        return replace(self, epsilon_per_release=self.epsilon_per_release / scale)
 
     def on_client(self, updates: Updates, state: State, rng: np.random.Generator) -> Updates:
         """Every row as its client releases it; equal weights."""

@@ -8,6 +8,7 @@ from typing import ClassVar, final
 import numpy as np
 from torch import Tensor
 
+from fedexp.core.protection import Combination, Plan, Protection
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -17,7 +18,15 @@ from fedexp.core.types import State, Updates
 class NoPrivacy(Stateless):
     """Clips nothing, adds nothing, promises nothing."""
 
+    does_nothing: ClassVar[bool] = True
     releases_every_round: ClassVar[bool] = False
+
+    def refuse(self, parts: Combination) -> None:
+        """Goes with everything."""
+
+    def protect(self, plan: Plan, bare: Protection) -> Protection:
+        """The run as it is."""
+        return bare
 
     def on_client(self, updates: Updates, state: State, rng: np.random.Generator) -> Updates:
         """The updates unchanged; draws nothing."""

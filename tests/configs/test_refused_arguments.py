@@ -115,7 +115,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refuses(case):
     overrides, message = REFUSED[case]
-    assert refusal(config_for(*overrides)).startswith(message)
+    said = refusal(config_for(*overrides))
+    assert said.startswith(message), said
 
 
 def test_trust_opens_the_door_to_a_named_package_only():

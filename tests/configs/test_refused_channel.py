@@ -131,7 +131,7 @@ REFUSED = {
     ),
     "two mechanisms at once": (
         ["channel=secure_skellam", "privacy=dp_sgd"],
-        "privacy=fedexp.privacy.dp_sgd.PrivateSteps: channel=secure_skellam is a mechanism of its "
+        "privacy=fedexp.privacy.dp_sgd.DPSGD: channel=secure_skellam is a mechanism of its "
         "own, and a run keeps one account; use privacy=none, or channel=secure_aggregation",
     ),
     "Skellam noise and a delta as large as a client": (
@@ -144,7 +144,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refuses(case):
     overrides, message = REFUSED[case]
-    assert refusal(config_for(*overrides)).startswith(message)
+    said = refusal(config_for(*overrides))
+    assert said.startswith(message), said
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refuses(case):
     overrides, message = REFUSED[case]
-    assert refusal(config_for(*overrides)).startswith(message)
+    said = refusal(config_for(*overrides))
+    assert said.startswith(message), said
 
 
 @pytest.mark.parametrize(

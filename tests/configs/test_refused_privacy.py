@@ -18,9 +18,9 @@ REFUSED = {
     # Client-level DP: one client moves the sum by the clip norm, and nothing else.
     "client-level DP and a median": (
         [CLIENT_DP, "aggregator=median"],
-        "aggregator=fedexp.aggregation.median.Median: client-level DP knows how far one client "
-        "moves a mean, and no such bound for this rule; use aggregator=mean, or noise in the "
-        "clients: privacy=local_gaussian or dp_sgd",
+        "aggregator=fedexp.aggregation.median.Median: no bound is known for how far one client "
+        "moves what this rule makes of the rows (it declares no sensitivity); use "
+        "aggregator=mean, or noise in the clients: privacy=local_gaussian or dp_sgd",
     ),
     "client-level DP and Krum": ([CLIENT_DP, "aggregator=krum"], "aggregator=fedexp.aggregation.k"),
     "client-level DP and a detector": (
@@ -38,21 +38,21 @@ REFUSED = {
     ),
     "client-level DP: fixed cohorts accounted as Poisson": (
         [CLIENT_DP, "privacy.sampling=poisson"],
-        "privacy.sampling=poisson: this is not how sampler=uniform draws clients; use "
-        "sampler=poisson with privacy.sampling=poisson, sampler=uniform with "
+        "privacy.sampling=poisson: this is not how sampler=uniform says that it draws "
+        "clients; use sampler=poisson with privacy.sampling=poisson, sampler=uniform with "
         "privacy.sampling=fixed_size, or privacy.sampling=none",
     ),
     "client-level DP: Poisson cohorts accounted as fixed": (
         [CLIENT_DP, "sampler=poisson", "privacy.sampling=fixed_size"],
-        "privacy.sampling=fixed_size: this is not how sampler=poisson draws clients",
+        "privacy.sampling=fixed_size: this is not how sampler=poisson says that it draws",
     ),
     "client-level DP: a word for sampling": (
         [CLIENT_DP, "privacy.sampling=shuffled"],
-        "privacy.sampling=shuffled: Allowed: poisson, fixed_size, none",
+        "privacy.sampling=shuffled: Allowed: auto, poisson, fixed_size, none",
     ),
     "client-level DP behind secure aggregation": (
         [CLIENT_DP, SECURE],
-        "privacy=fedexp.privacy.client_level.ClientLevel: the server has to clip every update, and "
+        "privacy=fedexp.privacy.client_dp.ClientDP: the server has to clip every update, and "
         "secure aggregation hides them; use channel=secure_skellam with privacy=none",
     ),
     "adaptive clipping behind secure aggregation": (
@@ -66,7 +66,7 @@ REFUSED = {
     ),
     "client-level DP while centralised": (
         [CLIENT_DP, "setting=centralised"],
-        "privacy=fedexp.privacy.client_level.ClientLevel: needs setting=federated: nothing is "
+        "privacy=fedexp.privacy.client_dp.ClientDP: needs setting=federated: nothing is "
         "shared in this one, so no update needs hiding; use privacy=dp_sgd, or none",
     ),
     "client-level DP and a delta as large as a client": (
@@ -77,7 +77,7 @@ REFUSED = {
     # Local DP.
     "local DP while alone": (
         ["privacy=local_gaussian", "setting=local_only"],
-        "privacy=fedexp.privacy.local.LocalGaussian: needs setting=federated",
+        "privacy=fedexp.privacy.local_dp.LocalGaussianDP: needs setting=federated",
     ),
     "Laplace noise with an L2 clip": (
         ["privacy=local_laplace", "+privacy.clip_norm=1"],
@@ -86,8 +86,7 @@ REFUSED = {
     ),
     "Laplace noise given twice": (
         ["privacy=local_laplace", "privacy.target_epsilon=3", "privacy.epsilon_per_release=1"],
-        "privacy.epsilon_per_release=1: the noise is given twice; leave it out, or "
-        "privacy.target_epsilon",
+        "privacy.epsilon_per_release=1: the noise is given twice; leave it out, or target_epsilon",
     ),
     "local noise given twice": (
         ["privacy=local_gaussian", "privacy.noise_multiplier=1", "privacy.delta_per_release=0.1"],
@@ -140,12 +139,11 @@ REFUSED = {
     ),
     "noise neither given nor calibrated": (
         ["privacy=dp_sgd", "privacy.noise_multiplier=null"],
-        "privacy.noise_multiplier=None: the noise is not given; set it, or privacy.target_epsilon",
+        "privacy.noise_multiplier=None: the noise is not given; set it, or target_epsilon",
     ),
     "noise given and calibrated": (
         ["privacy=dp_sgd", "privacy.noise_multiplier=1", "privacy.target_epsilon=3"],
-        "privacy.noise_multiplier=1: the noise is given twice; leave it out, or "
-        "privacy.target_epsilon",
+        "privacy.noise_multiplier=1: the noise is given twice; leave it out, or target_epsilon",
     ),
     "a word where a truth belongs": (
         ["privacy=dp_sgd", "privacy.allow_no_noise=maybe"],
@@ -233,7 +231,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refuses(case):
     overrides, message = REFUSED[case]
-    assert refusal(config_for(*overrides)).startswith(message)
+    said = refusal(config_for(*overrides))
+    assert said.startswith(message), said
 
 
 @pytest.mark.parametrize(

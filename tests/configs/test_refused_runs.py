@@ -11,8 +11,8 @@ REFUSED = {
     "alpha 0": (["partition.alpha=0"], "partition.alpha=0: must be a finite number above 0"),
     "server optimiser with state while alone": (
         ["setting=local_only", "server_optimizer=adam"],
-        "server_optimizer=fedexp.aggregation.server_optimizers.Adam: setting=local_only has no "
-        "server; use server_optimizer=sgd",
+        "server_optimizer=fedexp.aggregation.server_optimizers.Adam: there is no server where "
+        "every client keeps a model of its own; use server_optimizer=sgd with lr=1",
     ),
     "cohort above the federation": (
         ["cohort_size=11"],
@@ -40,7 +40,8 @@ REFUSED = {
     ),
     "local_only with a server that scales": (
         ["setting=local_only", "server_optimizer.lr=0.5"],
-        "server_optimizer=fedexp.aggregation.server_optimizers.SGD: setting=local_only has no",
+        "server_optimizer=fedexp.aggregation.server_optimizers.SGD: there is no server where every "
+        "client keeps a model of its own; use server_optimizer=sgd with lr=1",
     ),
     "unknown objective": (
         ["objective=acuracy"],
@@ -65,7 +66,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refuses(case):
     overrides, message = REFUSED[case]
-    assert refusal(config_for(*overrides)).startswith(message)
+    said = refusal(config_for(*overrides))
+    assert said.startswith(message), said
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.privacy.dp_sgd import PrivateSteps
+from fedexp.privacy.dp_sgd import PrivateTraining
+from fedexp.privacy.none import NoPrivacy
 from tests.support.composing import choices, part
+from tests.support.mechanisms import protected
 from tests.support.updates import updates
 
 N, D = 8, 37
@@ -24,7 +26,7 @@ def choice(request):
 
 @pytest.fixture
 def privacy(choice):
-    return part("privacy", choice, f"cohort_size={N}")
+    return protected(part("privacy", choice, f"cohort_size={N}"), N, D).privacy
 
 
 def rows(n=N, d=D, seed=0):
@@ -51,7 +53,10 @@ def released(privacy, given, seed=0):
 
 def test_the_configs_were_found():
     assert {"none", "client_dp", "local_gaussian", "local_laplace"} <= set(choices("privacy"))
-    assert all(isinstance(part("privacy", choice), PrivateSteps) for choice in IN_TRAINING)
+    for choice in IN_TRAINING:
+        protection = protected(part("privacy", choice), N, D)
+        assert isinstance(protection.trainer, PrivateTraining)
+        assert isinstance(protection.privacy, NoPrivacy)
 
 
 def test_noise_in_the_step_is_released_in_every_round(privacy, choice):

@@ -37,6 +37,7 @@ def assert_has_scale(noise, law, scale):
 
 def central(**changes):
     arguments = {
+        "sensitivity": lambda clip_norm: clip_norm,
         "clip_norm": CLIP_NORM,
         "noise_multiplier": 1.3,
         "expected_cohort": EXPECTED,

@@ -4,8 +4,14 @@ import numpy as np
 import torch
 
 from fedexp.aggregation.mean import Mean
+from fedexp.channel.plain import Plain
+from fedexp.core.protection import Plan, Protection
+from fedexp.federation.sampling import Full
+from fedexp.privacy.account import NoAccount
 from fedexp.privacy.client_level import ClientLevel
 from fedexp.privacy.local import LocalGaussian, LocalLaplace
+from fedexp.privacy.none import NoPrivacy
+from tests.support.composing import part
 
 LARGEST = float(np.finfo(np.float32).max)
 BROKEN = [float("nan"), float("inf"), -float("inf")]
@@ -19,8 +25,16 @@ def rows(n=9, d=1000, scale=1.0, seed=0):
     return scale * torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
 
 
+def protected(mechanism, n, d, rounds=3):
+    """What a mechanism of conf/privacy makes of a run of n clients with 100 examples each."""
+    plan = Plan(0, rounds, Full(n), (100,) * n, d, Mean("uniform"))
+    bare = Protection(part("training", "sgd"), NoPrivacy(), Plain(), NoAccount(), mechanism)
+    return mechanism.protect(plan, bare)
+
+
 def client_level(**changes):
     arguments = {
+        "sensitivity": lambda clip_norm: clip_norm,
         "clip_norm": 1.0,
         "noise_multiplier": 0.0,
         "expected_cohort": 10,

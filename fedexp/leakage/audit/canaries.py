@@ -12,19 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, Literal, Protocol, final, runtime_checkable
 
 from torch import Tensor
 
+from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
-from fedexp.core.protocols import Backend, Privacy, Trainer
+from fedexp.core.protection import Plan, Protection
+from fedexp.core.protocols import Backend, Mechanism, Privacy, Trainer
 from fedexp.core.types import Metric, RoundRecord, ServerState
 from fedexp.federation.rounds import Experiment
 from fedexp.leakage.victim import Victim
-from fedexp.privacy.account import PrivacyAccount
-from fedexp.privacy.dp_sgd import PrivateSteps
-from fedexp.protection.plan import Plan, Protection
-from fedexp.protection.protect import protect
+from fedexp.privacy.account import NoAccount, PrivacyAccount
+from fedexp.privacy.none import NoPrivacy
 
 Score = Callable[[ServerState, ServerState, RoundRecord], Tensor]
 """(the state before a round, the state after it, its record) -> `[m]` float64, what the round adds
@@ -38,7 +38,7 @@ NO_CLAIM = (
 
 @final
 @dataclass(frozen=True)
-class Rigged:
+class CanaryRun:
     """A run with canaries in it, ready to be trained."""
 
     experiment: Experiment
@@ -59,14 +59,53 @@ class NoEvaluation:
         return [], None
 
 
+@runtime_checkable
+class NoisyRows(Protocol):
+    """What a mechanism does to clients' rows, or to their sum, as an audit has to know it."""
+
+    releases_every_round: ClassVar[bool]  # whether the noise is in the step, not in the rows
+    row_order: ClassVar[Literal[1, 2]]  # of the norm that bounds a row
+
+    @property
+    def row_bound(self) -> float:
+        """The largest norm of a row before noise."""
+
+    def with_noise(self, scale: float) -> Privacy:
+        """The same with its noise multiplied."""
+
+
+@runtime_checkable
+class NoisySteps(Protocol):
+    """A trainer with noise in every step, as an audit has to know it."""
+
+    @property
+    def trainer(self) -> Trainer:
+        """What is done with the gradients."""
+
+    @property
+    def example_bound(self) -> float:
+        """The largest norm of one example's gradient."""
+
+    def with_noise(self, scale: float) -> Trainer:
+        """The same with its noise multiplied."""
+
+
+@runtime_checkable
+class ClaimsForMembers(Protocol):
+    """A mechanism, its noise settled, that can be asked about a larger federation."""
+
+    def for_members(self, n: int, n_all: int) -> Mechanism:
+        """With the same noise, and `n_all` clients in the place of `n`."""
+
+
 def settled(
-    victim: Victim, mechanism: Privacy | PrivateSteps, trainer: Trainer, plan: Plan, canaries: int
+    victim: Victim, mechanism: Mechanism, trainer: Trainer, plan: Plan, canaries: int
 ) -> Protection:
     """The account of the run with canaries, for the noise that the run really had.
 
     Args:
         victim: the run.
-        mechanism: its own, with its noise as given or calibrated.
+        mechanism: its own, with the noise settled.
         trainer: its local training without privacy.
         plan: what is released with the canaries, be they in or out.
         canaries: how many there are.
@@ -74,11 +113,9 @@ def settled(
     Raises:
         InputError: the run promises nothing, or cannot promise it to so many members.
     """
-    # Calibrated again, the noise would be another one: that of a larger federation.
-    privacy = {**victim.config["privacy"], "target_epsilon": None}
-    config = {**victim.config, "privacy": privacy}
+    bare = Protection(trainer, NoPrivacy(), victim.experiment.channel, NoAccount(), mechanism)
     try:
-        protection = protect(config, mechanism, victim.experiment.channel, trainer, plan)
+        protection = mechanism.protect(plan, bare)
     except InputError as refusal:
         raise InputError(
             f"with so many members more the run cannot make its claim; use fewer ({refusal})",
@@ -87,7 +124,7 @@ def settled(
         ) from refusal
     account = protection.account
     assert isinstance(account, PrivacyAccount)
-    once = account.ledger.charge(account.init(), account.price.at_most(range(len(plan.sizes))))
+    once = account.ledger.charge(account.init(), account.charges.at_most(range(len(plan.sizes))))
     if not math.isfinite(account.epsilon(once)):
-        raise InputError(NO_CLAIM, "privacy", victim.config["privacy"]["_target_"])
+        raise InputError(NO_CLAIM, "privacy", called(mechanism))
     return protection

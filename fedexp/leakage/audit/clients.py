@@ -30,27 +30,36 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
-from fedexp.core.protocols import Backend, Memory, Sampler, Trainer
+from fedexp.core.protection import Plan
+from fedexp.core.protocols import Backend, Sampler, Trainer
 from fedexp.core.rng import generator
 from fedexp.core.types import ClientTask, RoundRecord, ServerState, Updates
-from fedexp.federation.memory import WorkerMomentum
-from fedexp.federation.sampling import Full, Poisson, Uniform
-from fedexp.leakage.audit.canaries import NoEvaluation, Rigged, settled
+from fedexp.leakage.audit.canaries import (
+    CanaryRun,
+    ClaimsForMembers,
+    NoEvaluation,
+    NoisyRows,
+    settled,
+)
 from fedexp.leakage.victim import Victim
-from fedexp.privacy.client_level import ClientLevel
-from fedexp.privacy.local import LocalGaussian, LocalLaplace
-from fedexp.protection.plan import Plan
-
-Mechanism = ClientLevel | LocalGaussian | LocalLaplace
 
 LONG = 1000.0  # clip norms: what a canary sends before clipping, also through worker momentum
+
+
+@runtime_checkable
+class Widens(Protocol):
+    """A sampler to which clients can be added."""
+
+    def widened(self, n: int, n_all: int) -> Sampler:
+        """A cohort that is the same share of `n_all` clients as this one is of `n`."""
 
 
 @final
@@ -137,16 +146,16 @@ class Without:
 
 def client_canaries(
     victim: Victim,
-    mechanism: Mechanism,
+    privacy: NoisyRows,
     inside: np.ndarray,
     noise_scale: float,
     rng: np.random.Generator,
-) -> Rigged:
+) -> CanaryRun:
     """A run of client-level or local DP with m canary clients more.
 
     Args:
         victim: the run.
-        mechanism: its privacy.
+        privacy: what its mechanism does to the rows, or to their sum.
         inside: `[m]` bool, which canaries are in.
         noise_scale: factor on the noise that is really added; the claim knows nothing of it.
         rng: draws the directions.
@@ -160,34 +169,32 @@ def client_canaries(
         raise InputError(
             "compares clients with data of the server's own; no clients can be added to it",
             "aggregator",
-            victim.config["aggregator"]["_target_"],
+            called(exp.server.aggregator),
         )
     n, n_all = exp.n_clients, exp.n_clients + m
-    central = isinstance(mechanism, ClientLevel)
-    sampler = _wider(exp.sampler, n, n_all)
-    if isinstance(mechanism, ClientLevel):
-        divisor = max(1, round(mechanism.expected_cohort * n_all / n))
-        mechanism = replace(mechanism, expected_cohort=divisor)
+    central, mechanism = privacy.releases_every_round, victim.mechanism
+    if not isinstance(mechanism, ClaimsForMembers):
+        raise InputError(
+            "does not say what it would claim for more clients", "privacy", called(mechanism)
+        )
+    sampler = _widened(exp.sampler, n, n_all)
     plan = Plan(
         seed=exp.seed,
         rounds=exp.rounds,
         sampler=sampler,
-        cohort_size=sampler.cohort_size,
         sizes=(*(len(shard) for shard in victim.partition.shards), *(1 for _ in range(m))),
         d=d,
+        aggregator=exp.server.aggregator,
     )
-    protection = settled(victim, mechanism, exp.trainer, plan, m)
+    protection = settled(victim, mechanism.for_members(n, n_all), exp.trainer, plan, m)
     statement = protection.account.statement(protection.account.init())
     replaced = statement is not None and statement["adjacency"] == "replace_one"
 
-    directions = Directions.drawn(m, d, not isinstance(mechanism, LocalLaplace), rng)
-    clip_norm = (
-        mechanism.clip_norm_l1 if isinstance(mechanism, LocalLaplace) else mechanism.clip_norm
-    )
+    directions = Directions.drawn(m, d, privacy.row_order == 2, rng)
     there = torch.from_numpy(inside)
-    lengths = LONG * clip_norm * torch.where(there, 1.0, -1.0 if replaced else 0.0)
+    lengths = LONG * privacy.row_bound * torch.where(there, 1.0, -1.0 if replaced else 0.0)
     absent = n + np.flatnonzero(~inside) if central and not replaced else np.empty(0, np.int64)
-    sees_turns = not central or victim.config["privacy"]["sampling"] == "none"
+    sees_turns = not getattr(mechanism, "counts_on_sampling", False)
 
     def movement(before: ServerState, after: ServerState, record: RoundRecord) -> Tensor:
         found = directions.along(after.params - before.params)
@@ -204,20 +211,22 @@ def client_canaries(
                 found[client - n] = directions.along(row)[client - n]
         return found
 
-    rigged = replace(
+    noised = protection.privacy
+    assert isinstance(noised, NoisyRows)
+    with_canaries = replace(
         exp,
         n_clients=n_all,
         malicious=np.concatenate([exp.malicious, np.zeros(m, dtype=bool)]),
         sampler=Without(sampler, absent),
-        memory=_wider_memory(exp.memory, n_all),
+        memory=exp.memory.widened(n_all),
         backend=WithCanaryClients(exp.backend, n, directions, lengths),
-        server=replace(exp.server, privacy=with_noise(mechanism, noise_scale)),
+        server=replace(exp.server, privacy=noised.with_noise(noise_scale)),
         account=protection.account,
         evaluator=NoEvaluation(),
     )
     out = "the opposite vector" if replaced else "no update" if central else "zeros"
-    return Rigged(
-        experiment=rigged,
+    return CanaryRun(
+        experiment=with_canaries,
         score=movement if central else rows,
         canaries=f"{m} clients beside the run's {n}, each with a vector of the clip norm in a "
         f"direction of its own, or {out}",
@@ -231,28 +240,13 @@ def client_canaries(
     )
 
 
-def with_noise(mechanism: Mechanism, scale: float) -> Mechanism:
-    """The mechanism with its noise multiplied: what no account is told."""
-    if isinstance(mechanism, LocalLaplace):
-        return replace(mechanism, epsilon_per_release=mechanism.epsilon_per_release / scale)
-    if isinstance(mechanism, LocalGaussian):
-        z = scale * mechanism.noise_per_sensitivity
-        return replace(
-            mechanism, noise_multiplier=z, epsilon_per_release=None, delta_per_release=None
-        )
-    return replace(mechanism, noise_multiplier=scale * mechanism.noise_multiplier)
-
-
-def _wider(sampler: Sampler, n: int, n_all: int) -> Full | Poisson | Uniform:
+def _widened(sampler: Sampler, n: int, n_all: int) -> Sampler:
     """The sampler with a cohort that is the same share of more clients."""
-    if not isinstance(sampler, Full | Poisson | Uniform):
+    if not isinstance(sampler, Widens):
         raise InputError(
-            "no clients can be added to it; use sampler=full, uniform or poisson",
+            "does not say how it would draw from more clients; use sampler=full, uniform or "
+            "poisson",
             "sampler",
-            type(sampler).__name__,
+            called(sampler),
         )
-    return replace(sampler, cohort_size=max(1, round(sampler.cohort_size * n_all / n)))
-
-
-def _wider_memory(memory: Memory, n_all: int) -> Memory:
-    return replace(memory, n_clients=n_all) if isinstance(memory, WorkerMomentum) else memory
+    return sampler.widened(n, n_all)

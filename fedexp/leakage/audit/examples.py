@@ -38,12 +38,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
+from fedexp.core.protection import Plan
 from fedexp.core.protocols import Model, Trainer
 from fedexp.core.types import ClientReport, ClientTask, RoundRecord, ServerState, Split
-from fedexp.leakage.audit.canaries import NoEvaluation, Rigged, settled
+from fedexp.leakage.audit.canaries import CanaryRun, NoEvaluation, NoisySteps, settled
 from fedexp.leakage.victim import Victim
-from fedexp.privacy.dp_sgd import PrivateTraining
-from fedexp.protection.plan import Plan
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 RIDGE = 0.1  # lambda; on digits every value from 0.03 to 1 separated canaries about as well
@@ -87,13 +86,13 @@ class WithCanaryExamples:
 
 def example_canaries(
     victim: Victim,
-    private: PrivateTraining,
+    private: NoisySteps,
     inside: np.ndarray,
     strength: float,
     others: int,
     noise_scale: float,
     rng: np.random.Generator,
-) -> Rigged:
+) -> CanaryRun:
     """A run of DP-SGD with canary examples, dealt evenly to the clients that are honest.
 
     Args:
@@ -116,14 +115,13 @@ def example_canaries(
         seed=exp.seed,
         rounds=exp.rounds,
         sampler=exp.sampler,
-        cohort_size=victim.config["cohort_size"],
         sizes=tuple(len(shard) + int(k) for shard, k in zip(shards, held, strict=True)),
         d=len(victim.models[0]),
+        aggregator=exp.server.aggregator,
     )
-    protection = settled(victim, private.steps, private.trainer, plan, m)
-    z = private.steps.noise_multiplier * noise_scale
-    noised = replace(private, steps=replace(private.steps, noise_multiplier=z))
-    gradients = ClippedGradients(victim.model, private.steps.clip_norm)
+    protection = settled(victim, victim.mechanism, private.trainer, plan, m)
+    bound = private.example_bound
+    gradients = ClippedGradients(victim.model, bound)
     own = {
         k: victim.pixels.train.rows(
             torch.from_numpy(rng.permutation(shards[k])[:others])  # all of a small client's
@@ -140,17 +138,17 @@ def example_canaries(
                 mine = torch.from_numpy(of_client[client])
                 g = gradients(before.params, canaries.examples.rows(mine))
                 rest = gradients(before.params, victim.normalisation(own[client]))
-                found[mine] = coefficients(-row, g, rest, private.steps.clip_norm)
+                found[mine] = coefficients(-row, g, rest, bound)
         return found
 
-    rigged = replace(
+    with_canaries = replace(
         exp,
-        trainer=WithCanaryExamples(noised, canaries),
+        trainer=WithCanaryExamples(private.with_noise(noise_scale), canaries),
         account=protection.account,
         evaluator=NoEvaluation(),
     )
-    return Rigged(
-        experiment=rigged,
+    return CanaryRun(
+        experiment=with_canaries,
         score=score,
         canaries=f"{m} images with one pixel {strength:g} deviations above the mean (outside "
         "[0, 1]) and a random label, added to the clients' examples",

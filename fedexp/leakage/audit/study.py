@@ -15,11 +15,11 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
-from fedexp.channel.plain import Plain
+from fedexp.core.capabilities import called, does_nothing
 from fedexp.core.checks import InputError, at_least, in_range, positive
 from fedexp.core.rng import generator, seed_for
 from fedexp.federation.rounds import initial_state, run_rounds
-from fedexp.leakage.audit.canaries import NO_CLAIM, Rigged
+from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows, NoisySteps
 from fedexp.leakage.audit.clients import client_canaries
 from fedexp.leakage.audit.examples import example_canaries
 from fedexp.leakage.audit.one_run import (
@@ -31,9 +31,6 @@ from fedexp.leakage.audit.one_run import (
 from fedexp.leakage.study import Figure, Findings, Tell
 from fedexp.leakage.victim import Victim
 from fedexp.privacy.account import PrivacyAccount
-from fedexp.privacy.client_level import ClientLevel
-from fedexp.privacy.dp_sgd import PrivateTraining
-from fedexp.privacy.local import LocalGaussian, LocalLaplace
 
 
 @final
@@ -75,8 +72,8 @@ class OneRunAudit:
         rng = generator(victim.seed, "audit_canaries")
         inside = rng.random(self.canaries) < 1 / 2
         exp = replace(victim.experiment, seed=seed_for(victim.seed, "audit"))
-        rigged = self._rigged(replace(victim, experiment=exp), inside, rng)
-        scores, epsilon, delta = _carried_out(rigged, victim.models[0], tell)
+        run = self._with_canaries(replace(victim, experiment=exp), inside, rng)
+        scores, epsilon, delta = _carried_out(run, victim.models[0], tell)
 
         said = guesses_of(scores, self.guesses)
         right = int(np.sum((said == 1) & inside) + np.sum((said == -1) & ~inside))
@@ -102,29 +99,36 @@ class OneRunAudit:
                 "right": float(right),
             },
             arrays={"scores_in": scores[inside], "scores_out": scores[~inside]},
-            conclusions=self._conclusions(rigged, right, bound, most, epsilon, delta),
-            adversary=rigged.adversary,
+            conclusions=self._conclusions(run, right, bound, most, epsilon, delta),
+            adversary=run.adversary,
         )
 
-    def _rigged(self, victim: Victim, inside: np.ndarray, rng: np.random.Generator) -> Rigged:
+    def _with_canaries(
+        self, victim: Victim, inside: np.ndarray, rng: np.random.Generator
+    ) -> CanaryRun:
         exp = victim.experiment
-        if not isinstance(exp.channel, Plain):
+        if not does_nothing(exp.channel):
             raise InputError(
                 "hides what the canaries' scores are made of; audits need channel=plain",
                 "channel",
-                victim.config["channel"]["_target_"],
+                called(exp.channel),
             )
-        if isinstance(exp.trainer, PrivateTraining):
+        if isinstance(exp.trainer, NoisySteps):
             return example_canaries(
                 victim, exp.trainer, inside, self.strength, self.others, self.noise_scale, rng
             )
-        mechanism = exp.server.privacy
-        if isinstance(mechanism, ClientLevel | LocalGaussian | LocalLaplace):
-            return client_canaries(victim, mechanism, inside, self.noise_scale, rng)
-        raise InputError(NO_CLAIM, "privacy", victim.config["privacy"]["_target_"])
+        if isinstance(exp.server.privacy, NoisyRows):
+            return client_canaries(victim, exp.server.privacy, inside, self.noise_scale, rng)
+        raise InputError(NO_CLAIM, "privacy", called(victim.mechanism))
 
     def _conclusions(
-        self, rigged: Rigged, right: int, bound: float, most: float, epsilon: float, delta: float
+        self,
+        run: CanaryRun,
+        right: int,
+        bound: float,
+        most: float,
+        epsilon: float,
+        delta: float,
     ) -> list[str]:
         guessed = (
             f"{right} of {self.guesses} guesses about {self.canaries} canaries were right: epsilon "
@@ -135,7 +139,7 @@ class OneRunAudit:
             judgement = f"ALARM: the claim is ruled out. {guessed}."
         else:
             judgement = f"No contradiction; a low bound never proves DP. {guessed}."
-        sentences = [judgement, f"The canaries: {rigged.canaries}."]
+        sentences = [judgement, f"The canaries: {run.canaries}."]
         if self.noise_scale != 1:
             sentences.append(
                 f"Sabotaged on purpose: the noise was multiplied by {self.noise_scale:g}, and the "
@@ -149,13 +153,13 @@ class OneRunAudit:
         return sentences
 
 
-def _carried_out(rigged: Rigged, start: Tensor, tell: Tell) -> tuple[np.ndarray, float, float]:
+def _carried_out(run: CanaryRun, start: Tensor, tell: Tell) -> tuple[np.ndarray, float, float]:
     """(scores `[m]`, the claimed epsilon, its delta) of the training from `start` `[d]`."""
-    exp = rigged.experiment
+    exp = run.experiment
     before = state = initial_state(exp, start)
     total = np.zeros(1)
     for state, record in run_rounds(exp, before):
-        total = total + rigged.score(before, state, record).numpy()
+        total = total + run.score(before, state, record).numpy()
         before = state
         tell(state.round / exp.rounds)
     tell(1.0)  # also where max_epsilon ended the run

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from fedexp.aggregation.mean import Mean
 from fedexp.config.build import build
 from fedexp.core.checks import InputError
 from fedexp.core.flat import vector_of
+from fedexp.core.protection import Plan
 from fedexp.core.types import Delivery, Updates
 from fedexp.federation.rounds import initial_state, run_round, run_rounds
 from fedexp.federation.sampling import Poisson, Uniform
 from fedexp.privacy import accounting, calibration
+from fedexp.privacy import terms as terms_module
 from fedexp.privacy.account import (
     CountingLedger,
     NoAccount,
@@ -26,9 +29,7 @@ from fedexp.privacy.calibration import least_noise
 from fedexp.privacy.client_level import ClientLevel
 from fedexp.privacy.dp_sgd import PrivateTraining
 from fedexp.privacy.none import NoPrivacy
-from fedexp.protection import terms as protection_terms
-from fedexp.protection.plan import Plan
-from fedexp.protection.terms import Terms
+from fedexp.privacy.terms import Terms
 from tests.support.composing import config_for
 
 SMALL = ("model.hidden=[8]", "rounds=3", "backend=in_process", "dataset=digits")
@@ -68,7 +69,7 @@ def everybody_trains(parts):
     account, state = exp.account, exp.account.init()
     for round in range(exp.rounds):
         cohort = exp.sampler(exp.n_clients, _stream(exp, round)).tolist()
-        state = account.ledger.charge(state, account.price.at_most(cohort))
+        state = account.ledger.charge(state, account.charges.at_most(cohort))
     return state
 
 
@@ -83,7 +84,7 @@ def _stream(exp, round):
 
 @pytest.mark.parametrize("sampler", [Uniform(3), Poisson(3)])
 def test_a_plan_knows_who_will_take_part(sampler):
-    plan = Plan(seed=5, rounds=40, sampler=sampler, cohort_size=3, sizes=(7,) * 10, d=1)
+    plan = Plan(5, 40, sampler, sizes=(7,) * 10, d=1, aggregator=Mean("uniform"))
     counts = np.zeros(10, dtype=int)
     for round in range(40):
         for client in plan.cohort(round):
@@ -95,7 +96,7 @@ def test_a_plan_knows_who_will_take_part(sampler):
 def test_the_plan_is_what_happens():
     parts, tap = tapped("cohort_size=4", "sampler=poisson")
     list(run_rounds(parts.experiment, start(parts)))
-    plan = Plan(0, 3, parts.experiment.sampler, 4, (1,) * 10, 1)
+    plan = Plan(0, 3, parts.experiment.sampler, (1,) * 10, 1, Mean("uniform"))
     assert [list(sent.client_ids) for sent in tap.sent] == [plan.cohort(r) for r in range(3)]
 
 
@@ -184,7 +185,7 @@ def test_the_least_noise_of_a_curve():
 def test_the_least_noise_for_an_infinite_target_is_none(overrides, infinity):
     parts = built(*overrides, f"privacy.target_epsilon={infinity}", "privacy.allow_no_noise=true")
     account = parts.experiment.account
-    assert account.promise.noise["noise_multiplier"] == 0
+    assert account.description.noise["noise_multiplier"] == 0
     assert account.statement(account.init())["epsilon"] == 0
     state = everybody_trains(parts)
     assert account.epsilon(state) == math.inf
@@ -196,7 +197,7 @@ def test_the_place_of_noise_that_is_not_known_yet_is_held_by_none_that_a_part_re
     # A count noised by 10 / 20 leaves room for z below 1 only, and a quarter is enough here.
     adaptive = ("privacy=client_dp", "privacy.adaptive=true", "privacy.target_epsilon=50")
     account = built(*adaptive).experiment.account
-    assert 0.2 < account.promise.noise["noise_multiplier"] < 0.3
+    assert 0.2 < account.description.noise["noise_multiplier"] < 0.3
 
 
 def terms(target_epsilon, accountant="prv"):
@@ -240,7 +241,7 @@ def test_histories_are_looked_at_again_when_another_one_raises_the_noise(monkeyp
             said += 0.005  # as prv may on another grid
         return Guarantee(said, delta, accountant, "add_remove", "")
 
-    monkeypatch.setattr(protection_terms, "epsilon", wavers)
+    monkeypatch.setattr(terms_module, "epsilon", wavers)
     monkeypatch.setattr(calibration, "epsilon", wavers)
     z = terms(0.5).least_noise([(0.5, 1), (0.25, 1)])
     for q in (0.5, 0.25):
@@ -252,7 +253,7 @@ def test_a_client_that_trains_little_does_not_raise_the_noise_of_the_others():
     z = {}
     for cohort in (2, 10):
         parts = built("privacy=local_gaussian", "privacy.target_epsilon=4", f"cohort_size={cohort}")
-        z[cohort] = parts.experiment.account.promise.noise["noise_multiplier"]
+        z[cohort] = parts.experiment.account.description.noise["noise_multiplier"]
     assert z[2] < z[10]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Literal, final
 
-from fedexp.config.parts import Config
-from fedexp.core.checks import InputError
+from fedexp.core.checks import InputError, positive
+from fedexp.core.protection import Plan, Protection
 from fedexp.privacy.account import OPERATING_SYSTEM, SEEDED, PrivacyAccount
 from fedexp.privacy.accounting import (
     EPSILON_ERROR,
@@ -19,29 +19,64 @@ from fedexp.privacy.accounting import (
     epsilon,
 )
 from fedexp.privacy.calibration import PRECISION, calibrated_noise_multiplier, least_noise
-from fedexp.protection.plan import Plan, Protection
 
-# Keys of the two groups that are not the part's own: what is promised with it.
-PROMISE = ("delta", "accountant", "sampling", "target_epsilon", "max_epsilon", "allow_no_noise")
 CALIBRATION_PRECISION = 1e-3  # relative, for accountants other than prv and rdp
 
 ONE_EXAMPLE, ONE_CLIENT = "one example of one client", "one client with all its data"
 NOISE_SOURCES = {"task": SEEDED, "os": OPERATING_SYSTEM}
+NOTHING_SHARED = (
+    "needs setting=federated: nothing is shared in this one, so no update needs hiding; use "
+    "privacy=dp_sgd, or none"
+)
 NO_AMPLIFICATION = "not counted on: the server sees who takes part"
 
+Target = float | Literal[".inf"] | None
+"""An epsilon to keep within; YAML's infinity is a word where it comes from a command line."""
 
-def target_epsilon_of(node: Config) -> float | None:
-    """The target of a group's node, as it was given.
 
-    YAML's infinity is a word where it comes from a command line.
+def as_number(target_epsilon: Target) -> float | None:
+    """A target as a number.
 
-    >>> target_epsilon_of({"target_epsilon": ".inf"}), target_epsilon_of({"target_epsilon": 3.0})
-    (inf, 3.0)
+    >>> as_number(".inf"), as_number(3.0), as_number(None)
+    (inf, 3.0, None)
     """
-    if node["target_epsilon"] is None:
-        return None
-    target: float = math.inf if node["target_epsilon"] == ".inf" else node["target_epsilon"]
-    return target
+    return math.inf if target_epsilon == ".inf" else target_epsilon
+
+
+def check_limits(target_epsilon: Target, max_epsilon: float | None) -> None:
+    """Refuse epsilons that are not above 0; infinity as a target means no noise."""
+    target = as_number(target_epsilon)
+    if target is not None and target != math.inf:
+        positive(target_epsilon=target)
+    if max_epsilon is not None:
+        positive(max_epsilon=max_epsilon)
+
+
+def check_noise_is_given_once(target_epsilon: Target, **noise: float | None) -> None:
+    """Refuse noise that is given as such and as a target, or not at all.
+
+    Args:
+        target_epsilon: asks for the least noise that keeps within it.
+        noise: by argument, what would give the noise itself; the first one is asked for.
+    """
+    given = {key: value for key, value in noise.items() if value is not None}
+    if given and target_epsilon is not None:
+        key, value = next(iter(given.items()))
+        raise InputError("the noise is given twice; leave it out, or target_epsilon", key, value)
+    if not given and target_epsilon is None:
+        key = next(iter(noise))
+        raise InputError("the noise is not given; set it, or target_epsilon", key, None)
+
+
+def refuse_no_noise(target_epsilon: Target, instead: str) -> None:
+    """Refuse an infinite target for a mechanism that always has noise."""
+    if as_number(target_epsilon) == math.inf:
+        raise InputError(
+            "asks for no noise, which this mechanism always has; use a finite number, or "
+            f"{instead}",
+            "target_epsilon",
+            math.inf,
+        )
 
 
 @final
@@ -57,10 +92,28 @@ class Terms:
     remark: str  # on delta; "" for none
 
     @classmethod
-    def of(cls, node: Config, population: int, unit: str) -> Terms:
-        """From a group's node; raises InputError for what cannot be promised."""
-        delta, target = node["delta"], target_epsilon_of(node)
-        accountant = node.get("accountant", "rdp")
+    def of(
+        cls,
+        population: int,
+        unit: str,
+        *,
+        delta: float | None,
+        accountant: str = "rdp",
+        target_epsilon: Target,
+        max_epsilon: float | None,
+        allow_no_noise: bool = False,
+    ) -> Terms:
+        """For so many members; raises InputError for what cannot be promised.
+
+        Args:
+            population: how many members there are of what is protected.
+            unit: what they are, in words.
+            delta: of the guarantee; None where it is 0.
+            accountant: "prv" or "rdp".
+            target_epsilon: of the whole run; the noise is the least for it.
+            max_epsilon: the run ends before the round that would exceed it.
+            allow_no_noise: whether noise of 0 is meant.
+        """
         check_accountant(accountant)
         remark = ""
         if delta is not None:
@@ -73,8 +126,8 @@ class Terms:
                     "delta",
                     delta,
                 )
-        allow = node.get("allow_no_noise", False)
-        return cls(delta or 0.0, accountant, target, node["max_epsilon"], allow, remark)
+        target = as_number(target_epsilon)
+        return cls(delta or 0.0, accountant, target, max_epsilon, allow_no_noise, remark)
 
     def check_noise(self, noise_multiplier: float) -> None:
         """Refuse to run without noise by accident."""
@@ -129,7 +182,7 @@ class Terms:
         assert isinstance(account, PrivacyAccount)
         start, cohort = account.init(), plan.cohort(0)
         if account.would_exceed(start, cohort):
-            after = account.epsilon(account.ledger.charge(start, account.price.at_most(cohort)))
+            after = account.epsilon(account.ledger.charge(start, account.charges.at_most(cohort)))
             raise InputError(
                 f"not even the first round keeps within it: epsilon would be {after:.4g}; raise it "
                 "or the noise",

@@ -1,0 +1,145 @@
+"""What a part may say about itself, and what is taken for true where it says nothing.
+
+A promise is made by the part that keeps it. Each protocol here is one thing that a part may declare
+by having an attribute or a method of that name; who does not declare it makes no promise, and what
+needs the promise is refused. Nothing is decided by a class or by its name.
+
+    part              declares                     absent means
+    aggregator        sensitivity(clip_norm, n)    no bound on one client: no noise can be central
+                      needs_only_the_sum           needs rows: not behind one secure sum
+                      weighting                    weighs clients alike
+                      root_examples                needs no data of the server's own
+    sampler           sampling, rate(n_clients)    nothing is amplified by sampling
+                      widened(n, n_all)            no canary clients can be added
+    setting           communicates                 nothing is shared, so nothing can be attacked
+                      shares_one_model             there is no shared model
+    server optimiser  is_linear                    it is not
+    detector, ...     does_nothing                 it does something
+    channel           refuse, protect (Mechanism)  it adds no noise of its own
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, final, runtime_checkable
+
+from torch import nn
+
+SamplingKind = Literal["poisson", "fixed_size"]
+
+
+@runtime_checkable
+class BoundsOneClient(Protocol):
+    """A rule that knows how far one client can move what it makes of the rows."""
+
+    def sensitivity(self, clip_norm: float, n: int) -> float | None:
+        """How far n times the step can move, in L2 norm, when one client joins or leaves.
+
+        Args:
+            clip_norm: no row is longer.
+            n: clients whose rows are aggregated, all of equal weight.
+
+        Returns:
+            The bound, for the mean `clip_norm`; None where there is none.
+        """
+
+
+@runtime_checkable
+class StatesWhatItNeeds(Protocol):
+    """A rule that says whether the sum of the rows is all that it looks at."""
+
+    needs_only_the_sum: bool
+
+
+@runtime_checkable
+class Weighs(Protocol):
+    """A rule that says how clients weigh: by their "examples", or "uniform"."""
+
+    weighting: str
+
+
+@runtime_checkable
+class NeedsRootData(Protocol):
+    """A rule that compares the clients with a row that the server trains itself."""
+
+    root_examples: int  # clean examples that the server holds, taken from validation
+
+
+@runtime_checkable
+class StatesItsSampling(Protocol):
+    """A sampler whose draws an accountant may count on."""
+
+    sampling: SamplingKind
+
+    def rate(self, n_clients: int) -> float:
+        """The probability with which each client is in a cohort."""
+
+
+@runtime_checkable
+class ChecksTheModel(Protocol):
+    """A mechanism that cannot train every model."""
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raise InputError for a model that the promise would not hold for; names the layer."""
+
+
+@final
+@dataclass(frozen=True)
+class Sampling:
+    """What a sampler says about its draws."""
+
+    kind: SamplingKind
+    rate: float  # of each client, in a round
+
+
+def sensitivity_of(rule: object, clip_norm: float, n: int) -> float | None:
+    """See `BoundsOneClient`; None where the rule declares no bound."""
+    return rule.sensitivity(clip_norm, n) if isinstance(rule, BoundsOneClient) else None
+
+
+def needs_only_the_sum(rule: object) -> bool:
+    """Whether the rule declares that it looks at nothing but the sum of the rows."""
+    return isinstance(rule, StatesWhatItNeeds) and rule.needs_only_the_sum is True
+
+
+def weighs_by_examples(rule: object) -> bool:
+    """Whether a client's weight has an effect on the rule."""
+    return isinstance(rule, Weighs) and rule.weighting == "examples"
+
+
+def root_examples(rule: object) -> int:
+    """How many clean examples the server has to hold for the rule."""
+    return rule.root_examples if isinstance(rule, NeedsRootData) else 0
+
+
+def sampling_of(sampler: object, n_clients: int) -> Sampling | None:
+    """What may be counted on; None for nothing."""
+    if not isinstance(sampler, StatesItsSampling):
+        return None
+    return Sampling(sampler.sampling, sampler.rate(n_clients))
+
+
+def does_nothing(part: object) -> bool:
+    """Whether a part declares that it is the "none" of its group."""
+    return getattr(part, "does_nothing", False) is True
+
+
+def communicates(setting: object) -> bool:
+    """Whether models and updates travel."""
+    return getattr(setting, "communicates", False) is True
+
+
+def shares_one_model(setting: object) -> bool:
+    """Whether all clients end with the same model."""
+    return getattr(setting, "shares_one_model", False) is True
+
+
+def is_linear(optimizer: object) -> bool:
+    """Whether a server optimiser adds a multiple of each step, and keeps nothing."""
+    return getattr(optimizer, "is_linear", False) is True
+
+
+def called(part: object) -> str:
+    """A part's class in full, for a message."""
+    kind = part if isinstance(part, type) else type(part)
+    return f"{kind.__module__}.{kind.__qualname__}"

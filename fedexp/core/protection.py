@@ -1,0 +1,142 @@
+"""What a run is going to release, and what is done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import numpy as np
+
+from fedexp.core.capabilities import Sampling, sampling_of
+from fedexp.core.checks import InputError
+from fedexp.core.protocols import (
+    Account,
+    Aggregator,
+    Attack,
+    Channel,
+    Detector,
+    Hygiene,
+    Mechanism,
+    Memory,
+    PreAggregator,
+    Privacy,
+    Sampler,
+    ServerOptimizer,
+    Setting,
+    Trainer,
+)
+from fedexp.core.rng import generator
+
+NEVER = 1e-9  # how improbable draws must be before they contradict what a sampler says of itself
+
+
+@final
+@dataclass(frozen=True)
+class Combination:
+    """The parts of a run as configured, before any data: what may go together is asked of them."""
+
+    n_clients: int
+    cohort_size: int
+    min_clients: int
+    rounds: int
+    setting: Setting
+    sampler: Sampler
+    trainer: Trainer
+    memory: Memory
+    attack: Attack
+    n_malicious: int
+    first_attacked_round: int
+    privacy: Mechanism
+    channel: Channel
+    validation: Hygiene
+    detector: Detector
+    pre_aggregation: Mapping[str, PreAggregator]  # by name, in order
+    aggregator: Aggregator
+    server_optimizer: ServerOptimizer
+    studies: tuple[str, ...]  # of leakage, by name
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """What the run is going to release, as far as an account depends on it."""
+
+    seed: int
+    rounds: int
+    sampler: Sampler
+    sizes: tuple[int, ...]  # examples of each client
+    d: int  # numbers in a row
+    aggregator: Aggregator
+
+    def cohort(self, round: int) -> list[int]:
+        """Who will take part in a round (from 0)."""
+        cohort = self.sampler(len(self.sizes), generator(self.seed, "cohort", round))
+        return [int(client) for client in cohort]
+
+    @cached_property
+    def _cohort_sizes(self) -> list[int]:
+        return [len(self.cohort(round)) for round in range(self.rounds)]
+
+    def largest_cohort(self) -> int:
+        """How many clients the largest round will have; at least 1."""
+        return max(1, *self._cohort_sizes)
+
+    def expected_cohort(self) -> int:
+        """How many clients a round has on average; at least 1."""
+        said = sampling_of(self.sampler, len(self.sizes))
+        if said is not None:
+            return max(1, round(said.rate * len(self.sizes)))
+        return max(1, round(sum(self._cohort_sizes) / self.rounds))
+
+    def participations(self) -> np.ndarray:
+        """In how many rounds each client will take part: `[n_clients]`."""
+        counts = np.zeros(len(self.sizes), dtype=np.int64)
+        for round in range(self.rounds):
+            counts[self.cohort(round)] += 1
+        return counts
+
+    def most_participations(self) -> int:
+        """Of any client; at least 1."""
+        return max(1, int(self.participations().max()))
+
+    def sampling(self) -> Sampling | None:
+        """What an accountant may count on, held against the draws; None for nothing.
+
+        Raises:
+            InputError: the sampler draws otherwise than it says.
+        """
+        from scipy.stats import binom
+
+        said = sampling_of(self.sampler, len(self.sizes))
+        if said is None:
+            return None
+        n, counts = len(self.sizes), self.participations()
+        total, draws = int(counts.sum()), n * self.rounds
+        # Whoever holds what is said true draws so rarely like this that it is not believed.
+        beyond = min(binom.sf(total - 1, draws, said.rate), binom.cdf(total, draws, said.rate))
+        favoured = n * binom.sf(int(counts.max()) - 1, self.rounds, said.rate)
+        uneven = said.kind == "fixed_size" and len(set(self._cohort_sizes)) > 1
+        if beyond < NEVER or favoured < NEVER or uneven:
+            raise InputError(
+                f"says that it draws every client with probability {said.rate:.4g} "
+                f"({said.kind}), and draws a share of {total / draws:.4g}, the most frequent "
+                f"client in {int(counts.max())} of {self.rounds} rounds",
+                "sampler",
+                type(self.sampler).__name__,
+            )
+        return said
+
+
+@final
+@dataclass(frozen=True)
+class Protection:
+    """What a run does for privacy, and what it may say about it."""
+
+    trainer: Trainer
+    privacy: Privacy
+    channel: Channel
+    account: Account
+    mechanism: Mechanism  # with its noise settled: protects a changed plan with the same noise
+    remarks: tuple[str, ...] = ()  # what a person should know before the run

@@ -1,0 +1,113 @@
+"""Parts of a stranger's: some honest, some with the name of one of ours and another behaviour."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedexp.aggregation.mean import Mean as TrueMean
+from fedexp.core.stateless import Stateless
+from fedexp.federation.settings import Federated
+
+
+@dataclass(frozen=True)
+class Mean(Stateless):
+    """Called as ours, and gives a hundred times one client's row."""
+
+    weighting: str
+
+    def __call__(self, updates, state, rng):
+        return 100 * updates.matrix[0], state
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """Called as ours, and takes everybody."""
+
+    cohort_size: int
+
+    def __call__(self, n_clients, rng):
+        return np.arange(n_clients)
+
+
+@dataclass(frozen=True)
+class SaysPoisson:
+    """Says that it draws one in ten, and takes everybody."""
+
+    cohort_size: int
+    sampling = "poisson"
+
+    def rate(self, n_clients):
+        return 0.1
+
+    def __call__(self, n_clients, rng):
+        return np.arange(n_clients)
+
+
+@dataclass(frozen=True)
+class Favourites:
+    """Says that it draws by coin, and draws the same clients in every round."""
+
+    cohort_size: int
+    sampling = "poisson"
+
+    def rate(self, n_clients):
+        return self.cohort_size / n_clients
+
+    def __call__(self, n_clients, rng):
+        return np.arange(self.cohort_size)
+
+
+@dataclass(frozen=True)
+class OnlyClips:
+    """A mechanism that promises nothing, and takes no key of a promise."""
+
+    clip_norm: float
+    releases_every_round = False
+
+    def refuse(self, parts):
+        pass
+
+    def protect(self, plan, bare):
+        return bare
+
+
+@dataclass(frozen=True)
+class HalfTheMean(Stateless):
+    """A linear rule: all it looks at is the sum."""
+
+    needs_only_the_sum = True
+
+    def __call__(self, updates, state, rng):
+        return updates.matrix.mean(dim=0) / 2, state
+
+
+@dataclass(frozen=True)
+class BoundedMean(Stateless):
+    """A rule that knows how far one client moves it: half of what it moves the mean."""
+
+    def sensitivity(self, clip_norm, n):
+        return clip_norm / 2
+
+    def __call__(self, updates, state, rng):
+        step, state = TrueMean("uniform")(updates, state, rng)
+        return step / 2, state
+
+
+class SharesWithFriends:
+    """A setting of one's own in which models travel."""
+
+    communicates = True
+    shares_one_model = True
+
+    def __init__(self):
+        self._as = Federated()
+
+    def __getattr__(self, name):
+        return getattr(self._as, name)
+
+
+class KeepsToItself(SharesWithFriends):
+    """The same without a word about what travels."""
+
+    communicates = None
+    shares_one_model = None

@@ -1,0 +1,120 @@
+"""Nothing is decided by a name: what a part does not promise, is not promised for it."""
+
+import pytest
+
+from fedexp.config.build import build
+from fedexp.core.checks import InputError
+from fedexp.core.flat import vector_of
+from fedexp.federation.rounds import initial_state, run_rounds
+from tests.support.composing import config_for
+from tests.support.refusing import refusal
+
+OWN = "tests.strangers.parts"
+TRUST = ("trust=[tests.]", "model.hidden=[8]", "rounds=3", "training.epochs=1")
+CLIENT_DP = ("privacy=client_dp", "privacy.delta=1e-3", "privacy.accountant=rdp")
+SECURE = "channel=secure_aggregation"
+
+
+def own(group, name):
+    return f"{group}._target_={OWN}.{name}"
+
+
+def said(*overrides):
+    return refusal(config_for(*TRUST, *overrides))
+
+
+def epsilon(*overrides):
+    """What a run of these overrides claims after all its rounds."""
+    exp = build(config_for(*TRUST, *overrides)).experiment
+    state = exp.account.init()
+    for _ in range(exp.rounds):
+        state = exp.account.ledger.charge(state, exp.account.charges.at_most(range(exp.n_clients)))
+    return exp.account.epsilon(state)
+
+
+def trained(*overrides):
+    built = build(config_for(*TRUST, "backend=in_process", *overrides))
+    state = initial_state(built.experiment, vector_of(built.model))
+    records = [record for _, record in run_rounds(built.experiment, state)]
+    return built.experiment, records
+
+
+def test_a_rule_called_mean_is_no_mean():
+    line = said(*CLIENT_DP, own("aggregator", "Mean"))
+    assert line.startswith(f"aggregator={OWN}.Mean: no bound is known for how far one client moves")
+
+
+def test_a_rule_called_mean_is_not_taken_for_a_sum_either():
+    assert said(SECURE, own("aggregator", "Mean")).startswith(
+        f"aggregator={OWN}.Mean: secure aggregation hides individual updates"
+    )
+
+
+def test_a_rule_that_declares_its_bound_gets_noise_for_that_bound():
+    config = config_for(
+        *TRUST, *CLIENT_DP, own("aggregator", "BoundedMean"), "~aggregator.weighting"
+    )
+    privacy = build(config).experiment.server.privacy
+    assert privacy.sensitivity(3.0) == 1.5
+    assert build(config_for(*TRUST, *CLIENT_DP)).experiment.server.privacy.sensitivity(3.0) == 3.0
+
+
+def test_a_sampler_called_poisson_amplifies_nothing():
+    many = ("n_clients=20", "cohort_size=2", *CLIENT_DP)
+    amplified = epsilon("sampler=poisson", *many)
+    everybody = epsilon("n_clients=20", "sampler=full", *CLIENT_DP)
+    assert epsilon("sampler=poisson", own("sampler", "Poisson"), *many) == everybody > amplified
+
+
+@pytest.mark.parametrize("name", ["SaysPoisson", "Favourites"])
+def test_a_sampler_that_draws_otherwise_than_it_says_is_refused(name):
+    many = ("rounds=20", "n_clients=20", "cohort_size=2")
+    line = said("sampler=poisson", own("sampler", name), *many, *CLIENT_DP)
+    assert line.startswith(f"privacy.sampler={name}: says that it draws every client with prob")
+
+
+def test_amplification_that_the_sampler_does_not_speak_of_is_refused():
+    line = said(
+        "sampler=poisson", own("sampler", "Poisson"), *CLIENT_DP, "privacy.sampling=poisson"
+    )
+    assert line.startswith("privacy.sampling=poisson: this is not how sampler=poisson says")
+
+
+def test_the_rate_is_that_of_the_sampler_that_runs():
+    many = ("n_clients=20", "cohort_size=2", *CLIENT_DP)
+    all_of_them = epsilon("sampler=poisson", "sampler.cohort_size=20", *many)
+    assert all_of_them == pytest.approx(
+        epsilon("n_clients=20", "sampler=full", *CLIENT_DP), rel=1e-6
+    )
+
+
+def test_a_promise_that_no_mechanism_takes_is_refused():
+    config = config_for(*TRUST)
+    config["privacy"] = {"_target_": f"{OWN}.OnlyClips", "clip_norm": 1.0, "max_epsilon": 0.5}
+    assert refusal(config) == "privacy.max_epsilon=0.5: Known here: clip_norm"
+
+
+def test_a_linear_rule_goes_behind_one_secure_sum():
+    exp, records = trained(SECURE, own("aggregator", "HalfTheMean"), "~aggregator.weighting")
+    assert exp.channel.rows(10) == 1
+    assert len(records) == 3
+    assert not any("moved nothing" in note for record in records for note in record.notes)
+
+
+def test_a_setting_that_communicates_takes_an_attack():
+    _, records = trained(own("setting", "SharesWithFriends"), "attack=sign_flip")
+    malicious = {m.value for r in records for m in r.metrics if m.metric == "malicious"}
+    assert max(malicious) == 2  # of ten clients
+
+
+def test_a_setting_that_does_not_say_that_it_communicates_takes_none():
+    line = said(own("setting", "KeepsToItself"), "attack=sign_flip")
+    assert line.startswith("attack.n_malicious=2: needs setting=federated")
+
+
+def test_the_refusals_above_are_not_those_of_ours():
+    for choice in ("mean", "sampler=poisson"):
+        overrides = ("sampler=poisson", "cohort_size=5") if "sampler" in choice else ()
+        build(config_for(*TRUST, *CLIENT_DP, *overrides))
+    with pytest.raises(InputError):
+        build(config_for(*TRUST, *CLIENT_DP, "aggregator=median"))
