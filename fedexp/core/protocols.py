@@ -186,6 +186,9 @@ class Account(Protocol):
     def charge(self, state: State, sent: Updates, delivery: Delivery) -> State:
         """The ledger after a round."""
 
+    def at_most(self, state: State, cohort: Sequence[int]) -> State:
+        """The ledger after a round in which the whole cohort takes part."""
+
     def would_exceed(self, state: State, cohort: Sequence[int]) -> bool:
         """Whether a round with this cohort could take epsilon above `max_epsilon`."""
 

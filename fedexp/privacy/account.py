@@ -190,6 +190,10 @@ class PrivacyAccount:
         """The ledger after a round."""
         return self.ledger.charge(state, self.charges.of(sent, delivery))
 
+    def at_most(self, state: State, cohort: Sequence[int]) -> State:
+        """The ledger after a round in which the whole cohort takes part."""
+        return self.ledger.charge(state, self.charges.at_most(cohort))
+
     def would_exceed(self, state: State, cohort: Sequence[int]) -> bool:
         """Whether a round with this cohort could take epsilon above `max_epsilon`."""
         if self.max_epsilon is None:
@@ -233,6 +237,10 @@ class NoAccount:
         return {}
 
     def charge(self, state: State, sent: Updates, delivery: Delivery) -> State:
+        """Nothing is spent."""
+        return state
+
+    def at_most(self, state: State, cohort: Sequence[int]) -> State:
         """Nothing is spent."""
         return state
 

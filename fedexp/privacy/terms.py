@@ -9,7 +9,7 @@ from typing import Literal, final
 
 from fedexp.core.checks import InputError, positive
 from fedexp.core.protection import Plan, Protection
-from fedexp.privacy.account import OPERATING_SYSTEM, SEEDED, PrivacyAccount
+from fedexp.privacy.account import OPERATING_SYSTEM, SEEDED
 from fedexp.privacy.accounting import (
     EPSILON_ERROR,
     Event,
@@ -179,10 +179,9 @@ class Terms:
     def kept(self, protection: Protection, plan: Plan, noise_seed: str) -> Protection:
         """The protection with remarks; raises InputError if not even one round keeps the limit."""
         account = protection.account
-        assert isinstance(account, PrivacyAccount)
         start, cohort = account.init(), plan.cohort(0)
         if account.would_exceed(start, cohort):
-            after = account.epsilon(account.ledger.charge(start, account.charges.at_most(cohort)))
+            after = account.epsilon(account.at_most(start, cohort))
             raise InputError(
                 f"not even the first round keeps within it: epsilon would be {after:.4g}; raise it "
                 "or the noise",

@@ -23,7 +23,7 @@ from fedexp.core.protocols import Backend, Mechanism, Privacy, Trainer
 from fedexp.core.types import Metric, RoundRecord, ServerState
 from fedexp.federation.rounds import Experiment
 from fedexp.leakage.victim import Victim
-from fedexp.privacy.account import NoAccount, PrivacyAccount
+from fedexp.privacy.account import NoAccount
 from fedexp.privacy.none import NoPrivacy
 
 Score = Callable[[ServerState, ServerState, RoundRecord], Tensor]
@@ -123,8 +123,7 @@ def settled(
             canaries,
         ) from refusal
     account = protection.account
-    assert isinstance(account, PrivacyAccount)
-    once = account.ledger.charge(account.init(), account.charges.at_most(range(len(plan.sizes))))
-    if not math.isfinite(account.epsilon(once)):
+    claimed = account.epsilon(account.at_most(account.init(), range(len(plan.sizes))))
+    if claimed is None or not math.isfinite(claimed):
         raise InputError(NO_CLAIM, "privacy", called(mechanism))
     return protection

@@ -30,7 +30,6 @@ from fedexp.leakage.audit.one_run import (
 )
 from fedexp.leakage.study import Figure, Findings, Tell
 from fedexp.leakage.victim import Victim
-from fedexp.privacy.account import PrivacyAccount
 
 
 @final
@@ -163,6 +162,7 @@ def _carried_out(run: CanaryRun, start: Tensor, tell: Tell) -> tuple[np.ndarray,
         before = state
         tell(state.round / exp.rounds)
     tell(1.0)  # also where max_epsilon ended the run
-    assert isinstance(exp.account, PrivacyAccount)
-    claim = exp.account.ledger.epsilon(state.ledger)
-    return total, claim.epsilon, claim.delta
+    claim, statement = exp.account.epsilon(state.ledger), exp.account.statement(state.ledger)
+    assert claim is not None
+    assert statement is not None
+    return total, claim, float(str(statement["delta"]))
