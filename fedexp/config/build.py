@@ -14,16 +14,32 @@ import torch
 from torch import nn
 
 from fedexp.config.parts import Config, Parts, prefixed, required
-from fedexp.config.refusals import part_of, refuse
+from fedexp.config.refusals import ONLY_FEDERATED, part_of, refuse
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.flat import refuse_changing_buffers, vector_of
-from fedexp.core.protocols import Aggregator, Attack, Channel, Memory, NeedsRootData, Setting
+from fedexp.core.protocols import (
+    Aggregator,
+    Algorithm,
+    Attack,
+    Channel,
+    NeedsRootData,
+    Sends,
+    Setting,
+    Trainer,
+)
 from fedexp.core.rng import generator, seed_for, seeded
-from fedexp.core.types import Dataset, Normalisation, Partition, Split, Updates, Workload
+from fedexp.core.types import (
+    Dataset,
+    Normalisation,
+    Partition,
+    Split,
+    Updates,
+    Workload,
+    row_size,
+)
 from fedexp.data.folder import data_folder
 from fedexp.data.loader import load
 from fedexp.federation.evaluation import ModelEvaluator
-from fedexp.federation.memory import NoMemory, WorkerMomentum
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
 from fedexp.privacy.dp_sgd import PrivateSteps
@@ -39,6 +55,8 @@ GROUPS = (
     "partition",
     "model",
     "training",
+    "algorithm",
+    "worker_momentum",
     "sampler",
     "setting",
     "attack",
@@ -61,7 +79,6 @@ POSITIVE = (
 )
 # Keys of these groups that are the builder's, not the part's.
 ADVERSARY = ("fraction", "n_malicious", "first_round")
-TRAINING = ("worker_momentum",)
 OBJECTIVES = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "loss")
 
 
@@ -97,13 +114,14 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     for study in config["leakage"]:
         part(f"leakage.{study}")  # to be refused now rather than after the training
     setting = part("setting")
-    trainer = part("training", without=TRAINING)
+    trainer, algorithm = part("training"), part("algorithm")
+    if algorithm.sends and not setting.communicates:
+        raise InputError(ONLY_FEDERATED, "algorithm", config["algorithm"]["_target_"])
     with prefixed("training"):
-        memory = _memory(config["training"]["worker_momentum"], n_clients)
         trainer = setting.trainer(trainer, n_clients, config["cohort_size"])
     sampler = part("sampler")
     mechanism, channel = part("privacy", without=PROMISE), part("channel", without=PROMISE)
-    server = _server(part, config, setting)
+    server = _server(part, config, setting, algorithm)
     attack: Attack = part("attack", without=ADVERSARY)
     deal, loader = part("partition"), part("dataset")
     device = _device(config["device"])
@@ -143,13 +161,14 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         sampler=sampler,
         cohort_size=config["cohort_size"],
         sizes=tuple(len(shard) for shard in shards),
-        d=len(vector_of(model)),
+        d=row_size(algorithm.sends, len(vector_of(model))),
     )
     with prefixed("channel"):
         channel.check(config["cohort_size"], plan.d)
         if part_of(config, "sampler") == "Poisson":  # whose cohorts may be that large
             channel.check(n_clients, plan.d)
     protection = protect(config, mechanism, channel, trainer, plan)
+    _check_local(algorithm, protection.trainer)
     counts = partition.label_counts(dataset.num_classes)
     evaluation = {"validation": dataset.validation, "test": dataset.test}
     if malicious.any() and len(wanted := attack.probe(pixels.test)):
@@ -170,11 +189,11 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         setting=setting,
         sampler=sampler,
         trainer=protection.trainer,
-        memory=memory,
+        worker_momentum=part("worker_momentum"),
         backend=part("backend", workload=workload),
         attack=attack,
         channel=protection.channel,
-        server=replace(server, privacy=protection.privacy),
+        server=replace(server, privacy=protection.privacy, n_clients=len(shards)),
         account=protection.account,
         evaluator=ModelEvaluator(evaluation, counts / counts.sum(axis=1, keepdims=True)),
     )
@@ -202,10 +221,12 @@ def _with_reserve(pixels: Dataset, wanted: int | None, seed: int) -> tuple[Datas
     return replace(pixels, train=pixels.train.rows(kept)), pixels.train.rows(left_out)
 
 
-def _server(part: Parts, config: Config, setting: Setting) -> Server:
+def _server(part: Parts, config: Config, setting: Setting, algorithm: Algorithm) -> Server:
     n_clients = config["n_clients"]
     mixers = [f"pre_aggregation.{name}" for name in config["pre_aggregation"]]
     return Server(
+        n_clients=n_clients,
+        algorithm=algorithm,
         hygiene=part("hygiene"),
         privacy=NoPrivacy(),  # until the noise is settled
         detector=part("detector"),
@@ -216,9 +237,19 @@ def _server(part: Parts, config: Config, setting: Setting) -> Server:
     )
 
 
-def _memory(worker_momentum: float, n_clients: int) -> Memory:
-    remembers = WorkerMomentum(worker_momentum, n_clients)
-    return remembers if worker_momentum else NoMemory()
+def _check_local(algorithm: Algorithm, trainer: Trainer) -> None:
+    """Raise InputError unless clients send what the server's side of the algorithm expects."""
+    local = algorithm.local(trainer)
+    sends = local.sends if isinstance(local, Sends) else ()
+    if sends != algorithm.sends:
+        names = [
+            ", ".join(s.name for s in which) or "nothing" for which in (sends, algorithm.sends)
+        ]
+        raise InputError(
+            f"sends {names[0]} beside the delta, and the algorithm expects {names[1]}",
+            "training",
+            type(trainer).__name__,
+        )
 
 
 def _with_root_data(pixels: Dataset, aggregator: Aggregator, seed: int) -> tuple[Dataset, Split]:
@@ -255,7 +286,6 @@ def _check_root(config: Config) -> None:
             raise InputError("is not chosen", f"pre_aggregation.{name}", mixer)
     for key in ADVERSARY:
         required(config["attack"], key, "attack")
-    required(config["training"], "worker_momentum", "training")
     at_least(0, seed=config["seed"])
     for key in POSITIVE:
         at_least(1, **{key: config[key]})

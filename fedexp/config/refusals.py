@@ -86,9 +86,8 @@ def _refuse_defences(config: Config) -> None:
         raise InputError(ONLY_FEDERATED, "attack.n_malicious", n_malicious)
     if config["pre_aggregation"]:
         raise InputError(ONLY_FEDERATED, "pre_aggregation", ",".join(config["pre_aggregation"]))
-    momentum = config["training"]["worker_momentum"]
-    if momentum:
-        raise InputError(ONLY_FEDERATED, "training.worker_momentum", momentum)
+    if part_of(config, "worker_momentum") != "NoMomentum":
+        raise InputError(ONLY_FEDERATED, "worker_momentum", config["worker_momentum"]["_target_"])
     if part_of(config, "detector") != "NoDetector":
         raise InputError(ONLY_FEDERATED, "detector", config["detector"]["_target_"])
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import final
 
@@ -28,11 +29,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedexp.core.checks import InputError, non_negative, one_of, positive
-from fedexp.core.protocols import Model, Trainer
+from fedexp.core.protocols import LocalTraining, Model, Trainer
 from fedexp.core.rng import generator, seed_for, torch_generator
-from fedexp.core.types import ClientReport, ClientTask, Split
+from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 from fedexp.training.per_example import Targets, Watch, channels_last, watching
-from fedexp.training.steps import Step, StepTrainer, Work
+from fedexp.training.steps import Adjusted, Step, StepSource, StepTrainer, Work
 
 CLIPPING = ("ghost", "hooks", "auto")
 NOISE_SEEDS = ("task", "os")
@@ -152,7 +153,24 @@ class PrivateTraining:
         Raises:
             InputError: the model has a layer that DP-SGD cannot train, or moved its buffers.
         """
-        report = self._trainer().train_on(self.steps, model, shard, task)
+        return self._train(self.steps, model, shard, task)
+
+    def learning_rate(self, round: int) -> float | None:
+        """The trainer's."""
+        return self._trainer().learning_rate(round)
+
+    def steps_for(self, n: int) -> int:
+        """Steps in a round of a client with n examples, those without examples included."""
+        return self._trainer().work().steps_for(n)
+
+    def adjusted(self, adjust: Adjust) -> LocalTraining:
+        """The same training; `adjust` is given gradients with their noise: post-processing."""
+        return partial(self._train, Adjusted(self.steps, adjust))
+
+    def _train(
+        self, steps: StepSource, model: Model, shard: Split, task: ClientTask
+    ) -> ClientReport:
+        report = self._trainer()(model, shard, task, steps)
         d = sum(p.numel() for p in model.parameters)
         if not torch.equal(model.vector[d:], task.params[d:]):  # buffers follow the parameters
             raise InputError(
@@ -160,8 +178,8 @@ class PrivateTraining:
                 "model",
                 type(model.module).__name__,
             )
-        sampling_rate, steps = self.spends(len(shard))
-        spent = {"sampling_rate": sampling_rate, "steps": float(steps)}
+        sampling_rate, made = self.spends(len(shard))
+        spent = {"sampling_rate": sampling_rate, "steps": float(made)}
         return replace(report, metrics={**report.metrics, **spent})
 
     def spends(self, n: int) -> tuple[float, int]:

@@ -37,10 +37,9 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError
-from fedexp.core.protocols import Backend, Memory, Sampler, Trainer
+from fedexp.core.protocols import Backend, Sampler, Trainer
 from fedexp.core.rng import generator
 from fedexp.core.types import ClientTask, RoundRecord, ServerState, Updates
-from fedexp.federation.memory import WorkerMomentum
 from fedexp.federation.sampling import Full, Poisson, Uniform
 from fedexp.leakage.audit.canaries import NoEvaluation, Rigged, settled
 from fedexp.leakage.victim import Victim
@@ -110,6 +109,7 @@ class WithCanaryClients:
             client_ids=(*trained.client_ids, *ids),
             num_examples=torch.cat([trained.num_examples, torch.ones(len(ids)).double()]),
             metrics=(*trained.metrics, *(nothing for _ in ids)),
+            kept=(*trained.kept, *({} for _ in ids)),
         )
 
     def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
@@ -209,9 +209,8 @@ def client_canaries(
         n_clients=n_all,
         malicious=np.concatenate([exp.malicious, np.zeros(m, dtype=bool)]),
         sampler=Without(sampler, absent),
-        memory=_wider_memory(exp.memory, n_all),
         backend=WithCanaryClients(exp.backend, n, directions, lengths),
-        server=replace(exp.server, privacy=with_noise(mechanism, noise_scale)),
+        server=replace(exp.server, n_clients=n_all, privacy=with_noise(mechanism, noise_scale)),
         account=protection.account,
         evaluator=NoEvaluation(),
     )
@@ -252,7 +251,3 @@ def _wider(sampler: Sampler, n: int, n_all: int) -> Full | Poisson | Uniform:
             type(sampler).__name__,
         )
     return replace(sampler, cohort_size=max(1, round(sampler.cohort_size * n_all / n)))
-
-
-def _wider_memory(memory: Memory, n_all: int) -> Memory:
-    return replace(memory, n_clients=n_all) if isinstance(memory, WorkerMomentum) else memory
