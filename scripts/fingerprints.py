@@ -173,8 +173,9 @@ def write(out: Path, only: str) -> None:
 def compare(before: Path, after: Path) -> int:
     """1 if a run that both have differs."""
     old, new = (json.loads(path.read_text()) for path in (before, after))
-    differ = {name: [f for f in old[name] if old[name][f] != new[name].get(f)] for name in old}
-    differ = {name: files for name, files in differ.items() if name in new and files}
+    both = [name for name in old if name in new]
+    differ = {name: [f for f in old[name] if old[name][f] != new[name].get(f)] for name in both}
+    differ = {name: files for name, files in differ.items() if files}
     for name, files in differ.items():
         print(f"differs: {name}: {', '.join(files)}")
     for name in sorted(set(old) ^ set(new)):
