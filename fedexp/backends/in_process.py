@@ -8,9 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fedexp.backends.workspace import Workspace
+from fedexp.backends.workspace import Workspace, sends_of
 from fedexp.core.protocols import Trainer
-from fedexp.core.types import ClientTask, Updates, Workload
+from fedexp.core.types import ClientTask, Updates, Workload, row_size
 
 
 @final
@@ -20,18 +20,17 @@ class InProcess:
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
         self._workspace = Workspace(workload)
-        d = len(self._workspace.model.vector)
-        self._matrix = torch.empty(0, d, device=workload.device)
+        self._d = len(self._workspace.model.vector)
+        self._matrix = torch.empty(0, self._d, device=workload.device)
 
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
         """Updates in task order; their rows are overwritten by the next call."""
-        if len(self._matrix) < len(tasks):
-            self._matrix = self._matrix.new_empty(len(tasks), self._matrix.shape[1])
-        matrix = self._matrix[: len(tasks)]
-        reports = [
-            self._workspace.train(trainer, task, delta)
-            for task, delta in zip(tasks, matrix, strict=True)
-        ]
+        n, width = len(tasks), row_size(sends_of(trainer), self._d)
+        if len(self._matrix) < n or self._matrix.shape[1] != width:
+            self._matrix = self._matrix.new_empty(n, width)
+        matrix, reports = self._matrix[:n], []
+        for task, row in zip(tasks, matrix, strict=True):  # a loop: a comprehension is a frame more
+            reports.append(self._workspace.train(trainer, task, row))
         return Updates.of(matrix, tasks, reports)
 
     def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:

@@ -1,10 +1,10 @@
 """Persistent worker processes, one torch thread each, over shared memory.
 
-The data, the vectors to start from and the `[n, d]` update matrix lie in shared memory, once. A
-round is one short message to every worker; the workers then take jobs from a shared counter, the
-longest client first, write deltas straight into the matrix and answer with their reports. Rows
-stand in cohort order and seeds are keyed by client, so the bits do not depend on the number of
-workers.
+The data, the models to start from, what the server sends with them, what the clients of the round
+keep and the `[n, D]` update matrix lie in shared memory, once. A round is one short message to
+every worker; the workers then take jobs from a shared counter, the longest client first, write rows
+and states straight to where they belong and answer with their reports. Rows stand in cohort order
+and seeds are keyed by client, so the bits do not depend on the number of workers.
 
 torch shares memory through file descriptors whose names are unlinked at once: when the processes
 are gone, however they went, nothing stays behind.
@@ -13,11 +13,12 @@ are gone, however they went, nothing stays behind.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import shutil
 import signal
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, final
@@ -26,23 +27,51 @@ import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor
 
-from fedexp.backends.workspace import EVALUATION_BATCH, Workspace
+from fedexp.backends.workspace import EVALUATION_BATCH, Layout, Workspace, layout_of, sends_of
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.flat import vector_of
 from fedexp.core.protocols import Trainer
-from fedexp.core.types import ClientReport, ClientTask, Split, Updates, Workload
+from fedexp.core.types import (
+    ClientReport,
+    ClientTask,
+    Split,
+    State,
+    Updates,
+    Workload,
+    row_size,
+)
 
 SHARED_MEMORY = "/dev/shm"
 
 
 @dataclass(frozen=True)
-class _Board:
-    """What all processes see: vectors to start from, rows to write, and the job counter."""
+class _Needs:
+    """What a board must hold; equal but for `rows`, or the pool starts again."""
 
-    shared_start: Tensor  # [d] where all jobs start from one model
-    matrix: Tensor  # [max_cohort, d] deltas; before a job, that job's own start if it has one
+    rows: int  # clients
+    width: int  # D
+    state: Layout  # of one client
+    broadcast: Layout
+
+    def met_by(self, other: _Needs) -> bool:
+        """Whether a board made for `other` will do: for the bits a row must not be any wider."""
+        return self.rows <= other.rows and replace(self, rows=other.rows) == other
+
+
+@dataclass(frozen=True)
+class _Board:
+    """What all processes see: what work begins with, rows to write, and the job counter."""
+
+    models: Tensor  # [workers, d] to evaluate; before training, in the first the shared start
+    broadcast: Mapping[str, Tensor]
+    matrix: Tensor  # [rows, D]; before a job, in front that job's own start if it has one
+    state: Mapping[str, Tensor]  # [rows, *shape] each; a client's own before its job and after it
     next_job: Any  # multiprocessing.Value: jobs handed out so far
     at_work: Tensor  # [workers] int64: the job each worker is at, so that a dead one can be named
+
+    def state_of(self, row: int) -> State:
+        """One client's tensors, as views."""
+        return {name: tensor[row] for name, tensor in self.state.items()}
 
 
 @dataclass(frozen=True)
@@ -53,10 +82,12 @@ class _Train:
 
     def __call__(self, job: int, workspace: Workspace, board: _Board) -> tuple[int, ClientReport]:
         row, client_id, round, seed = self.jobs[job]
-        delta = board.matrix[row]
-        start = delta.clone() if self.own_start else board.shared_start
-        task = ClientTask(client_id, start, round, seed)
-        return row, workspace.train(self.trainer, task, delta)
+        sent, state = board.matrix[row], board.state_of(row)
+        start = sent[: board.models.shape[1]].clone() if self.own_start else board.models[0]
+        task = ClientTask(client_id, start, round, seed, state, board.broadcast)
+        report = workspace.train(self.trainer, task, sent)
+        _write(report.state, state)
+        return row, replace(report, sent={}, state={})
 
     def name(self, job: int) -> str:
         return f"client {self.jobs[job][1]}" if job >= 0 else "the start"
@@ -65,12 +96,12 @@ class _Train:
 @dataclass(frozen=True)
 class _Evaluate:
     split: str
-    jobs: tuple[tuple[int, int, int], ...]  # row of the matrix that holds the model, start, stop
+    jobs: tuple[tuple[int, int, int], ...]  # row of `models`, start, stop
 
     def __call__(self, job: int, workspace: Workspace, board: _Board) -> tuple[int, Any]:
         row, start, stop = self.jobs[job]
         # As NumPy: a tensor in an answer would open one more file descriptor.
-        return job, workspace.evaluate(board.matrix[row], self.split, start, stop).numpy()
+        return job, workspace.evaluate(board.models[row], self.split, start, stop).numpy()
 
     def name(self, job: int) -> str:
         return f"the evaluation on {self.split}"
@@ -98,40 +129,48 @@ class ProcessPool:
                 workload.device,
             )
         self._workload, self._count = workload, workers
+        self._d = len(vector_of(workload.model))
         self._processes: list[Any] = []
         self._connections: list[Connection] = []
         self._board: _Board | None = None
+        self._made_for = _Needs(0, 0, {}, {})
 
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
-        """Updates in task order; their rows are overwritten by the next call."""
-        board = self._start(len(tasks))
-        n = len(tasks)
+        """Updates in task order; their rows and states are overwritten by the next call."""
+        n, width = len(tasks), row_size(sends_of(trainer), self._d)
+        if not tasks:
+            return Updates.of(torch.empty(0, width), (), ())
+        like = tasks[0]
+        board = self._start(_Needs(n, width, layout_of(like.state), layout_of(like.broadcast)))
         matrix = board.matrix[:n]
-        own_start = any(task.params is not tasks[0].params for task in tasks)
-        if own_start:
-            for task, row in zip(tasks, matrix, strict=True):
-                row.copy_(task.params)
-        elif tasks:
-            board.shared_start.copy_(tasks[0].params)
+        own_start = any(task.params is not like.params for task in tasks)
+        for row, task in enumerate(tasks):
+            _write(task.state, board.state_of(row))
+            if own_start:
+                matrix[row, : self._d] = task.params
+        _write(like.broadcast, board.broadcast)
+        board.models[0] = like.params
         sizes = [len(self._workload.shards[task.client_id]) for task in tasks]
         order = sorted(range(n), key=lambda row: -sizes[row])
         jobs = tuple((i, tasks[i].client_id, tasks[i].round, tasks[i].seed) for i in order)
         reports = dict(self._run(_Train(trainer, own_start, jobs)))
-        return Updates.of(matrix, tasks, [reports[row] for row in range(n)])
+        reported = [replace(reports[row], state=board.state_of(row)) for row in range(n)]
+        return Updates.of(matrix, tasks, reported)
 
     def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
         """Logits of each model on every row of a part, in models' order."""
-        board = self._start(1)
+        board = self._board or self._start(_Needs(1, self._d, {}, {}))
         rows = len(self._workload.evaluation[split])
         pieces = [
             (start, min(start + EVALUATION_BATCH, rows))
             for start in range(0, rows, EVALUATION_BATCH)
         ]
         logits: list[Tensor] = []
-        for first in range(0, len(models), len(board.matrix)):
-            batch = models[first : first + len(board.matrix)]
+        # Not in the matrix: what the clients sent in this round is still to be recorded.
+        for first in range(0, len(models), len(board.models)):
+            batch = models[first : first + len(board.models)]
             for row, model in enumerate(batch):
-                board.matrix[row].copy_(model)
+                board.models[row] = model
             jobs = tuple((row, *piece) for row in range(len(batch)) for piece in pieces)
             answers = dict(self._run(_Evaluate(split, jobs)))
             parts = [torch.from_numpy(answers[job]) for job in range(len(jobs))]
@@ -151,19 +190,28 @@ class ProcessPool:
             process.join()
         self._processes, self._connections, self._board = [], [], None
 
-    def _start(self, rows: int) -> _Board:
-        """The running pool's board, with at least `rows` rows for updates."""
-        if self._board is not None and len(self._board.matrix) >= rows:
+    def _start(self, needs: _Needs) -> _Board:
+        """The running pool's board, with at least as many rows as are needed."""
+        if self._board is not None and needs.met_by(self._made_for):
             return self._board
-        self.close()  # a Poisson cohort larger than any before: start again with more rows
-        d = len(vector_of(self._workload.model))
-        rows = max(rows, self._workload.cohort_size)
-        _refuse_small_shared_memory(self._workload, (rows + 1) * d * 4)
+        self.close()  # for example a Poisson cohort larger than any before
+        rows = max(needs.rows, self._workload.cohort_size)
+        shapes = {
+            "models": ((self._count, self._d), torch.float32),
+            "matrix": ((rows, needs.width), torch.float32),
+            **{f"broadcast.{k}": layout for k, layout in needs.broadcast.items()},
+            **{f"state.{k}": ((rows, *shape), t) for k, (shape, t) in needs.state.items()},
+        }
+        _refuse_small_shared_memory(self._workload, sum(map(_bytes, shapes.values())))
         self._workload = _shared(self._workload)
         context = multiprocessing.get_context("spawn")
+        # Zeros: pages are touched here, once.
+        made = {k: torch.zeros(shape, dtype=t).share_memory_() for k, (shape, t) in shapes.items()}
         board = _Board(
-            shared_start=torch.zeros(d).share_memory_(),
-            matrix=torch.zeros(rows, d).share_memory_(),  # zeros: pages are touched here, once
+            models=made["models"],
+            broadcast={name: made[f"broadcast.{name}"] for name in needs.broadcast},
+            matrix=made["matrix"],
+            state={name: made[f"state.{name}"] for name in needs.state},
             next_job=context.Value(ctypes.c_long, 0),
             at_work=torch.zeros(self._count, dtype=torch.int64).share_memory_(),
         )
@@ -182,7 +230,7 @@ class ProcessPool:
                 self._connections.append(ours)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._board = board
+        self._board, self._made_for = board, replace(needs, rows=rows)
         return board
 
     def _run(self, work: _Train | _Evaluate) -> list[tuple[int, Any]]:
@@ -210,6 +258,16 @@ class ProcessPool:
             self.close()
             raise
         return answers
+
+
+def _bytes(layout: tuple[tuple[int, ...], torch.dtype]) -> int:
+    return math.prod(layout[0]) * layout[1].itemsize
+
+
+def _write(state: State, places: State) -> None:
+    """Write named tensors to where those of the same names lie."""
+    for name, tensor in state.items():
+        places[name].copy_(tensor)
 
 
 def _answer_of(connection: Connection, process: Any, at_work: str) -> list[tuple[int, Any]]:

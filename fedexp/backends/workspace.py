@@ -5,16 +5,18 @@ Both backends do their work through this class, so they run the same kernels on 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
+from fedexp.core.checks import InputError
 from fedexp.core.flat import FlatModel
-from fedexp.core.protocols import Trainer
-from fedexp.core.types import ClientReport, ClientTask, Split, Workload
+from fedexp.core.protocols import Sends, Trainer
+from fedexp.core.types import ClientReport, ClientTask, Sent, Split, State, Workload
 
+Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 EVALUATION_BATCH = 200  # images; large enough to fill the processor, small enough for its cache
 
 
@@ -32,12 +34,22 @@ class Workspace:
         }
         self._device = device
 
-    def train(self, trainer: Trainer, task: ClientTask, delta: Tensor) -> ClientReport:
-        """One client's local training; writes local - global to `delta` `[d]`."""
+    def train(self, trainer: Trainer, task: ClientTask, row: Tensor) -> ClientReport:
+        """One client's local training; writes local - global and what else it sends to `row` `[D]`.
+
+        Raises:
+            InputError: the trainer sends other tensors than it declares, or keeps others than the
+                client had.
+        """
         indices = torch.from_numpy(self._shards[task.client_id]).to(self._device)
         self.model.load(task.params)
         report = trainer(self.model, self._train.rows(indices), task)
-        torch.sub(self.model.vector, task.params, out=delta)
+        d = len(task.params)
+        torch.sub(self.model.vector, task.params, out=row[:d])
+        if report.sent or len(row) > d:
+            _write_sent(report.sent, sends_of(trainer), d, row)
+        if report.state or task.state:
+            _check_state(report.state, task.state)
         return report
 
     def evaluate(self, vector: Tensor, split: str, start: int, stop: int) -> Tensor:
@@ -50,6 +62,43 @@ class Workspace:
                 self.model.module(self.model.arrange(batch)) for batch in x.split(EVALUATION_BATCH)
             ]
         return torch.cat(logits).cpu()
+
+
+def sends_of(trainer: Trainer) -> tuple[Sent, ...]:
+    """What a trainer declares that it sends beside the delta."""
+    return trainer.sends if isinstance(trainer, Sends) else ()
+
+
+def layout_of(state: State) -> Layout:
+    """Shape and type of named tensors."""
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
+
+
+def _check_state(after: State, before: State) -> None:
+    if layout_of(after) != layout_of(before):
+        names = f"{sorted(after) or 'nothing'}, which had {sorted(before) or 'nothing'}"
+        raise InputError(
+            f"the training leaves its client with {names}, or with other shapes of them",
+            "state",
+            ", ".join(after),
+        )
+
+
+def _write_sent(tensors: State, declared: Sequence[Sent], d: int, row: Tensor) -> None:
+    """Write `tensors` behind the delta `[d]` in `row` `[D]`, in the declared order."""
+    names = [sent.name for sent in declared]
+    if sorted(tensors) != sorted(names):
+        raise InputError(
+            f"the training sends {sorted(tensors) or 'nothing'} beside the delta, and declares "
+            f"{sorted(names) or 'nothing'}",
+            "sends",
+            ", ".join(names),
+        )
+    start = d
+    for sent in declared:
+        end = start + sent.size(d)
+        row[start:end] = tensors[sent.name].reshape(-1)
+        start = end
 
 
 def _to(split: Split, device: torch.device) -> Split:

@@ -25,12 +25,14 @@ from fedexp.privacy.account import (
 from fedexp.privacy.terms import (
     NO_AMPLIFICATION,
     NOISE_SOURCES,
+    NOT_CLIPPED_TOGETHER,
     ONE_CLIENT,
     Target,
     Terms,
     check_limits,
     check_noise_is_given_once,
     refuse_no_noise,
+    refuse_what_is_sent,
 )
 
 
@@ -71,7 +73,8 @@ class SecureSkellam(SecureAggregation):
             raise refusal.under("encoder") from None
 
     def refuse(self, parts: Combination) -> None:
-        """One account a run."""
+        """One account a run, and every number that is sent under it."""
+        refuse_what_is_sent(parts, lambda sent: sent.clipped_with_the_delta, NOT_CLIPPED_TOGETHER)
         if not does_nothing(parts.privacy):
             raise InputError(
                 "channel=secure_skellam is a mechanism of its own, and a run keeps one account; "

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,15 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool) -> tuple[dict[str
 def _run_locked(
     config: Mapping[str, Any], built: Built, folder: Path, resume: bool
 ) -> tuple[dict[str, Any], str]:
-    exp = built.experiment
     recorder = Recorder(
-        folder, config, built.model, built.dataset.test.y, built.dataset.class_names
+        folder,
+        config,
+        built.model,
+        built.dataset.test.y,
+        built.dataset.class_names,
+        built.experiment.server.algorithm.sends,
     )
+    exp = replace(built.experiment, store=recorder.client_states)
     state = recorder.resume() if resume else None
     if state is None:
         recorder.begin(partition_document(built.partition, built.dataset.class_names))

@@ -28,18 +28,27 @@ from fedexp.core.flat import refuse_changing_buffers, vector_of
 from fedexp.core.protection import Combination, Plan, Protection
 from fedexp.core.protocols import (
     Aggregator,
+    Algorithm,
     Attack,
     Mechanism,
-    Memory,
     Partitioner,
+    Sends,
     ServerOptimizer,
+    Trainer,
 )
 from fedexp.core.rng import generator, seed_for, seeded
-from fedexp.core.types import Dataset, Normalisation, Partition, Split, Updates, Workload
+from fedexp.core.types import (
+    Dataset,
+    Normalisation,
+    Partition,
+    Split,
+    Updates,
+    Workload,
+    row_size,
+)
 from fedexp.data.folder import data_folder
 from fedexp.data.loader import load
 from fedexp.federation.evaluation import ModelEvaluator
-from fedexp.federation.memory import NoMemory, WorkerMomentum
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
 from fedexp.privacy.account import NoAccount
@@ -50,6 +59,8 @@ GROUPS = (
     "partition",
     "model",
     "training",
+    "algorithm",
+    "worker_momentum",
     "sampler",
     "setting",
     "attack",
@@ -72,7 +83,6 @@ POSITIVE = (
 )
 # Keys of these groups that are the builder's, not the part's.
 ADVERSARY = ("fraction", "n_malicious", "first_round")
-TRAINING = ("worker_momentum",)
 OBJECTIVES = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "loss")
 
 
@@ -141,10 +151,11 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         rounds=config["rounds"],
         sampler=sampler,
         sizes=tuple(len(shard) for shard in shards),
-        d=len(vector_of(model)),
+        d=row_size(parts.algorithm.sends, len(vector_of(model))),
         aggregator=aggregator,
     )
     protection = _protect(parts, plan)
+    _check_local(parts.algorithm, protection.trainer)
     counts = partition.label_counts(dataset.num_classes)
     evaluation = {"validation": dataset.validation, "test": dataset.test}
     if malicious.any() and len(wanted := parts.attack.probe(pixels.test)):
@@ -166,11 +177,13 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         setting=setting,
         sampler=sampler,
         trainer=protection.trainer,
-        memory=parts.memory,
+        worker_momentum=parts.worker_momentum,
         backend=chosen.make("backend", workload=workload),
         attack=parts.attack,
         channel=protection.channel,
         server=Server(
+            n_clients=len(shards),
+            algorithm=parts.algorithm,
             hygiene=parts.validation,
             privacy=protection.privacy,
             detector=parts.detector,
@@ -211,9 +224,8 @@ def _construct(config: Config) -> _Chosen:
     for study in config["leakage"]:
         make(f"leakage.{study}")  # to be refused now rather than after the training
     n_clients, setting = config["n_clients"], make("setting")
-    trainer = make("training", without=TRAINING)
+    trainer = make("training")
     with prefixed("training"):
-        memory = _memory(config["training"]["worker_momentum"], n_clients)
         trainer = setting.trainer(trainer, n_clients, config["cohort_size"])
     combination = Combination(
         n_clients=n_clients,
@@ -223,7 +235,8 @@ def _construct(config: Config) -> _Chosen:
         setting=setting,
         sampler=make("sampler"),
         trainer=trainer,
-        memory=memory,
+        algorithm=make("algorithm"),
+        worker_momentum=make("worker_momentum"),
         attack=make("attack", without=ADVERSARY),
         n_malicious=config["attack"]["n_malicious"],
         first_attacked_round=config["attack"]["first_round"],
@@ -268,9 +281,19 @@ def _with_reserve(pixels: Dataset, wanted: int | None, seed: int) -> tuple[Datas
     return replace(pixels, train=pixels.train.rows(kept)), pixels.train.rows(left_out)
 
 
-def _memory(worker_momentum: float, n_clients: int) -> Memory:
-    remembers = WorkerMomentum(worker_momentum, n_clients)
-    return remembers if worker_momentum else NoMemory()
+def _check_local(algorithm: Algorithm, trainer: Trainer) -> None:
+    """Raise InputError unless clients send what the server's side of the algorithm expects."""
+    local = algorithm.local(trainer)
+    sends = local.sends if isinstance(local, Sends) else ()
+    if sends != algorithm.sends:
+        names = [
+            ", ".join(s.name for s in which) or "nothing" for which in (sends, algorithm.sends)
+        ]
+        raise InputError(
+            f"sends {names[0]} beside the delta, and the algorithm expects {names[1]}",
+            "training",
+            type(trainer).__name__,
+        )
 
 
 def _with_root_data(pixels: Dataset, aggregator: Aggregator, seed: int) -> tuple[Dataset, Split]:
@@ -307,7 +330,6 @@ def _check_root(config: Config) -> None:
             raise InputError("is not chosen", f"pre_aggregation.{name}", mixer)
     for key in ADVERSARY:
         required(config["attack"], key, "attack")
-    required(config["training"], "worker_momentum", "training")
     at_least(0, seed=config["seed"])
     for key in POSITIVE:
         at_least(1, **{key: config[key]})

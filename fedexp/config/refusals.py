@@ -62,8 +62,10 @@ def _refuse_defences(parts: Combination) -> None:
         raise InputError(ONLY_FEDERATED, "attack.n_malicious", parts.n_malicious)
     if parts.pre_aggregation:
         raise InputError(ONLY_FEDERATED, "pre_aggregation", ",".join(parts.pre_aggregation))
-    if not does_nothing(parts.memory):
-        raise InputError(ONLY_FEDERATED, "worker_momentum", called(parts.memory))
+    if parts.algorithm.sends:
+        raise InputError(ONLY_FEDERATED, "algorithm", called(parts.algorithm))
+    if not does_nothing(parts.worker_momentum):
+        raise InputError(ONLY_FEDERATED, "worker_momentum", called(parts.worker_momentum))
     if not does_nothing(parts.detector):
         raise InputError(ONLY_FEDERATED, "detector", called(parts.detector))
     if not does_nothing(parts.channel):

@@ -50,6 +50,8 @@ class Schema:
     partition: Any = MISSING
     model: Any = MISSING
     training: Any = MISSING
+    algorithm: Any = MISSING
+    worker_momentum: Any = MISSING
     sampler: Any = MISSING
     setting: Any = MISSING
     attack: Any = MISSING

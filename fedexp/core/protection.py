@@ -14,18 +14,19 @@ from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
     Account,
     Aggregator,
+    Algorithm,
     Attack,
     Channel,
     Detector,
     Hygiene,
     Mechanism,
-    Memory,
     PreAggregator,
     Privacy,
     Sampler,
     ServerOptimizer,
     Setting,
     Trainer,
+    WorkerMomentum,
 )
 from fedexp.core.rng import generator
 
@@ -44,7 +45,8 @@ class Combination:
     setting: Setting
     sampler: Sampler
     trainer: Trainer
-    memory: Memory
+    algorithm: Algorithm
+    worker_momentum: WorkerMomentum
     attack: Attack
     n_malicious: int
     first_attacked_round: int

@@ -6,19 +6,22 @@ parts only through this file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
 
 from fedexp.core.types import (
+    Adjust,
     ClientReport,
     ClientTask,
     Delivery,
+    Kept,
     Metric,
     Partition,
     Rule,
+    Sent,
     Split,
     State,
     Updates,
@@ -71,7 +74,10 @@ class Backend(Protocol):
     """
 
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
-        """Run every task; the rows of the answer lie in a buffer that the next call reuses."""
+        """Run every task; rows and `kept` of the answer lie in buffers that the next call reuses.
+
+        A row is as long as `trainer` declares (`Sends`).
+        """
 
     def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
         """Logits `[len(split), num_classes]` of each model `[d]` on a part of the workload."""
@@ -80,17 +86,97 @@ class Backend(Protocol):
         """Give back processes and shared memory. Calling it twice is harmless."""
 
 
-class Memory(Protocol):
-    """What clients keep of their own updates between rounds."""
+@runtime_checkable
+class Sends(Protocol):
+    """A trainer or algorithm that sends more than the delta; without `sends`, only that leaves."""
 
-    def widened(self, n_all: int) -> Memory:
-        """The same for so many clients."""
+    @property
+    def sends(self) -> tuple[Sent, ...]:
+        """All that leaves a client beside the delta, in the order of a row."""
+
+
+LocalTraining = Callable[[Model, Split, ClientTask], ClientReport]
+"""What a trainer does, for one call."""
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """A trainer that goes by gradient steps, which an algorithm may adjust."""
+
+    def learning_rate(self, round: int) -> float | None:
+        """Of a round (from 0), if every step is -learning rate times its gradients; else None."""
+
+    def steps_for(self, n: int) -> int:
+        """Steps in a round of a client with n examples."""
+
+    def adjusted(self, adjust: Adjust) -> LocalTraining:
+        """The same training, on gradients that went through `adjust`."""
+
+
+class Algorithm(Protocol):
+    """What clients and server do around local training, aggregation and server optimiser."""
+
+    @property
+    def sends(self) -> tuple[Sent, ...]:
+        """All that leaves a client beside the delta, in the order of a row `[D]`."""
 
     def init(self, d: int) -> State:
-        """The state before the first round."""
+        """The server's state before the first round."""
 
-    def __call__(self, updates: Updates, state: State) -> tuple[Updates, State]:
-        """The rows that clients send instead of the ones just trained, and the next state."""
+    def client_init(self, d: int) -> State:
+        """What a client keeps before it takes part for the first time."""
+
+    def broadcast(self, state: State) -> State:
+        """What every client is sent beside the model."""
+
+    def local(self, trainer: Trainer) -> Trainer:
+        """The clients' side, around `trainer`.
+
+        Picklable, with the algorithm's `sends`. It finds what this client kept in its task, and
+        reports what it sends and keeps.
+
+        Raises:
+            InputError: the algorithm does not go with this training.
+        """
+
+    def server_step(self, step: Tensor, state: State, share: float) -> tuple[Tensor, State]:
+        """The server's side: the step `[d]` for the server optimiser, and the next state.
+
+        Args:
+            step: `[D]`, what the rule made of the rows, as released.
+            state: of this round.
+            share: of all clients, how many are in those rows.
+        """
+
+
+class WorkerMomentum(Protocol):
+    """What clients send in place of the update that they have just trained."""
+
+    def __call__(
+        self, updates: Updates, kept: Sequence[State], d: int
+    ) -> tuple[Updates, list[State]]:
+        """Rows `[n, D]` with other deltas, and what each client keeps for the next time.
+
+        Args:
+            updates: what was trained; the delta is the first `d` numbers of a row.
+            kept: by each of the clients; empty where it takes part for the first time.
+            d: numbers in a model.
+        """
+
+
+class ClientStore(Protocol):
+    """Where lies what clients keep: at a cost in memory that grows with the cohort alone."""
+
+    def keep(
+        self, round: int, before: Mapping[int, Kept], states: Mapping[int, State]
+    ) -> Mapping[int, Kept]:
+        """`before`, with the `states` of the clients that took part; tensors are copied.
+
+        Args:
+            round: rounds completed with this one.
+            before: what clients had kept; of use as long as the server state that it is of.
+            states: named tensors by client; clients without any are left out.
+        """
 
 
 class Attack(Protocol):

@@ -1,13 +1,16 @@
 """The data that flows through a run. Everything is frozen: a change makes a new object.
 
 Symbols used all over the package: `n` clients that answered, `d` numbers in a model, `[n, d]` one
-row a client. **delta = local model - global model, everywhere.**
+row a client. **delta = local model - global model, everywhere.** Where an algorithm sends more than
+the delta, a row is the delta followed by that: `D` numbers, all of which are counted, clipped,
+noised, attacked and aggregated. For most algorithms `D = d`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,7 +20,11 @@ State = Mapping[str, Tensor]
 """What a component carries from one round to the next; an empty mapping for most."""
 
 Rule = Callable[[Tensor], Tensor]
-"""What the server makes of rows `[n, d]`: a step `[d]`. For an adversary that knows it."""
+"""What the server makes of rows `[n, D]`: a step `[D]`. For an adversary that knows it."""
+
+Adjust = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+"""From one step's gradients, one a parameter, to those that the step is made with. It sees nothing
+else of the data, so that what DP-SGD made private stays so."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,29 @@ class Partition:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """A tensor that leaves a client beside its delta, as part of the same row.
+
+    >>> row_size((Sent("control"), Sent("steps", numbers=1)), d=10)
+    21
+    """
+
+    name: str
+    numbers: int | None = None  # how many; None: d, as many as the delta has
+    clipped_with_the_delta: bool = False  # a mechanism may clip and noise the row as one vector
+    derived_from_the_delta: bool = False  # a function of the delta and of what the server sent
+
+    def size(self, d: int) -> int:
+        """How many numbers it is beside a delta of `d`."""
+        return d if self.numbers is None else self.numbers
+
+
+def row_size(sends: Sequence[Sent], d: int) -> int:
+    """D: how many numbers a client sends, its delta `[d]` included."""
+    return d + sum(sent.size(d) for sent in sends)
+
+
+@dataclass(frozen=True)
 class ClientTask:
     """One client's work in one round; plain data, so that any backend can ship it."""
 
@@ -118,15 +148,24 @@ class ClientTask:
     params: Tensor  # [d] the model that the client starts from
     round: int
     seed: int
+    state: State = field(default_factory=dict)  # what this client kept, not to be written to
+    broadcast: State = field(default_factory=dict)  # from the server, for all clients alike
+
+    @property
+    def bytes_down(self) -> int:
+        """What the server sent to this client."""
+        return self.params.nbytes + sum(tensor.nbytes for tensor in self.broadcast.values())
 
 
 @dataclass(frozen=True)
 class ClientReport:
-    """What a client says beside its delta."""
+    """What a client says beside its delta, and what it does not say."""
 
     num_examples: int  # distinct examples that it holds
     processed: int  # examples that passed through the gradient, repeats counted
     metrics: Mapping[str, float]
+    sent: State = field(default_factory=dict)  # exactly what its trainer declares (`sends`)
+    state: State = field(default_factory=dict)  # stays: named and shaped as in the task
 
 
 @dataclass(frozen=True)
@@ -136,12 +175,14 @@ class Updates:
     The rows may lie in a buffer that the next round overwrites: whoever keeps them must copy them.
     """
 
-    matrix: Tensor  # [n, d] float32, delta = local - global
+    matrix: Tensor  # [n, D] float32, delta = local - global and what else is sent
     client_ids: tuple[int, ...]  # negative: a mixture of clients, which no rule can tell apart
     num_examples: Tensor  # [n] float64, the weights of rules that weigh
     processed: int = 0  # examples that passed through the gradient, all clients together
     metrics: tuple[Mapping[str, float], ...] = ()
-    reference: Tensor | None = None  # [d] the server's own update, for rules that ask for one
+    reference: Tensor | None = None  # [D] the server's own update, for rules that ask for one
+    kept: tuple[State, ...] = ()  # [n] never sent: the round loop takes it off (`without_kept`)
+    clients_in: tuple[int, ...] = ()  # [n] how many clients are in each row; (): one
 
     def __len__(self) -> int:
         return len(self.client_ids)
@@ -150,14 +191,24 @@ class Updates:
     def of(
         cls, matrix: Tensor, tasks: Sequence[ClientTask], reports: Sequence[ClientReport]
     ) -> Updates:
-        """The rows `[n, d]` together with what the clients reported, in the same order."""
+        """The rows `[n, D]` together with what the clients reported, in the same order."""
         return cls(
             matrix=matrix,
             client_ids=tuple(task.client_id for task in tasks),
             num_examples=torch.tensor([r.num_examples for r in reports], dtype=torch.float64),
             processed=sum(r.processed for r in reports),
             metrics=tuple(r.metrics for r in reports),
+            kept=tuple(r.state for r in reports),
         )
+
+    @property
+    def clients(self) -> int:
+        """How many clients are in the rows."""
+        return sum(self.clients_in) if self.clients_in else len(self)
+
+    def without_kept(self) -> Updates:
+        """What may leave the clients."""
+        return replace(self, kept=())
 
     def with_matrix(self, matrix: Tensor) -> Updates:
         """The same clients with other rows."""
@@ -174,6 +225,7 @@ class Updates:
             client_ids=tuple(c for c, k in zip(self.client_ids, marks, strict=True) if k),
             num_examples=self.num_examples[kept.to(self.num_examples.device)],
             metrics=tuple(m for m, k in zip(self.metrics, marks, strict=False) if k),
+            clients_in=tuple(n for n, k in zip(self.clients_in, marks, strict=False) if k),
         )
 
     def with_last_as_reference(self) -> Updates:
@@ -184,6 +236,7 @@ class Updates:
             client_ids=self.client_ids[:-1],
             num_examples=self.num_examples[:-1],
             metrics=self.metrics[:-1],
+            kept=self.kept[:-1],
             reference=self.matrix[-1],
         )
 
@@ -201,6 +254,11 @@ class Delivery:
     seconds: Mapping[str, float]  # the transport's own work, by stage; empty: it has none
     clipped: int  # coordinates cut to the range that can be sent, all clients together
     views: tuple[object, ...] = ()  # for each row, all that the server saw; empty: not recorded
+
+    @property
+    def received(self) -> Updates:
+        """The rows, and how many clients are in each."""
+        return replace(self.updates, clients_in=tuple(map(len, self.members)))
 
 
 @dataclass(frozen=True)
@@ -223,6 +281,13 @@ class Verdict:
         return cls(unknown, float("nan"), torch.ones(n, dtype=torch.float64))
 
 
+class Kept(Protocol):
+    """What one client keeps between rounds, wherever it lies."""
+
+    def read(self) -> State:
+        """The named tensors, on the CPU; not to be written to."""
+
+
 @dataclass(frozen=True)
 class ServerState:
     """All that a checkpoint needs beside the resolved config."""
@@ -232,9 +297,10 @@ class ServerState:
     optimizer: State = field(default_factory=dict)
     aggregator: State = field(default_factory=dict)
     detector: State = field(default_factory=dict)
-    memory: State = field(default_factory=dict)  # what clients keep between rounds
+    algorithm: State = field(default_factory=dict)  # the server's part of the algorithm
     privacy: State = field(default_factory=dict)  # of the mechanism, such as a clip norm that moves
     ledger: State = field(default_factory=dict)  # what the promise has cost so far
+    clients: Mapping[int, Kept] = field(default_factory=dict)  # of those who ever took part
     failed_rounds: int = 0  # the latest rounds in a row that moved nothing
 
 

@@ -57,11 +57,16 @@ def lies_in(delivery: Delivery, sent: Updates, malicious: np.ndarray) -> tuple[b
     return tuple(not liars.isdisjoint(members) for members in delivery.members)
 
 
-def traffic(round: int, sent: Updates | None, delivery: Delivery) -> list[Metric]:
-    """Bytes sent either way; `sent` is None where nothing travels."""
-    size = 0 if sent is None else sent.matrix.numel() * sent.matrix.element_size()
-    # The model goes to every client, and an update comes back.
-    down, up = (size + delivery.bytes_down, delivery.bytes_up) if sent is not None else (0, 0)
+def traffic(round: int, sent_out: int | None, delivery: Delivery) -> list[Metric]:
+    """Bytes sent either way.
+
+    Args:
+        round: rounds completed with this one.
+        sent_out: bytes of the models, and of what else went out with them, to all clients together;
+            None where nothing travels.
+        delivery: what came back, and what the channel itself cost.
+    """
+    down, up = (0, 0) if sent_out is None else (sent_out + delivery.bytes_down, delivery.bytes_up)
     return [
         Metric(round, "round", "all", "bytes_down", float(down)),
         Metric(round, "round", "all", "bytes_up", float(up)),

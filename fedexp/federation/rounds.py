@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -21,14 +21,16 @@ from fedexp.core.protocols import (
     Attack,
     Backend,
     Channel,
+    ClientStore,
     Evaluator,
-    Memory,
     Sampler,
     Setting,
     Trainer,
+    WorkerMomentum,
 )
 from fedexp.core.rng import generator, seed_for
-from fedexp.core.types import ClientTask, Metric, RoundRecord, ServerState
+from fedexp.core.types import ClientTask, Metric, RoundRecord, ServerState, row_size
+from fedexp.federation.client_state import InMemory, keep, of_part, read
 from fedexp.federation.describe import describe, lies_in, remarks, traffic
 from fedexp.federation.server import Server
 
@@ -48,13 +50,14 @@ class Experiment:
     setting: Setting
     sampler: Sampler
     trainer: Trainer
-    memory: Memory
+    worker_momentum: WorkerMomentum
     backend: Backend
     attack: Attack
     channel: Channel
     server: Server
     account: Account
     evaluator: Evaluator
+    store: ClientStore = field(default_factory=InMemory)  # of what stays with clients
 
 
 def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerState, RoundRecord]]:
@@ -87,21 +90,35 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     stream = partial(_stream, exp.seed, r)
 
     # 1. Who takes part, and what each one receives.
+    algorithm, d = exp.server.algorithm, state.params.shape[-1]
     cohort = _cohort(exp, r)
+    kept = [read(state.clients, c) for c in cohort.tolist()]
+    broadcast, at_first = algorithm.broadcast(state.algorithm), algorithm.client_init(d)
+    root = [] if exp.root_client is None else [exp.root_client]  # the server's own keeps nothing
     tasks = [
-        ClientTask(c, exp.setting.start(state.params, c), r, seed_for(exp.seed, "client", r, c))
-        for c in [*cohort.tolist(), *([] if exp.root_client is None else [exp.root_client])]
+        ClientTask(
+            client_id=c,
+            params=exp.setting.start(state.params, c),
+            round=r,
+            seed=seed_for(exp.seed, "client", r, c),
+            state=of_part(own, "algorithm") or at_first,
+            broadcast=broadcast,
+        )
+        for c, own in zip([*cohort.tolist(), *root], [*kept, *({} for _ in root)], strict=True)
     ]
 
-    # 2. Local training: the only parallel step.
-    trained = exp.backend.train(exp.trainer, tasks)
-    if exp.root_client is not None:
+    # 2. Local training, the only parallel step. What clients keep is seen by nobody else.
+    trained = exp.backend.train(algorithm.local(exp.trainer), tasks)
+    if root:
         trained = trained.with_last_as_reference()
-    remembered, memory = exp.memory(trained, state.memory)
+    momenta_before = [of_part(own, "worker_momentum") for own in kept]
+    averaged, momenta = exp.worker_momentum(trained.without_kept(), momenta_before, d)
+    states = {"algorithm": trained.kept, "worker_momentum": momenta}
+    clients = keep(exp.store, r + 1, state.clients, cohort.tolist(), **states)
     watch.lap("train")
 
     # 3. Clients protect their rows; the adversary, who knows the rule, rewrites those it controls.
-    honest = exp.server.privacy.on_client(remembered, state.privacy, stream("client_noise"))
+    honest = exp.server.privacy.on_client(averaged, state.privacy, stream("client_noise"))
     malicious = exp.malicious[cohort] & (r >= exp.first_attacked_round)
 
     def rule(rows: Tensor) -> Tensor:
@@ -116,14 +133,15 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     watch.lap("transmit")
 
     # 5. The server makes one step of the rows that it trusts, and takes it.
-    state, receipt = exp.server(delivery.updates, state, stream)
-    state = replace(state, round=r + 1, memory=memory, ledger=ledger)
+    state, receipt = exp.server(delivery.received, state, stream)
+    state = replace(state, round=r + 1, clients=clients, ledger=ledger)
     watch.lap("aggregate")
 
     # 6. What happened, how good the models are now, and what it has cost.
     lying = malicious if exp.malicious.any() else None
     metrics = describe(r + 1, sent, delivery, lying, receipt)
-    metrics += traffic(r + 1, sent if exp.setting.communicates else None, delivery)
+    down = sum(task.bytes_down for task in tasks[: len(cohort)])
+    metrics += traffic(r + 1, down if exp.setting.communicates else None, delivery)
     predictions = None
     if state.round % exp.eval_every == 0 or finished(exp, state):
         models = exp.setting.models(state.params)
@@ -166,13 +184,14 @@ class _Stopwatch:
 def initial_state(exp: Experiment, params: Tensor) -> ServerState:
     """The state before the first round, from one model's vector `[d]`."""
     start, d = exp.setting.init(params, exp.n_clients), len(params)
+    row = row_size(exp.server.algorithm.sends, d)
     return ServerState(
         round=0,
         params=start,
         optimizer=exp.server.optimizer.init(start),
-        aggregator=exp.server.aggregator.init(d),
-        detector=exp.server.detector.init(d),
-        memory=exp.memory.init(d),
-        privacy=exp.server.privacy.init(d),
+        algorithm=exp.server.algorithm.init(d),
+        aggregator=exp.server.aggregator.init(row),
+        detector=exp.server.detector.init(row),
+        privacy=exp.server.privacy.init(row),
         ledger=exp.account.init(),
     )

@@ -6,7 +6,11 @@
     mixed    <- trusted rows averaged with their neighbours, bucketed, clipped  (pre_aggregation)
     step     <- rule(mixed)                                                     (aggregator)
     released <- step, with noise where the server adds it                       (privacy)
-    params   <- optimizer(params, released)                                     (server_optimizer)
+    params   <- optimizer(params, released), where the algorithm has taken      (algorithm,
+                what is its own out of the step                                  server_optimizer)
+
+Rows are `[n, D]`: the delta and what else the algorithm sends. All but the optimiser work on the
+whole rows, so that whatever leaves a client is checked, bounded, aggregated and noised alike.
 
 A round that fewer than `min_clients` trusted rows reach, or whose rows the rule refuses (Krum with
 fewer than 2f + 3 of them), moves nothing and says why. Not so where the server adds the noise: that
@@ -26,13 +30,14 @@ from torch import Tensor
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
     Aggregator,
+    Algorithm,
     Detector,
     Hygiene,
     PreAggregator,
     Privacy,
     ServerOptimizer,
 )
-from fedexp.core.types import ServerState, State, Updates, Verdict
+from fedexp.core.types import ServerState, State, Updates, Verdict, row_size
 
 Streams = Callable[[str], np.random.Generator]
 
@@ -44,14 +49,14 @@ class Receipt:
     complaints: tuple[str, ...]  # for each row that arrived, "" if it could be used
     scored: tuple[int, ...]  # the clients that the detector looked at
     verdict: Verdict  # on them
-    step: Tensor  # [d], zero in a round that moved nothing
+    step: Tensor  # [d] of the model, zero in a round that moved nothing
     skipped: str  # why the round moved nothing; "" if it did
 
 
 @final
 @dataclass(frozen=True)
 class Server:
-    """Hygiene, privacy, detector, mixing, rule and optimiser."""
+    """Hygiene, privacy, detector, mixing, rule, the algorithm's server side, and optimiser."""
 
     hygiene: Hygiene
     privacy: Privacy
@@ -60,31 +65,39 @@ class Server:
     aggregator: Aggregator
     optimizer: ServerOptimizer
     min_clients: int  # a round that fewer clients answer moves nothing
+    algorithm: Algorithm
+    n_clients: int  # of the federation, to know what share of it answered
 
     def rule(self, updates: Updates, state: ServerState, rng: np.random.Generator) -> Tensor:
-        """The step `[d]` that these rows would make, before noise; for who wants to guess it."""
+        """The step `[D]` that these rows would make, before noise; for who wants to guess it."""
         return self._rule(self.privacy.on_receipt(updates, state.privacy), state.aggregator, rng)[0]
 
     def __call__(
         self, received: Updates, state: ServerState, rng: Streams
     ) -> tuple[ServerState, Receipt]:
         """The server's next state (the round is not counted yet) and what became of the rows."""
-        complaints = tuple(self.hygiene(received, state.params.shape[-1]))
+        d = state.params.shape[-1]
+        complaints = tuple(self.hygiene(received, row_size(self.algorithm.sends, d)))
         usable = received.select(torch.tensor([not c for c in complaints], dtype=torch.bool))
         bounded = self.privacy.on_receipt(usable, state.privacy)
         verdict, detector = Verdict.no_opinion(0), state.detector
         if len(bounded):
             verdict, detector = self.detector(bounded, detector, rng("detector"))
         trusted = _trusted(bounded, verdict)
-        step, aggregator, skipped = self._step(trusted, state, rng)
+        whole, aggregator, skipped = self._step(trusted, state, rng)
+        step = whole[..., :d]
         after = replace(state, detector=detector, failed_rounds=state.failed_rounds + 1)
         if not skipped:
-            step, privacy = self.privacy.on_step(step, trusted, state.privacy, rng("server_noise"))
+            noise = rng("server_noise")
+            whole, privacy = self.privacy.on_step(whole, trusted, state.privacy, noise)
+            share = trusted.clients / self.n_clients
+            step, algorithm = self.algorithm.server_step(whole, state.algorithm, share)
             params, optimizer = self.optimizer(state.params, step, state.optimizer)
             after = replace(
                 after,
                 params=params,
                 optimizer=optimizer,
+                algorithm=algorithm,
                 aggregator=aggregator,
                 privacy=privacy,
                 failed_rounds=0,
@@ -94,7 +107,8 @@ class Server:
     def _step(
         self, trusted: Updates, state: ServerState, rng: Streams
     ) -> tuple[Tensor, State, str]:
-        nothing = torch.zeros_like(state.params)
+        *models, d = state.params.shape
+        nothing = state.params.new_zeros(*models, row_size(self.algorithm.sends, d))
         if not len(trusted) and self.privacy.releases_every_round:
             return nothing, state.aggregator, ""
         if len(trusted) < self.min_clients:
@@ -109,7 +123,7 @@ class Server:
     def _rule(
         self, updates: Updates, state: State, rng: np.random.Generator
     ) -> tuple[Tensor, State]:
-        """Mix and aggregate: the step `[d]` and the aggregator's next state."""
+        """Mix and aggregate: the step `[D]` and the aggregator's next state."""
         for mix in self.pre_aggregation:
             updates = mix(updates, rng)
         return self.aggregator(updates, state, rng)

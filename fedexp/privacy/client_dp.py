@@ -39,12 +39,14 @@ from fedexp.privacy.noise import NoiseSeed
 from fedexp.privacy.terms import (
     NO_AMPLIFICATION,
     NOISE_SOURCES,
+    NOT_CLIPPED_TOGETHER,
     NOTHING_SHARED,
     ONE_CLIENT,
     Target,
     Terms,
     check_limits,
     check_noise_is_given_once,
+    refuse_what_is_sent,
 )
 
 SAMPLINGS = ("auto", "poisson", "fixed_size", "none")
@@ -106,6 +108,7 @@ class ClientDP:
             raise InputError(NOTHING_SHARED, "privacy", called(self))
         if parts.channel.sums:
             self._refuse_sums()
+        refuse_what_is_sent(parts, lambda sent: sent.clipped_with_the_delta, NOT_CLIPPED_TOGETHER)
         if sensitivity_of(parts.aggregator, self.clip_norm, parts.cohort_size) is None:
             raise InputError(
                 "no bound is known for how far one client moves what this rule makes of the rows "

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import final
 
@@ -29,9 +30,9 @@ from torch.nn import functional as F
 
 from fedexp.core.checks import InputError, non_negative, one_of, positive
 from fedexp.core.protection import Combination, Plan, Protection
-from fedexp.core.protocols import Model, Trainer
+from fedexp.core.protocols import LocalTraining, Model, Trainer
 from fedexp.core.rng import generator, seed_for, torch_generator
-from fedexp.core.types import ClientReport, ClientTask, Split
+from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 from fedexp.privacy.account import (
     NOT_COVERED,
     Description,
@@ -46,10 +47,11 @@ from fedexp.privacy.terms import (
     Terms,
     check_limits,
     check_noise_is_given_once,
+    refuse_what_is_sent,
 )
 from fedexp.training.per_example import Targets, Watch, channels_last, watching
 from fedexp.training.private_layers import trained_layers
-from fedexp.training.steps import Step, StepTrainer, Work
+from fedexp.training.steps import Adjusted, Step, StepSource, StepTrainer, Work
 
 CLIPPING = ("ghost", "hooks", "auto")
 NOISE_SEEDS = ("task", "os")
@@ -169,7 +171,24 @@ class PrivateTraining:
         Raises:
             InputError: the model has a layer that DP-SGD cannot train, or moved its buffers.
         """
-        report = self._trainer().train_on(self.steps, model, shard, task)
+        return self._train(self.steps, model, shard, task)
+
+    def learning_rate(self, round: int) -> float | None:
+        """The trainer's."""
+        return self._trainer().learning_rate(round)
+
+    def steps_for(self, n: int) -> int:
+        """Steps in a round of a client with n examples, those without examples included."""
+        return self._trainer().work().steps_for(n)
+
+    def adjusted(self, adjust: Adjust) -> LocalTraining:
+        """The same training; `adjust` is given gradients with their noise: post-processing."""
+        return partial(self._train, Adjusted(self.steps, adjust))
+
+    def _train(
+        self, steps: StepSource, model: Model, shard: Split, task: ClientTask
+    ) -> ClientReport:
+        report = self._trainer()(model, shard, task, steps)
         d = sum(p.numel() for p in model.parameters)
         if not torch.equal(model.vector[d:], task.params[d:]):  # buffers follow the parameters
             raise InputError(
@@ -177,8 +196,8 @@ class PrivateTraining:
                 "model",
                 type(model.module).__name__,
             )
-        sampling_rate, steps = self.spends(len(shard))
-        spent = {"sampling_rate": sampling_rate, "steps": float(steps)}
+        sampling_rate, made = self.spends(len(shard))
+        spent = {"sampling_rate": sampling_rate, "steps": float(made)}
         return replace(report, metrics={**report.metrics, **spent})
 
     def spends(self, n: int) -> tuple[float, int]:
@@ -233,8 +252,13 @@ class DPSGD:
         self._steps(0.0 if self.noise_multiplier is None else self.noise_multiplier)
 
     def refuse(self, parts: Combination) -> None:
-        """Needs a trainer whose gradients it can make."""
+        """Needs a trainer whose gradients it can make, and nothing sent but what they lead to."""
         PrivateTraining(parts.trainer, self._steps(0.0))
+        refuse_what_is_sent(
+            parts,
+            lambda sent: sent.derived_from_the_delta,
+            "is not declared to be a function of the trained model alone, which DP-SGD protects",
+        )
 
     def check_model(self, model: nn.Module) -> None:
         """Every example's gradient must depend on that example alone."""

@@ -21,6 +21,7 @@ from fedexp.privacy.noise import NoiseSeed
 from fedexp.privacy.terms import (
     NO_AMPLIFICATION,
     NOISE_SOURCES,
+    NOT_CLIPPED_TOGETHER,
     NOTHING_SHARED,
     ONE_CLIENT,
     Target,
@@ -28,6 +29,7 @@ from fedexp.privacy.terms import (
     check_limits,
     check_noise_is_given_once,
     refuse_no_noise,
+    refuse_what_is_sent,
 )
 
 
@@ -77,6 +79,7 @@ class LocalGaussianDP:
         """Needs rows that travel."""
         if not communicates(parts.setting):
             raise InputError(NOTHING_SHARED, "privacy", called(self))
+        refuse_what_is_sent(parts, lambda sent: sent.clipped_with_the_delta, NOT_CLIPPED_TOGETHER)
 
     def protect(self, plan: Plan, bare: Protection) -> Protection:
         """Noise in every row, a row of the ledger a client."""
@@ -176,6 +179,7 @@ class LocalLaplaceDP:
         """Needs rows that travel."""
         if not communicates(parts.setting):
             raise InputError(NOTHING_SHARED, "privacy", called(self))
+        refuse_what_is_sent(parts, lambda sent: sent.clipped_with_the_delta, NOT_CLIPPED_TOGETHER)
 
     def protect(self, plan: Plan, bare: Protection) -> Protection:
         """Noise in every row, a row of the ledger a client."""

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, final
 
+from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError, positive
-from fedexp.core.protection import Plan, Protection
+from fedexp.core.protection import Combination, Plan, Protection
+from fedexp.core.types import Sent
 from fedexp.privacy.account import OPERATING_SYSTEM, SEEDED
 from fedexp.privacy.accounting import (
     EPSILON_ERROR,
@@ -77,6 +79,27 @@ def refuse_no_noise(target_epsilon: Target, instead: str) -> None:
             "target_epsilon",
             math.inf,
         )
+
+
+def refuse_what_is_sent(parts: Combination, covered: Callable[[Sent], bool], why: str) -> None:
+    """Refuse an algorithm that sends something which a mechanism does not protect, by its name.
+
+    Args:
+        parts: of the run.
+        covered: whether a tensor sent beside the delta is protected with it.
+        why: what is wrong with one that is not.
+    """
+    for sent in parts.algorithm.sends:
+        if not covered(sent):
+            raise InputError(
+                f"{sent.name!r} leaves the clients beside the delta and {why}; use "
+                "algorithm=fedavg, or privacy=none",
+                "algorithm",
+                called(parts.algorithm),
+            )
+
+
+NOT_CLIPPED_TOGETHER = "is not declared to be clipped and noised as one vector with it"
 
 
 @final

@@ -2,7 +2,8 @@
 
 `torch.load` does not notice flipped bits in a tensor, and a record that lost lines does not belong
 to a state any more; so both are noted in a small JSON file beside each checkpoint, and one that
-does not agree is not used.
+does not agree is not used. What clients keep lies in files of its own, of which the note says which
+and with what digests (`fedexp.run_folder.client_states`).
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fedexp.core.checks import InputError
 from fedexp.core.files import to_json, write_atomically
 from fedexp.core.types import Metric, ServerState
+from fedexp.run_folder.client_states import ClientStates
 
-CHECKPOINT_FORMAT = 3
-STATES = ("optimizer", "aggregator", "detector", "memory", "privacy", "ledger")  # of parts
+CHECKPOINT_FORMAT = 4
+STATES = ("optimizer", "algorithm", "aggregator", "detector", "privacy", "ledger")  # of parts
 
 
 class Unreadable(Exception):
@@ -42,10 +45,25 @@ def checkpoint_bytes(state: ServerState, config_hash: str) -> bytes:
     return buffer.getvalue()
 
 
-def write_checkpoint(path: Path, content: bytes, round: int, rows: int) -> None:
-    """Write a checkpoint, and beside it what it has to agree with: digest and rows recorded."""
+def write_checkpoint(
+    path: Path, content: bytes, round: int, rows: int, client_files: Mapping[int, str]
+) -> None:
+    """Write a checkpoint, and beside it what it has to agree with.
+
+    Args:
+        path: of the checkpoint.
+        content: see `checkpoint_bytes`.
+        round: rounds completed.
+        rows: recorded so far.
+        client_files: the files with what clients keep, see `ClientStates.files`.
+    """
     write_atomically(path, content)
-    note = {"round": round, "rows": rows, "sha256": hashlib.sha256(content).hexdigest()}
+    note = {
+        "round": round,
+        "rows": rows,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "client_state": client_files,
+    }
     write_atomically(path.with_suffix(".json"), to_json(note))
 
 
@@ -53,6 +71,21 @@ def remove_checkpoint(path: Path) -> None:
     """Remove a checkpoint and its note."""
     path.unlink()
     path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def client_files_needed(folder: Path) -> set[int]:
+    """The rounds of which a checkpoint in `folder` needs what clients kept."""
+    needed: set[int] = set()
+    for path in folder.glob("*.json"):
+        try:
+            needed |= _client_files(json.loads(path.read_text())).keys()
+        except (OSError, ValueError, TypeError, AttributeError):
+            continue  # its checkpoint cannot be used
+    return needed
+
+
+def _client_files(note: Mapping[str, Any]) -> dict[int, str]:
+    return {int(round): sha256 for round, sha256 in note.get("client_state", {}).items()}
 
 
 def read_checkpoint(path: Path, expected_hash: str, rows: Sequence[Metric]) -> ServerState:
@@ -71,7 +104,8 @@ def read_checkpoint(path: Path, expected_hash: str, rows: Sequence[Metric]) -> S
         note = json.loads(path.with_suffix(".json").read_text())
         content = path.read_bytes()
         digest, round, expected_rows = note["sha256"], note["round"], note["rows"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        files = _client_files(note)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Unreadable(f"what was noted about it cannot be read ({error})") from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise Unreadable("its content does not have the SHA-256 that was noted")
@@ -80,6 +114,8 @@ def read_checkpoint(path: Path, expected_hash: str, rows: Sequence[Metric]) -> S
         raise Unreadable(f"metrics.jsonl holds {recorded} rows of its rounds, not {expected_rows}")
     # The digest agrees, so this is what we wrote; weights_only all the same.
     document = torch.load(io.BytesIO(content), weights_only=True)
+    if document["format"] == 3 and not document["memory"]:  # as 4, but for names
+        document |= {"format": CHECKPOINT_FORMAT, "algorithm": {}}
     if document["format"] != CHECKPOINT_FORMAT:
         raise Unreadable(f"its format is {document['format']}, not {CHECKPOINT_FORMAT}")
     if document["config_hash"] != expected_hash:
@@ -88,9 +124,14 @@ def read_checkpoint(path: Path, expected_hash: str, rows: Sequence[Metric]) -> S
             "RUN_DIR",
             path.parent.parent,
         )
+    try:
+        clients = ClientStates(path.parent.parent).open(files)
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"what clients keep cannot be read ({error})") from error
     return ServerState(
         round=document["round"],
         params=document["params"],
         failed_rounds=document["failed_rounds"],
+        clients=clients,
         **{part: document[part] for part in STATES},
     )

@@ -11,6 +11,7 @@ grow get whole lines, and what a killed round left in them is cut off when the r
     confusion_matrix.csv  of the last evaluation, on test
     summary.json          status and final figures
     checkpoints/          the newest two, and the best on validation
+    client_state/         what clients keep between rounds, where they keep something
     model.safetensors     the current model
     fedexp.log, plots/    what was said, and drawn (by others)
 """
@@ -37,14 +38,16 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from fedexp.core.checks import InputError
 from fedexp.core.files import append, plain, read_lines, to_json, write_atomically
 from fedexp.core.flat import state_dict_of
-from fedexp.core.types import Metric, RoundRecord, ServerState
+from fedexp.core.types import Metric, RoundRecord, Sent, ServerState
 from fedexp.run_folder.checkpoints import (
     Unreadable,
     checkpoint_bytes,
+    client_files_needed,
     read_checkpoint,
     remove_checkpoint,
     write_checkpoint,
 )
+from fedexp.run_folder.client_states import ClientStates
 from fedexp.run_folder.scores import Scores
 from fedexp.run_folder.update_files import update_record
 
@@ -113,6 +116,10 @@ class Recorder:
         model: any model of the run's architecture, for names and shapes.
         test_y: the test part's labels, for the confusion matrix.
         class_names: its rows' and columns' names.
+        sends: what clients send beside their deltas.
+
+    Attributes:
+        client_states: where the rounds must keep what stays with clients (`Experiment.store`).
     """
 
     def __init__(
@@ -122,13 +129,15 @@ class Recorder:
         model: nn.Module,
         test_y: Tensor,
         class_names: Sequence[str],
+        sends: Sequence[Sent] = (),
     ) -> None:
         self.folder = folder
+        self.client_states = ClientStates(folder)
         self._config, self._model = config, model
         self._test_y, self._class_names = test_y.numpy(), class_names
         self.scores = Scores()
         self._rows = 0  # in metrics.jsonl
-        self._updates = update_record(config["record_updates"], folder, model)
+        self._updates = update_record(config["record_updates"], folder, model, sends)
 
     def begin(self, partition_document: Mapping[str, Any]) -> None:
         """Write what is known before the first round."""
@@ -139,6 +148,7 @@ class Recorder:
             write_atomically(self.folder / name, b"")
         write_atomically(self.folder / "metrics.csv", _csv([], header=True))
         self._updates.keep_until(0)
+        self.client_states.keep_only(())
 
     def resume(self) -> ServerState | None:
         """The newest state that can be read, with everything later than it cut off the record.
@@ -159,6 +169,7 @@ class Recorder:
                 continue
             self._keep_until(state.round, rows)
             self._updates.keep_until(state.round)
+            self._forget_client_states(state)
             return state
         if saved:
             log.warning("no checkpoint can be used: starting again from the first round")
@@ -180,21 +191,32 @@ class Recorder:
 
     def checkpoint(self, state: ServerState, last: bool) -> None:
         """Save the state where it is due; keep the newest two and the best on validation."""
-        folder = self.folder / "checkpoints"
         best = self.scores.best_round(self._config["objective"]) == state.round
         due = last or state.round % self._config["checkpoint_every"] == 0
-        if not (best or due):
-            return
+        if best or due:
+            self._save(state, best, due)
+        self._forget_client_states(state)
+
+    def _save(self, state: ServerState, best: bool, due: bool) -> None:
+        folder = self.folder / "checkpoints"
+        files = self.client_states.files(state.clients)
         content = checkpoint_bytes(state, config_hash(self._config))
         if best:
-            write_checkpoint(folder / "best.pt", content, state.round, self._rows)
+            write_checkpoint(folder / "best.pt", content, state.round, self._rows, files)
         if not due:
             return
         path = folder / f"round-{state.round:06d}.pt"
-        write_checkpoint(path, content, state.round, self._rows)
+        write_checkpoint(path, content, state.round, self._rows, files)
         write_atomically(self.folder / "model.safetensors", self._weights(state.params))
         for old in sorted(folder.glob("round-*.pt"))[:-KEPT_CHECKPOINTS]:
             remove_checkpoint(old)
+
+    def _forget_client_states(self, state: ServerState) -> None:
+        """Remove what neither a checkpoint nor `state` needs."""
+        if not self.client_states.folder.is_dir():
+            return
+        needed = client_files_needed(self.folder / "checkpoints")
+        self.client_states.keep_only(needed | self.client_states.files(state.clients).keys())
 
     def _keep_until(self, round: int, rows: Sequence[Metric]) -> None:
         """Cut rounds after `round` off the growing files, and read the others back."""

@@ -1,7 +1,8 @@
 """Updates as files, the way people share them: written by a run, read from anywhere.
 
     updates/index.csv                                who sent what, and who was malicious
-    updates/round-000001/client-00003.safetensors    names to tensors of the delta, local - global
+    updates/round-000001/client-00003.safetensors    names to tensors of the delta, local - global,
+                                                     and of what else was sent
     updates/round-000001/client-00003.pth            the same for torch.load
 
 `fedexp.run_folder.update_folder` reads them, and others.
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from fedexp.core.checks import InputError
 from fedexp.core.files import append, write_atomically
-from fedexp.core.types import Updates
+from fedexp.core.types import Sent, Updates
 from fedexp.run_folder.untrusted import ORDER
 
 COLUMNS = ("round", "client", "malicious", "num_examples", "norm", "file", "sha256")
@@ -65,6 +66,20 @@ class Layout:
     def unordered(self) -> frozenset[tuple[str, tuple[int, ...]]]:
         """Names and shapes, whatever their order."""
         return frozenset(zip(self.names, self.shapes, strict=True))
+
+    def beside(self, sends: Sequence[Sent]) -> Layout:
+        """The layout of rows `[D]`: the delta, then what else is sent under its own names.
+
+        Raises:
+            InputError: the model has a tensor of such a name.
+        """
+        for sent in sends:
+            if sent.name in self.names:
+                raise InputError("the model has a tensor of that name", "sends", sent.name)
+        return Layout(
+            (*self.names, *(sent.name for sent in sends)),
+            (*self.shapes, *((sent.size(self.d),) for sent in sends)),
+        )
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
         """The tensors of a vector `[d]`, by name, as copies."""
@@ -133,7 +148,7 @@ class UpdateWriter:
 
     Args:
         folder: the run folder.
-        layout: of the model.
+        layout: of a row: the model, and what is sent beside its delta.
         kinds: "safetensors", "pth" or both.
     """
 
@@ -177,13 +192,16 @@ class UpdateWriter:
                 shutil.rmtree(place)
 
 
-def update_record(record_updates: bool | str, folder: Path, module: nn.Module) -> UpdateRecord:
+def update_record(
+    record_updates: bool | str, folder: Path, module: nn.Module, sends: Sequence[Sent] = ()
+) -> UpdateRecord:
     """What `record_updates` asks for: false, true (both kinds), safetensors or pth.
 
     Args:
         record_updates: the config's value.
         folder: the run folder.
         module: any model of the run's architecture, for names and shapes.
+        sends: what clients send beside their deltas; recorded under its own names.
 
     Raises:
         InputError: it is something else.
@@ -194,7 +212,7 @@ def update_record(record_updates: bool | str, folder: Path, module: nn.Module) -
     if str(record_updates) not in kinds:
         allowed = f"false, true, {', '.join(_ENCODERS)}"
         raise InputError(f"Allowed: {allowed}", "record_updates", record_updates)
-    return UpdateWriter(folder, Layout.of(module), kinds[str(record_updates)])
+    return UpdateWriter(folder, Layout.of(module).beside(sends), kinds[str(record_updates)])
 
 
 def index_rows(index: Path) -> list[dict[str, str]]:

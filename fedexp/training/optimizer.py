@@ -9,15 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import final
 
 from torch import nn
 from torch.optim import Optimizer
 
 from fedexp.core.checks import positive
-from fedexp.core.protocols import Model
-from fedexp.core.types import ClientReport, ClientTask, Split
-from fedexp.training.steps import Gradients, StepSource, Work, ordinary_steps, train_steps
+from fedexp.core.protocols import LocalTraining, Model
+from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
+from fedexp.training.steps import (
+    Adjusted,
+    Gradients,
+    StepSource,
+    Work,
+    ordinary_steps,
+    train_steps,
+)
 
 
 @final
@@ -55,14 +63,10 @@ class LocalOptimizer:
         work = self.work().spread(n_clients, cohort_size)
         return replace(self, epochs=work.epochs, steps=work.steps)
 
-    def __call__(self, model: Model, shard: Split, task: ClientTask) -> ClientReport:
-        """Train `model` in place on `shard`; the report holds the mean loss over the steps."""
-        return self.train_on(ordinary_steps, model, shard, task)
-
-    def train_on(
-        self, steps: StepSource, model: Model, shard: Split, task: ClientTask
+    def __call__(
+        self, model: Model, shard: Split, task: ClientTask, steps: StepSource = ordinary_steps
     ) -> ClientReport:
-        """Train `model` in place on `steps` rather than on ordinary ones."""
+        """Train `model` in place on `shard`; the report holds the mean loss over the steps."""
         lr = self.lr * self.schedule(task.round)
         optimizer = self.optimizer(model.parameters, lr=lr)
 
@@ -74,3 +78,15 @@ class LocalOptimizer:
         report = train_steps(steps, model, shard, task, self.work(), update)
         optimizer.zero_grad()  # the model lives on for the next client
         return report
+
+    def learning_rate(self, round: int) -> float | None:
+        """None: what an optimiser makes of gradients may be anything."""
+        return None
+
+    def steps_for(self, n: int) -> int:
+        """Steps in a round of a client with n examples."""
+        return self.work().steps_for(n)
+
+    def adjusted(self, adjust: Adjust) -> LocalTraining:
+        """The same training, on gradients that went through `adjust`."""
+        return partial(self, steps=Adjusted(ordinary_steps, adjust))

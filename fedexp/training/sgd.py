@@ -14,14 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import final
 
 import torch
 
 from fedexp.core.checks import in_range, non_negative, positive
-from fedexp.core.protocols import Model
-from fedexp.core.types import ClientReport, ClientTask, Split
-from fedexp.training.steps import Gradients, StepSource, Work, ordinary_steps, train_steps
+from fedexp.core.protocols import LocalTraining, Model
+from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
+from fedexp.training.steps import (
+    Adjusted,
+    Gradients,
+    StepSource,
+    Work,
+    ordinary_steps,
+    train_steps,
+)
 
 
 @final
@@ -64,16 +72,27 @@ class LocalSGD:
         work = self.work().spread(n_clients, cohort_size)
         return replace(self, epochs=work.epochs, steps=work.steps)
 
-    def __call__(self, model: Model, shard: Split, task: ClientTask) -> ClientReport:
-        """Train `model` in place on `shard`; the report holds the mean loss over the steps."""
-        return self.train_on(ordinary_steps, model, shard, task)
-
-    def train_on(
-        self, steps: StepSource, model: Model, shard: Split, task: ClientTask
+    def __call__(
+        self, model: Model, shard: Split, task: ClientTask, steps: StepSource = ordinary_steps
     ) -> ClientReport:
-        """Train `model` in place on `steps` rather than on ordinary ones."""
+        """Train `model` in place on `shard`; the report holds the mean loss over the steps."""
         update = self._update_rule(model, task)
         return train_steps(steps, model, shard, task, self.work(), update)
+
+    def learning_rate(self, round: int) -> float | None:
+        """Of a round (from 0); None where momentum makes more of a step than its gradients.
+
+        Weight decay and the proximal term count as a part of the gradients.
+        """
+        return None if self.momentum else self.lr * self.schedule(round)
+
+    def steps_for(self, n: int) -> int:
+        """Steps in a round of a client with n examples."""
+        return self.work().steps_for(n)
+
+    def adjusted(self, adjust: Adjust) -> LocalTraining:
+        """The same training, on gradients that went through `adjust`."""
+        return partial(self, steps=Adjusted(ordinary_steps, adjust))
 
     def _update_rule(self, model: Model, task: ClientTask) -> Callable[[Gradients], None]:
         """What one step does with its gradients; the terms that are 0 cost nothing."""

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from fedexp.core.checks import InputError, at_least, positive
 from fedexp.core.protocols import Model, Trainer
 from fedexp.core.rng import seeded, torch_generator
-from fedexp.core.types import ClientReport, ClientTask, Split
+from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 
 Gradients = tuple[Tensor, ...]
 
@@ -104,6 +104,24 @@ class StepSource(Protocol):
         """`work.steps_for(len(shard))` steps; torch's global generator starts at the task's."""
 
 
+@final
+@dataclass(frozen=True)
+class Adjusted:
+    """The steps of another source, each with its gradients adjusted."""
+
+    steps: StepSource
+    adjust: Adjust
+
+    def __call__(
+        self, model: Model, shard: Split, task: ClientTask, work: Work
+    ) -> Generator[Step, None, None]:
+        """As many steps as the source makes."""
+        with closing(self.steps(model, shard, task, work)) as made:
+            for step in made:
+                yield replace(step, gradients=tuple(self.adjust(step.gradients)))
+                del step  # or the next gradients could not lie where these do
+
+
 @runtime_checkable
 class StepTrainer(Trainer, Protocol):
     """A trainer that goes step by step, and does not mind who makes the steps."""
@@ -111,10 +129,13 @@ class StepTrainer(Trainer, Protocol):
     def work(self) -> Work:
         """How much a client trains in a round."""
 
-    def train_on(
-        self, steps: StepSource, model: Model, shard: Split, task: ClientTask
+    def learning_rate(self, round: int) -> float | None:
+        """Of a round (from 0), if every step is -learning rate times its gradients; else None."""
+
+    def __call__(
+        self, model: Model, shard: Split, task: ClientTask, steps: StepSource = ...
     ) -> ClientReport:
-        """Train `model` in place on `steps` rather than on ordinary ones."""
+        """Train `model` in place on `steps`; on ordinary ones if none are given."""
 
 
 def ordinary_steps(

@@ -43,7 +43,7 @@ def files_below(folder):
 STATEFUL = {
     "clipping around the last step, worker momentum, PCA": [
         "aggregator=centred_clipping",
-        "training.worker_momentum=0.9",
+        "worker_momentum=momentum",
         "detector=pca",
         "detector.warm_up_rounds=2",
         "record_updates=safetensors",

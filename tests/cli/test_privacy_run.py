@@ -197,7 +197,7 @@ def test_it_stops_before_the_round_that_would_exceed_the_limit(run, capfd):
             *("privacy.count_noise=2", "server_optimizer=adam"),
         ),
         ("privacy=dp_sgd", "cohort_size=4", "privacy.accountant=rdp"),
-        ("privacy=local_gaussian", "training.worker_momentum=0.9", "cohort_size=4"),
+        ("privacy=local_gaussian", "worker_momentum=momentum", "cohort_size=4"),
         ("channel=secure_aggregation", "channel.drop_before_masking=0.2"),
     ],
     ids=lambda overrides: overrides[0],

@@ -68,12 +68,12 @@ REFUSED = {
         "pre_aggregation=nnm: needs setting=federated",
     ),
     "worker momentum while centralised": (
-        ["training.worker_momentum=0.9", "setting=centralised"],
-        "training.worker_momentum=0.9: needs setting=federated",
+        ["worker_momentum=momentum", "setting=centralised"],
+        "worker_momentum=fedexp.federation.worker_momentum.Momentum: needs setting=federated",
     ),
     "a worker momentum that never listens": (
-        ["training.worker_momentum=1"],
-        "training.worker_momentum=1: must be at least 0 and below 1",
+        ["worker_momentum=momentum", "worker_momentum.beta=1"],
+        "worker_momentum.beta=1: must be at least 0 and below 1",
     ),
     "an attack before the first round": (
         ["attack=sign_flip", "attack.first_round=-1"],

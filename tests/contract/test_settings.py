@@ -14,12 +14,13 @@ from fedexp.channel.plain import Plain
 from fedexp.core.flat import vector_of
 from fedexp.core.types import Partition, Split, Workload
 from fedexp.detection.none import NoDetector
+from fedexp.federation.algorithms.fedavg import FedAvg
 from fedexp.federation.evaluation import ModelEvaluator
-from fedexp.federation.memory import NoMemory
 from fedexp.federation.rounds import Experiment, initial_state, run_rounds
 from fedexp.federation.sampling import Poisson, Uniform
 from fedexp.federation.server import Server
 from fedexp.federation.validation import NoHygiene
+from fedexp.federation.worker_momentum import NoMomentum
 from fedexp.models import mlp
 from fedexp.privacy.account import NoAccount
 from fedexp.privacy.none import NoPrivacy
@@ -79,7 +80,7 @@ def experiment(setting, sizes, sampler, train, rounds=2, labels_of=None):
         n_clients=len(shards),
         first_attacked_round=0,
         root_client=None,
-        memory=NoMemory(),
+        worker_momentum=NoMomentum(),
         malicious=np.zeros(len(shards), dtype=bool),
         setting=setting,
         sampler=setting.sampler(sampler),
@@ -89,6 +90,8 @@ def experiment(setting, sizes, sampler, train, rounds=2, labels_of=None):
         channel=Plain(),
         account=NoAccount(),
         server=Server(
+            n_clients=len(shards),
+            algorithm=FedAvg(),
             hygiene=NoHygiene(),
             privacy=NoPrivacy(),
             detector=NoDetector(),

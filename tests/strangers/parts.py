@@ -1,11 +1,13 @@
 """Parts of a stranger's: some honest, some with the name of one of ours and another behaviour."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from fedexp.aggregation.mean import Mean as TrueMean
 from fedexp.core.stateless import Stateless
+from fedexp.core.types import Sent
 from fedexp.federation.settings import Federated
 
 
@@ -111,3 +113,46 @@ class KeepsToItself(SharesWithFriends):
 
     communicates = None
     shares_one_model = None
+
+
+@dataclass(frozen=True)
+class SendsLengths:
+    """An algorithm that sends a second tensor, and says nothing more about it."""
+
+    sends = (Sent("length", numbers=1),)
+
+    def init(self, d):
+        return {}
+
+    def client_init(self, d):
+        return {}
+
+    def broadcast(self, state):
+        return {}
+
+    def local(self, trainer):
+        return _WithLength(trainer, type(self).sends)
+
+    def server_step(self, step, state, share):
+        return step[:-1], state
+
+
+@dataclass(frozen=True)
+class SendsLengthsClipped(SendsLengths):
+    """The same, declaring that the tensor may be clipped and noised together with the delta."""
+
+    sends = (Sent("length", numbers=1, clipped_with_the_delta=True),)
+
+
+@dataclass(frozen=True)
+class _WithLength:
+    trainer: object
+    sends: tuple
+
+    def spread(self, n_clients, cohort_size):
+        return self
+
+    def __call__(self, model, shard, task):
+        report = self.trainer(model, shard, task)
+        length = torch.linalg.vector_norm(model.vector - task.params)
+        return replace(report, sent={"length": length[None]})

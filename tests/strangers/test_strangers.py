@@ -1,6 +1,7 @@
 """Nothing is decided by a name: what a part does not promise, is not promised for it."""
 
 import pytest
+import torch
 
 from fedexp.config.build import build
 from fedexp.core.checks import InputError
@@ -110,6 +111,37 @@ def test_a_setting_that_communicates_takes_an_attack():
 def test_a_setting_that_does_not_say_that_it_communicates_takes_none():
     line = said(own("setting", "KeepsToItself"), "attack=sign_flip")
     assert line.startswith("attack.n_malicious=2: needs setting=federated")
+
+
+SENT_IN_THE_CLEAR = [
+    "privacy=client_dp",
+    "privacy=local_gaussian",
+    "privacy=local_laplace",
+    "privacy=dp_sgd",
+    "channel=secure_skellam",
+]
+
+
+@pytest.mark.parametrize("protection", SENT_IN_THE_CLEAR)
+def test_a_second_tensor_is_refused_by_its_name_behind_a_promise(protection):
+    line = said(protection, own("algorithm", "SendsLengths"))
+    assert line.startswith(f"algorithm={OWN}.SendsLengths: 'length' leaves the clients beside the")
+
+
+def test_scaffold_is_refused_where_its_control_variates_would_be_in_the_clear():
+    line = said(*CLIENT_DP, "algorithm=scaffold")
+    assert "'control' leaves the clients beside the delta" in line
+    build(config_for(*TRUST, "algorithm=scaffold", "privacy=dp_sgd"))  # a function of the delta
+
+
+def test_a_second_tensor_that_is_clipped_and_noised_together_with_the_delta_is_covered():
+    exp, records = trained(*CLIENT_DP, own("algorithm", "SendsLengthsClipped"))
+    d = len(vector_of(build(config_for(*TRUST)).model))
+    received = records[-1].received.matrix
+    assert received.shape[1] == d + 1
+    assert torch.linalg.vector_norm(received, dim=1).max() <= exp.server.privacy.clip_norm
+    up = [m.value for r in records for m in r.metrics if m.metric == "bytes_up"]
+    assert up == [10 * 4 * (d + 1)] * 3
 
 
 def test_the_refusals_above_are_not_those_of_ours():

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from fedexp.config.build import ADVERSARY, TRAINING
+from fedexp.config.build import ADVERSARY
 from fedexp.config.folders import conf_folder
 from fedexp.config.schema import register
 
@@ -55,7 +55,7 @@ def part(group: str, choice: str, *overrides: str):
     node = config_for(f"{group}={choice}", *overrides)
     for key in [*group.split("/"), *([choice] if group in LISTS else [])]:
         node = node[key]
-    groups = {"attack": ADVERSARY, "training": TRAINING}
+    groups = {"attack": ADVERSARY}
     builders = groups.get(group, ())
     node = {k: v for k, v in node.items() if k not in builders}
     return instantiate(node, _convert_="all")

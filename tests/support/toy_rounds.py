@@ -13,11 +13,12 @@ from fedexp.attacks.none import NoAttack
 from fedexp.channel.plain import Plain
 from fedexp.core.types import ClientReport, Metric, Updates
 from fedexp.detection.none import NoDetector
-from fedexp.federation.memory import NoMemory
+from fedexp.federation.algorithms.fedavg import FedAvg
 from fedexp.federation.rounds import Experiment, initial_state, run_rounds
 from fedexp.federation.server import Server
 from fedexp.federation.settings import Federated
 from fedexp.federation.validation import NoHygiene
+from fedexp.federation.worker_momentum import NoMomentum
 from fedexp.privacy.account import NoAccount
 from fedexp.privacy.none import NoPrivacy
 
@@ -93,7 +94,7 @@ def experiment(**changes):
         "setting": Federated(),
         "sampler": Cohorts([0, 1]),
         "trainer": ToTarget(),
-        "memory": NoMemory(),
+        "worker_momentum": NoMomentum(),
         "backend": Toy(),
         "attack": NoAttack(),
         "channel": Plain(),
@@ -101,6 +102,7 @@ def experiment(**changes):
         "evaluator": Reports(),
     }
     servers = {
+        "algorithm": FedAvg(),
         "hygiene": NoHygiene(),
         "privacy": NoPrivacy(),
         "detector": NoDetector(),
@@ -111,7 +113,8 @@ def experiment(**changes):
     }
     servers |= {name: changes.pop(name) for name in list(changes) if name in servers}
     servers["optimizer"] = servers.pop("server_optimizer")
-    return Experiment(**{**parts, "server": Server(**servers), **changes})
+    parts |= changes
+    return Experiment(**parts, server=Server(n_clients=parts["n_clients"], **servers))
 
 
 def start_of(exp, value=0.0):

@@ -119,6 +119,7 @@ class WithCanaryClients:
             client_ids=(*trained.client_ids, *ids),
             num_examples=torch.cat([trained.num_examples, torch.ones(len(ids)).double()]),
             metrics=(*trained.metrics, *(nothing for _ in ids)),
+            kept=(*trained.kept, *({} for _ in ids)),
         )
 
     def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
@@ -218,9 +219,8 @@ def client_canaries(
         n_clients=n_all,
         malicious=np.concatenate([exp.malicious, np.zeros(m, dtype=bool)]),
         sampler=Without(sampler, absent),
-        memory=exp.memory.widened(n_all),
         backend=WithCanaryClients(exp.backend, n, directions, lengths),
-        server=replace(exp.server, privacy=noised.with_noise(noise_scale)),
+        server=replace(exp.server, n_clients=n_all, privacy=noised.with_noise(noise_scale)),
         account=protection.account,
         evaluator=NoEvaluation(),
     )

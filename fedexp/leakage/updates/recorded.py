@@ -69,7 +69,9 @@ class RecordedUpdates:
             )
         found = find_updates(victim.folder)
         found.files = [file for file in found.files if file.round in wanted]
-        layout, exposed = Layout.of(victim.model), dict.fromkeys(wanted, 0)
+        model = Layout.of(victim.model)
+        layout = model.beside(victim.experiment.server.algorithm.sends)
+        exposed = dict.fromkeys(wanted, 0)
         observed = []
         for batch in batches(found, layout, reader(None)):
             for file, row in zip(batch.files, batch.matrix, strict=True):
@@ -79,7 +81,7 @@ class RecordedUpdates:
                 if n > self.largest_client or exposed[file.round] + n > self.examples:
                     continue
                 exposed[file.round] += n
-                observed.append(self._observed(row, file.client, file.round, victim))
+                observed.append(self._observed(row[: model.d], file.client, file.round, victim))
         if not observed:
             raise InputError("no update of these rounds can be attacked", "rounds", self.rounds)
         return observed

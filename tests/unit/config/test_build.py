@@ -16,6 +16,7 @@ from fedexp.config.parts import _check_arguments, _describe, _fits
 from fedexp.core.checks import InputError
 from fedexp.core.types import Partition, Split
 from fedexp.detection.none import NoDetector
+from fedexp.federation.algorithms.fedavg import FedAvg
 from fedexp.federation.server import Server
 from fedexp.federation.validation import NoHygiene
 from fedexp.privacy.none import NoPrivacy
@@ -130,7 +131,10 @@ def test_without_poison_nothing_is_copied(partition):
 
 def test_the_rehearsal_finds_what_cannot_hold_for_the_cohort():
     def server(*mixers):
-        return Server(NoHygiene(), NoPrivacy(), NoDetector(), mixers, TrimmedMean(2), SGD(1.0), 1)
+        rule, optimizer = TrimmedMean(2), SGD(1.0)
+        return Server(
+            NoHygiene(), NoPrivacy(), NoDetector(), mixers, rule, optimizer, 1, FedAvg(), 8
+        )
 
     _rehearse(server(), [], Plain(), 5)
     with pytest.raises(InputError, match=r"aggregator.assumed_malicious=2: .*2 x 2 .* 4"):

@@ -10,9 +10,9 @@ from fedexp.aggregation.mean import Mean
 from fedexp.aggregation.server_optimizers import SGD, Momentum
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import ServerState
-from fedexp.federation.memory import WorkerMomentum
 from fedexp.federation.rounds import run_round, run_rounds
 from fedexp.federation.settings import LocalOnly
+from fedexp.federation.worker_momentum import Momentum as WorkerMomentum
 from tests.support.toy_rounds import Cohorts, Toy, experiment, params, start_of, value_of
 
 
@@ -180,6 +180,6 @@ def test_the_servers_own_row_is_the_reference_and_no_client():
 
 
 def test_worker_momentum_is_carried_on():
-    exp = experiment(memory=WorkerMomentum(0.5, 2))
+    exp = experiment(worker_momentum=WorkerMomentum(0.5, True, "first_update"))
     # Steps 3, then 0.5 * 3 + 0.5 * 0, then 0.5 * 1.5 + 0.5 * (3 - 4.5).
     assert params(exp) == [3.0, 4.5, 4.5]

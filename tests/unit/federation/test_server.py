@@ -14,6 +14,7 @@ from fedexp.channel.plain import Plain
 from fedexp.core.checks import InputError
 from fedexp.core.types import ServerState, Updates, Verdict
 from fedexp.detection.none import NoDetector
+from fedexp.federation.algorithms.fedavg import FedAvg
 from fedexp.federation.describe import describe, remarks, traffic
 from fedexp.federation.server import Server
 from fedexp.federation.validation import NoHygiene, StandardHygiene
@@ -65,6 +66,8 @@ def server(**changes):
         "aggregator": Mean("examples"),
         "optimizer": SGD(1.0),
         "min_clients": 1,
+        "algorithm": FedAvg(),
+        "n_clients": 4,
     }
     return Server(**{**parts, **changes})
 
@@ -221,7 +224,7 @@ def test_the_record_holds_every_update_and_how_the_detector_did():
     assert (about["caught"], about["missed"], about["false_alarms"]) == (1, 1, 1)
     assert about["threshold"] == 1.0
     assert rows["train", "all", "loss"] == pytest.approx((0 + 1 + 2 + 3) / 4)
-    assert [m.value for m in traffic(4, given, arrived(given))] == [4 * 2 * 4] * 2
+    assert [m.value for m in traffic(4, 4 * 2 * 4, arrived(given))] == [4 * 2 * 4] * 2
     assert [m.value for m in traffic(4, None, arrived(given))] == [0, 0]
 
 

@@ -46,9 +46,8 @@ def test_the_report_holds_what_an_accountant_needs():
     sizes = Sizes(PrivateSteps(1.0, 1.0, "auto", "task"))
     vector, report = train(private(sgd(batch_size=1, epochs=None, steps=50)), module(), data)
     model = FlatModel(module(), torch.device("cpu"))
-    sgd(batch_size=1, epochs=None, steps=50).train_on(
-        sizes, model, data, ClientTask(0, model.vector.clone(), 0, 7)
-    )
+    task = ClientTask(0, model.vector.clone(), 0, 7)
+    sgd(batch_size=1, epochs=None, steps=50)(model, data, task, sizes)
     assert torch.equal(model.vector, vector)
     assert report.metrics["steps"] == len(sizes.examples) == 50
     assert report.metrics["sampling_rate"] == pytest.approx(1 / 30)

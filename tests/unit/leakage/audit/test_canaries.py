@@ -187,7 +187,7 @@ def test_canaries_answer_for_themselves_behind_the_others(cohort):
     assert len(updates.metrics) == len(updates.num_examples) == len(cohort)
 
 
-@pytest.mark.parametrize("overrides", [CENTRAL, (*CENTRAL, "training.worker_momentum=0.9")])
+@pytest.mark.parametrize("overrides", [CENTRAL, (*CENTRAL, "worker_momentum=momentum")])
 def test_a_canary_moves_the_model_by_the_clip_norm_and_an_absent_one_not_at_all(overrides):
     victim = audited(*overrides, "privacy.clip_norm=0.3", "rounds=2")
     inside = coins(50)
