@@ -28,10 +28,9 @@ class InProcess:
         if len(self._matrix) < len(tasks):
             self._matrix = self._matrix.new_empty(len(tasks), self._matrix.shape[1])
         matrix = self._matrix[: len(tasks)]
-        reports = [
-            self._workspace.train(trainer, task, delta)
-            for task, delta in zip(tasks, matrix, strict=True)
-        ]
+        reports = []
+        for task, delta in zip(tasks, matrix, strict=True):
+            reports.append(self._workspace.train(trainer, task, delta))
         return Updates.of(matrix, tasks, reports)
 
     def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:

@@ -26,6 +26,8 @@ from fedexp.federation.evaluation import ModelEvaluator
 from fedexp.federation.memory import NoMemory, WorkerMomentum
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
+from fedexp.observers.guarded import Guarded
+from fedexp.observers.observer import Observer
 from fedexp.privacy.dp_sgd import PrivateSteps
 from fedexp.privacy.none import NoPrivacy
 from fedexp.protection.plan import Plan
@@ -49,6 +51,7 @@ GROUPS = (
     "aggregator",
     "server_optimizer",
     "backend",
+    "early_stopping",
 )
 POSITIVE = (
     "rounds",
@@ -76,6 +79,7 @@ class Built:
     normalisation: Normalisation  # between the two
     reserve: Split  # training examples left out by train_examples, pixels in [0, 1]
     partition: Partition
+    observers: tuple[Observer, ...]  # early stopping and the trackers, in this order
     remarks: tuple[str, ...]  # what a person should know before the run
 
 
@@ -96,6 +100,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
 
     for study in config["leakage"]:
         part(f"leakage.{study}")  # to be refused now rather than after the training
+    trackers = [Guarded(name, part(f"tracker.{name}")) for name in config["tracker"]]
+    observers: tuple[Observer, ...] = (part("early_stopping"), *trackers)
     setting = part("setting")
     trainer = part("training", without=TRAINING)
     with prefixed("training"):
@@ -186,6 +192,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         normalisation=scale,
         reserve=reserve,
         partition=partition,
+        observers=observers,
         remarks=protection.remarks,
     )
 

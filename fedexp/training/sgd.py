@@ -66,7 +66,8 @@ class LocalSGD:
 
     def __call__(self, model: Model, shard: Split, task: ClientTask) -> ClientReport:
         """Train `model` in place on `shard`; the report holds the mean loss over the steps."""
-        return self.train_on(ordinary_steps, model, shard, task)
+        update = self._update_rule(model, task)
+        return train_steps(ordinary_steps, model, shard, task, self.work(), update)
 
     def train_on(
         self, steps: StepSource, model: Model, shard: Split, task: ClientTask
