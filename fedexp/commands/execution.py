@@ -28,7 +28,6 @@ from fedexp.core.checks import InputError
 from fedexp.core.files import locked
 from fedexp.core.flat import vector_of
 from fedexp.core.interrupt import sigterm_as_interrupt
-from fedexp.federation.evaluation import majority_baseline
 from fedexp.federation.rounds import finished, initial_state, run_rounds
 from fedexp.observers.progress import progress_for
 from fedexp.partition.describe import partition_document
@@ -67,11 +66,16 @@ def _run_locked(
 ) -> tuple[dict[str, Any], str]:
     exp = built.experiment
     recorder = Recorder(
-        folder, config, built.model, built.dataset.test.y, built.dataset.class_names
+        folder,
+        config,
+        built.model,
+        built.task,
+        built.dataset.test.y,
+        built.dataset.class_names,
     )
     state = recorder.resume() if resume else None
     if state is None:
-        recorder.begin(partition_document(built.partition, built.dataset.class_names))
+        recorder.begin(partition_document(built.partition, built.dataset.class_names, built.task))
         state = initial_state(exp, vector_of(built.model))
     about = {**_about(config, built), "privacy": exp.account.statement(state.ledger)}
     for remark in built.remarks:
@@ -192,7 +196,7 @@ def _peak_memory_of_a_worker_mb() -> float | None:
 def _about(config: Mapping[str, Any], built: Built) -> dict[str, Any]:
     """What a reader has to know beside the figures; constant over the run."""
     dataset = built.dataset
-    document = partition_document(built.partition, dataset.class_names)
+    document = partition_document(built.partition, dataset.class_names, built.task)
     return {
         "rounds_planned": config["rounds"],
         "seed": config["seed"],
@@ -205,7 +209,7 @@ def _about(config: Mapping[str, Any], built: Built) -> dict[str, Any]:
             "test": len(dataset.test),
         },
         "majority_baseline": {
-            part: majority_baseline(split.y, dataset.train.y)
+            part: built.task.majority_baseline(split.y, dataset.train.y)
             for part, split in (("validation", dataset.validation), ("test", dataset.test))
         },
         "parameters": len(vector_of(built.model)),

@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedexp.config.parts import Config, Parts, prefixed, required
 from fedexp.config.refusals import part_of, refuse
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.flat import refuse_changing_buffers, vector_of
-from fedexp.core.protocols import Aggregator, Attack, Channel, Memory, NeedsRootData, Setting
+from fedexp.core.protocols import (
+    Aggregator,
+    Attack,
+    Channel,
+    ChecksData,
+    Memory,
+    NeedsRootData,
+    Setting,
+    Task,
+)
 from fedexp.core.rng import generator, seed_for, seeded
 from fedexp.core.types import Dataset, Normalisation, Partition, Split, Updates, Workload
 from fedexp.data.folder import data_folder
@@ -26,6 +36,7 @@ from fedexp.federation.evaluation import ModelEvaluator
 from fedexp.federation.memory import NoMemory, WorkerMomentum
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
+from fedexp.partition.check import checked
 from fedexp.privacy.dp_sgd import PrivateSteps
 from fedexp.privacy.none import NoPrivacy
 from fedexp.protection.plan import Plan
@@ -36,6 +47,7 @@ from fedexp.training.private_layers import trained_layers
 
 GROUPS = (
     "dataset",
+    "task",
     "partition",
     "model",
     "training",
@@ -62,7 +74,6 @@ POSITIVE = (
 # Keys of these groups that are the builder's, not the part's.
 ADVERSARY = ("fraction", "n_malicious", "first_round")
 TRAINING = ("worker_momentum",)
-OBJECTIVES = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "loss")
 
 
 @dataclass(frozen=True)
@@ -71,10 +82,10 @@ class Built:
 
     experiment: Experiment
     model: nn.Module  # with the initial weights
-    dataset: Dataset  # as the model takes it
-    pixels: Dataset  # the same before shifting and scaling: in [0, 1]
-    normalisation: Normalisation  # between the two
-    reserve: Split  # training examples left out by train_examples, pixels in [0, 1]
+    dataset: Dataset  # as stored; train is what the clients train on
+    normalisation: Normalisation  # from its values to what the model takes
+    task: Task  # what its labels mean
+    reserve: Split  # training examples left out by train_examples
     partition: Partition
     remarks: tuple[str, ...]  # what a person should know before the run
 
@@ -94,8 +105,10 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     refuse(config)
     part = Parts(with_stand_ins(config), config["trust"])
 
-    for study in config["leakage"]:
-        part(f"leakage.{study}")  # to be refused now rather than after the training
+    # To be refused now rather than after the training.
+    studies = {study: part(f"leakage.{study}") for study in config["leakage"]}
+    task: Task = part("task")
+    one_of(task.metrics, objective=config["objective"])
     setting = part("setting")
     trainer = part("training", without=TRAINING)
     with prefixed("training"):
@@ -105,7 +118,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     mechanism, channel = part("privacy", without=PROMISE), part("channel", without=PROMISE)
     server = _server(part, config, setting)
     attack: Attack = part("attack", without=ADVERSARY)
-    deal, loader = part("partition"), part("dataset")
+    partitioner, loader = part("partition"), part("dataset")
     device = _device(config["device"])
 
     limit = None
@@ -113,9 +126,15 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         limit = config["train_examples"]
         with prefixed("dataset"):
             pixels = load(loader, data_folder(config["paths"]["data_dir"]))
+    task.check(pixels.train.y, pixels.num_classes)
+    for study, carried_out in studies.items():
+        if isinstance(carried_out, ChecksData):
+            with prefixed(f"leakage.{study}"):
+                carried_out.check_data(pixels)
     pixels, reserve = _with_reserve(pixels, limit, seed)
     with prefixed("partition"):
-        partition = deal(pixels.train, n_clients, generator(seed, "partition"))
+        partition = partitioner(pixels.train, n_clients, generator(seed, "partition"))
+    partition = checked(partition, pixels.train, n_clients, part_of(config, "partition"))
     # Only now is n_clients known to be no larger than the data, and what is drawn for it cheap.
     sampler(n_clients, generator(seed, "cohort", 0))  # a cohort that cannot be drawn fails here
     sampler = setting.sampler(sampler)
@@ -124,7 +143,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     with prefixed("attack"):
         trained_on = _poisoned(partition, attack, malicious, seed)
     first_round = config["attack"]["first_round"]
-    if first_round and trained_on.x is not partition.train.x:
+    if first_round and trained_on is not partition.train:
         raise InputError(
             "poisoned data are there from the start; only attacks on updates can begin later",
             "attack.first_round",
@@ -132,8 +151,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         )
     scale = Normalisation.of(pixels.train)
     pixels, root = _with_root_data(pixels, server.aggregator, seed)
-    pixels = replace(pixels, train=trained_on)
-    dataset = pixels.scaled(scale)
+    dataset = replace(pixels, train=trained_on)
     model = _model(part, config, dataset, private=isinstance(mechanism, PrivateSteps))
 
     shards = setting.shards(partition)
@@ -150,14 +168,14 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         if part_of(config, "sampler") == "Poisson":  # whose cohorts may be that large
             channel.check(n_clients, plan.d)
     protection = protect(config, mechanism, channel, trainer, plan)
-    counts = partition.label_counts(dataset.num_classes)
+    counts = partition.label_counts(dataset.num_classes, task)
     evaluation = {"validation": dataset.validation, "test": dataset.test}
-    if malicious.any() and len(wanted := attack.probe(pixels.test)):
-        evaluation["attack"] = scale(wanted)
+    if malicious.any() and len(wanted := attack.probe(dataset.test.as_floats())):
+        evaluation["attack"] = wanted.stored_like(dataset.test)
     cohort_size = min(config["cohort_size"], len(shards))
-    workload = Workload(model, dataset.train, shards, evaluation, cohort_size, device)
+    workload = Workload(model, dataset.train, shards, evaluation, cohort_size, device, task, scale)
     if len(root):
-        workload = _with_root_shard(workload, scale(root))
+        workload = _with_root_shard(workload, root)
     experiment = Experiment(
         seed=seed,
         rounds=config["rounds"],
@@ -176,14 +194,14 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         channel=protection.channel,
         server=replace(server, privacy=protection.privacy),
         account=protection.account,
-        evaluator=ModelEvaluator(evaluation, counts / counts.sum(axis=1, keepdims=True)),
+        evaluator=ModelEvaluator(task, evaluation, _mixes(counts)),
     )
     return Built(
         experiment=experiment,
         model=model,
         dataset=dataset,
-        pixels=pixels,
         normalisation=scale,
+        task=task,
         reserve=reserve,
         partition=partition,
         remarks=protection.remarks,
@@ -224,6 +242,8 @@ def _memory(worker_momentum: float, n_clients: int) -> Memory:
 def _with_root_data(pixels: Dataset, aggregator: Aggregator, seed: int) -> tuple[Dataset, Split]:
     """The data without the examples that the server keeps for itself, and those examples."""
     wanted = aggregator.root_examples if isinstance(aggregator, NeedsRootData) else 0
+    if not wanted:
+        return pixels, pixels.validation.between(0, 0)
     available = len(pixels.validation)
     if wanted >= available:
         raise InputError(
@@ -241,7 +261,7 @@ def _with_root_shard(workload: Workload, root: Split) -> Workload:
     train, n = workload.train, len(workload.train)
     return replace(
         workload,
-        train=Split(torch.cat([train.x, root.x]), torch.cat([train.y, root.y])),
+        train=train.joined(root),
         shards=(*workload.shards, np.arange(n, n + len(root))),
         cohort_size=workload.cohort_size + 1,
     )
@@ -266,7 +286,6 @@ def _check_root(config: Config) -> None:
             config["min_clients"],
         )
     at_least(0, assumed_malicious=config["assumed_malicious"])
-    one_of(OBJECTIVES, objective=config["objective"])
     if config["record_updates"] not in (False, True, "safetensors", "pth"):
         allowed = "Allowed: false, true (both), safetensors, pth"
         raise InputError(allowed, "record_updates", config["record_updates"])
@@ -291,17 +310,32 @@ def _malicious(config: Config, n_clients: int) -> np.ndarray:
 def _poisoned(partition: Partition, attack: Attack, malicious: np.ndarray, seed: int) -> Split:
     """The training part with the malicious clients' rows as they will train on them."""
     train = partition.train
-    x, y = train.x, train.y
+    rows: list[Tensor] = []
+    changed: list[Split] = []
     for client in np.flatnonzero(malicious).tolist():
-        rows = torch.from_numpy(partition.shards[client])
-        own = train.rows(rows)
+        held = torch.from_numpy(partition.shards[client])
+        own = train.rows(held).as_floats()
         poisoned = attack.poison(own, generator(seed, "poison", client))
         if poisoned is own:
             continue
-        if x is train.x:  # the first that changes anything: never write to the cached data
-            x, y = x.clone(), y.clone()
-        x[rows], y[rows] = poisoned.x, poisoned.y
-    return Split(x, y)
+        if poisoned.x.shape != own.x.shape or poisoned.y.shape != own.y.shape:
+            raise InputError(
+                f"made {len(poisoned)} examples of client {client}'s {len(own)}, or of another "
+                "shape: it may only change them",
+                "attack",
+                type(attack).__name__,
+            )
+        rows.append(held)
+        changed.append(poisoned)
+    if not rows:
+        return train
+    return train.with_rows(torch.cat(rows), reduce(Split.joined, changed))
+
+
+def _mixes(counts: np.ndarray) -> np.ndarray:
+    """Each client's share of each class, from its counts; 0 where it has no label at all."""
+    shares: np.ndarray = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return shares
 
 
 def _rehearse(server: Server, mixers: Sequence[str], channel: Channel, cohort_size: int) -> None:
@@ -334,12 +368,13 @@ def _model(part: Parts, config: Config, dataset: Dataset, private: bool) -> nn.M
             with torch.no_grad():  # lazy layers draw their weights here
                 shape = tuple(model.eval()(torch.zeros(2, *dataset.input_shape)).shape)
         except Exception as error:
-            images = "x".join(map(str, dataset.input_shape))
+            size = "x".join(map(str, dataset.input_shape))
+            kind = "images" if dataset.train.are_images else "rows"
             reason = str(error).splitlines()[0]
-            raise InputError(f"cannot take images of {images}: {reason}", "model", name) from error
+            raise InputError(f"cannot take {kind} of {size}: {reason}", "model", name) from error
     expected = (2, dataset.num_classes)
     if shape != expected:
-        raise InputError(f"gives {shape} for 2 images, not {expected}", "model", name)
+        raise InputError(f"gives {shape} for 2 examples, not {expected}", "model", name)
     vector_of(model)  # refuses a module that has nothing to train
     return model
 

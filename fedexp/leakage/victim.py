@@ -13,6 +13,7 @@ from fedexp.config.build import Built, build
 from fedexp.config.schema import check_root_keys
 from fedexp.core.checks import InputError
 from fedexp.core.flat import vector_of
+from fedexp.core.protocols import Task
 from fedexp.core.types import Dataset, Normalisation, Partition, Split
 from fedexp.federation.rounds import Experiment
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
@@ -21,12 +22,13 @@ from fedexp.run_folder.record import PROVENANCE, config_hash, read_config, read_
 
 @dataclass(frozen=True)
 class Victim:
-    """What a study may look at. Data are pixels in [0, 1] throughout; see `normalisation`."""
+    """What a study may look at. Data are float32 in their own unit throughout: pixels in [0, 1]."""
 
     folder: Path  # of the run; a study may keep files of its own in folder / "leakage" / its name
     config: Mapping[str, Any]  # resolved
     experiment: Experiment
     model: nn.Module  # the architecture; its weights are the initial ones
+    task: Task  # what labels mean
     pixels: Dataset  # train is what the clients trained on, row for row as in `partition`
     reserve: Split  # training examples that nobody trained on (train_examples); may be empty
     normalisation: Normalisation
@@ -44,8 +46,9 @@ class Victim:
             config=config,
             experiment=built.experiment,
             model=built.model,
-            pixels=built.pixels,
-            reserve=built.reserve,
+            task=built.task,
+            pixels=built.dataset.as_floats(),
+            reserve=built.reserve.as_floats(),
             normalisation=built.normalisation,
             partition=built.partition,
             models=models,

@@ -8,7 +8,7 @@ grow get whole lines, and what a killed round left in them is cut off when the r
     partition.json        who holds what
     metrics.jsonl, .csv   one measured number a row
     timing.jsonl          seconds a round, by phase
-    confusion_matrix.csv  of the last evaluation, on test
+    confusion_matrix.csv  of the last evaluation, on test, where examples have one class
     summary.json          status and final figures
     checkpoints/          the newest two, and the best on validation
     model.safetensors     the current model
@@ -37,6 +37,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from fedexp.core.checks import InputError
 from fedexp.core.files import append, plain, read_lines, to_json, write_atomically
 from fedexp.core.flat import state_dict_of
+from fedexp.core.protocols import Task
 from fedexp.core.types import Metric, RoundRecord, ServerState
 from fedexp.run_folder.checkpoints import (
     Unreadable,
@@ -111,6 +112,7 @@ class Recorder:
         folder: an existing folder, locked by the caller.
         config: the resolved config.
         model: any model of the run's architecture, for names and shapes.
+        task: what labels mean.
         test_y: the test part's labels, for the confusion matrix.
         class_names: its rows' and columns' names.
     """
@@ -120,12 +122,13 @@ class Recorder:
         folder: Path,
         config: Mapping[str, Any],
         model: nn.Module,
+        task: Task,
         test_y: Tensor,
         class_names: Sequence[str],
     ) -> None:
         self.folder = folder
         self._config, self._model = config, model
-        self._test_y, self._class_names = test_y.numpy(), class_names
+        self._task, self._test_y, self._class_names = task, test_y, class_names
         self.scores = Scores()
         self._rows = 0  # in metrics.jsonl
         self._updates = update_record(config["record_updates"], folder, model)
@@ -174,7 +177,10 @@ class Recorder:
         if record.received is not None:
             self._updates.write(record.round, record.received, record.malicious)
         if record.predictions is not None:
-            write_atomically(self.folder / "confusion_matrix.csv", self._confusion(record))
+            classes = len(self._class_names)
+            matrix = self._task.confusion(record.predictions, self._test_y, classes)
+            if matrix is not None:
+                write_atomically(self.folder / "confusion_matrix.csv", self._table(matrix))
         self.scores.add(record.metrics, sum(record.seconds.values()), record.seconds["train"])
         self._rows += len(record.metrics)
 
@@ -223,11 +229,7 @@ class Recorder:
             save({f"client{k}.{n}": t for k, m in enumerate(models) for n, t in m.items()})
         )
 
-    def _confusion(self, record: RoundRecord) -> bytes:
-        assert record.predictions is not None
-        classes = len(self._class_names)
-        cells = self._test_y * classes + record.predictions.numpy()
-        matrix = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+    def _table(self, matrix: np.ndarray) -> bytes:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self._class_names, *matrix.tolist()])
         return text.getvalue().encode()
