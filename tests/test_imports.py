@@ -17,14 +17,14 @@ ROOT = Path(fedexp.__file__).parent
 # Folder of ours, or one room of it -> the folders that it may import beside itself and `core`.
 # Who is not named is a part, and knows the core alone.
 PARTS = {"aggregation", "attacks", "backends", "channel", "data", "detection", "models"}
-PARTS |= {"partition", "pre_aggregation", "privacy", "training"}
+PARTS |= {"partition", "pre_aggregation", "privacy", "tasks", "training"}
 ARROWS = {
     "__init__": set(),
     "privacy": {"training"},
     "channel": {"privacy"},  # a mechanism of its own
     "config/folders": set(),
     "config/schema": set(),
-    "config": {"data", "federation", "privacy", "training"},
+    "config": {"data", "federation", "observers", "partition", "privacy", "training"},
     "run_folder/findings": {"leakage"},  # a type
     # Attacks know what they are shown; only these rooms open a run, train, read or write.
     "leakage/victim": {"config", "federation", "run_folder"},

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.attacks.labels import drawn_rows
+from fedexp.attacks.labels import drawn_rows, refuse_several_labels
 from fedexp.attacks.seams import with_malicious_rows
 from fedexp.core.checks import InputError, at_least, in_range, one_of, positive
 from fedexp.core.types import Rule, Split, Updates
@@ -44,7 +44,8 @@ class Backdoor:
         num_classes: C, at least 2.
 
     Raises:
-        InputError: when poisoning or probing, if the trigger does not fit into the images.
+        InputError: when poisoning or probing, if the trigger does not fit into the images, if the
+            examples are none, or have several labels.
     """
 
     trigger_size: int
@@ -66,11 +67,12 @@ class Backdoor:
 
     def poison(self, data: Split, rng: np.random.Generator) -> Split:
         """The data with some images stamped and relabelled, whatever their class was."""
+        refuse_several_labels(data, "backdoor")
         chosen = drawn_rows(len(data), self.poisoned_fraction, rng)
         x, y = data.x.clone(), data.y.clone()
         x[chosen] = self._stamped(x[chosen])
         y[chosen] = self.target_label
-        return Split(x, y)
+        return data.with_x(x).with_y(y)
 
     def rewrite(
         self, updates: Updates, malicious: Tensor, rule: Rule, rng: np.random.Generator
@@ -82,14 +84,21 @@ class Backdoor:
 
     def probe(self, data: Split) -> Split:
         """All images of other classes than the target, stamped, with the target as the answer."""
-        others = data.y != self.target_label
-        return Split(
-            self._stamped(data.x[others]), torch.full_like(data.y[others], self.target_label)
-        )
+        others = data.rows(data.y != self.target_label)
+        wanted = torch.full_like(others.y, self.target_label)
+        return others.with_x(self._stamped(others.x)).with_y(wanted)
 
     def _stamped(self, x: Tensor) -> Tensor:
         """Copies of images `[n, channels, height, width]` with the square in them."""
-        size, (height, width) = self.trigger_size, x.shape[2:]
+        size = self.trigger_size
+        if x.dim() != 4:
+            raise InputError(
+                f"stamps images [channels, height, width], and these examples are "
+                f"{list(x.shape[1:])}; use an attack on labels or on updates",
+                "trigger_size",
+                size,
+            )
+        height, width = x.shape[2:]
         if size > min(height, width):
             raise InputError(
                 f"does not fit into images of {height} x {width}", "trigger_size", size

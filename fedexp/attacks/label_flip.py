@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.attacks.labels import other_classes
+from fedexp.attacks.labels import other_classes, refuse_several_labels
 from fedexp.attacks.seams import LeavesRows
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.types import Split
@@ -56,16 +56,16 @@ class LabelFlip(LeavesRows):
             raise InputError("must differ from source", "target", self.target)
 
     def poison(self, data: Split, rng: np.random.Generator) -> Split:
-        """The same images with the labels changed."""
+        """The same examples with the labels changed; InputError unless each has one class."""
+        refuse_several_labels(data, "label_flip")
         if self.mode == "random":
-            return Split(data.x, other_classes(data.y, self.num_classes, rng))
-        return Split(data.x, self._wanted(data.y))
+            return data.with_y(other_classes(data.y, self.num_classes, rng))
+        return data.with_y(self._wanted(data.y))
 
     def probe(self, data: Split) -> Split:
         """The images that the adversary wants answered wrongly, with those answers."""
         wanted = self._wanted(data.y)
-        wrong = wanted != data.y
-        return Split(data.x[wrong], wanted[wrong])
+        return data.with_y(wanted).rows(wanted != data.y)
 
     def _wanted(self, y: Tensor) -> Tensor:
         """The answers to images of classes `y` `[n]`; `random` wants none in particular."""

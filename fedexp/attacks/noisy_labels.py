@@ -16,7 +16,7 @@ from typing import final
 import numpy as np
 import torch
 
-from fedexp.attacks.labels import drawn_rows, other_classes
+from fedexp.attacks.labels import drawn_rows, other_classes, refuse_several_labels
 from fedexp.attacks.seams import LeavesRows
 from fedexp.core.checks import at_least, in_range
 from fedexp.core.types import Split
@@ -40,11 +40,12 @@ class NoisyLabels(LeavesRows):
         at_least(2, num_classes=self.num_classes)
 
     def poison(self, data: Split, rng: np.random.Generator) -> Split:
-        """The same images, some with another label."""
+        """The same examples, some with another label; InputError unless each has one class."""
+        refuse_several_labels(data, "noisy_labels")
         noisy = drawn_rows(len(data), self.noise_fraction, rng)
         y = data.y.clone()
         y[noisy] = other_classes(y[noisy], self.num_classes, rng)
-        return Split(data.x, y)
+        return data.with_y(y)
 
     def probe(self, data: Split) -> Split:
         """Empty: the noise wants no answer in particular."""

@@ -38,6 +38,7 @@ from fedexp.core.types import (
     State,
     Updates,
     Workload,
+    is_mapped,
     row_size,
 )
 
@@ -321,29 +322,22 @@ def _work(number: int, connection: Connection, board: _Board, workload: Workload
 
 
 def _shared(workload: Workload) -> Workload:
-    """The workload with its data in shared memory.
-
-    Images are moved, so that they are there once. Moving frees the memory they lay in, under any
-    NumPy view of it, so nobody may keep one; labels, which people do view, are copied instead.
-    """
-
-    def shared(split: Split) -> Split:
-        return Split(split.x.share_memory_(), split.y.clone().share_memory_())
-
-    evaluation = {name: shared(split) for name, split in workload.evaluation.items()}
-    return replace(workload, train=shared(workload.train), evaluation=evaluation)
+    """The workload with its data in shared memory, once, in the size they have when stored."""
+    evaluation = {name: split.shared() for name, split in workload.evaluation.items()}
+    return replace(workload, train=workload.train.shared(), evaluation=evaluation)
 
 
 def _tensors(workload: Workload) -> list[Tensor]:
     splits: list[Split] = [workload.train, *workload.evaluation.values()]
-    return [tensor for split in splits for tensor in (split.x, split.y)]
+    return [tensor for split in splits for tensor in split.tensors()]
 
 
 def _refuse_small_shared_memory(workload: Workload, more: int) -> None:
     # Writing past the end of /dev/shm kills the process with SIGBUS; ask beforehand.
     if not os.path.isdir(SHARED_MEMORY):
         return
-    needed = more + sum(t.nbytes for t in _tensors(workload) if not bool(t.is_shared()))
+    to_come = (t for t in _tensors(workload) if is_mapped(t) or not bool(t.is_shared()))
+    needed = more + sum(t.nbytes for t in to_come)
     free = shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:
         raise InputError(

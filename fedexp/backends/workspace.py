@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError
-from fedexp.core.flat import FlatModel
+from fedexp.core.flat import TaskModel
 from fedexp.core.protocols import Sends, Trainer
 from fedexp.core.types import ClientReport, ClientTask, Sent, Split, State, Workload
 
@@ -26,11 +27,11 @@ class Workspace:
 
     def __init__(self, workload: Workload) -> None:
         device = workload.device
-        self.model = FlatModel(workload.model, device)
-        self._train = _to(workload.train, device)
+        self.model = TaskModel(workload.model, device, workload.task, workload.normalisation)
+        self._train = workload.train.to(device)
         self._shards = workload.shards
         self._evaluation: Mapping[str, Split] = {
-            name: _to(split, device) for name, split in workload.evaluation.items()
+            name: split.to(device) for name, split in workload.evaluation.items()
         }
         self._device = device
 
@@ -41,9 +42,8 @@ class Workspace:
             InputError: the trainer sends other tensors than it declares, or keeps others than the
                 client had.
         """
-        indices = torch.from_numpy(self._shards[task.client_id]).to(self._device)
         self.model.load(task.params)
-        report = trainer(self.model, self._train.rows(indices), task)
+        report = trainer(self.model, self._shard(self._shards[task.client_id]), task)
         d = len(task.params)
         torch.sub(self.model.vector, task.params, out=row[:d])
         if report.sent or len(row) > d:
@@ -56,12 +56,22 @@ class Workspace:
         """Logits `[stop - start, num_classes]` of rows start..stop-1 of a part, on the CPU."""
         self.model.load(vector)
         self.model.module.eval()
-        x = self._evaluation[split].x[start:stop]
+        part = self._evaluation[split]
         with torch.inference_mode():
             logits = [
-                self.model.module(self.model.arrange(batch)) for batch in x.split(EVALUATION_BATCH)
+                self.model.module(
+                    self.model.arrange(part.between(first, min(first + EVALUATION_BATCH, stop)))
+                )
+                for first in range(start, stop, EVALUATION_BATCH)
             ]
         return torch.cat(logits).cpu()
+
+    def _shard(self, rows: np.ndarray) -> Split:
+        """A client's examples: a view where they lie side by side (who holds all), else a copy."""
+        first, last = int(rows[0]), int(rows[-1])
+        if last - first + 1 == len(rows):  # they are sorted, and none comes twice
+            return self._train.between(first, last + 1)
+        return self._train.rows(torch.from_numpy(rows).to(self._device))
 
 
 def sends_of(trainer: Trainer) -> tuple[Sent, ...]:
@@ -99,7 +109,3 @@ def _write_sent(tensors: State, declared: Sequence[Sent], d: int, row: Tensor) -
         end = start + sent.size(d)
         row[start:end] = tensors[sent.name].reshape(-1)
         start = end
-
-
-def _to(split: Split, device: torch.device) -> Split:
-    return Split(split.x.to(device), split.y.to(device))

@@ -16,7 +16,6 @@ import torch
 from fedexp import __version__
 from fedexp.config.build import Built
 from fedexp.core.flat import vector_of
-from fedexp.federation.evaluation import majority_baseline
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "opacus", "medmnist")
 
@@ -44,7 +43,7 @@ def about(
             "test": len(dataset.test),
         },
         "majority_baseline": {
-            part: majority_baseline(split.y, dataset.train.y)
+            part: built.task.majority_baseline(split.y, dataset.train.y)
             for part, split in (("validation", dataset.validation), ("test", dataset.test))
         },
         "parameters": len(vector_of(built.model)),

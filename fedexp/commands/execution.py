@@ -60,13 +60,14 @@ def run(
             folder,
             config,
             built.model,
+            built.task,
             built.dataset.test.y,
             names,
             account=exp.account,
             sends=exp.server.algorithm.sends,
         )
         exp = replace(exp, store=recorder.client_states)
-        document = partition_document(built.partition, names)
+        document = partition_document(built.partition, names, built.task)
         state = recorder.resume() if resume else None
         if state is None:
             recorder.begin(document)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import reduce
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedexp.config.parts import Config, Parts, prefixed, required
 from fedexp.config.refusals import refuse, remarks
@@ -30,10 +30,12 @@ from fedexp.core.protocols import (
     Aggregator,
     Algorithm,
     Attack,
+    ChecksData,
     Mechanism,
     Partitioner,
     Sends,
     ServerOptimizer,
+    Task,
     Trainer,
 )
 from fedexp.core.rng import generator, seed_for, seeded
@@ -47,17 +49,19 @@ from fedexp.core.types import (
     row_size,
 )
 from fedexp.data.folder import data_folder
-from fedexp.data.loader import load
+from fedexp.data.loader import Loader, load
 from fedexp.federation.evaluation import ModelEvaluator
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
 from fedexp.observers.guarded import Guarded
 from fedexp.observers.observer import Observer
+from fedexp.partition.check import checked
 from fedexp.privacy.account import NoAccount
 from fedexp.privacy.none import NoPrivacy
 
 GROUPS = (
     "dataset",
+    "task",
     "partition",
     "model",
     "training",
@@ -86,7 +90,6 @@ POSITIVE = (
 )
 # Keys of these groups that are the builder's, not the part's.
 ADVERSARY = ("fraction", "n_malicious", "first_round")
-OBJECTIVES = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "loss")
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,10 @@ class Built:
     experiment: Experiment
     mechanism: Mechanism  # of its privacy, with the noise settled
     model: nn.Module  # with the initial weights
-    dataset: Dataset  # as the model takes it
-    pixels: Dataset  # the same before shifting and scaling: in [0, 1]
-    normalisation: Normalisation  # between the two
-    reserve: Split  # training examples left out by train_examples, pixels in [0, 1]
+    dataset: Dataset  # as stored; train is what the clients train on
+    normalisation: Normalisation  # from its values to what the model takes
+    task: Task  # what its labels mean
+    reserve: Split  # training examples left out by train_examples
     partition: Partition
     observers: tuple[Observer, ...]  # early stopping and the trackers, in this order
     remarks: tuple[str, ...]  # what a person should know before the run
@@ -117,7 +120,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     """
     _check_root(config)
     chosen = _construct(config)
-    parts = chosen.combination
+    parts, task = chosen.combination, chosen.task
+    one_of(task.metrics, objective=config["objective"])
     refuse(parts)
     n_clients, seed, setting = config["n_clients"], config["seed"], parts.setting
 
@@ -126,9 +130,16 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         limit = config["train_examples"]
         with prefixed("dataset"):
             pixels = load(chosen.loader, data_folder(config["paths"]["data_dir"]))
+    task.check(pixels.train.y, pixels.num_classes)
+    for study, carried_out in chosen.studies.items():
+        if isinstance(carried_out, ChecksData):
+            with prefixed(f"leakage.{study}"):
+                carried_out.check_data(pixels)
     pixels, reserve = _with_reserve(pixels, limit, seed)
     with prefixed("partition"):
         partition = chosen.partitioner(pixels.train, n_clients, generator(seed, "partition"))
+    name = type(chosen.partitioner).__name__
+    partition = checked(partition, pixels.train, n_clients, name)
     # Only now is n_clients known to be no larger than the data, and what is drawn for it cheap.
     parts.sampler(n_clients, generator(seed, "cohort", 0))  # what cannot be drawn fails here
     sampler = setting.sampler(parts.sampler)
@@ -137,7 +148,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     _rehearse(parts, aggregator)
     with prefixed("attack"):
         trained_on = _poisoned(partition, parts.attack, malicious, seed)
-    if parts.first_attacked_round and trained_on.x is not partition.train.x:
+    if parts.first_attacked_round and trained_on is not partition.train:
         raise InputError(
             "poisoned data are there from the start; only attacks on updates can begin later",
             "attack.first_round",
@@ -145,8 +156,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         )
     scale = Normalisation.of(pixels.train)
     pixels, root = _with_root_data(pixels, aggregator, seed)
-    pixels = replace(pixels, train=trained_on)
-    dataset = pixels.scaled(scale)
+    dataset = replace(pixels, train=trained_on)
     model = _model(chosen, config, dataset)
 
     shards = setting.shards(partition)
@@ -160,15 +170,15 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     )
     protection = _protect(parts, plan)
     _check_local(parts.algorithm, protection.trainer)
-    counts = partition.label_counts(dataset.num_classes)
+    counts = partition.label_counts(dataset.num_classes, task)
     evaluation = {"validation": dataset.validation, "test": dataset.test}
-    if malicious.any() and len(wanted := parts.attack.probe(pixels.test)):
-        evaluation["attack"] = scale(wanted)
+    if malicious.any() and len(wanted := parts.attack.probe(dataset.test.as_floats())):
+        evaluation["attack"] = wanted.stored_like(dataset.test)
     cohort_size = min(config["cohort_size"], len(shards))
     device = _device(config["device"])
-    workload = Workload(model, dataset.train, shards, evaluation, cohort_size, device)
+    workload = Workload(model, dataset.train, shards, evaluation, cohort_size, device, task, scale)
     if len(root):
-        workload = _with_root_shard(workload, scale(root))
+        workload = _with_root_shard(workload, root)
     experiment = Experiment(
         seed=seed,
         rounds=config["rounds"],
@@ -197,15 +207,15 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             min_clients=min(parts.min_clients, n_clients if communicates(setting) else 1),
         ),
         account=protection.account,
-        evaluator=ModelEvaluator(evaluation, counts / counts.sum(axis=1, keepdims=True)),
+        evaluator=ModelEvaluator(task, evaluation, _mixes(counts)),
     )
     return Built(
         experiment=experiment,
         mechanism=protection.mechanism,
         model=model,
         dataset=dataset,
-        pixels=pixels,
         normalisation=scale,
+        task=task,
         reserve=reserve,
         partition=partition,
         observers=chosen.observers,
@@ -219,16 +229,18 @@ class _Chosen:
 
     make: Parts  # for those that need data or a model
     combination: Combination
+    task: Task
     partitioner: Partitioner
-    loader: Any
+    loader: Loader
+    studies: Mapping[str, object]
     observers: tuple[Observer, ...]
 
 
 def _construct(config: Config) -> _Chosen:
     """Every part that can be made without data, each as its config says."""
     make = Parts(config, config["trust"])
-    for study in config["leakage"]:
-        make(f"leakage.{study}")  # to be refused now rather than after the training
+    # To be refused now rather than after the training.
+    studies = {study: make(f"leakage.{study}") for study in config["leakage"]}
     n_clients, setting = config["n_clients"], make("setting")
     trainer = make("training")
     with prefixed("training"):
@@ -259,7 +271,15 @@ def _construct(config: Config) -> _Chosen:
     )
     trackers = [Guarded(name, make(f"tracker.{name}")) for name in config["tracker"]]
     observers: tuple[Observer, ...] = (make("early_stopping"), *trackers)
-    return _Chosen(make, combination, make("partition"), make("dataset"), observers)
+    return _Chosen(
+        make=make,
+        combination=combination,
+        task=make("task"),
+        partitioner=make("partition"),
+        loader=make("dataset"),
+        studies=studies,
+        observers=observers,
+    )
 
 
 def _protect(parts: Combination, plan: Plan) -> Protection:
@@ -307,6 +327,8 @@ def _check_local(algorithm: Algorithm, trainer: Trainer) -> None:
 def _with_root_data(pixels: Dataset, aggregator: Aggregator, seed: int) -> tuple[Dataset, Split]:
     """The data without the examples that the server keeps for itself, and those examples."""
     wanted = root_examples(aggregator)
+    if not wanted:
+        return pixels, pixels.validation.between(0, 0)
     available = len(pixels.validation)
     if wanted >= available:
         raise InputError(
@@ -324,7 +346,7 @@ def _with_root_shard(workload: Workload, root: Split) -> Workload:
     train, n = workload.train, len(workload.train)
     return replace(
         workload,
-        train=Split(torch.cat([train.x, root.x]), torch.cat([train.y, root.y])),
+        train=train.joined(root),
         shards=(*workload.shards, np.arange(n, n + len(root))),
         cohort_size=workload.cohort_size + 1,
     )
@@ -348,7 +370,6 @@ def _check_root(config: Config) -> None:
             config["min_clients"],
         )
     at_least(0, assumed_malicious=config["assumed_malicious"])
-    one_of(OBJECTIVES, objective=config["objective"])
     if config["record_updates"] not in (False, True, "safetensors", "pth"):
         allowed = "Allowed: false, true (both), safetensors, pth"
         raise InputError(allowed, "record_updates", config["record_updates"])
@@ -373,17 +394,32 @@ def _malicious(config: Config, n_clients: int) -> np.ndarray:
 def _poisoned(partition: Partition, attack: Attack, malicious: np.ndarray, seed: int) -> Split:
     """The training part with the malicious clients' rows as they will train on them."""
     train = partition.train
-    x, y = train.x, train.y
+    rows: list[Tensor] = []
+    changed: list[Split] = []
     for client in np.flatnonzero(malicious).tolist():
-        rows = torch.from_numpy(partition.shards[client])
-        own = train.rows(rows)
+        held = torch.from_numpy(partition.shards[client])
+        own = train.rows(held).as_floats()
         poisoned = attack.poison(own, generator(seed, "poison", client))
         if poisoned is own:
             continue
-        if x is train.x:  # the first that changes anything: never write to the cached data
-            x, y = x.clone(), y.clone()
-        x[rows], y[rows] = poisoned.x, poisoned.y
-    return Split(x, y)
+        if poisoned.x.shape != own.x.shape or poisoned.y.shape != own.y.shape:
+            raise InputError(
+                f"made {len(poisoned)} examples of client {client}'s {len(own)}, or of another "
+                "shape: it may only change them",
+                "attack",
+                type(attack).__name__,
+            )
+        rows.append(held)
+        changed.append(poisoned)
+    if not rows:
+        return train
+    return train.with_rows(torch.cat(rows), reduce(Split.joined, changed))
+
+
+def _mixes(counts: np.ndarray) -> np.ndarray:
+    """Each client's share of each class, from its counts; 0 where it has no label at all."""
+    shares: np.ndarray = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return shares
 
 
 def _rehearse(parts: Combination, aggregator: Aggregator) -> None:
@@ -417,12 +453,13 @@ def _model(chosen: _Chosen, config: Config, dataset: Dataset) -> nn.Module:
             with torch.no_grad():  # lazy layers draw their weights here
                 shape = tuple(model.eval()(torch.zeros(2, *dataset.input_shape)).shape)
         except Exception as error:
-            images = "x".join(map(str, dataset.input_shape))
+            size = "x".join(map(str, dataset.input_shape))
+            kind = "images" if dataset.train.are_images else "rows"
             reason = str(error).splitlines()[0]
-            raise InputError(f"cannot take images of {images}: {reason}", "model", name) from error
+            raise InputError(f"cannot take {kind} of {size}: {reason}", "model", name) from error
     expected = (2, dataset.num_classes)
     if shape != expected:
-        raise InputError(f"gives {shape} for 2 images, not {expected}", "model", name)
+        raise InputError(f"gives {shape} for 2 examples, not {expected}", "model", name)
     vector_of(model)  # refuses a module that has nothing to train
     return model
 

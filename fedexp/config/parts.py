@@ -85,7 +85,7 @@ class prefixed:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         root = ("n_clients", "cohort_size", "device")  # arguments that are root keys as well
-        if isinstance(error, InputError) and error.key and error.key not in root:
+        if isinstance(error, InputError) and error.key and error.key not in (*root, self._group):
             raise error.under(self._group) from None
 
 

@@ -47,6 +47,7 @@ class Schema:
     quiet: bool = MISSING
     trust: list[str] = field(default_factory=list)
     dataset: Any = MISSING
+    task: Any = MISSING
     partition: Any = MISSING
     model: Any = MISSING
     training: Any = MISSING

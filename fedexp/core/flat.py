@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from fedexp.core.checks import InputError
+from fedexp.core.protocols import Task
+from fedexp.core.types import Normalisation, Split
 
 
 def vector_of(module: nn.Module) -> Tensor:
@@ -29,9 +32,19 @@ class FlatModel:
     Writing `vector` sets the model; a step on `parameters` moves `vector`. The copy is what keeps
     local training from editing the server's vector through shared memory: with
     `torch.nn.utils.vector_to_parameters` every delta would be zero while accuracy still rises.
+
+    Args:
+        module: the architecture and the first values.
+        device: where the copy lies.
+        normalisation: what examples go through before the module sees them.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        normalisation: Normalisation | None = None,
+    ) -> None:
         self.module = copy.deepcopy(module).to(device)
         self.parameters = _trainable(self.module)
         exchanged = _exchanged(self.module)
@@ -44,8 +57,8 @@ class FlatModel:
         counts = [b for b in self.module.buffers() if not b.is_floating_point()]
         self._counts = [(b, b.clone()) for b in counts]
 
-        convolutional = any(isinstance(layer, nn.Conv2d) for layer in self.module.modules())
-        self._layout = torch.channels_last if convolutional else torch.contiguous_format
+        self._convolutional = any(isinstance(m, nn.Conv2d) for m in self.module.modules())
+        self._normalisation = (normalisation or Normalisation.none()).to(device)
 
     def load(self, vector: Tensor) -> None:
         """Set the model to a copy of `vector` `[d]`."""
@@ -53,14 +66,55 @@ class FlatModel:
         for buffer, initial in self._counts:
             buffer.copy_(initial)
 
-    def arrange(self, x: Tensor) -> Tensor:
-        """Images `[n, C, H, W]` in the memory layout in which this model is fastest.
+    def arrange(self, part: Split) -> Tensor:
+        """Stored examples as the module takes them `[n, *shape]`: the one place that does so.
 
-        Channels last for convolutions: on a CPU, max pooling over the other layout is about ten
-        times slower. With one channel both layouts are the same memory, and only the strides tell
-        the layers which one is meant; `contiguous` would leave them as they are, a copy sets them.
+        Float32, shifted and scaled, in the memory layout in which the module is fastest.
         """
-        return torch.empty_like(x, memory_format=self._layout).copy_(x)
+        return self._normalisation.arranged(part, self._layout_for(part.x))
+
+    def laid_out(self, x: Tensor) -> Tensor:
+        """Inputs of the module `[n, *shape]` in the memory layout in which it is fastest.
+
+        With one channel both layouts are the same memory, and only the strides tell the layers
+        which one is meant; `contiguous` would leave them as they are, a copy sets them.
+        """
+        return torch.empty_like(x, memory_format=self._layout_for(x)).copy_(x)
+
+    def for_inputs(self) -> Self:
+        """The same model, of the same memory, for examples that are shifted and scaled already."""
+        same = copy.copy(self)
+        same._normalisation = Normalisation.none().to(self.vector.device)
+        return same
+
+    def _layout_for(self, x: Tensor) -> torch.memory_format:
+        """Channels last for convolutions over images.
+
+        On a CPU, max pooling over the other layout is about ten times slower.
+        """
+        images = self._convolutional and x.dim() == 4
+        return torch.channels_last if images else torch.contiguous_format
+
+
+class TaskModel(FlatModel):
+    """A flat model that also knows what its outputs mean.
+
+    Args:
+        module: the architecture and the first values.
+        device: where the copy lies.
+        task: what labels mean.
+        normalisation: what examples go through before the module sees them.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        task: Task,
+        normalisation: Normalisation | None = None,
+    ) -> None:
+        super().__init__(module, device, normalisation)
+        self.task = task
 
 
 def state_dict_of(module: nn.Module, vector: Tensor) -> OrderedDict[str, Tensor]:

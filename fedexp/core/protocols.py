@@ -7,7 +7,7 @@ parts only through this file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from fedexp.core.types import (
     Adjust,
     ClientReport,
     ClientTask,
+    Dataset,
     Delivery,
     Kept,
     Metric,
@@ -33,10 +34,14 @@ if TYPE_CHECKING:
 
 
 class Partitioner(Protocol):
-    """Deals the training part to the clients: disjoint shards, none empty."""
+    """Assigns the training part to the clients: disjoint shards, none empty.
+
+    What it returns is checked (`fedexp.partition.check`): repeated or missing rows are refused,
+    and rows in another order are sorted.
+    """
 
     def __call__(self, train: Split, n_clients: int, rng: np.random.Generator) -> Partition:
-        """Deal `train` to `n_clients`; raises InputError if it cannot be dealt as asked."""
+        """Assign `train` to `n_clients`; raises InputError if it cannot be done as asked."""
 
 
 class Sampler(Protocol):
@@ -46,15 +51,61 @@ class Sampler(Protocol):
         """Client numbers, sorted, without repeats; may be empty (a Poisson round)."""
 
 
+class Task(Protocol):
+    """What labels mean: the only place that knows loss, prediction and metrics.
+
+    Module-level and picklable: it is sent to the workers. Labels `y` are as in `Split`.
+    """
+
+    one_class: ClassVar[bool]  # whether every example has exactly one class
+    metrics: ClassVar[tuple[str, ...]]  # what `measure` measures; the objective is one of them
+    ignored: ClassVar[int | None]  # the label of an example that has no loss; None: there is none
+
+    def check(self, y: Tensor, num_classes: int) -> None:
+        """Raise InputError for labels that are not this task's; it names the way out."""
+
+    def losses(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The loss of every example `[n]`, from logits `[n, num_classes]`."""
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Their mean `[]`."""
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """The answers, of the shape that labels have."""
+
+    def measure(self, logits: Tensor, y: Tensor) -> dict[str, float]:
+        """All `metrics` of one model on one part."""
+
+    def majority_baseline(self, y: Tensor, train_y: Tensor) -> float:
+        """Accuracy of always giving the answer that is most frequent in training."""
+
+    def label_counts(self, y: Tensor, num_classes: int) -> np.ndarray:
+        """How many examples there are of every class (or with every label): `[num_classes]`."""
+
+    def confusion(self, predicted: Tensor, y: Tensor, num_classes: int) -> np.ndarray | None:
+        """Truth by answer `[num_classes, num_classes]`; None where there is no such table."""
+
+    def own_mix_accuracy(self, predicted: Tensor, y: Tensor, mixes: np.ndarray) -> Sequence[float]:
+        """The accuracy that is to be expected on examples that come in other mixes of classes.
+
+        One value a row of `mixes` `[k, num_classes]`, shares of the classes. An estimate from what
+        was answered on `y`; empty where examples do not come in classes.
+        """
+
+
 class Model(Protocol):
     """A module whose parameters are views of one private flat vector (`fedexp.core.flat`)."""
 
     module: nn.Module
     vector: Tensor  # [d]
     parameters: list[nn.Parameter]
+    task: Task
 
-    def arrange(self, x: Tensor) -> Tensor:
-        """Images in the memory layout in which the module is fastest."""
+    def arrange(self, part: Split) -> Tensor:
+        """Stored examples as the module takes them: float32, shifted, scaled, laid out."""
+
+    def for_inputs(self) -> Self:
+        """The same model for examples that are shifted and scaled already."""
 
 
 class Trainer(Protocol):
@@ -321,6 +372,14 @@ class Aggregator(Protocol):
         self, updates: Updates, state: State, rng: np.random.Generator
     ) -> tuple[Tensor, State]:
         """The step `[d]` and the next state; raises InputError if a precondition fails."""
+
+
+@runtime_checkable
+class ChecksData(Protocol):
+    """A part that cannot be used on every kind of data, and says so before any training."""
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raise InputError for data that it cannot be used on; it names the way out."""
 
 
 class ServerOptimizer(Protocol):

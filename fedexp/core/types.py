@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from fedexp.core.protocols import Task
 
 State = Mapping[str, Tensor]
 """What a component carries from one round to the next; an empty mapping for most."""
@@ -29,24 +32,155 @@ else of the data, so that what DP-SGD made private stays so."""
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images: x `[n, channels, height, width]` float32, y `[n]` int64."""
+    """Labelled examples in the size they have on disk: images `[C, H, W]` or rows `[f]`.
 
-    x: Tensor
-    y: Tensor
+    Bytes stand for their value over `divisor` (255: pixels in [0, 1]), so a collection takes no
+    more memory than its file; `x` may be mapped from one. A split is cut, joined and changed by
+    its own methods only, or what belongs to a row (site, subject) would be lost on the way.
+    """
+
+    x: Tensor  # [n, *shape] uint8, or float32 with divisor 1
+    y: Tensor  # [n] int64, the class; or [n, labels] uint8, 1 for every label that an example has
+    site: Tensor | None = None  # [n] int64, where the example was taken; -1: not known
+    subject: Tensor | None = None  # [n] int64, of whom; -1: not known
+    divisor: float = 1.0
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def rows(self, indices: Tensor) -> Split:
-        """The rows at `indices` `[k]`, in that order, as a copy."""
-        return Split(self.x[indices], self.y[indices])
+    @property
+    def has_sites(self) -> bool:
+        """Whether it is known where the examples were taken."""
+        return self.site is not None
+
+    @property
+    def has_subjects(self) -> bool:
+        """Whether it is known of whom they are."""
+        return self.subject is not None
+
+    @property
+    def are_images(self) -> bool:
+        """Whether the examples are `[C, H, W]`."""
+        return self.x.dim() == 4
+
+    @property
+    def one_class(self) -> bool:
+        """Whether every example has exactly one class, rather than any number of labels."""
+        return self.y.dim() == 1 and not self.y.is_floating_point()
+
+    def rows(self, chosen: Tensor) -> Split:
+        """The rows at `chosen`, indices `[k]` in that order or marks `[n]` bool, as a copy."""
+        return self._each(lambda tensor: tensor[chosen])
+
+    def between(self, start: int, stop: int) -> Split:
+        """Rows start..stop-1, as a view."""
+        return self._each(lambda tensor: tensor[start:stop])
+
+    def joined(self, other: Split) -> Split:
+        """The rows of both; float32 where they are stored differently.
+
+        A part that does not know its sites or subjects has -1 there, if the other knows them.
+        """
+        mine, its = self, other
+        if (self.x.dtype, self.divisor) != (other.x.dtype, other.divisor):
+            mine, its = self.as_floats(), other.as_floats()
+        return Split(
+            torch.cat([mine.x, its.x]),
+            torch.cat([mine.y, its.y]),
+            _joined(self.site, other.site, len(self), len(other)),
+            _joined(self.subject, other.subject, len(self), len(other)),
+            mine.divisor,
+        )
+
+    def with_x(self, x: Tensor) -> Split:
+        """The same examples with other values `[n, *shape]` float32."""
+        return replace(self, x=x, divisor=1.0)
+
+    def with_y(self, y: Tensor) -> Split:
+        """The same examples with other labels."""
+        return replace(self, y=y)
+
+    def with_rows(self, rows: Tensor, changed: Split) -> Split:
+        """A copy in which the rows at `rows` `[k]` have the values and labels of `changed`.
+
+        Stored as before where that can hold the new values to the bit, else as float32.
+        """
+        fitting = changed.stored_like(self)
+        base = self if fitting.x.dtype == self.x.dtype else self.as_floats()
+        x, y = base.x.clone() if base.x is self.x else base.x, self.y.clone()
+        x[rows], y[rows] = fitting.x, fitting.y
+        return replace(base, x=x, y=y)
+
+    def as_floats(self) -> Split:
+        """The examples as float32 in their own unit: pixels in [0, 1]. Itself if they are."""
+        if self.x.dtype == torch.float32:
+            return self
+        return self.with_x(_divided(self.x, self.divisor))
+
+    def stored_like(self, other: Split) -> Split:
+        """In the stored form of `other`, if that can hold every value to the bit; else itself."""
+        if self.x.dtype == other.x.dtype:
+            return self
+        levels = (self.x * other.divisor).round()
+        if self.x.dtype != torch.float32 or not bool(((levels >= 0) & (levels <= 255)).all()):
+            return self
+        stored = replace(self, x=levels.to(torch.uint8), divisor=other.divisor)
+        return stored if torch.equal(stored.as_floats().x, self.x) else self
+
+    def to(self, device: torch.device) -> Split:
+        """On another device; itself if it is there."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def shared(self) -> Split:
+        """In memory that other processes can see.
+
+        Examples are moved, so that they are there once: whoever else holds the tensor sees the
+        shared memory too. Moving frees the memory they lay in, under any NumPy view of it, so
+        nobody may keep one; labels, which people do view, are copied instead. What is mapped from
+        a file is read: torch cannot hand a mapping to another process.
+        """
+        x = self.x.clone() if is_mapped(self.x) else self.x
+        rest = replace(self, x=self.y)._each(lambda tensor: tensor.clone().share_memory_())
+        return replace(rest, x=x.share_memory_())
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that it is made of."""
+        return tuple(t for t in (self.x, self.y, self.site, self.subject) if t is not None)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Split:
+        """Every tensor changed alike."""
+        return replace(
+            self,
+            x=change(self.x),
+            y=change(self.y),
+            site=None if self.site is None else change(self.site),
+            subject=None if self.subject is None else change(self.subject),
+        )
+
+
+def is_mapped(tensor: Tensor) -> bool:
+    """Whether torch mapped it from a file; it then calls itself shared, and cannot be sent."""
+    return tensor.untyped_storage().filename is not None
+
+
+def _joined(mine: Tensor | None, its: Tensor | None, n: int, m: int) -> Tensor | None:
+    if mine is None and its is None:
+        return None
+    parts = ((mine, n), (its, m))
+    return torch.cat([torch.full((k,), -1) if t is None else t for t, k in parts])
+
+
+def _divided(x: Tensor, divisor: float, out: Tensor | None = None) -> Tensor:
+    """Bytes over `divisor` as float32, correctly rounded."""
+    # By a tensor: on a GPU, torch multiplies by the reciprocal of a number, and loses a bit.
+    return torch.div(x, torch.tensor(divisor, dtype=torch.float32, device=x.device), out=out)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three disjoint parts of one collection, pixels in [0, 1].
+    """Three disjoint parts of one collection.
 
-    `train` is dealt to the clients, `validation` is what choices may be made on, `test` is for
+    `train` is given to the clients, `validation` is what choices may be made on, `test` is for
     reporting only.
     """
 
@@ -57,46 +191,92 @@ class Dataset:
     class_names: tuple[str, ...]
 
     @property
+    def parts(self) -> Mapping[str, Split]:
+        """The parts by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
     def num_classes(self) -> int:
-        """How many classes there are, also when a part lacks some of them."""
+        """How many classes (or labels) there are, also when a part lacks some of them."""
         return len(self.class_names)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(channels, height, width) of one image."""
+        """(channels, height, width) of an image, or (features,) of a row."""
         return tuple(self.train.x.shape[1:])
+
+    @property
+    def has_sites(self) -> bool:
+        """Whether it is known where the training examples were taken."""
+        return self.train.has_sites
+
+    @property
+    def has_subjects(self) -> bool:
+        """Whether it is known of whom they are."""
+        return self.train.has_subjects
+
+    def as_floats(self) -> Dataset:
+        """Every part as float32 in its own unit: pixels in [0, 1]."""
+        return self._each(Split.as_floats)
 
     def scaled(self, scale: Callable[[Split], Split]) -> Dataset:
         """Every part shifted and scaled alike, see `Normalisation`."""
+        return self._each(scale)
+
+    def _each(self, change: Callable[[Split], Split]) -> Dataset:
         return replace(
             self,
-            train=scale(self.train),
-            validation=scale(self.validation),
-            test=scale(self.test),
+            train=change(self.train),
+            validation=change(self.validation),
+            test=change(self.test),
         )
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """From pixels in [0, 1] to what a model takes: mean 0 and deviation 1 per channel."""
+    """From examples in their own unit to what a model takes: mean 0, deviation 1.
 
-    mean: Tensor  # [1, channels, 1, 1] float32
+    Per channel of an image, per feature of a row.
+    """
+
+    mean: Tensor  # [1, channels, 1, 1] or [1, features] float32
     deviation: Tensor  # the same shape
 
     @classmethod
     def of(cls, reference: Split) -> Normalisation:
         """With the reference's own means and deviations."""
-        mean = reference.x.mean(dim=(0, 2, 3), keepdim=True)
+        x = reference.as_floats().x
+        dims = [0, *range(2, x.dim())]
+        mean = x.mean(dim=dims, keepdim=True)
         # A channel that never changes has deviation 0: leave it at 0 rather than divide by it.
-        return cls(mean, reference.x.std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-6))
+        return cls(mean, x.std(dim=dims, keepdim=True).clamp_min(1e-6))
 
-    def x(self, pixels: Tensor) -> Tensor:
-        """Images `[n, C, H, W]` of any floating type, shifted and scaled."""
-        return (pixels - self.mean.to(pixels.dtype)) / self.deviation.to(pixels.dtype)
+    @classmethod
+    def none(cls) -> Normalisation:
+        """That of examples that are shifted and scaled already."""
+        return cls(torch.zeros(()), torch.ones(()))
+
+    def x(self, values: Tensor) -> Tensor:
+        """Examples `[n, *shape]` of any floating type, shifted and scaled."""
+        return (values - self.mean.to(values.dtype)) / self.deviation.to(values.dtype)
+
+    def arranged(self, part: Split, layout: torch.memory_format) -> Tensor:
+        """The part's examples shifted and scaled, as float32 in a memory layout of their own."""
+        x = torch.empty(part.x.shape, device=part.x.device, memory_format=layout)
+        if part.x.dtype == torch.float32:
+            x.copy_(part.x)
+        else:
+            _divided(part.x, part.divisor, out=x)
+        # The same operations on every number as in `x`, without a copy for each.
+        return x.sub_(self.mean).div_(self.deviation)
+
+    def to(self, device: torch.device) -> Normalisation:
+        """On another device."""
+        return Normalisation(self.mean.to(device), self.deviation.to(device))
 
     def __call__(self, part: Split) -> Split:
-        """A part with its images shifted and scaled."""
-        return Split(self.x(part.x), part.y)
+        """A part with its examples shifted and scaled."""
+        return part.with_x(self.x(part.as_floats().x))
 
 
 @dataclass(frozen=True)
@@ -111,10 +291,10 @@ class Partition:
     train: Split
     shards: tuple[np.ndarray, ...]
 
-    def label_counts(self, num_classes: int) -> np.ndarray:
+    def label_counts(self, num_classes: int, task: Task) -> np.ndarray:
         """How many examples of each class each client holds: `[n_clients, num_classes]` int64."""
-        y = self.train.y.numpy()
-        return np.stack([np.bincount(y[shard], minlength=num_classes) for shard in self.shards])
+        labels = (self.train.y[torch.from_numpy(shard)] for shard in self.shards)
+        return np.stack([task.label_counts(y, num_classes) for y in labels])
 
 
 @dataclass(frozen=True)
@@ -342,3 +522,5 @@ class Workload:
     evaluation: Mapping[str, Split]
     cohort_size: int  # expected clients a round
     device: torch.device
+    task: Task  # what labels mean
+    normalisation: Normalisation = field(default_factory=Normalisation.none)

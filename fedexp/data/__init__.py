@@ -1,1 +1,1 @@
-"""Collections of labelled images: where they lie, how they are fetched, checked and split."""
+"""Collections of labelled examples: where they lie, how they are fetched, checked and split."""

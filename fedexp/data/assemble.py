@@ -1,4 +1,4 @@
-"""From arrays to a checked `Dataset`: the one place that says what a usable dataset is."""
+"""From a publisher's arrays to a `Dataset`; what a usable one is says `fedexp.data.check`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.types import Dataset, Split
+from fedexp.data.check import checked
 from fedexp.data.download import damaged
 
 
@@ -38,16 +39,23 @@ def check_sizes(split_seed: int, **sizes: int) -> None:
 
 
 def image_split(
-    x: np.ndarray, y: np.ndarray, num_classes: int, source: Path | str, dataset: str
+    x: np.ndarray,
+    y: np.ndarray,
+    num_classes: int,
+    source: Path | str,
+    dataset: str,
+    divisor: float = 1.0,
 ) -> Split:
-    """Labelled images, checked.
+    """Labelled images as a file has them, checked.
 
     Args:
-        x: pixels `[n, channels, height, width]` float32 in [0, 1].
+        x: pixels `[n, channels, height, width]`, uint8 from 0 to `divisor`, or float32 in [0, 1];
+            kept without a copy where it can be written to.
         y: labels `[n]`, whole numbers from 0 to `num_classes` - 1.
         num_classes: how many classes the publisher names.
         source: where the arrays come from, for the message.
         dataset: the collection's name, for the message.
+        divisor: what a pixel of 1 is stored as; 1 for float32.
 
     Raises:
         InputError: one of the above does not hold, or there is nothing at all.
@@ -61,10 +69,12 @@ def image_split(
         reason = f"expected whole labels 0 to {num_classes - 1}, found {y.min()} to {y.max()}"
         raise damaged(source, reason, dataset)
     # A minimum over anything that is not a number is not a number, and fails the comparison.
-    if not (x.min() >= 0 and x.max() <= 1):
-        reason = f"expected pixels in [0, 1], found {x.min()} to {x.max()}"
+    if not (x.min() >= 0 and x.max() <= divisor):
+        span = "in [0, 1]" if divisor == 1 else f"from 0 to {divisor:g}"
+        reason = f"expected pixels {span}, found {x.min()} to {x.max()}"
         raise damaged(source, reason, dataset)
-    return Split(torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)))
+    pixels = torch.from_numpy(np.require(x, requirements=["C", "W"]))
+    return Split(pixels, torch.from_numpy(y.astype(np.int64)), divisor=divisor)
 
 
 def stratified(
@@ -110,11 +120,5 @@ def assemble(
     Raises:
         InputError: `input_shape` or `num_classes` is not what was loaded.
     """
-    for part in (train, validation, test):
-        found = tuple(part.x.shape[1:])
-        if found != input_shape:
-            reason = f"the images of {name} are {list(found)}"
-            raise InputError(reason, "input_shape", list(input_shape))
-    if num_classes != len(class_names):
-        raise InputError(f"{name} has {len(class_names)} classes", "num_classes", num_classes)
-    return Dataset(name, train, validation, test, class_names)
+    dataset = Dataset(name, train, validation, test, class_names)
+    return checked(dataset, name, input_shape, num_classes)

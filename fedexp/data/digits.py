@@ -54,9 +54,10 @@ class Digits:
         digits = load_digits()
         class_names = tuple(str(name) for name in digits.target_names)
         # Each pixel counts the dark points of a 4x4 block: 0 to 16.
-        pixels = (digits.images[:, None] / 16).astype(np.float32)
+        pixels = digits.images[:, None].astype(np.uint8)
         source = "scikit-learn's digits"
-        whole = image_split(pixels, digits.target, len(class_names), source, self.name)
+        classes = len(class_names)
+        whole = image_split(pixels, digits.target, classes, source, self.name, divisor=16)
         rest, test = stratified(whole, self.test_size, self.split_seed, "test_size")
         train, validation = stratified(rest, self.validation_size, self.split_seed)
         return assemble(

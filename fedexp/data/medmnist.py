@@ -65,11 +65,10 @@ class MedMNIST:
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
             # Grey images have no channel axis, colour images have it last.
             channels_last = images[..., None] if images.ndim == 3 else images
-            channels_first = np.moveaxis(channels_last, -1, 1)
-            pixels = np.divide(channels_first, 255, dtype=np.float32, order="C")
+            pixels = np.moveaxis(channels_last, -1, 1)
             if labels.ndim == 2 and labels.shape[1] == 1:
                 labels = labels[:, 0]
-            return image_split(pixels, labels, len(class_names), file.path, self.name)
+            return image_split(pixels, labels, len(class_names), file.path, self.name, divisor=255)
 
         return assemble(
             self.name,

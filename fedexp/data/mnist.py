@@ -92,10 +92,10 @@ class IDXImages:
         )
 
     def _split(self, images: RemoteFile, labels: RemoteFile, num_classes: int) -> Split:
-        pixels = _numbers(images, n_dimensions=3)[:, None] / np.float32(255)
+        pixels = _numbers(images, n_dimensions=3)[:, None]
         y = _numbers(labels, n_dimensions=1)
         source = f"{_unpacked(images)} or {_unpacked(labels).name}"
-        return image_split(pixels, y, num_classes, source, self.name)
+        return image_split(pixels, y, num_classes, source, self.name, divisor=255)
 
 
 def _unpacked(file: RemoteFile) -> Path:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from fedexp.core.checks import InputError
 from fedexp.data.download import fetch, present
-from fedexp.data.loader import Loader
+from fedexp.data.loader import Loader, load_anew
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def check(loader: Loader, data_dir: Path) -> Status:
     if missing:
         return Status("missing", ", ".join(missing))
     try:
-        dataset = loader(data_dir)
+        dataset = load_anew(loader, data_dir)
     except InputError as error:
         # An error about a config key is not the files' fault.
         if error.key is not None:

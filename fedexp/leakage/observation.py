@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedexp.core.protocols import Task
 from fedexp.core.types import Normalisation
 
 
@@ -27,6 +28,7 @@ class Knowledge:
     module: nn.Module
     params: Tensor  # [d] the model that the clients started the round from
     normalisation: Normalisation  # between pixels in [0, 1] and what the model takes
+    task: Task  # what labels mean
     input_shape: tuple[int, ...]  # (channels, height, width)
     num_classes: int
     batch_size: int  # examples behind one client's update

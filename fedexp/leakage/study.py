@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from fedexp.core.checks import InputError
+from fedexp.core.types import Dataset
 from fedexp.leakage.victim import Victim
 
 Tell = Callable[[float], None]
@@ -50,3 +52,25 @@ class Study(Protocol):
         Raises:
             InputError: this run cannot be studied so.
         """
+
+
+def refuse_other_than_images(dataset: Dataset) -> None:
+    """Raise InputError unless the examples are images, which a study gives back or compares."""
+    if not dataset.train.are_images:
+        raise InputError(
+            f"is about images [channels, height, width], and the examples are "
+            f"{list(dataset.input_shape)}; use leakage=loss_threshold, lira or audit",
+            "dataset",
+            dataset.name,
+        )
+
+
+def refuse_several_labels(dataset: Dataset) -> None:
+    """Raise InputError unless every example has one class, which a study asks for."""
+    if not dataset.train.one_class:
+        raise InputError(
+            "needs one class an example, and these examples have any number of labels; use a "
+            "study that asks for none, such as leakage=audit of a run with privacy=client_dp",
+            "dataset",
+            dataset.name,
+        )

@@ -13,7 +13,7 @@ from fedexp.config.build import Built, build
 from fedexp.config.schema import check_root_keys
 from fedexp.core.checks import InputError
 from fedexp.core.flat import vector_of
-from fedexp.core.protocols import Mechanism
+from fedexp.core.protocols import Mechanism, Task
 from fedexp.core.types import Dataset, Normalisation, Partition, Split
 from fedexp.federation.rounds import Experiment
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
@@ -23,13 +23,14 @@ from fedexp.run_folder.record import read_config, read_rows
 
 @dataclass(frozen=True)
 class Victim:
-    """What a study may look at. Data are pixels in [0, 1] throughout; see `normalisation`."""
+    """What a study may look at. Data are float32 in their own unit throughout: pixels in [0, 1]."""
 
     folder: Path  # of the run; a study may keep files of its own in folder / "leakage" / its name
     config: Mapping[str, Any]  # resolved
     experiment: Experiment
     mechanism: Mechanism  # of its privacy, with the noise settled
     model: nn.Module  # the architecture; its weights are the initial ones
+    task: Task  # what labels mean
     pixels: Dataset  # train is what the clients trained on, row for row as in `partition`
     reserve: Split  # training examples that nobody trained on (train_examples); may be empty
     normalisation: Normalisation
@@ -48,8 +49,9 @@ class Victim:
             experiment=built.experiment,
             mechanism=built.mechanism,
             model=built.model,
-            pixels=built.pixels,
-            reserve=built.reserve,
+            task=built.task,
+            pixels=built.dataset.as_floats(),
+            reserve=built.reserve.as_floats(),
             normalisation=built.normalisation,
             partition=built.partition,
             models=models,

@@ -1,1 +1,1 @@
-"""Who holds what: one file a way of dealing the training part to the clients."""
+"""Who holds what: one file a way of assigning the training part to the clients."""

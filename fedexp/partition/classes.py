@@ -9,7 +9,13 @@ import numpy as np
 
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.types import Partition, Split
-from fedexp.partition.deal import check_enough, class_sizes, deal_classes, near_equal_sizes
+from fedexp.partition.assign import (
+    assign_classes,
+    check_enough,
+    check_one_class,
+    class_sizes,
+    near_equal_sizes,
+)
 
 
 @final
@@ -17,11 +23,11 @@ from fedexp.partition.deal import check_enough, class_sizes, deal_classes, near_
 class Classes:
     """Exactly `classes_per_client` classes a client; a class is shared evenly among its holders.
 
-    The label-limited deal "#C = k" of Li et al., "Federated Learning on Non-IID Data Silos", ICDE
-    2022. There the classes are drawn freely, so that one may end up with nobody; here they are
-    dealt as evenly as possible, so the numbers of holders of any two classes differ by at most one,
-    and every class has a holder as soon as n_clients * classes_per_client reaches the number of
-    classes. With fewer clients than that, **the examples of classes that nobody holds are left
+    The label-limited partition "#C = k" of Li et al., "Federated Learning on Non-IID Data Silos",
+    ICDE 2022. There the classes are drawn freely, so that one may end up with nobody; here they are
+    assigned as evenly as possible, so the numbers of holders of any two classes differ by at most
+    one, and every class has a holder as soon as n_clients * classes_per_client reaches the number
+    of classes. With fewer clients than that, **the examples of classes that nobody holds are left
     out** of the partition.
 
     Classes are those that occur in `train`.
@@ -39,13 +45,14 @@ class Classes:
         at_least(1, classes_per_client=self.classes_per_client)
 
     def __call__(self, train: Split, n_clients: int, rng: np.random.Generator) -> Partition:
-        """Deal `train` to `n_clients`.
+        """Assign `train` to `n_clients`.
 
         Raises:
-            InputError: more clients than examples, more classes a client than there are, or a class
-                with fewer examples than holders.
+            InputError: more clients than examples, several labels an example, more classes a client
+                than there are, or a class with fewer examples than holders.
         """
         check_enough(train, n_clients)
+        check_one_class(train, "classes")
         labels, sizes = class_sizes(train)
         if self.classes_per_client > len(labels):
             raise InputError(
@@ -65,7 +72,7 @@ class Classes:
         counts = np.zeros(held.shape, dtype=np.int64)
         for c in np.flatnonzero(n_holders):
             counts[held[:, c], c] = near_equal_sizes(sizes[c], n_holders[c])
-        return deal_classes(train, counts, rng)
+        return assign_classes(train, counts, rng)
 
     def _assign(self, n_classes: int, n_clients: int, rng: np.random.Generator) -> np.ndarray:
         """Who holds which class: `[n_clients, n_classes]` bool, k a row, columns nearly equal.

@@ -8,26 +8,30 @@ from typing import Any
 
 import numpy as np
 
+from fedexp.core.protocols import Task
 from fedexp.core.types import Partition
 
 
-def partition_document(partition: Partition, class_names: Sequence[str]) -> dict[str, Any]:
+def partition_document(
+    partition: Partition, class_names: Sequence[str], task: Task
+) -> dict[str, Any]:
     """Who holds what, as JSON can hold it.
 
     Args:
-        partition: the deal.
-        class_names: one name a label, in order.
+        partition: who holds what.
+        class_names: one name a class (or label), in order.
+        task: what labels mean.
 
     Returns:
         `n_clients`; `class_names`; `sizes` `[n_clients]`; `counts` `[n_clients][n_classes]`
-        examples of each class; `left_out` examples that nobody holds; `indices`
-        `[n_clients][size]` rows of the training part, ascending; `hash`, see `partition_hash`; and
-        `skew`, three measures: `mean_total_variation_distance` 0 to 1 and
+        examples of each class (or with each label); `left_out` examples that nobody holds;
+        `indices` `[n_clients][size]` rows of the training part, ascending; `hash`, see
+        `partition_hash`; and `skew`, three measures: `mean_total_variation_distance` 0 to 1 and
         `mean_effective_classes` 1 to n_classes (see `label_skew`), and
         `size_coefficient_of_variation`, standard deviation over mean, 0 where all are equal.
     """
-    counts = partition.label_counts(len(class_names))
-    sizes = counts.sum(axis=1)
+    counts = partition.label_counts(len(class_names), task)
+    sizes = np.array([len(shard) for shard in partition.shards])
     total_variation, effective_classes = label_skew(counts)
     return {
         "n_clients": len(partition.shards),
@@ -64,10 +68,11 @@ def partition_hash(shards: Sequence[np.ndarray]) -> str:
 
 
 def label_skew(counts: np.ndarray) -> tuple[float, float]:
-    """How far the label mixes q_k of the clients are from the mix p of all that was dealt.
+    """How far the label mixes q_k of the clients are from the mix p of all that they hold.
 
     Args:
-        counts: `[n_clients, n_classes]` examples of each class; no row is all 0.
+        counts: `[n_clients, n_classes]` examples of each class. A client without any, which
+            takes labels of which an example may have none, has no mix and is not counted.
 
     Returns:
         The mean over the clients, each counted once, of the total variation distance
@@ -78,6 +83,9 @@ def label_skew(counts: np.ndarray) -> tuple[float, float]:
     >>> label_skew(np.array([[2, 2], [1, 1]]))
     (0.0, 2.0)
     """
+    counts = counts[counts.any(axis=1)]
+    if not len(counts):
+        return 0.0, 0.0
     mix = counts / counts.sum(axis=1, keepdims=True)
     overall = counts.sum(axis=0) / counts.sum()
     total_variation = np.abs(mix - overall).sum(axis=1) / 2

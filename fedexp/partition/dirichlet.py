@@ -9,10 +9,11 @@ import numpy as np
 
 from fedexp.core.checks import InputError, at_least, positive
 from fedexp.core.types import Partition, Split
-from fedexp.partition.deal import (
+from fedexp.partition.assign import (
+    assign_classes,
     check_enough,
+    check_one_class,
     class_sizes,
-    deal_classes,
     log_dirichlet,
     proportions,
 )
@@ -35,7 +36,7 @@ class Dirichlet:
 
     Args:
         alpha: concentration, a finite number above 0. Towards 0 each class goes to one client,
-            towards infinity the deal is IID.
+            towards infinity the partition is IID.
         min_size: the fewest examples that a client may hold, at least 1.
         max_tries: how many draws are made before giving up, at least 1.
 
@@ -52,20 +53,21 @@ class Dirichlet:
         at_least(1, min_size=self.min_size, max_tries=self.max_tries)
 
     def __call__(self, train: Split, n_clients: int, rng: np.random.Generator) -> Partition:
-        """Deal `train` to `n_clients`.
+        """Assign `train` to `n_clients`.
 
         Raises:
-            InputError: too few examples for so many clients, or no draw among `max_tries` gave
-                every client `min_size` examples.
+            InputError: too few examples for so many clients, several labels an example, or no draw
+                among `max_tries` gave every client `min_size` examples.
         """
         check_enough(train, n_clients, self.min_size)
+        check_one_class(train, "dirichlet")
         _, sizes = class_sizes(train)
         smallest_seen = 0
         for _ in range(self.max_tries):
             counts = self._draw(sizes, n_clients, rng)
             smallest = int(counts.sum(axis=1).min())
             if smallest >= self.min_size:
-                return deal_classes(train, counts, rng)
+                return assign_classes(train, counts, rng)
             smallest_seen = max(smallest_seen, smallest)
         raise InputError(
             f"in {self.max_tries} draws the smallest of {n_clients} clients held at most "

@@ -9,10 +9,11 @@ import numpy as np
 
 from fedexp.core.checks import positive
 from fedexp.core.types import Partition, Split
-from fedexp.partition.deal import (
+from fedexp.partition.assign import (
+    assign_classes,
     check_enough,
+    check_one_class,
     class_sizes,
-    deal_classes,
     log_dirichlet,
     near_equal_sizes,
     proportions,
@@ -29,16 +30,16 @@ class DirichletBalanced:
     part (uniform in their experiments). So alpha is the *sum* of the concentrations: with ten equal
     classes each gets alpha / 10, and one alpha means more skew here than in `Dirichlet`.
 
-    Examples are drawn without replacement and every one is dealt. All clients draw the classes of
-    what they lack from their mixes at once; a class wanted more often than it has examples serves
+    Examples are drawn without replacement, all of them. All clients draw the classes of what they
+    lack from their mixes at once; a class wanted more often than it has examples serves
     that many of the wishes, chosen at random, and is then empty. Its mass goes to the classes that
     are left, in each client's own proportions, and the wishes that were not served are drawn again.
-    The paper does not say what happens at this point. It makes the mixes that are dealt a little
+    The paper does not say what happens at this point. It makes the mixes that come out a little
     flatter than those drawn, the more so the smaller alpha is, and favours no client.
 
     Args:
         alpha: concentration, a finite number above 0. Towards 0 a client holds one class as far as
-            examples last, towards infinity the deal is IID.
+            examples last, towards infinity the partition is IID.
 
     Raises:
         InputError: alpha is not a finite number above 0.
@@ -50,12 +51,13 @@ class DirichletBalanced:
         positive(alpha=self.alpha)
 
     def __call__(self, train: Split, n_clients: int, rng: np.random.Generator) -> Partition:
-        """Deal `train` to `n_clients`.
+        """Assign `train` to `n_clients`.
 
         Raises:
-            InputError: more clients than examples.
+            InputError: more clients than examples, or several labels an example.
         """
         check_enough(train, n_clients)
+        check_one_class(train, "dirichlet_balanced")
         _, pool = class_sizes(train)
         concentration = float(self.alpha) * (pool / pool.sum())
         log_mix = log_dirichlet(concentration, n_clients, rng)
@@ -70,4 +72,4 @@ class DirichletBalanced:
             counts += wanted
             pool = pool - wanted.sum(axis=0)
             lacking = lacking - wanted.sum(axis=1)
-        return deal_classes(train, counts, rng)
+        return assign_classes(train, counts, rng)

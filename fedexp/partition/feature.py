@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError, in_range, one_of
 from fedexp.core.types import Partition, Split
-from fedexp.partition.deal import check_enough, deal_sizes, near_equal_sizes
+from fedexp.partition.assign import assign_sizes, check_enough, near_equal_sizes
 
 Transform = Callable[[Tensor, Tensor], Tensor]
 """Images `[n, C, H, W]` in [0, 1] and an amount for each `[n]`, to new images."""
@@ -26,13 +26,13 @@ _ROWS_AT_ONCE = 4096  # bounds the memory that the sampling grids of a rotation 
 @final
 @dataclass(frozen=True)
 class Feature:
-    """An IID deal in which the images of each client went through that client's scanner.
+    """An IID partition in which the images of each client went through that client's scanner.
 
-    Site levels are spaced evenly from 0 to `strength` and dealt at random, so one site is left
+    Site levels are spaced evenly from 0 to `strength` and assigned at random, so one site is left
     unchanged (with a single client that is the only one). A site's level times the full amount of
     its shift is what its scanner does, the same to all its images and in every round: rotation by
     an angle, loss of contrast, Gaussian blur, or Gaussian pixel noise, whose picture is drawn once.
-    `mixed` deals the four kinds evenly over the sites. Pixels stay in [0, 1]; labels and the
+    `mixed` spreads the four kinds evenly over the sites. Pixels stay in [0, 1]; labels and the
     shards, which equal those of `Iid` for the same rng, do not change.
 
     Evenly spaced noise levels are the "noise-based feature imbalance" of Li et al., "Federated
@@ -66,13 +66,22 @@ class Feature:
         in_range(0, 100, blur_pixels=self.blur_pixels)
 
     def __call__(self, train: Split, n_clients: int, rng: np.random.Generator) -> Partition:
-        """Deal `train` to `n_clients` and return it with a copy of `train` as the sites see it.
+        """Assign `train` to `n_clients` and return it with a copy of `train` as the sites see it.
 
         Raises:
-            InputError: more clients than examples, or pixels outside [0, 1], as after normalising.
+            InputError: more clients than examples, no images, or pixels outside [0, 1], as after
+                normalising.
         """
         check_enough(train, n_clients)
-        low, high = train.x.min().item(), train.x.max().item()
+        if not train.are_images:
+            raise InputError(
+                f"is a scanner's, for images [channels, height, width], and these examples are "
+                f"{list(train.x.shape[1:])}; use partition=iid or another that leaves them alone",
+                "shift",
+                self.shift,
+            )
+        seen = train.as_floats().x
+        low, high = seen.min().item(), seen.max().item()
         if low < 0 or high > 1:
             raise InputError(
                 f"needs pixels in [0, 1] and got {low:g} to {high:g}: partition first, then "
@@ -81,7 +90,7 @@ class Feature:
                 self.shift,
             )
         sizes = near_equal_sizes(len(train), n_clients)
-        shards = deal_sizes(train, sizes, rng).shards
+        shards = assign_sizes(train, sizes, rng).shards
         scanners: dict[str, tuple[Transform, float]] = {
             "rotation": (rotate, self.rotation_degrees),
             "contrast": (lose_contrast, self.contrast_loss),
@@ -91,7 +100,7 @@ class Feature:
         kinds = list(scanners) if self.shift == "mixed" else [self.shift]
         level_of_site = rng.permutation(np.linspace(0, self.strength, n_clients))
         kind_of_site = rng.permutation(np.resize(kinds, n_clients))
-        x = train.x.clone()
+        x = seen.clone()
         for kind in kinds:
             transform, full = scanners[kind]
             sites = np.flatnonzero((kind_of_site == kind) & (level_of_site * full > 0))
@@ -102,8 +111,8 @@ class Feature:
             for start in range(0, len(rows), _ROWS_AT_ONCE):
                 block = rows[start : start + _ROWS_AT_ONCE]
                 amount = amounts[start : start + _ROWS_AT_ONCE].to(x.dtype)
-                x[block] = transform(train.x[block], amount).clamp(0, 1)
-        return Partition(Split(x, train.y), shards)
+                x[block] = transform(seen[block], amount).clamp(0, 1)
+        return Partition(train.with_x(x), shards)
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:

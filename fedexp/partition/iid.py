@@ -1,4 +1,4 @@
-"""Everybody draws from the same pot: the deal without skew that others are compared with."""
+"""Everybody draws from the same pot: the partition without skew that others are compared with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 
 from fedexp.core.types import Partition, Split
-from fedexp.partition.deal import check_enough, deal_sizes, near_equal_sizes
+from fedexp.partition.assign import assign_sizes, check_enough, near_equal_sizes
 
 
 @final
@@ -26,10 +26,10 @@ class Iid:
     """
 
     def __call__(self, train: Split, n_clients: int, rng: np.random.Generator) -> Partition:
-        """Deal `train` to `n_clients`.
+        """Assign `train` to `n_clients`.
 
         Raises:
             InputError: more clients than examples.
         """
         check_enough(train, n_clients)
-        return deal_sizes(train, near_equal_sizes(len(train), n_clients), rng)
+        return assign_sizes(train, near_equal_sizes(len(train), n_clients), rng)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedexp.core.checks import at_least, in_range, one_of
 from fedexp.core.types import Partition, Split
-from fedexp.partition.deal import check_enough, deal_sizes
+from fedexp.partition.assign import assign_sizes, check_enough
 
 
 @final
@@ -17,12 +17,12 @@ from fedexp.partition.deal import check_enough, deal_sizes
 class Quantity:
     """Rows at random, sizes by a law: the label mix is the global one, the amounts are not.
 
-    A client of weight w gets max(min_size, c * w) examples, with c such that all are dealt and
+    A client of weight w gets max(min_size, c * w) examples, with c such that all are assigned and
     fractions rounded by largest remainder. The weights:
 
     - `lognormal`: w = exp(sigma * z), z ~ N(0, 1) (Acar et al., "Federated Learning Based on
       Dynamic Regularization", ICLR 2021, unbalanced data).
-    - `power_law`: w = rank^(-exponent), ranks 1 to n_clients dealt at random (the kind of sizes in
+    - `power_law`: w = rank^(-exponent), ranks 1 to n_clients at random (the kind of sizes in
       Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020).
 
     Args:
@@ -46,7 +46,7 @@ class Quantity:
         at_least(1, min_size=self.min_size)
 
     def __call__(self, train: Split, n_clients: int, rng: np.random.Generator) -> Partition:
-        """Deal `train` to `n_clients`.
+        """Assign `train` to `n_clients`.
 
         Raises:
             InputError: too few examples for so many clients.
@@ -57,7 +57,7 @@ class Quantity:
         else:
             log_weights = -self.exponent * np.log(rng.permutation(n_clients) + 1)
         weights = np.exp(log_weights - log_weights.max())
-        return deal_sizes(train, sizes_by_weight(weights, len(train), self.min_size), rng)
+        return assign_sizes(train, sizes_by_weight(weights, len(train), self.min_size), rng)
 
 
 def sizes_by_weight(weights: np.ndarray, total: int, min_size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Sorted by label and cut in shards: FedAvg's own non-IID deal."""
+"""Sorted by label and cut in shards: FedAvg's own non-IID partition."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.types import Partition, Split
-from fedexp.partition.deal import check_enough, deal, near_equal_sizes
+from fedexp.partition.assign import assign, check_enough, check_one_class, near_equal_sizes
 
 
 @final
 @dataclass(frozen=True)
 class Shards:
-    """Sort the rows by label, cut them in shards and deal each client some of these at random.
+    """Sort the rows by label, cut them in shards and give each client some of these at random.
 
     Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized
     Data", AISTATS 2017, section 3: 200 shards of 300 MNIST digits, two to each of 100 clients. Rows
@@ -36,12 +36,13 @@ class Shards:
         at_least(1, shards_per_client=self.shards_per_client)
 
     def __call__(self, train: Split, n_clients: int, rng: np.random.Generator) -> Partition:
-        """Deal `train` to `n_clients`.
+        """Assign `train` to `n_clients`.
 
         Raises:
-            InputError: more clients, or more shards, than examples.
+            InputError: more clients, or more shards, than examples, or several labels an example.
         """
         check_enough(train, n_clients)
+        check_one_class(train, "shards")
         n_shards = n_clients * self.shards_per_client
         if n_shards > len(train):
             raise InputError(
@@ -54,4 +55,4 @@ class Shards:
         owner = np.empty(len(train), dtype=np.int64)
         by_label = np.argsort(train.y.numpy(), kind="stable")
         owner[by_label] = np.repeat(client_of_shard, near_equal_sizes(len(train), n_shards))
-        return deal(train, owner, n_clients)
+        return assign(train, owner, n_clients)

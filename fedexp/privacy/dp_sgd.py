@@ -26,7 +26,6 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fedexp.core.checks import InputError, non_negative, one_of, positive
 from fedexp.core.protection import Combination, Plan, Protection
@@ -109,8 +108,7 @@ class PrivateSteps:
                 fill_with_noise(gradient, noise)
                 loss = gradient.new_zeros(())
                 if len(batch):
-                    x = model.arrange(batch.x)
-                    losses = F.cross_entropy(model.module(x), batch.y, reduction="none")
+                    losses = model.task.losses(model.module(model.arrange(batch)), batch.y)
                     self._add_clipped(watch, losses, targets, expected)
                     loss = losses.detach().mean()
                 yield Step(tuple(targets.values()), loss, len(batch))

@@ -8,7 +8,7 @@ grow get whole lines, and what a killed round left in them is cut off when the r
     partition.json        who holds what
     metrics.jsonl, .csv   one measured number a row
     timing.jsonl          seconds a round, by phase
-    confusion_matrix.csv  of the last evaluation, on test
+    confusion_matrix.csv  of the last evaluation, on test, where examples have one class
     summary.json          status and final figures
     checkpoints/          the newest two, and the best on validation
     client_state/         what clients keep between rounds, where they keep something
@@ -37,7 +37,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from fedexp.core.checks import InputError
 from fedexp.core.files import append, plain, read_lines, to_json, write_atomically
 from fedexp.core.flat import state_dict_of
-from fedexp.core.protocols import Account
+from fedexp.core.protocols import Account, Task
 from fedexp.core.types import Metric, RoundRecord, Sent, ServerState
 from fedexp.observers.observer import RunStart
 from fedexp.run_folder.checkpoints import (
@@ -103,6 +103,7 @@ class Recorder:
         folder: an existing folder, locked by the caller.
         config: the resolved config.
         model: any model of the run's architecture, for names and shapes.
+        task: what labels mean.
         test_y: the test part's labels, for the confusion matrix.
         class_names: its rows' and columns' names.
         account: says what has been spent of the privacy, for the summary.
@@ -117,6 +118,7 @@ class Recorder:
         folder: Path,
         config: Mapping[str, Any],
         model: nn.Module,
+        task: Task,
         test_y: Tensor,
         class_names: Sequence[str],
         account: Account,
@@ -125,7 +127,7 @@ class Recorder:
         self.folder = folder
         self.client_states = ClientStates(folder)
         self._config, self._model, self._account = config, model, account
-        self._test_y, self._class_names = test_y.numpy(), class_names
+        self._task, self._test_y, self._class_names = task, test_y, class_names
         self.recorded: list[Metric] = []  # what earlier starts of the run left, after `resume`
         self._about: dict[str, Any] = {}
         self._scores = Scores()
@@ -184,7 +186,10 @@ class Recorder:
         if record.received is not None:
             self._updates.write(record.round, record.received, record.malicious)
         if record.predictions is not None:
-            write_atomically(self.folder / "confusion_matrix.csv", self._confusion(record))
+            classes = len(self._class_names)
+            matrix = self._task.confusion(record.predictions, self._test_y, classes)
+            if matrix is not None:
+                write_atomically(self.folder / "confusion_matrix.csv", self._table(matrix))
         self._scores.add(record.metrics, sum(record.seconds.values()), record.seconds["train"])
         self._rows += len(record.metrics)
         self._checkpoint(state)
@@ -279,11 +284,7 @@ class Recorder:
             save({f"client{k}.{n}": t for k, m in enumerate(models) for n, t in m.items()})
         )
 
-    def _confusion(self, record: RoundRecord) -> bytes:
-        assert record.predictions is not None
-        classes = len(self._class_names)
-        cells = self._test_y * classes + record.predictions.numpy()
-        matrix = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+    def _table(self, matrix: np.ndarray) -> bytes:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self._class_names, *matrix.tolist()])
         return text.getvalue().encode()

@@ -14,7 +14,6 @@ from typing import Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fedexp.core.checks import InputError, at_least, positive
 from fedexp.core.protocols import Model, Trainer
@@ -22,6 +21,8 @@ from fedexp.core.rng import seeded, torch_generator
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 
 Gradients = tuple[Tensor, ...]
+
+MOST_GATHERED = 4096  # examples made ready at once: stored ones are smaller than what models take
 
 
 @final
@@ -91,7 +92,7 @@ class Step:
     """What one batch says."""
 
     gradients: Gradients  # one a parameter; the next step may overwrite them
-    loss: Tensor  # [] mean cross-entropy of the batch; 0 without examples
+    loss: Tensor  # [] mean loss of the batch; 0 without examples
     examples: int
 
 
@@ -141,17 +142,22 @@ class StepTrainer(Trainer, Protocol):
 def ordinary_steps(
     model: Model, shard: Split, task: ClientTask, work: Work
 ) -> Generator[Step, None, None]:
-    """Gradients of the mean cross-entropy of reshuffled batches."""
+    """Gradients of the mean loss of reshuffled batches."""
     n = len(shard)
     batch_size, batches = min(work.batch_size or n, n), work.batches(n)
+    together = max(1, MOST_GATHERED // batch_size)
     shuffle = torch_generator(task.seed)
     for step in range(work.steps_for(n)):
         batch = step % batches
-        if batch == 0:  # one gather an epoch; the steps then cut views
+        place = batch % together
+        if batch == 0:
             order = torch.randperm(n, generator=shuffle).to(shard.x.device)
-            x, y = model.arrange(shard.x[order]), shard.y[order]
-        rows = slice(batch * batch_size, (batch + 1) * batch_size)
-        loss = F.cross_entropy(model.module(x[rows]), y[rows])
+        if place == 0:  # one gather for many batches, as a rule for an epoch; steps cut views
+            first = batch * batch_size
+            block = shard.rows(order[first : first + together * batch_size])
+            x, y = model.arrange(block), block.y
+        rows = slice(place * batch_size, (place + 1) * batch_size)
+        loss = model.task.loss(model.module(x[rows]), y[rows])
         yield Step(torch.autograd.grad(loss, model.parameters), loss.detach(), len(y[rows]))
 
 

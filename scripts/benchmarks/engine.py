@@ -18,6 +18,7 @@ from fedexp.core.protocols import Backend, Trainer
 from fedexp.core.rng import seed_for
 from fedexp.core.types import ClientTask, Workload
 from fedexp.privacy.dp_sgd import PrivateTraining
+from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.schedules import Constant
 from fedexp.training.sgd import LocalSGD
 
@@ -64,7 +65,9 @@ def workload_rows(
     else:
         modes = ("hooks", "ghost")
         loops = {f"Opacus loop, {m}": OpacusLoop(case, data, shards, m).round for m in modes}
-    work = Workload(case.model, data, shards, {}, len(case.cohort), torch.device("cpu"))
+    work = Workload(
+        case.model, data, shards, {}, len(case.cohort), torch.device("cpu"), Multiclass()
+    )
     pools: dict[int, Backend] = {1: InProcess(work), workers: ProcessPool(work, workers)}
     # A baseline may use every core that the pool uses, in the way that torch offers: threads.
     contestants = {name: Contestant(run, workers) for name, run in loops.items()}

@@ -18,6 +18,7 @@ from benchmarks.workloads import MLP_FLOPS, Case, data_of, two_nn
 from fedexp.aggregation.mean import Mean
 from fedexp.backends.in_process import InProcess
 from fedexp.core.types import Workload
+from fedexp.tasks.multiclass import Multiclass
 
 
 def memory_of(n_clients: int, examples_each: int) -> float:
@@ -35,7 +36,7 @@ def peak_of_this_process(n_clients: int, examples_each: int) -> float:
     sizes = np.full(n_clients, examples_each)
     case = Case("memory", model, sizes, cohort, 10, Mean("examples"), MLP_FLOPS)
     data, shards = data_of(case)
-    work = Workload(model, data, shards, {}, len(cohort), torch.device("cpu"))
+    work = Workload(model, data, shards, {}, len(cohort), torch.device("cpu"), Multiclass())
     ours = OurRound(case, InProcess(work))
     ours.round()
     ours.round()

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fedexp.core.flat import FlatModel, refuse_changing_buffers, vector_of
+from fedexp.core.flat import TaskModel, refuse_changing_buffers, vector_of
+from fedexp.tasks.multiclass import Multiclass
 from tests.support.composing import choices, part
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 28, 28)]
@@ -79,8 +80,8 @@ def test_the_seed_decides_the_weights(choice):
 @each_choice
 def test_survives_the_way_into_a_flat_model(choice):
     model = build(choice).eval()
-    flat = FlatModel(model, torch.device("cpu"))
+    flat = TaskModel(model, torch.device("cpu"), Multiclass())
     flat.load(vector_of(model))
     x = images((1, 8, 8), 3)
     with torch.no_grad():
-        torch.testing.assert_close(flat.module.eval()(flat.arrange(x)), model(x))
+        torch.testing.assert_close(flat.module.eval()(flat.laid_out(x)), model(x))

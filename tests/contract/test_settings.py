@@ -24,6 +24,7 @@ from fedexp.federation.worker_momentum import NoMomentum
 from fedexp.models import mlp
 from fedexp.privacy.account import NoAccount
 from fedexp.privacy.none import NoPrivacy
+from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.schedules import Constant
 from fedexp.training.sgd import LocalSGD
 from tests.support.composing import choices, part
@@ -69,7 +70,13 @@ def experiment(setting, sizes, sampler, train, rounds=2, labels_of=None):
     torch.manual_seed(0)
     model = mlp((1, 4, 4), 3, hidden=(5,))
     workload = Workload(
-        model, partition.train, shards, {"test": test}, len(shards), torch.device("cpu")
+        model,
+        partition.train,
+        shards,
+        {"test": test},
+        len(shards),
+        torch.device("cpu"),
+        Multiclass(),
     )
     cohort_size = sampler.cohort_size
     exp = Experiment(
@@ -100,7 +107,7 @@ def experiment(setting, sizes, sampler, train, rounds=2, labels_of=None):
             optimizer=SGD(1.0),
             min_clients=1,
         ),
-        evaluator=ModelEvaluator({"test": test}, np.full((n_clients, 3), 1 / 3)),
+        evaluator=ModelEvaluator(Multiclass(), {"test": test}, np.full((n_clients, 3), 1 / 3)),
     )
     return exp, initial_state(exp, vector_of(model))
 

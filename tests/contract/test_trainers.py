@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.core.flat import FlatModel, vector_of
+from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.types import ClientTask, Split
 from fedexp.models import mlp
+from fedexp.tasks.multiclass import Multiclass
 from tests.support.composing import choices, config_for, part
 
 TRAINERS = choices("training", "schedule")
@@ -40,7 +41,7 @@ def shard(n=13, seed=0):
 
 def train(trainer, module, data, seed=5, round=0):
     start = vector_of(module)
-    model = FlatModel(module, torch.device("cpu"))
+    model = TaskModel(module, torch.device("cpu"), Multiclass())
     model.load(start)
     report = trainer(model, data, ClientTask(0, start, round, seed))
     return model.vector - start, report
@@ -76,7 +77,7 @@ def test_training_helps(trainer, module):
 def test_what_was_given_stays_as_it_was(trainer, module):
     data, start = shard(), vector_of(module)
     x, y, before = data.x.clone(), data.y.clone(), start.clone()
-    model = FlatModel(module, torch.device("cpu"))
+    model = TaskModel(module, torch.device("cpu"), Multiclass())
     model.load(start)
     trainer(model, data, ClientTask(0, start, 0, 5))
     assert torch.equal(data.x, x)

@@ -10,6 +10,7 @@ from fedexp.core.rng import generator, seed_for, seeded
 from fedexp.core.types import Normalisation
 from fedexp.leakage.observation import Knowledge, Observation
 from fedexp.models import mlp
+from fedexp.tasks.multiclass import Multiclass
 from tests.support.composing import choices, part
 
 SHORT = {
@@ -36,6 +37,7 @@ def observation(batch_size, **changes):
         module=module,
         params=params,
         normalisation=Normalisation(torch.full((1, 1, 1, 1), 0.4), torch.full((1, 1, 1, 1), 0.3)),
+        task=Multiclass(),
         input_shape=(1, 6, 6),
         num_classes=4,
         batch_size=batch_size,

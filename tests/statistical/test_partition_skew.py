@@ -11,6 +11,9 @@ from fedexp.partition.describe import label_skew
 from fedexp.partition.dirichlet import Dirichlet
 from fedexp.partition.dirichlet_balanced import DirichletBalanced
 from fedexp.partition.iid import Iid
+from fedexp.tasks.multiclass import Multiclass
+
+TASK = Multiclass()
 
 ALPHAS = (0.05, 0.3, 1.0, 10.0, 1000.0)
 N_CLASSES, N_CLIENTS = 10, 20
@@ -26,7 +29,9 @@ def mean_total_variation(partitioner, train):
     return np.mean(
         [
             label_skew(
-                partitioner(train, N_CLIENTS, np.random.default_rng(seed)).label_counts(N_CLASSES)
+                partitioner(train, N_CLIENTS, np.random.default_rng(seed)).label_counts(
+                    N_CLASSES, TASK
+                )
             )[0]
             for seed in range(10)
         ]

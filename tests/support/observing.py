@@ -13,6 +13,7 @@ from fedexp.core.types import Normalisation, Split
 from fedexp.data.digits import Digits
 from fedexp.data.mnist import IDXImages
 from fedexp.leakage.observation import Knowledge, Observation
+from fedexp.tasks.multiclass import Multiclass
 
 CLASSES = 10
 
@@ -42,6 +43,7 @@ def known(module, data, batch, *, lr=0.1, local_steps=1, labels=None, clip_norm=
         module=module,
         params=vector_of(module),
         normalisation=Normalisation.of(data),
+        task=Multiclass(),
         input_shape=tuple(data.x.shape[1:]),
         num_classes=CLASSES,
         batch_size=len(batch),

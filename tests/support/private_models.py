@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from fedexp.core.flat import FlatModel, vector_of
+from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.rng import torch_generator
 from fedexp.core.types import ClientTask, Split
 from fedexp.models import cnn, logistic, mlp, resnet18, small_cnn
 from fedexp.privacy.dp_sgd import CLIPPING, PrivateSteps, PrivateTraining
+from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.schedules import Constant
 from fedexp.training.sgd import LocalSGD
 
@@ -75,7 +76,7 @@ def private(trainer=None, clip_norm=1.0, noise_multiplier=1.0, clipping="auto"):
 
 def train(trainer, module, data, seed=7):
     start = vector_of(module)
-    model = FlatModel(module, torch.device("cpu"))
+    model = TaskModel(module, torch.device("cpu"), Multiclass())
     model.load(start)
     report = trainer(model, data, ClientTask(0, start, 0, seed))
     return model.vector.clone(), report

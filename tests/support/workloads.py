@@ -11,6 +11,7 @@ from fedexp.core.flat import vector_of
 from fedexp.core.rng import seed_for, torch_generator
 from fedexp.core.types import ClientReport, ClientTask, Split, Workload
 from fedexp.models import cnn, mlp, resnet18
+from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.schedules import Constant
 from fedexp.training.sgd import LocalSGD
 
@@ -35,6 +36,7 @@ def workload(model="mlp", cohort_size=4):
         evaluation={"test": Split(torch.randn(450, 1, 8, 8, generator=g), torch.zeros(450).long())},
         cohort_size=cohort_size,
         device=torch.device("cpu"),
+        task=Multiclass(),
     )
 
 

@@ -5,7 +5,7 @@ pixels, the mean everywhere else, and a random label. Such an image lies far out
 is as it should be: DP-SGD promises the same for any example, its gradient is clipped like all
 others, and a bright pixel makes it long enough for that and nearly orthogonal to the others.
 
-A canary that is out is there with a label that cross-entropy ignores: its gradient is exactly zero,
+A canary that is out is there with a label that the loss ignores: its gradient is exactly zero,
 as if it were absent, and the public numbers (how many examples the client has, hence the rate of
 its batches and their divisor) are the same whatever the coins.
 
@@ -36,15 +36,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.nn import functional as F
 
 from fedexp.core.protection import Plan
-from fedexp.core.protocols import Model, Trainer
+from fedexp.core.protocols import Model, Task, Trainer
 from fedexp.core.types import ClientReport, ClientTask, RoundRecord, ServerState, Split
 from fedexp.leakage.audit.canaries import CanaryRun, NoEvaluation, NoisySteps, settled
+from fedexp.leakage.study import refuse_several_labels
 from fedexp.leakage.victim import Victim
 
-IGNORED = -100  # the label that torch's cross-entropy leaves out
 RIDGE = 0.1  # lambda; on digits every value from 0.03 to 1 separated canaries about as well
 CHUNK = 64  # examples whose gradients are computed together
 
@@ -57,12 +56,13 @@ class CanaryExamples:
     examples: Split  # m of them, with the labels that they have when they are in
     owners: np.ndarray  # [m] whose they are
     inside: np.ndarray  # [m] bool
+    ignored: int  # the label of an example that has no loss
 
     def of(self, client: int) -> Split:
         """A client's canaries as it trains on them: those that are out with an ignored label."""
         mine = torch.from_numpy(np.flatnonzero(self.owners == client))
         own, there = self.examples.rows(mine), torch.from_numpy(self.inside)[mine]
-        return Split(own.x, torch.where(there, own.y, IGNORED))
+        return own.with_y(torch.where(there, own.y, self.ignored))
 
 
 @final
@@ -79,9 +79,9 @@ class WithCanaryExamples:
 
     def __call__(self, model: Model, shard: Split, task: ClientTask) -> ClientReport:
         """Train on the shard and the client's canaries behind it."""
-        more = self.canaries.of(task.client_id)
-        x, y = more.x.to(shard.x.device), more.y.to(shard.y.device)
-        return self.trainer(model, Split(torch.cat([shard.x, x]), torch.cat([shard.y, y])), task)
+        more = self.canaries.of(task.client_id).to(shard.x.device)
+        inputs = shard.with_x(model.arrange(shard))
+        return self.trainer(model.for_inputs(), inputs.joined(more), task)
 
 
 def example_canaries(
@@ -105,8 +105,10 @@ def example_canaries(
         rng: draws pixels, labels and the other examples.
 
     Raises:
-        InputError: with so many more examples the run promises nothing.
+        InputError: with so many more examples the run promises nothing, or an example has several
+            labels.
     """
+    refuse_several_labels(victim.pixels)
     exp, m = victim.experiment, len(inside)
     shards = exp.setting.shards(victim.partition)
     canaries = _canaries(victim, inside, np.flatnonzero(~exp.malicious), strength, rng)
@@ -121,7 +123,7 @@ def example_canaries(
     )
     protection = settled(victim, victim.mechanism, private.trainer, plan, m)
     bound = private.example_bound
-    gradients = ClippedGradients(victim.model, bound)
+    gradients = ClippedGradients(victim.model, victim.task, bound)
     own = {
         k: victim.pixels.train.rows(
             torch.from_numpy(rng.permutation(shards[k])[:others])  # all of a small client's
@@ -171,17 +173,18 @@ def _canaries(
     x = torch.zeros(m, size)  # 0 is the mean, as the model takes images
     x[torch.from_numpy(place), torch.from_numpy(pixel)] = strength
     y = torch.from_numpy(rng.integers(0, victim.pixels.num_classes, m))
-    owners = clients[place % len(clients)]
-    return CanaryExamples(Split(x.view(m, *shape), y), owners, inside)
+    owners, ignored = clients[place % len(clients)], victim.task.ignored
+    assert ignored is not None  # every example has one class: see `refuse_several_labels`
+    return CanaryExamples(Split(x.view(m, *shape), y), owners, inside, ignored)
 
 
 @final
 class ClippedGradients:
-    """Every example's gradient of the cross-entropy, no longer than the clip norm."""
+    """Every example's gradient of the loss, no longer than the clip norm."""
 
-    def __init__(self, module: nn.Module, clip_norm: float) -> None:
+    def __init__(self, module: nn.Module, task: Task, clip_norm: float) -> None:
         self._module = copy.deepcopy(module).cpu().eval()
-        self._clip_norm = clip_norm
+        self._task, self._clip_norm = task, clip_norm
 
     def __call__(self, params: Tensor, examples: Split) -> Tensor:
         """`[n, d]` float32 at the model `params` `[d]`; examples as the model takes them."""
@@ -192,7 +195,7 @@ class ClippedGradients:
 
         def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
             logits = functional_call(self._module, parameters, (x[None],))
-            return F.cross_entropy(logits, y[None])
+            return self._task.loss(logits, y[None])
 
         found = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=CHUNK)(at, examples.x, examples.y)
         rows = torch.zeros(len(examples), len(params))  # buffers have no gradient

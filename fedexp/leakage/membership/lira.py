@@ -28,7 +28,7 @@ import torch
 
 from fedexp.core.checks import InputError, at_least, one_of
 from fedexp.core.rng import generator
-from fedexp.core.types import Normalisation, Split
+from fedexp.core.types import Dataset, Normalisation, Split
 from fedexp.leakage.membership.scoring import (
     OUTSIDER,
     Judged,
@@ -39,7 +39,7 @@ from fedexp.leakage.membership.scoring import (
     true_class_logits,
 )
 from fedexp.leakage.membership.shadows import Shadow, refuse_number, shadows_of
-from fedexp.leakage.study import Figure, Findings, Tell
+from fedexp.leakage.study import Figure, Findings, Tell, refuse_several_labels
 from fedexp.leakage.victim import Victim
 
 VARIANTS = ("online", "offline")
@@ -139,6 +139,10 @@ class LiRA:
                 f"{self.shadows} times."
             ),
         )
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raise InputError unless every example has one class."""
+        refuse_several_labels(dataset)
 
     def scores(self, target: np.ndarray, phi: np.ndarray, inside: np.ndarray) -> np.ndarray:
         """The score `[n]` of every example, larger for "member".

@@ -18,6 +18,7 @@ from typing import final
 
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.rng import generator
+from fedexp.core.types import Dataset
 from fedexp.leakage.membership.scoring import (
     OUTSIDER,
     Judged,
@@ -28,7 +29,7 @@ from fedexp.leakage.membership.scoring import (
     rounds_of,
     true_class_logits,
 )
-from fedexp.leakage.study import Figure, Findings, Tell
+from fedexp.leakage.study import Figure, Findings, Tell, refuse_several_labels
 from fedexp.leakage.victim import Victim
 
 
@@ -78,3 +79,7 @@ class LossThreshold:
             conclusions=[*judged.conclusions("loss threshold"), *caveats(victim, headline)],
             adversary=f"{OUTSIDER} It knows nothing else: no data, no training algorithm.",
         )
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raise InputError unless every example has one class."""
+        refuse_several_labels(dataset)

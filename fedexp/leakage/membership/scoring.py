@@ -31,7 +31,7 @@ from fedexp.core.flat import FlatModel
 from fedexp.core.rng import generator
 from fedexp.core.types import Normalisation, Split
 from fedexp.leakage.membership.roc import RATES, Roc, null_intervals
-from fedexp.leakage.study import Figure
+from fedexp.leakage.study import Figure, refuse_several_labels
 from fedexp.leakage.victim import Victim
 
 BATCH = 200  # images a forward pass
@@ -69,7 +69,7 @@ class Pool:
         _refuse(victim)
         members = _drawn(victim.pixels.train, most_members, victim.seed, "members")
         others = _drawn(victim.held_out, len(members), victim.seed, "non_members")
-        examples = Split(torch.cat([members.x, others.x]), torch.cat([members.y, others.y]))
+        examples = members.joined(others)
         return cls(examples, np.arange(len(examples)) < len(members))
 
 
@@ -104,7 +104,7 @@ def accuracies(victim: Victim, params: Tensor) -> dict[str, float]:
     """How often the model `params` `[d]` is right on the training part and on the test part."""
     parts = {"train_accuracy": victim.pixels.train, "test_accuracy": victim.pixels.test}
     answers = {
-        name: _logits(victim.model, params, victim.normalisation, part).argmax(dim=1)
+        name: victim.task.predict(_logits(victim.model, params, victim.normalisation, part))
         for name, part in parts.items()
     }
     return {name: float((answers[name] == parts[name].y).double().mean()) for name in parts}
@@ -206,6 +206,7 @@ def caveats(victim: Victim, headline: Mapping[str, float]) -> list[str]:
 
 def _refuse(victim: Victim) -> None:
     """Raise InputError where the question has no clean answer."""
+    refuse_several_labels(victim.pixels)
     if victim.models[victim.last_round].ndim != 1:
         raise InputError(
             "every client has a model of its own; membership in a final model needs one that all "
@@ -236,10 +237,10 @@ def _logits(
     model: nn.Module, params: Tensor, normalisation: Normalisation, examples: Split
 ) -> Tensor:
     """`[n, classes]` of the model `params` `[d]`, on the CPU."""
-    flat = FlatModel(model, torch.device("cpu"))
+    flat = FlatModel(model, torch.device("cpu"), normalisation)
     flat.load(params.cpu())
     flat.module.eval()
-    batches = normalisation.x(examples.x).split(BATCH)
+    batches = (examples.between(i, i + BATCH) for i in range(0, len(examples), BATCH))
     with torch.inference_mode():
         return torch.cat([flat.module(flat.arrange(batch)) for batch in batches])
 

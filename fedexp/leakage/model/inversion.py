@@ -33,7 +33,7 @@ from torch import Tensor
 from fedexp.core.checks import InputError, at_least, non_negative, one_of, positive
 from fedexp.core.flat import FlatModel
 from fedexp.core.rng import generator, seed_for, torch_generator
-from fedexp.core.types import Split
+from fedexp.core.types import Dataset, Split
 from fedexp.leakage.intervals import (
     Interval,
     mean_interval,
@@ -41,7 +41,13 @@ from fedexp.leakage.intervals import (
     permutation_interval,
 )
 from fedexp.leakage.model.evaluation_classifier import EvaluationClassifier
-from fedexp.leakage.study import Figure, Findings, Tell
+from fedexp.leakage.study import (
+    Figure,
+    Findings,
+    Tell,
+    refuse_other_than_images,
+    refuse_several_labels,
+)
 from fedexp.leakage.updates.baselines import baselines
 from fedexp.leakage.updates.image_scores import ssim, ssim_to_each, total_variation
 from fedexp.leakage.victim import Victim
@@ -157,8 +163,10 @@ class ModelInversion:
         """Invert, judge and conclude.
 
         Raises:
-            InputError: a round that was not kept, or too few held-out images for a judge.
+            InputError: a round that was not kept, too few held-out images for a judge, or data
+                that are not images of one class each.
         """
+        self.check_data(victim.pixels)
         rounds = sorted({_round(victim, chosen) for chosen in self.rounds})
         bench = _Bench.of(victim, self.compared)
         per_class = self.pictures_per_class or math.ceil(TARGETS / len(bench.classes))
@@ -229,6 +237,11 @@ class ModelInversion:
                 "and no label."
             ),
         )
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raise InputError unless the examples are images of one class each."""
+        refuse_other_than_images(dataset)
+        refuse_several_labels(dataset)
 
 
 @dataclass(frozen=True)
@@ -337,7 +350,7 @@ def _logits(victim: Victim, round: int) -> Logits:
     module = model.module.eval().requires_grad_(False)
 
     def logits(pixels: Tensor) -> Tensor:
-        outputs = module(model.arrange(victim.normalisation.x(pixels)))
+        outputs = module(model.laid_out(victim.normalisation.x(pixels)))
         assert isinstance(outputs, Tensor)
         return outputs
 
@@ -348,7 +361,7 @@ def _logits(victim: Victim, round: int) -> Logits:
 def _accuracy(victim: Victim, round: int) -> float:
     """Of the model on the test part."""
     logits, test = _logits(victim, round), victim.pixels.test
-    answers = torch.cat([logits(part).argmax(dim=1) for part in test.x.split(CHUNK)])
+    answers = torch.cat([victim.task.predict(logits(part)) for part in test.x.split(CHUNK)])
     return float((answers == test.y).double().mean())
 
 

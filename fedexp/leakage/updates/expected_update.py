@@ -1,6 +1,6 @@
 """The update that given images would have led to, differentiable in the images and their labels.
 
-    g(w) = 1/b sum_j c_j grad_w CE(f_w(x_j), y_j),   c_j = min(1, C / ||grad_j||), or 1
+    g(w) = 1/b sum_j c_j grad_w loss(f_w(x_j), y_j),   c_j = min(1, C / ||grad_j||), or 1
     w_0 = the round's model,   w_(t+1) = w_t - lr g(w_t),   delta = w_E - w_0
 
 x_j pixels in [0, 1], y_j labels or soft labels, b the batch, E the local steps, all full batch.
@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, vmap
 
@@ -24,7 +23,7 @@ from fedexp.leakage.observation import Knowledge
 def expected_gradient(
     knowledge: Knowledge, parameters: Mapping[str, Tensor], pixels: Tensor, targets: Tensor
 ) -> dict[str, Tensor]:
-    """The mean gradient of the cross-entropy at `parameters`, differentiable in all three.
+    """The mean gradient of the loss at `parameters`, differentiable in all three.
 
     Args:
         knowledge: the model, its normalisation and the clip norm count here.
@@ -41,7 +40,7 @@ def expected_gradient(
         name: p if p.requires_grad else p.detach().requires_grad_()
         for name, p in parameters.items()
     }
-    loss = F.cross_entropy(knowledge.logits(leaves, pixels), targets)
+    loss = knowledge.task.loss(knowledge.logits(leaves, pixels), targets)
     gradients = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
     return dict(zip(leaves, gradients, strict=True))
 
@@ -55,7 +54,7 @@ def _clipped_gradient(
 ) -> dict[str, Tensor]:
     def loss(parameters: Mapping[str, Tensor], pixels: Tensor, target: Tensor) -> Tensor:
         logits = knowledge.logits(parameters, pixels.unsqueeze(0))
-        return F.cross_entropy(logits, target.unsqueeze(0))
+        return knowledge.task.loss(logits, target.unsqueeze(0))
 
     each = vmap(grad(loss), in_dims=(None, 0, 0))(dict(parameters), pixels, targets)
     squared = sum(g.flatten(1).square().sum(dim=1) for g in each.values())

@@ -157,11 +157,13 @@ class Exposure:
         shards = np.arange(len(chosen)).reshape(-1, self.batch_size)
         workload = Workload(
             model=victim.model,
-            train=victim.normalisation(chosen),
+            train=chosen,
             shards=tuple(shards),
             evaluation={},
             cohort_size=clients,
             device=torch.device("cpu"),
+            task=victim.task,
+            normalisation=victim.normalisation,
         )
         backend = InProcess(workload)
         exposed = []
@@ -200,6 +202,7 @@ def knowledge_of(
         module=victim.model,
         params=victim.models[round],
         normalisation=victim.normalisation,
+        task=victim.task,
         input_shape=victim.pixels.input_shape,
         num_classes=victim.pixels.num_classes,
         batch_size=len(truth),

@@ -17,10 +17,17 @@ import torch
 from torch import Tensor
 
 from fedexp.core.rng import generator
+from fedexp.core.types import Dataset
 from fedexp.leakage.intervals import mean_interval, paired_difference
 from fedexp.leakage.observation import Observation, Reconstruction, UpdateAttack
 from fedexp.leakage.parallel import in_parallel
-from fedexp.leakage.study import Figure, Findings, Tell
+from fedexp.leakage.study import (
+    Figure,
+    Findings,
+    Tell,
+    refuse_other_than_images,
+    refuse_several_labels,
+)
 from fedexp.leakage.updates.baselines import baselines
 from fedexp.leakage.updates.exposure import Exposed, Exposing
 from fedexp.leakage.updates.image_scores import (
@@ -57,8 +64,9 @@ class UpdateInversion:
         """Scores of every exposed image, for every round asked for.
 
         Raises:
-            InputError: the run's updates, or its model, cannot be attacked so.
+            InputError: the run's updates, its data or its model, cannot be attacked so.
         """
+        self.check_data(victim.pixels)
         exposed = self.exposure(victim)
         jobs = [
             _Job(self.attack, e.observation, victim.seed, number)
@@ -98,6 +106,11 @@ class UpdateInversion:
             conclusions=[of_round.conclusion() for of_round in judged],
             adversary=self._adversary(exposed[0].observation),
         )
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raise InputError unless the examples are images of one class each."""
+        refuse_other_than_images(dataset)
+        refuse_several_labels(dataset)
 
     def _judge(
         self, pairs: Sequence[tuple[Exposed, Reconstruction]], round: int, victim: Victim

@@ -102,15 +102,15 @@ def test_two_flat_models_of_one_module_share_nothing():
 def test_images_are_laid_out_for_the_model():
     images = torch.randn(2, 3, 4, 4)
     flat, conv = FlatModel(tiny(), CPU), FlatModel(nn.Conv2d(3, 1, 3), CPU)
-    assert flat.arrange(images).is_contiguous()
-    assert conv.arrange(images).is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(conv.arrange(images), images)
+    assert flat.laid_out(images).is_contiguous()
+    assert conv.laid_out(images).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(conv.laid_out(images), images)
 
 
 def test_one_grey_channel_gets_the_strides_that_make_pooling_fast():
     # is_contiguous says yes to both layouts here; what a convolution hands on shows which it saw.
     grey, conv = torch.randn(2, 1, 8, 8), FlatModel(nn.Conv2d(1, 4, 3, padding=1), CPU)
-    output = conv.module(conv.arrange(grey))
+    output = conv.module(conv.laid_out(grey))
     assert output.is_contiguous(memory_format=torch.channels_last)
     assert not output.is_contiguous()
 

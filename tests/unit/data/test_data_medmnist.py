@@ -68,7 +68,7 @@ def test_grey_images(place: Place, tmp_path: Path) -> None:
     for part, official in (("train", "train"), ("validation", "val"), ("test", "test")):
         split = getattr(dataset, part)
         expected = arrays[f"{official}_images"].astype(np.float32) / np.float32(255)
-        assert torch.equal(split.x, torch.from_numpy(expected)[:, None])
+        assert torch.equal(split.as_floats().x, torch.from_numpy(expected)[:, None])
         assert split.y.tolist() == arrays[f"{official}_labels"][:, 0].tolist()
     assert dataset.class_names == ("malignant", "normal, benign")
     assert check(GREY, tmp_path).detail == "10 train, 6 validation, 5 test examples"
@@ -82,7 +82,9 @@ def test_colour_channels_come_first(place: Place, tmp_path: Path) -> None:
     assert dataset.input_shape == (3, 3, 2)
     for image, channel, row, column in [(0, 0, 0, 0), (3, 1, 2, 0), (9, 2, 1, 1)]:
         byte = int(arrays["train_images"][image, row, column, channel])
-        assert dataset.train.x[image, channel, row, column].item() == np.float32(byte / 255)
+        assert dataset.train.as_floats().x[image, channel, row, column].item() == np.float32(
+            byte / 255
+        )
 
 
 @pytest.mark.parametrize("cut", [0, 100, -1])
@@ -181,5 +183,7 @@ def test_the_published_files(name: str) -> None:
     dataset = loader(Path(os.environ["FEDEXP_DATA_DIR"]))
     parts = (dataset.train, dataset.validation, dataset.test)
     assert [torch.bincount(part.y).tolist() for part in parts] == counts
-    assert dataset.train.x.mean(dim=(0, 2, 3)).tolist() == pytest.approx(mean, abs=6e-5)
-    assert dataset.train.x.std(dim=(0, 2, 3)).tolist() == pytest.approx(deviation, abs=6e-5)
+    assert dataset.train.as_floats().x.mean(dim=(0, 2, 3)).tolist() == pytest.approx(mean, abs=6e-5)
+    assert dataset.train.as_floats().x.std(dim=(0, 2, 3)).tolist() == pytest.approx(
+        deviation, abs=6e-5
+    )

@@ -83,7 +83,9 @@ def corrupt(folder: Path) -> str:
 
 def test_reads_pixels_labels_and_parts(raw: Path, tmp_path: Path) -> None:
     dataset = TINY(tmp_path)
-    assert torch.equal(dataset.test.x, torch.from_numpy(ARRAYS[2] / np.float32(255))[:, None])
+    assert torch.equal(
+        dataset.test.as_floats().x, torch.from_numpy(ARRAYS[2] / np.float32(255))[:, None]
+    )
     assert dataset.test.y.tolist() == ARRAYS[3].tolist()
     assert dataset.input_shape == (1, 3, 2)
     assert dataset.class_names == tuple("0123456789")
@@ -94,7 +96,7 @@ def test_reads_pixels_labels_and_parts(raw: Path, tmp_path: Path) -> None:
     truth = {image.tobytes(): int(y) for image, y in zip(*ARRAYS[:2], strict=True)}
     found = {}
     for part in (dataset.train, dataset.validation):
-        for image, y in zip(part.x, part.y, strict=True):
+        for image, y in zip(part.as_floats().x, part.y, strict=True):
             found[(image * 255).round().to(torch.uint8).numpy().tobytes()] = int(y)
     assert found == truth
 
@@ -201,6 +203,6 @@ def test_mnist_itself() -> None:
     assert (validation - torch.tensor(published) / 12).abs().max() <= 1
     test = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert torch.bincount(dataset.test.y).tolist() == test
-    pixels = torch.cat([dataset.train.x, dataset.validation.x])
+    pixels = torch.cat([part.as_floats().x for part in (dataset.train, dataset.validation)])
     assert pixels.mean().item() == pytest.approx(0.1307, abs=5e-5)
     assert pixels.std().item() == pytest.approx(0.3081, abs=5e-5)

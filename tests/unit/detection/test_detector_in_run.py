@@ -14,6 +14,7 @@ from fedexp.core.types import Verdict
 from fedexp.detection.fitted import fit
 from fedexp.detection.in_run import FittedDetector
 from fedexp.detection.norm import Norm
+from fedexp.tasks.multiclass import Multiclass
 from tests.support.composing import part
 from tests.support.detecting import AUTOENCODER, honest_round, rows
 
@@ -174,7 +175,7 @@ def test_on_mnist_the_autoencoder_tells_malicious_from_honest(partition):
     train = replace(dealt.train, x=(dealt.train.x - mean) / deviation)
     with seeded(seed_for(seed, "model"), torch.device("cpu")):
         model = part("model", "mlp", "dataset=mnist")
-    workload = Workload(model, train, dealt.shards, {}, n, torch.device("cpu"))
+    workload = Workload(model, train, dealt.shards, {}, n, torch.device("cpu"), Multiclass())
     trainer = part("training", "sgd", "training.epochs=1", "training.batch_size=32")
     backend, params = InProcess(workload), vector_of(model)
     found = part("detector", "autoencoder", f"detector.warm_up_rounds={warm_up}")

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from fedexp.core.types import Split
-from fedexp.federation.evaluation import ModelEvaluator, majority_baseline, measure, predictions
+from fedexp.federation.evaluation import ModelEvaluator
+from fedexp.tasks.multiclass import Multiclass
+
+TASK = Multiclass()
 
 # Rows are the truth, columns the answer; 3 classes with 4, 2 and 4 examples.
 CONFUSION = [[3, 1, 0], [0, 1, 1], [2, 0, 2]]
@@ -29,7 +32,7 @@ def answers(confusion, margin=1.0):
 
 
 def test_a_confusion_matrix_by_hand():
-    values = measure(*answers(CONFUSION))
+    values = TASK.measure(*answers(CONFUSION))
     assert values["accuracy"] == pytest.approx(6 / 10)
     assert values["balanced_accuracy"] == pytest.approx((3 / 4 + 1 / 2 + 2 / 4) / 3)
     # F1 = 2 TP / (2 TP + FP + FN): 6 / (6 + 2 + 1), 2 / (2 + 1 + 1), 4 / (4 + 1 + 2)
@@ -50,38 +53,38 @@ def test_binary_auc_is_the_share_of_pairs_in_order():
     margin = torch.tensor([2.0, -1.0, 0.5, 1.0, -2.0, 0.5])
     logits = torch.stack([torch.zeros(6), margin], dim=1)
     y = torch.tensor([1, 1, 1, 0, 0, 0])
-    values = measure(logits, y)
+    values = TASK.measure(logits, y)
     # In order: 2 beats three, -1 beats one, 0.5 beats one and ties with one: 5.5 of 9.
     assert values["auc"] == pytest.approx(5.5 / 9)
     assert values["accuracy"] == pytest.approx(3 / 6)  # says 1 0 1 | 1 0 1
-    reversed_classes = measure(logits.flip(1), 1 - y)
+    reversed_classes = TASK.measure(logits.flip(1), 1 - y)
     assert reversed_classes["auc"] == pytest.approx(values["auc"])
 
 
 def test_auc_is_not_confused_by_scores_that_saturate():
     # In float32 both probabilities would be exactly 1, and their order lost.
     logits = torch.tensor([[0.0, 30.0], [0.0, 25.0]])
-    assert measure(logits, torch.tensor([1, 0]))["auc"] == 1.0
-    assert measure(logits, torch.tensor([0, 1]))["auc"] == 0.0
+    assert TASK.measure(logits, torch.tensor([1, 0]))["auc"] == 1.0
+    assert TASK.measure(logits, torch.tensor([0, 1]))["auc"] == 0.0
 
 
 def test_a_class_that_the_part_lacks_has_no_auc():
     logits, y = answers([[2, 1, 0], [0, 3, 1], [0, 0, 0]])
-    values = measure(logits, y)
+    values = TASK.measure(logits, y)
     assert math.isnan(values["auc"])
     assert values["accuracy"] == pytest.approx(5 / 7)
     assert values["balanced_accuracy"] == pytest.approx((2 / 3 + 3 / 4) / 2)  # of classes there
 
 
 def test_a_part_of_one_class_is_measured_all_the_same():
-    values = measure(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1, 1]))
+    values = TASK.measure(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1, 1]))
     assert values["accuracy"] == values["balanced_accuracy"] == 0.5
     assert math.isnan(values["auc"])
 
 
 def test_more_classes_than_half_of_the_rows_give_no_warning():
     logits = torch.eye(25)
-    values = measure(logits, torch.arange(25))
+    values = TASK.measure(logits, torch.arange(25))
     assert values["accuracy"] == values["macro_f1"] == values["auc"] == 1.0
 
 
@@ -89,7 +92,7 @@ def test_more_classes_than_half_of_the_rows_give_no_warning():
 def test_a_diverged_model_is_measured(bad):
     logits, y = answers(CONFUSION)
     logits[:] = bad
-    values = measure(logits, y)
+    values = TASK.measure(logits, y)
     assert math.isnan(values["auc"])
     assert not math.isfinite(values["loss"])
     assert values["accuracy"] == pytest.approx(4 / 10)  # all ties: class 0
@@ -98,19 +101,19 @@ def test_a_diverged_model_is_measured(bad):
 def test_a_logit_that_is_no_number_counts_as_lowest():
     nan, inf = math.nan, math.inf
     logits = torch.tensor([[nan, -5.0, -9.0], [1.0, nan, 2.0], [0.0, inf, 1.0], [-inf, nan, -3.0]])
-    assert predictions(logits).tolist() == [1, 2, 1, 2]
+    assert TASK.predict(logits).tolist() == [1, 2, 1, 2]
 
 
 def test_measuring_leaves_the_logits_as_they_were():
     logits, y = answers(CONFUSION)
     before = logits.clone()
-    measure(logits, y)
+    TASK.measure(logits, y)
     assert torch.equal(logits, before)
 
 
 def test_the_baseline_answers_trainings_most_frequent_class():
     y, train_y = torch.tensor([0, 0, 0, 2, 1]), torch.tensor([2, 2, 1, 0])
-    assert majority_baseline(y, train_y) == pytest.approx(1 / 5)
+    assert TASK.majority_baseline(y, train_y) == pytest.approx(1 / 5)
 
 
 class Backend:
@@ -140,7 +143,7 @@ def evaluate(models, mixes=MIXES):
         validation=[torch.eye(3)[[0, 1, 2, 2]], torch.eye(3)[[0, 0, 0, 0]]],
         test=[TEST_LOGITS, OTHER_LOGITS],
     )
-    evaluator = ModelEvaluator({"validation": validation, "test": data}, mixes)
+    evaluator = ModelEvaluator(Multiclass(), {"validation": validation, "test": data}, mixes)
     return evaluator(backend, [torch.tensor(m) for m in models], 7)
 
 
@@ -150,7 +153,7 @@ def test_the_shared_model_is_weighed_by_every_clients_own_mix():
     assert value_of(rows, "test", "all", "accuracy") == pytest.approx(0.6)
     own = [value_of(rows, "test", str(k), "own_mix_accuracy") for k in range(3)]
     assert own == pytest.approx([3 / 4, 1 / 2, 0.2 * 3 / 4 + 0.8 / 2])
-    assert predicted.tolist() == predictions(TEST_LOGITS).tolist()
+    assert predicted.tolist() == TASK.predict(TEST_LOGITS).tolist()
     assert {row.round for row in rows} == {7}
 
 
@@ -172,6 +175,6 @@ def test_clients_own_models_are_summed_up():
 def test_a_client_that_holds_a_class_which_test_lacks_is_measured():
     # Nothing is known of that class, so nothing is credited.
     data = Split(torch.zeros(2, 1, 1, 1), torch.tensor([0, 1]))
-    evaluator = ModelEvaluator({"test": data}, np.array([[0.5, 0.0, 0.5]]))
+    evaluator = ModelEvaluator(Multiclass(), {"test": data}, np.array([[0.5, 0.0, 0.5]]))
     rows, _ = evaluator(Backend(test=[torch.eye(3)[:2]]), [torch.tensor(0)], 1)
     assert value_of(rows, "test", "0", "own_mix_accuracy") == pytest.approx(0.5)

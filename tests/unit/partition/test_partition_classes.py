@@ -5,6 +5,9 @@ import torch
 from fedexp.core.checks import InputError
 from fedexp.core.types import Split
 from fedexp.partition.classes import Classes
+from fedexp.tasks.multiclass import Multiclass
+
+TASK = Multiclass()
 
 
 def split(*sizes):
@@ -20,40 +23,40 @@ def rng(seed=0):
 @pytest.mark.parametrize("k", [1, 2, 3, 7, 10])
 @pytest.mark.parametrize("n_clients", [3, 10, 23])
 def test_exactly_k_classes_and_holders_as_even_as_possible(k, n_clients):
-    held = Classes(k)(split(*[40] * 10), n_clients, rng()).label_counts(10) > 0
+    held = Classes(k)(split(*[40] * 10), n_clients, rng()).label_counts(10, TASK) > 0
     assert (held.sum(axis=1) == k).all()
     assert np.ptp(held.sum(axis=0)) <= 1
 
 
 def test_every_class_has_a_holder_as_soon_as_there_are_enough_places():
     for seed in range(20):
-        counts = Classes(2)(split(*[9] * 10), 5, rng(seed)).label_counts(10)
+        counts = Classes(2)(split(*[9] * 10), 5, rng(seed)).label_counts(10, TASK)
         assert (counts.sum(axis=0) == 9).all()
 
 
 def test_a_class_is_split_evenly_among_its_holders():
     # Four clients with both classes: 10 = 2 + 3 + 2 + 3, 4 = 1 + 1 + 1 + 1.
-    counts = Classes(2)(split(10, 4), 4, rng()).label_counts(2)
+    counts = Classes(2)(split(10, 4), 4, rng()).label_counts(2, TASK)
     assert sorted(counts[:, 0]) == [2, 2, 3, 3]
     assert counts[:, 1].tolist() == [1, 1, 1, 1]
 
 
 def test_examples_of_classes_that_nobody_holds_are_left_out():
     partition = Classes(1)(split(5, 5, 5), 2, rng())
-    assert sorted(partition.label_counts(3).sum(axis=0)) == [0, 5, 5]
+    assert sorted(partition.label_counts(3, TASK).sum(axis=0)) == [0, 5, 5]
 
 
 def test_pairs_of_classes_are_not_always_the_same():
     pairs = set()
     for seed in range(40):
-        held = Classes(2)(split(5, 5, 5, 5), 2, rng(seed)).label_counts(4) > 0
+        held = Classes(2)(split(5, 5, 5, 5), 2, rng(seed)).label_counts(4, TASK) > 0
         pairs.update(tuple(np.flatnonzero(row).tolist()) for row in held)
     assert len(pairs) == 6
 
 
 def test_absent_labels_are_no_classes():
     train = Split(torch.zeros(6, 1, 2, 2), torch.tensor([2, 2, 2, 8, 8, 8]))
-    assert (Classes(2)(train, 3, rng()).label_counts(9)[:, [2, 8]] == 1).all()
+    assert (Classes(2)(train, 3, rng()).label_counts(9, TASK)[:, [2, 8]] == 1).all()
     with pytest.raises(InputError, match=r"classes_per_client=3: .* has 2 classes: use at most 2"):
         Classes(3)(train, 3, rng())
 

@@ -9,6 +9,9 @@ import torch
 
 from fedexp.core.types import Partition, Split
 from fedexp.partition.describe import label_skew, partition_document, partition_hash
+from fedexp.tasks.multiclass import Multiclass
+
+TASK = Multiclass()
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def partition():
 
 
 def test_document_by_hand_and_through_json(partition):
-    document = json.loads(json.dumps(partition_document(partition, ("a", "b", "c"))))
+    document = json.loads(json.dumps(partition_document(partition, ("a", "b", "c"), TASK)))
     assert document["n_clients"] == 3
     assert document["class_names"] == ["a", "b", "c"]
     assert document["sizes"] == [3, 1, 1]
@@ -39,7 +42,7 @@ def test_document_by_hand_and_through_json(partition):
 def test_hash_is_what_its_description_says(partition):
     packed = struct.pack("<4q", 3, 0, 1, 2) + struct.pack("<2q", 1, 3) + struct.pack("<2q", 1, 4)
     assert partition_hash(partition.shards) == hashlib.sha256(packed).hexdigest()
-    assert partition_document(partition, "abc")["hash"] == partition_hash(partition.shards)
+    assert partition_document(partition, "abc", TASK)["hash"] == partition_hash(partition.shards)
 
 
 def test_hash_tells_apart_other_owners_and_other_cuts():

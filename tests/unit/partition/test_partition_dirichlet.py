@@ -6,6 +6,9 @@ from fedexp.core.checks import InputError
 from fedexp.core.types import Split
 from fedexp.partition.dirichlet import Dirichlet
 from fedexp.partition.dirichlet_balanced import DirichletBalanced
+from fedexp.tasks.multiclass import Multiclass
+
+TASK = Multiclass()
 
 BAD_ALPHAS = [0, -1, float("nan"), float("inf"), float("1e999")]
 
@@ -34,7 +37,7 @@ def test_dirichlet_deals_every_row_and_respects_min_size():
     partition = Dirichlet(0.3, min_size=20, max_tries=1000)(
         split(100, 200, 300), 6, np.random.default_rng(0)
     )
-    counts = partition.label_counts(3)
+    counts = partition.label_counts(3, TASK)
     assert counts.sum(axis=0).tolist() == [100, 200, 300]
     assert counts.sum(axis=1).min() >= 20
 
@@ -44,7 +47,7 @@ def test_dirichlet_spreads_each_class_by_its_own_draw():
     rng = np.random.default_rng(0)
     deal = Dirichlet(1.0, min_size=1, max_tries=1000)
     shares = np.array(
-        [deal(split(1000, 1000), 2, rng).label_counts(2)[0] / 1000 for _ in range(2000)]
+        [deal(split(1000, 1000), 2, rng).label_counts(2, TASK)[0] / 1000 for _ in range(2000)]
     )
     assert shares.mean(axis=0) == pytest.approx([0.5, 0.5], abs=0.03)
     assert shares.var(axis=0) == pytest.approx([1 / 12, 1 / 12], rel=0.1)
@@ -53,12 +56,12 @@ def test_dirichlet_spreads_each_class_by_its_own_draw():
 
 def test_dirichlet_with_huge_alpha_gives_equal_counts():
     partition = Dirichlet(1e9, 1, 1)(split(50, 100), 5, np.random.default_rng(0))
-    assert partition.label_counts(2).tolist() == [[10, 20]] * 5
+    assert partition.label_counts(2, TASK).tolist() == [[10, 20]] * 5
 
 
 def test_dirichlet_with_tiny_alpha_gives_every_class_to_one_client():
     partition = Dirichlet(1e-9, 1, 1000)(split(*[30] * 6), 2, np.random.default_rng(0))
-    counts = partition.label_counts(6)
+    counts = partition.label_counts(6, TASK)
     assert set(counts.flat) == {0, 30}
 
 
@@ -89,7 +92,7 @@ def test_dirichlet_refuses_a_min_size_that_no_draw_can_reach():
 @pytest.mark.parametrize("sizes", [(100,), (33, 71), (5, 50, 500)])
 def test_balanced_sizes_differ_by_at_most_one_and_every_row_is_dealt(alpha, sizes):
     partition = DirichletBalanced(alpha)(split(*sizes), 7, np.random.default_rng(0))
-    counts = partition.label_counts(len(sizes))
+    counts = partition.label_counts(len(sizes), TASK)
     assert counts.sum(axis=0).tolist() == list(sizes)
     assert np.ptp(counts.sum(axis=1)) <= 1
 
@@ -98,7 +101,9 @@ def test_balanced_mixes_follow_alpha_times_the_prior():
     # Prior (1/4, 3/4), alpha 3: the share of class 0 is Beta(0.75, 2.25), mean 1/4, variance
     # (1/4)(3/4)/4 = 3/64; drawing 40 examples by it adds (3/16 - 3/64)/40.
     rng = np.random.default_rng(1)
-    shares = DirichletBalanced(3.0)(split(20_000, 60_000), 2000, rng).label_counts(2)[:, 0] / 40
+    shares = (
+        DirichletBalanced(3.0)(split(20_000, 60_000), 2000, rng).label_counts(2, TASK)[:, 0] / 40
+    )
     assert shares.mean() == pytest.approx(0.25)
     # Pools are used up to the last row, which flattens what the last passes deal; hence 10%.
     assert shares.var() == pytest.approx(3 / 64 + (3 / 16 - 3 / 64) / 40, rel=0.1)
@@ -110,7 +115,10 @@ def test_balanced_favours_no_client_when_a_class_runs_out():
     rng = np.random.default_rng(0)
     deal = DirichletBalanced(0.001)
     purity = np.mean(
-        [deal(split(35, 35, 35), 7, rng).label_counts(3).max(axis=1) / 15 for _ in range(400)],
+        [
+            deal(split(35, 35, 35), 7, rng).label_counts(3, TASK).max(axis=1) / 15
+            for _ in range(400)
+        ],
         axis=0,
     )
     assert np.ptp(purity) < 0.06

@@ -3,6 +3,9 @@ import torch
 
 from fedexp.core.types import Split
 from fedexp.partition.iid import Iid
+from fedexp.tasks.multiclass import Multiclass
+
+TASK = Multiclass()
 
 
 def test_sizes_differ_by_at_most_one_and_every_row_is_dealt():
@@ -14,6 +17,6 @@ def test_sizes_differ_by_at_most_one_and_every_row_is_dealt():
 
 def test_rows_are_shuffled_over_the_whole_part():
     train = Split(torch.zeros(1000, 1, 2, 2), torch.arange(1000) // 500)
-    counts = Iid()(train, 2, np.random.default_rng(0)).label_counts(2)
+    counts = Iid()(train, 2, np.random.default_rng(0)).label_counts(2, TASK)
     # Hypergeometric with mean 250 and deviation 8: five deviations.
     assert np.abs(counts - 250).max() < 40

@@ -5,6 +5,9 @@ import torch
 from fedexp.core.checks import InputError
 from fedexp.core.types import Split
 from fedexp.partition.shards import Shards
+from fedexp.tasks.multiclass import Multiclass
+
+TASK = Multiclass()
 
 
 def split(labels):
@@ -44,7 +47,7 @@ def test_shards_that_do_not_divide_differ_by_at_most_one_row():
 
 def test_the_paper_s_deal_gives_at_most_two_digits():
     train = split(np.repeat(np.arange(10), 600).tolist())
-    counts = Shards(2)(train, 100, np.random.default_rng(0)).label_counts(10)
+    counts = Shards(2)(train, 100, np.random.default_rng(0)).label_counts(10, TASK)
     assert (counts.sum(axis=1) == 60).all()
     assert (np.count_nonzero(counts, axis=1) <= 2).all()
 

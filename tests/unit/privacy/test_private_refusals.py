@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
-from fedexp.core.flat import FlatModel
+from fedexp.core.flat import TaskModel
 from fedexp.core.types import ClientTask
 from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
+from fedexp.tasks.multiclass import Multiclass
 from tests.support import workloads
 from tests.support.private_models import (
     built,
@@ -147,7 +148,7 @@ REFUSED = {
 def test_a_layer_that_would_void_the_guarantee_is_refused_by_name(name):
     make, layer, reason = REFUSED[name]
     net = built(make)
-    model = FlatModel(net, torch.device("cpu"))
+    model = TaskModel(net, torch.device("cpu"), Multiclass())
     start = model.vector.clone()
     before = traces(model.module)
     with pytest.raises(InputError, match=f"{layer}.*{reason}") as refusal:

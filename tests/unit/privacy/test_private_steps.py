@@ -12,16 +12,17 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
-from fedexp.core.flat import FlatModel, vector_of
+from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.types import ClientTask, Split
 from fedexp.privacy.dp_sgd import CLIPPING, PrivateSteps
+from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.steps import Work
 from tests.support.private_models import SHIPPED, built, private, sgd, shard, train
 
 
 def steps_of(rule, module, data, work, seed=7):
     """The steps themselves, on a model that stands still."""
-    model = FlatModel(module, torch.device("cpu"))
+    model = TaskModel(module, torch.device("cpu"), Multiclass())
     model.module.train()
     torch.manual_seed(seed)
     for step in rule(model, data, ClientTask(0, model.vector, 0, seed), work):

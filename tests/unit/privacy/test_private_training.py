@@ -10,9 +10,10 @@ from torch import nn
 
 from fedexp.backends.in_process import InProcess
 from fedexp.backends.process_pool import ProcessPool
-from fedexp.core.flat import FlatModel, vector_of
+from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.types import ClientTask, Split
 from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
+from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.optimizer import LocalOptimizer
 from fedexp.training.schedules import Constant
 from tests.support import workloads
@@ -45,7 +46,7 @@ def test_the_report_holds_what_an_accountant_needs():
     data = shard(30)
     sizes = Sizes(PrivateSteps(1.0, 1.0, "auto", "task"))
     vector, report = train(private(sgd(batch_size=1, epochs=None, steps=50)), module(), data)
-    model = FlatModel(module(), torch.device("cpu"))
+    model = TaskModel(module(), torch.device("cpu"), Multiclass())
     task = ClientTask(0, model.vector.clone(), 0, 7)
     sgd(batch_size=1, epochs=None, steps=50)(model, data, task, sizes)
     assert torch.equal(model.vector, vector)
@@ -105,7 +106,7 @@ def test_spread_does_a_cohorts_work_in_one_client():
 def test_nothing_is_left_on_the_module(name, clipping):
     module, data, plain = built(SHIPPED[name]), shard(3), sgd(batch_size=2, epochs=1)
     start = vector_of(module)
-    model = FlatModel(module, torch.device("cpu"))
+    model = TaskModel(module, torch.device("cpu"), Multiclass())
     before, names = traces(model.module), list(model.module.state_dict())
     used = copy.deepcopy(model)
     private(plain, clipping=clipping)(model, data, ClientTask(0, start, 0, 1))
@@ -114,17 +115,17 @@ def test_nothing_is_left_on_the_module(name, clipping):
     # The next client, private or not, and an evaluation find the module as it came.
     for trainer in (plain, private(plain, clipping=clipping)):
         answers = []
-        for each in (model, FlatModel(module, torch.device("cpu"))):
+        for each in (model, TaskModel(module, torch.device("cpu"), Multiclass())):
             each.load(start)
             trainer(each, data, ClientTask(0, start, 0, 2))
             with torch.inference_mode():
-                answers.append(each.module.eval()(each.arrange(data.x)))
+                answers.append(each.module.eval()(each.arrange(data)))
         assert torch.equal(*answers)
     assert len(traces(used.module)) == len(before)
 
 
 def test_a_client_that_fails_leaves_nothing_either():
-    model, data = FlatModel(module(), torch.device("cpu")), shard(6)
+    model, data = TaskModel(module(), torch.device("cpu"), Multiclass()), shard(6)
     before, wrong = traces(model.module), Split(data.x, data.y + 99)
     with pytest.raises(IndexError):
         private(sgd(batch_size=None))(model, wrong, ClientTask(0, model.vector.clone(), 0, 1))

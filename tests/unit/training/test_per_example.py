@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fedexp.core.flat import FlatModel
+from fedexp.core.flat import TaskModel
 from fedexp.models import mlp
 from fedexp.privacy.dp_sgd import CLIPPING
+from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.per_example import channels_last, watching
 from tests.support.private_models import (
     IMAGE,
@@ -55,14 +56,16 @@ OTHERS = {
 
 
 def model_of(module):
-    return FlatModel(module, torch.device("cpu"))
+    return TaskModel(module, torch.device("cpu"), Multiclass())
 
 
 def one_by_one(model, data):
     """The gradients of one example after the other, and their norms."""
     gradients = []
     for i in range(len(data)):
-        loss = F.cross_entropy(model.module(model.arrange(data.x[i : i + 1])), data.y[i : i + 1])
+        loss = F.cross_entropy(
+            model.module(model.arrange(data.between(i, i + 1))), data.y[i : i + 1]
+        )
         gradients.append(torch.autograd.grad(loss, model.parameters))
     norms = [math.sqrt(sum(float(g.double().square().sum()) for g in each)) for each in gradients]
     return gradients, norms
@@ -72,7 +75,7 @@ def clipped_sum(model, data, clip_norm, clipping):
     """What `PrivateSteps` would divide and noise, and the norms that it clips by."""
     targets = {p: channels_last(p, torch.zeros(p.numel())) for p in model.parameters}
     with watching(model.module) as watch:
-        logits = model.module(model.arrange(data.x))
+        logits = model.module(model.arrange(data))
         losses = F.cross_entropy(logits, data.y, reduction="none")
         layers = watch.gradients(losses, targets, clipping)
         norms = torch.stack([layer.squared_norms() for layer in layers]).sum(dim=0).sqrt()

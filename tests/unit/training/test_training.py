@@ -8,10 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
-from fedexp.core.flat import FlatModel, vector_of
+from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.rng import torch_generator
 from fedexp.core.types import ClientTask, Split
 from fedexp.models import cnn, mlp
+from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.schedules import Constant, Cosine, Exponential
 from fedexp.training.sgd import LocalSGD
 
@@ -43,7 +44,7 @@ def module():
 
 def train(rule, net, data, seed=7, round=0):
     start = vector_of(net)
-    model = FlatModel(net, torch.device("cpu"))
+    model = TaskModel(net, torch.device("cpu"), Multiclass())
     model.load(start)
     report = rule(model, data, ClientTask(0, start, round, seed))
     return model.vector.clone(), report
@@ -122,7 +123,7 @@ def test_the_callers_module_and_vector_stay_as_they_were():
     net, data = module(), shard()
     before = vector_of(net)
     start = before.clone()
-    model = FlatModel(net, torch.device("cpu"))
+    model = TaskModel(net, torch.device("cpu"), Multiclass())
     model.load(start)
     trainer()(model, data, ClientTask(0, start, 0, 7))
     assert torch.equal(vector_of(net), before)

@@ -20,13 +20,13 @@ from fedexp.leakage.audit.clients import (
     with_noise,
 )
 from fedexp.leakage.audit.examples import (
-    IGNORED,
     RIDGE,
     CanaryExamples,
     ClippedGradients,
     coefficients,
     example_canaries,
 )
+from fedexp.tasks.multiclass import Multiclass
 from tests.support.audited_victims import CENTRAL, EXAMPLES, LAPLACE, LOCAL, audited
 
 RNG = generator(0, "test_canaries")
@@ -55,13 +55,16 @@ def rounds_of(rigged, start):
         before = state
 
 
+IGNORED = Multiclass.ignored
+
+
 # Examples.
 
 
 def test_a_canary_that_is_out_keeps_its_place_with_an_ignored_label():
     x, y = torch.arange(4.0).view(4, 1, 1, 1), torch.tensor([3, 1, 4, 1])
     canaries = CanaryExamples(
-        Split(x, y), np.array([0, 1, 0, 1]), np.array([True, True, False, False])
+        Split(x, y), np.array([0, 1, 0, 1]), np.array([True, True, False, False]), IGNORED
     )
     assert canaries.of(0).y.tolist() == [3, IGNORED]
     assert canaries.of(1).y.tolist() == [1, IGNORED]
@@ -98,7 +101,7 @@ def test_public_numbers_do_not_depend_on_the_coins():
 def test_clipped_gradients_against_one_backward_pass_each():
     victim = audited(*EXAMPLES)
     data = victim.normalisation(victim.pixels.train.rows(torch.arange(5)))
-    found = ClippedGradients(victim.model, 0.7)(victim.models[0], data)
+    found = ClippedGradients(victim.model, Multiclass(), 0.7)(victim.models[0], data)
     for row, x, y in zip(found, data.x, data.y, strict=True):
         loss = F.cross_entropy(victim.model(x[None]), y[None])
         flat = torch.cat(

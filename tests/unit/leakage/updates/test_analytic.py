@@ -10,6 +10,7 @@ from fedexp.core.types import Normalisation
 from fedexp.leakage.observation import Knowledge
 from fedexp.leakage.updates.analytic import Analytic
 from fedexp.models import lenet, logistic, mlp
+from fedexp.tasks.multiclass import Multiclass
 from tests.support.observing import (
     CLASSES,
     batches,
@@ -35,6 +36,7 @@ def by_hand(weight, bias, batch_size):
         module=module,
         params=vector_of(module),
         normalisation=Normalisation(2 * quarter, quarter),
+        task=Multiclass(),
         input_shape=(1, 1, 2),
         num_classes=units,
         batch_size=batch_size,

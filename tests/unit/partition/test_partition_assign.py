@@ -4,14 +4,17 @@ import torch
 
 from fedexp.core.checks import InputError
 from fedexp.core.types import Split
-from fedexp.partition.deal import (
+from fedexp.partition.assign import (
+    assign,
+    assign_classes,
     check_enough,
-    deal,
-    deal_classes,
     log_dirichlet,
     near_equal_sizes,
     proportions,
 )
+from fedexp.tasks.multiclass import Multiclass
+
+TASK = Multiclass()
 
 
 def split(labels):
@@ -26,28 +29,29 @@ def test_near_equal_sizes_add_up_and_differ_by_at_most_one(total, parts):
     assert np.ptp(sizes) <= 1
 
 
-def test_deal_sorts_rows_leaves_out_minus_one_and_names_int64():
-    partition = deal(split([0] * 6), np.array([2, 0, -1, 1, 0, 2]), 3)
+def test_assign_sorts_rows_leaves_out_minus_one_and_names_int64():
+    partition = assign(split([0] * 6), np.array([2, 0, -1, 1, 0, 2]), 3)
     assert [shard.tolist() for shard in partition.shards] == [[1, 4], [3], [0, 5]]
     assert all(shard.dtype == np.int64 for shard in partition.shards)
 
 
 @pytest.mark.parametrize("owner", [[0, 0, 2], [1, 2, 2], [0, 1, 1]])
-def test_deal_refuses_a_client_that_holds_nothing(owner):
+def test_assign_refuses_a_client_that_holds_nothing(owner):
     with pytest.raises(ValueError, match="holds nothing"):
-        deal(split([0, 0, 0]), np.array(owner), 3)
+        assign(split([0, 0, 0]), np.array(owner), 3)
 
 
-def test_deal_classes_gives_the_counts_asked_for_also_when_labels_have_gaps():
+def test_assign_classes_gives_the_counts_asked_for_also_when_labels_have_gaps():
     train = split([7, 3, 3, 7, 3, 3, 7])
     counts = np.array([[1, 2], [2, 0]])  # columns: label 3, label 7
-    partition = deal_classes(train, counts, np.random.default_rng(0))
-    assert partition.label_counts(8)[:, [3, 7]].tolist() == counts.tolist()
+    partition = assign_classes(train, counts, np.random.default_rng(0))
+    assert partition.label_counts(8, TASK)[:, [3, 7]].tolist() == counts.tolist()
 
 
-def test_deal_classes_chooses_the_rows_at_random():
+def test_assign_classes_chooses_the_rows_at_random():
+    four = split([0] * 4)
     first = [
-        deal_classes(split([0] * 4), np.array([[1], [2]]), np.random.default_rng(seed)).shards[0][0]
+        assign_classes(four, np.array([[1], [2]]), np.random.default_rng(seed)).shards[0][0]
         for seed in range(60)
     ]
     assert set(first) == {0, 1, 2, 3}

@@ -1,8 +1,8 @@
 """What every partitioner ends in: one owner a row, turned into one shard a client.
 
-A deal is an array `owner` `[n_rows]` that names the client of each row, -1 for a row that is left
-out. A row cannot have two owners, so shards are disjoint by construction. A class is named by its
-position among the labels that occur.
+An assignment is an array `owner` `[n_rows]` that names the client of each row, -1 for a row that is
+left out. A row cannot have two owners, so shards are disjoint by construction. A class is named by
+its position among the labels that occur.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from fedexp.core.types import Partition, Split
 
 
 def check_enough(train: Split, n_clients: int, min_size: int = 1) -> None:
-    """Refuse a deal that has fewer rows than its clients need.
+    """Refuse an assignment that has fewer rows than its clients need.
 
     Args:
-        train: the part to deal.
+        train: the part to assign.
         n_clients: how many clients there are, at least 1.
         min_size: how many examples every client must get; an argument of the partitioner.
 
@@ -51,18 +51,33 @@ def near_equal_sizes(total: int, parts: int) -> np.ndarray:
     return np.diff(np.arange(parts + 1) * total // parts)
 
 
+def check_one_class(train: Split, partition: str) -> None:
+    """Refuse a training part whose examples have any number of labels; `partition` by its name.
+
+    Raises:
+        InputError: they have (key `partition`).
+    """
+    if not train.one_class:
+        raise InputError(
+            "needs one class an example, and these examples have any number of labels; use "
+            "partition=iid or partition=quantity",
+            "partition",
+            partition,
+        )
+
+
 def class_sizes(train: Split) -> tuple[np.ndarray, np.ndarray]:
     """The labels that occur `[n_classes]`, in order, and how many examples each has."""
     labels, sizes = np.unique(train.y.numpy(), return_counts=True)
     return labels, sizes
 
 
-def deal(train: Split, owner: np.ndarray, n_clients: int) -> Partition:
+def assign(train: Split, owner: np.ndarray, n_clients: int) -> Partition:
     """The partition in which client k holds the rows whose `owner` `[n_rows]` is k.
 
     >>> import torch
     >>> train = Split(torch.zeros(4, 1, 2, 2), torch.zeros(4, dtype=torch.int64))
-    >>> [shard.tolist() for shard in deal(train, np.array([1, 0, -1, 1]), 2).shards]
+    >>> [shard.tolist() for shard in assign(train, np.array([1, 0, -1, 1]), 2).shards]
     [[1], [0, 3]]
 
     Raises:
@@ -77,25 +92,25 @@ def deal(train: Split, owner: np.ndarray, n_clients: int) -> Partition:
     return Partition(train, tuple(shards))
 
 
-def deal_sizes(train: Split, sizes: np.ndarray, rng: np.random.Generator) -> Partition:
+def assign_sizes(train: Split, sizes: np.ndarray, rng: np.random.Generator) -> Partition:
     """Rows at random, `sizes[k]` of them to client k; `sizes` `[n_clients]` adds up to the rows."""
-    return deal(train, rng.permutation(np.repeat(np.arange(len(sizes)), sizes)), len(sizes))
+    return assign(train, rng.permutation(np.repeat(np.arange(len(sizes)), sizes)), len(sizes))
 
 
-def deal_classes(train: Split, counts: np.ndarray, rng: np.random.Generator) -> Partition:
+def assign_classes(train: Split, counts: np.ndarray, rng: np.random.Generator) -> Partition:
     """Rows at random within each class, `counts[k, c]` of the c-th class to client k.
 
     Args:
-        train: the part to deal.
+        train: the part to assign.
         counts: `[n_clients, n_classes]`; what a class has beyond its column's sum is left out.
         rng: decides which examples of a class go to whom.
     """
     _, class_of_row = np.unique(train.y.numpy(), return_inverse=True)
     owner = np.full(len(train), -1)
-    for c, dealt in enumerate(counts.T):
+    for c, taken in enumerate(counts.T):
         rows = rng.permutation(np.flatnonzero(class_of_row == c))
-        owner[rows[: dealt.sum()]] = np.repeat(np.arange(len(counts)), dealt)
-    return deal(train, owner, len(counts))
+        owner[rows[: taken.sum()]] = np.repeat(np.arange(len(counts)), taken)
+    return assign(train, owner, len(counts))
 
 
 def log_dirichlet(concentration: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,72 @@
+"""What a partition must keep, whoever made it: checked once, where it is received.
+
+An overlap is no detail. An attack on data poisons the rows of malicious clients, and would poison
+those of the honest ones who hold them too; a privacy account counts an example once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedexp.core.checks import InputError
+from fedexp.core.types import Partition, Split
+
+
+def checked(partition: object, train: Split, n_clients: int, name: str) -> Partition:
+    """The partition with every shard as sorted int64, if it is one of `train` to `n_clients`.
+
+    Args:
+        partition: what a partitioner returned.
+        train: what it was given.
+        n_clients: how many clients it was asked for.
+        name: of the partitioner, for the message.
+
+    Raises:
+        InputError: there are too many or too few shards; a client holds nothing, a row twice or a
+            row that there is not; two clients hold the same row; or the training part that it
+            returned is another one. It names the clients and rows.
+    """
+
+    def refused(reason: str) -> InputError:
+        return InputError(reason, "partition", name)
+
+    if not isinstance(partition, Partition):
+        raise refused(f"must return a Partition, and returned a {type(partition).__name__}")
+    if partition.train.x.shape != train.x.shape or partition.train.y.shape != train.y.shape:
+        raise refused(
+            f"changed the training part from {list(train.x.shape)} to "
+            f"{list(partition.train.x.shape)}: it may change examples, not their number or shape"
+        )
+    if len(partition.shards) != n_clients:
+        raise refused(f"gave {len(partition.shards)} shards to {n_clients} clients")
+    owner = np.full(len(train), -1)
+    shards = []
+    for client, shard in enumerate(partition.shards):
+        rows = _sorted(shard)
+        if rows is None:
+            raise refused(f"gave client {client} no list of whole row numbers")
+        if not len(rows):
+            raise refused(f"left client {client} without an example")
+        if rows[0] < 0 or rows[-1] >= len(train):
+            wrong = rows[0] if rows[0] < 0 else rows[-1]
+            raise refused(f"gave client {client} row {wrong}, and rows are 0 to {len(train) - 1}")
+        if len(twice := rows[:-1][np.diff(rows) == 0]):
+            raise refused(f"gave client {client} row {twice[0]} more than once")
+        if len(taken := rows[owner[rows] >= 0]):
+            others = f"clients {owner[taken[0]]} and {client}"
+            raise refused(f"gave row {taken[0]} to {others}: {len(taken)} row(s) overlap")
+        owner[rows] = client
+        shards.append(rows)
+    return Partition(partition.train, tuple(shards))
+
+
+def _sorted(shard: Sequence[int] | np.ndarray) -> np.ndarray | None:
+    """The rows in ascending order, int64; None if they are no list of whole numbers."""
+    rows = np.asarray(shard)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        return None
+    # A copy where it would be a view of memory that may not be written, which torch minds.
+    rows = np.require(rows, dtype=np.int64, requirements="W")
+    return rows if bool((np.diff(rows) > 0).all()) else np.sort(rows)

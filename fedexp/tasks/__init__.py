@@ -1,0 +1,1 @@
+"""What labels mean: loss, prediction and metrics, one task a file."""

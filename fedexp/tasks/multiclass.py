@@ -1,0 +1,119 @@
+"""One class an example: softmax, cross-entropy, and scikit-learn's metrics.
+
+    loss = -log softmax(logits)_y,    answer = the class of the largest logit
+
+Accuracy, balanced accuracy (the mean recall of the classes), macro F1, AUC (one class against the
+rest, averaged over classes) and cross-entropy. AUC is NaN where a part lacks a class.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedexp.core.checks import InputError
+
+
+@final
+@dataclass(frozen=True)
+class Multiclass:
+    """Labels `[n]` int64, from 0 to the number of classes - 1."""
+
+    one_class: ClassVar[bool] = True
+    metrics: ClassVar[tuple[str, ...]] = (
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "auc",
+        "loss",
+    )
+    ignored: ClassVar[int | None] = -100  # torch's own: cross-entropy leaves it out
+
+    def check(self, y: Tensor, num_classes: int) -> None:
+        """Raise InputError for labels that are not one class an example."""
+        if y.dim() != 1 or y.is_floating_point():
+            raise InputError(
+                "needs one class an example, and these examples have any number of labels; use "
+                "task=multilabel",
+                "task",
+                "multiclass",
+            )
+
+    def losses(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy `[n]`; `y` may also be probabilities `[n, classes]`."""
+        return F.cross_entropy(logits, y, reduction="none")
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The mean cross-entropy `[]`; `y` may also be probabilities `[n, classes]`."""
+        return F.cross_entropy(logits, y)
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """The class of the largest logit `[n]`; NaN counts as lowest."""
+        return logits.nan_to_num(nan=-torch.inf).argmax(dim=1)
+
+    def measure(self, logits: Tensor, y: Tensor) -> dict[str, float]:
+        """All metrics of one model on one part: logits `[n, classes]`, labels `[n]`.
+
+        Diverged logits (NaN or infinite) are allowed: the loss shows them, AUC is NaN, and the
+        predicted class is that of the largest finite logit.
+
+        >>> logits = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+        >>> Multiclass().measure(logits, torch.tensor([0, 1]))["accuracy"]
+        0.5
+        """
+        from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+
+        truth, predicted = y.numpy(), self.predict(logits).numpy()
+        with warnings.catch_warnings():
+            # A class that a small part lacks is no reason to warn; the definitions above hold.
+            warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
+            return {
+                "loss": float(self.loss(logits.double(), y)),
+                "accuracy": float(accuracy_score(truth, predicted)),
+                "balanced_accuracy": float(balanced_accuracy_score(truth, predicted)),
+                "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0.0)),
+                "auc": _auc(logits, truth),
+            }
+
+    def majority_baseline(self, y: Tensor, train_y: Tensor) -> float:
+        """Accuracy of always answering the training part's most frequent class."""
+        return float((y == train_y.mode().values).double().mean())
+
+    def label_counts(self, y: Tensor, num_classes: int) -> np.ndarray:
+        """Examples of every class: `[num_classes]` int64."""
+        return np.bincount(y.numpy(), minlength=num_classes)
+
+    def confusion(self, predicted: Tensor, y: Tensor, num_classes: int) -> np.ndarray | None:
+        """How many examples of class i (row) were answered with j (column).
+
+        >>> y, predicted = torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])
+        >>> Multiclass().confusion(predicted, y, 2).tolist()
+        [[1, 0], [1, 1]]
+        """
+        cells = (y * num_classes + predicted).numpy()
+        return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+    def own_mix_accuracy(self, predicted: Tensor, y: Tensor, mixes: np.ndarray) -> list[float]:
+        """The recalls of the classes, weighed by each mix; a class that `y` lacks counts as 0."""
+        classes = mixes.shape[1]
+        present = self.label_counts(y, classes)
+        recalls = self.label_counts(y[predicted == y], classes) / np.maximum(present, 1)
+        return [float(value) for value in (mixes * recalls).sum(axis=1)]
+
+
+def _auc(logits: Tensor, truth: np.ndarray) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    classes = logits.shape[1]
+    if len(np.unique(truth)) < classes or not bool(logits.isfinite().all()):
+        return float("nan")
+    probabilities = logits.double().softmax(dim=1).numpy()
+    if classes == 2:
+        return float(roc_auc_score(truth, probabilities[:, 1]))
+    return float(roc_auc_score(truth, probabilities, multi_class="ovr", average="macro"))
