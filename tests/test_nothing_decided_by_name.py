@@ -42,7 +42,8 @@ OF_PARTS = {name: room_of(path) for path in FILES for name in classes_of(path)}
 def asks_for_a_name(node):
     """`x.__name__`, `x["_target_"]`: fine to print, not to compare."""
     text = ast.unparse(node)
-    return "__name__" in text or "__qualname__" in text or "_target_" in text
+    places = ("['_target_']", "get('_target_'")
+    return "__name__" in text or "__qualname__" in text or any(place in text for place in places)
 
 
 def switches(source, room):
@@ -60,8 +61,7 @@ def switches(source, room):
             words = {n.value for s in sides for n in ast.walk(s) if isinstance(n, ast.Constant)}
             named = {n.id for s in sides for n in ast.walk(s) if isinstance(n, ast.Name)}
             by_class = "type(" in ast.unparse(node) and named & foreign
-            presence = isinstance(node.left, ast.Constant)  # "_target_" in node
-            if by_class or words & foreign or (not presence and any(map(asks_for_a_name, sides))):
+            if by_class or words & foreign or any(map(asks_for_a_name, sides)):
                 found.append(ast.unparse(node))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             cuts = node.func.attr in ("endswith", "startswith", "rpartition", "rsplit", "split")
@@ -81,7 +81,6 @@ def words_of(node):
 # The door itself: which `_target_` may be built, and what it is called in a table.
 ALLOWED = {
     "__main__": {"__name__ == '__main__'"},
-    "commands/detect": {"k != '_target_'"},
     "run_folder/findings": {"str(node.get('_target_', '')).rpartition('.')"},
 }
 

@@ -290,6 +290,7 @@ class Partition:
 
     train: Split
     shards: tuple[np.ndarray, ...]
+    changed: bool = False  # whether the clients see other examples than there were to assign
 
     def label_counts(self, num_classes: int, task: Task) -> np.ndarray:
         """How many examples of each class each client holds: `[n_clients, num_classes]` int64."""

@@ -59,7 +59,7 @@ def checked(partition: object, train: Split, n_clients: int, name: str) -> Parti
             raise refused(f"gave row {taken[0]} to {others}: {len(taken)} row(s) overlap")
         owner[rows] = client
         shards.append(rows)
-    return Partition(partition.train, tuple(shards))
+    return Partition(partition.train, tuple(shards), partition.train.x is not train.x)
 
 
 def _sorted(shard: Sequence[int] | np.ndarray) -> np.ndarray | None:

@@ -208,6 +208,11 @@ class PrivateTraining:
         """The largest norm of one example's gradient: for audits."""
         return self.steps.clip_norm
 
+    @property
+    def noise_multiplier(self) -> float:
+        """z: for attacks that train as the run did."""
+        return self.steps.noise_multiplier
+
     def with_noise(self, scale: float) -> PrivateTraining:
         """The noise multiplied, which no account is told: for audits."""
         z = scale * self.steps.noise_multiplier

@@ -139,6 +139,40 @@ class StepTrainer(Trainer, Protocol):
         """Train `model` in place on `steps`; on ordinary ones if none are given."""
 
 
+@runtime_checkable
+class PlainSteps(Trainer, Protocol):
+    """Local training whose updates can be read as gradients, for who attacks them."""
+
+    def learning_rate(self, round: int) -> float | None:
+        """Of a round (from 0), if every step is -learning rate times its gradients; else None."""
+
+    def steps_for(self, n: int) -> int:
+        """Steps in a round of a client with n examples."""
+
+    def in_full_batches(self, steps: int) -> Trainer:
+        """The same training in so many steps, each on all the client's examples."""
+
+
+@runtime_checkable
+class NoisySteps(Protocol):
+    """Local training with noise in every step, on gradients that were clipped."""
+
+    @property
+    def trainer(self) -> Trainer:
+        """What is done with the gradients."""
+
+    @property
+    def example_bound(self) -> float:
+        """The largest norm of one example's gradient."""
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Standard deviation of the noise on a batch's sum, in units of that bound."""
+
+    def with_noise(self, scale: float) -> Trainer:
+        """The same with its noise multiplied."""
+
+
 def ordinary_steps(
     model: Model, shard: Split, task: ClientTask, work: Work
 ) -> Generator[Step, None, None]:

@@ -22,6 +22,7 @@ from fedexp.core.types import Sent, State
 class FedAvg:
     """Adds nothing to local training, to the messages, or to the server's step."""
 
+    does_nothing: ClassVar[bool] = True
     sends: ClassVar[tuple[Sent, ...]] = ()
 
     def init(self, d: int) -> State:

@@ -75,22 +75,6 @@ class NoisyRows(Protocol):
 
 
 @runtime_checkable
-class NoisySteps(Protocol):
-    """A trainer with noise in every step, as an audit has to know it."""
-
-    @property
-    def trainer(self) -> Trainer:
-        """What is done with the gradients."""
-
-    @property
-    def example_bound(self) -> float:
-        """The largest norm of one example's gradient."""
-
-    def with_noise(self, scale: float) -> Trainer:
-        """The same with its noise multiplied."""
-
-
-@runtime_checkable
 class ClaimsForMembers(Protocol):
     """A mechanism, its noise settled, that can be asked about a larger federation."""
 

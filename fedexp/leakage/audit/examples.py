@@ -40,9 +40,10 @@ from torch.func import functional_call, grad, vmap
 from fedexp.core.protection import Plan
 from fedexp.core.protocols import Model, Task, Trainer
 from fedexp.core.types import ClientReport, ClientTask, RoundRecord, ServerState, Split
-from fedexp.leakage.audit.canaries import CanaryRun, NoEvaluation, NoisySteps, settled
+from fedexp.leakage.audit.canaries import CanaryRun, NoEvaluation, settled
 from fedexp.leakage.study import refuse_several_labels
 from fedexp.leakage.victim import Victim
+from fedexp.training.steps import NoisySteps
 
 RIDGE = 0.1  # lambda; on digits every value from 0.03 to 1 separated canaries about as well
 CHUNK = 64  # examples whose gradients are computed together

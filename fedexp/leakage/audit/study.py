@@ -19,7 +19,7 @@ from fedexp.core.capabilities import called, does_nothing
 from fedexp.core.checks import InputError, at_least, in_range, positive
 from fedexp.core.rng import generator, seed_for
 from fedexp.federation.rounds import initial_state, run_rounds
-from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows, NoisySteps
+from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows
 from fedexp.leakage.audit.clients import client_canaries
 from fedexp.leakage.audit.examples import example_canaries
 from fedexp.leakage.audit.one_run import (
@@ -30,6 +30,7 @@ from fedexp.leakage.audit.one_run import (
 )
 from fedexp.leakage.study import Figure, Findings, Tell
 from fedexp.leakage.victim import Victim
+from fedexp.training.steps import NoisySteps
 
 
 @final

@@ -223,13 +223,12 @@ def _refuse(victim: Victim) -> None:
             "attack",
             type(attack).__name__,
         )
-    partition = str(victim.config["partition"]["_target_"]).rpartition(".")[2]
-    if partition == "Feature":
+    if victim.partition.changed:
         raise InputError(
             "members went through their client's scanner and non-members did not; study a run "
             "with partition=iid or another that leaves the images alone",
             "partition",
-            "feature",
+            victim.config["partition"]["_target_"],
         )
 
 

@@ -13,7 +13,7 @@ gradient of all their examples as one batch; the adversary knows that and looks 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, final
 
 import numpy as np
@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from fedexp.backends.in_process import InProcess
+from fedexp.core.capabilities import called, does_nothing
 from fedexp.core.checks import InputError, at_least, non_negative, positive
 from fedexp.core.flat import layers_with_running_statistics
 from fedexp.core.protocols import Trainer
@@ -29,7 +30,7 @@ from fedexp.core.types import ClientTask, Split, Workload
 from fedexp.leakage.observation import Knowledge, Observation
 from fedexp.leakage.victim import Victim
 from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
-from fedexp.training.sgd import LocalSGD
+from fedexp.training.steps import NoisySteps, PlainSteps
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Exposure:
         """
         exp, sums = victim.experiment, victim.experiment.channel.sums
         refuse_running_statistics(victim.model)
+        refuse_corrected_steps(victim)
         clients = 1
         if sums:
             clients = self.clients or min(exp.n_clients, int(victim.config["cohort_size"]))
@@ -131,14 +133,14 @@ class Exposure:
         return victim.pixels.train.rows(torch.from_numpy(order[:wanted].copy()))
 
     def _trainer(self, trainer: Trainer) -> Trainer:
-        private = trainer.steps if isinstance(trainer, PrivateTraining) else None
-        plain = replace(plain_sgd(trainer), batch_size=None, epochs=None, steps=self.local_steps)
-        if self.clip_norm is not None or self.noise_multiplier is not None:
-            private = self._private_steps(private)
-        return plain if private is None else PrivateTraining(plain, private)
+        private = trainer if isinstance(trainer, NoisySteps) else None
+        plain = readable(trainer).in_full_batches(self.local_steps)
+        if private is None and self.clip_norm is None and self.noise_multiplier is None:
+            return plain
+        return PrivateTraining(plain, self._private_steps(private))
 
-    def _private_steps(self, private: PrivateSteps | None) -> PrivateSteps:
-        clip_norm = self.clip_norm or (private and private.clip_norm)
+    def _private_steps(self, private: NoisySteps | None) -> PrivateSteps:
+        clip_norm = self.clip_norm or (private and private.example_bound)
         noise = self.noise_multiplier
         if noise is None:
             noise = private.noise_multiplier if private else 0.0
@@ -197,7 +199,7 @@ def knowledge_of(
     Raises:
         InputError: the trainer's updates cannot be read as steps of SGD.
     """
-    plain = plain_sgd(trainer)
+    plain = readable(trainer)
     return Knowledge(
         module=victim.model,
         params=victim.models[round],
@@ -206,11 +208,11 @@ def knowledge_of(
         input_shape=victim.pixels.input_shape,
         num_classes=victim.pixels.num_classes,
         batch_size=len(truth),
-        lr=plain.lr * plain.schedule(round),
-        local_steps=plain.work().steps_for(len(truth)),
+        lr=plain.learning_rate(round) or 0.0,
+        local_steps=plain.steps_for(len(truth)),
         # Sorted: their order would tell which client holds which.
         labels=truth.y.sort().values if labels_shared else None,
-        clip_norm=trainer.steps.clip_norm if isinstance(trainer, PrivateTraining) else None,
+        clip_norm=trainer.example_bound if isinstance(trainer, NoisySteps) else None,
     )
 
 
@@ -225,12 +227,25 @@ def refuse_running_statistics(model: nn.Module) -> None:
         )
 
 
-def plain_sgd(trainer: Trainer) -> LocalSGD:
-    """The SGD of a trainer, which an update is read as; raises InputError if it does another."""
-    plain = trainer.trainer if isinstance(trainer, PrivateTraining) else trainer
-    if not isinstance(plain, LocalSGD):
+def refuse_corrected_steps(victim: Victim) -> None:
+    """Raise InputError for an algorithm that does more to a step than its gradients say."""
+    algorithm = victim.experiment.server.algorithm
+    if not does_nothing(algorithm):
         raise InputError(
-            "updates can be read as gradients only where clients train by training=sgd",
+            "updates can be read as gradients only where nothing corrects the steps; study a run "
+            "with algorithm=fedavg",
+            "algorithm",
+            called(algorithm),
+        )
+
+
+def readable(trainer: Trainer) -> PlainSteps:
+    """The training that an update is read as; raises InputError if its steps are not plain SGD."""
+    plain = trainer.trainer if isinstance(trainer, NoisySteps) else trainer
+    if not isinstance(plain, PlainSteps) or plain.learning_rate(0) is None:
+        raise InputError(
+            "updates can be read as gradients only where clients train by training=sgd without "
+            "momentum",
             "training",
             type(plain).__name__,
         )

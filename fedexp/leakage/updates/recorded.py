@@ -16,7 +16,12 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least
 from fedexp.leakage.observation import Observation
-from fedexp.leakage.updates.exposure import Exposed, knowledge_of, refuse_running_statistics
+from fedexp.leakage.updates.exposure import (
+    Exposed,
+    knowledge_of,
+    refuse_corrected_steps,
+    refuse_running_statistics,
+)
 from fedexp.leakage.victim import Victim
 from fedexp.run_folder.update_files import Layout
 from fedexp.run_folder.update_folder import batches, find_updates, reader
@@ -59,6 +64,7 @@ class RecordedUpdates:
                 "channel",
                 type(victim.experiment.channel).__name__,
             )
+        refuse_corrected_steps(victim)
         wanted = [self._round(name, victim) for name in self.rounds]
         sizes = [len(shard) for shard in victim.partition.shards]
         if min(sizes) > self.largest_client:
