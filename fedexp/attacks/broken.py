@@ -2,8 +2,8 @@
 
     delta_k <- NaN
 
-Knows: nothing. One such row makes a mean NaN, so that this is a test of the server's hygiene rather
-than of its rule.
+Knows: nothing. One such row makes a mean NaN, so that this is a test of the server's validation of
+updates rather than of its rule.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from fedexp.commands.run import FoldersOfTheUser, admit, resolve
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.core.checks import InputError
+from fedexp.core.renames import present_overrides
 
 
 def run_here(overrides: Sequence[str]) -> Path:
@@ -36,7 +37,7 @@ def run_here(overrides: Sequence[str]) -> Path:
     if isinstance(overrides, str):
         raise InputError("give a list: [...]", "overrides", repr(overrides))
     with _one_thread_for_now():
-        config, folder = _composed([str(override) for override in overrides])
+        config, folder = _composed(present_overrides([str(override) for override in overrides]))
         admitted = admit(config, folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)

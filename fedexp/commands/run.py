@@ -36,9 +36,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedexp.commands.arguments import EXIT_OK
 from fedexp.config import schema
-from fedexp.config.folders import conf_folder, own_conf_folder
+from fedexp.config.catalogue import stated_target
+from fedexp.config.folders import conf_folder, config_folders, own_conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.core.checks import InputError, did_you_mean
+from fedexp.core.renames import present_overrides, present_target
 
 if TYPE_CHECKING:
     from fedexp.config.build import Built
@@ -187,6 +189,7 @@ def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[st
     options = list(arguments)
     for override in overrides:
         options.remove(override)
+    overrides = present_overrides(overrides)
     added = [] if known.shell_completion else sweep_overrides(overrides)
     return options, [*overrides, *added]
 
@@ -266,12 +269,30 @@ def resolve(cfg: DictConfig, of_hydra: Any) -> dict[str, Any]:
     }
     for group in ("pre_aggregation", "leakage", "tracker"):  # Hydra leaves lists out of the choices
         chosen[group] = "+".join(container.get(group) or ()) or "none"
+    for group, choice in chosen.items():
+        if own := _own_class(container.get(group), group, str(choice)):
+            chosen[group] = own
     overrides = [str(override) for override in of_hydra.overrides.task]
     return {
         **{str(k): v for k, v in container.items()},
         "choices": chosen,
         "overrides": overrides,
     }
+
+
+def _own_class(node: Any, group: str, choice: str) -> str:
+    """The class that runs under a choice's name though the choice is another; "" where it is not.
+
+    Figures are named by what ran: `partition._target_=mine.Patients` is no Dirichlet partition.
+    """
+    target = node.get("_target_") if isinstance(node, dict) else None
+    folders = config_folders()
+    if FoldersOfTheUser.config_dir is not None:
+        folders.insert(0, FoldersOfTheUser.config_dir)
+    stated = stated_target(folders, group, choice)
+    if target is None or stated in (None, "???") or target in (stated, present_target(str(stated))):
+        return ""
+    return str(target).split(".")[-1]
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ GROUPS = (
     "attack",
     "privacy",
     "channel",
-    "hygiene",
+    "update_validation",
     "detector",
     "aggregator",
     "server_optimizer",
@@ -198,7 +198,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         server=Server(
             n_clients=len(shards),
             algorithm=parts.algorithm,
-            hygiene=parts.validation,
+            update_validation=parts.update_validation,
             privacy=protection.privacy,
             detector=parts.detector,
             pre_aggregation=tuple(parts.pre_aggregation.values()),
@@ -260,7 +260,7 @@ def _construct(config: Config) -> _Chosen:
         first_attacked_round=config["attack"]["first_round"],
         privacy=make("privacy"),
         channel=make("channel"),
-        validation=make("hygiene"),
+        update_validation=make("update_validation"),
         detector=make("detector"),
         pre_aggregation={
             name: make(f"pre_aggregation.{name}") for name in config["pre_aggregation"]

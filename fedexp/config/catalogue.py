@@ -5,6 +5,7 @@ Read from the YAML files as text, so that `fedexp list` answers at once.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from fedexp.core.checks import InputError, did_you_mean
@@ -34,6 +35,17 @@ def description(path: Path) -> str:
             if not text.startswith("@"):
                 return text
     return ""
+
+
+def stated_target(folders: list[Path], group: str, choice: str) -> str | None:
+    """The `_target_` that a choice's YAML states at its top; None where there is no such file."""
+    for folder in folders:
+        path = folder / group / f"{choice}.yaml"
+        if path.is_file():
+            text = path.read_text(encoding="utf-8-sig", errors="replace")
+            found = re.search(r"^_target_:\s*(\S+)", text, re.MULTILINE)
+            return found[1] if found else None
+    return None
 
 
 def listing(folders: list[Path], group: str | None) -> str:

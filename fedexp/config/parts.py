@@ -18,6 +18,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 
 from fedexp.core.checks import InputError, did_you_mean
+from fedexp.core.renames import present_target, present_targets
 
 TRUSTED_PREFIXES = ("fedexp.", "torch.nn.", "torch.optim.", "torchvision.models.")
 
@@ -53,7 +54,7 @@ class Parts:
         whole = self._config
         for key in group.split("."):
             whole = whole[key]
-        node = {k: v for k, v in whole.items() if k not in without}
+        node = present_targets({k: v for k, v in whole.items() if k not in without})
         _check_node(node, group, self._trusted, tuple(runtime))
         with prefixed(group):
             try:
@@ -108,7 +109,8 @@ def _locate(name: Any, path: str, trusted: Sequence[str]) -> Any:
     # second look is for names such as fedexp.commands.cli.os.system, which only pass through our
     # modules.
     allowed = f"only targets under {', '.join(trusted)} may be built (see the config key trust)"
-    if not str(name).startswith(tuple(trusted)):
+    name = present_target(str(name))
+    if not name.startswith(tuple(trusted)):
         raise InputError(allowed, f"{path}._target_", name)
     try:
         target = get_object(name)

@@ -121,8 +121,8 @@ def _refuse_what_needs_rows(parts: Combination) -> None:
     if parts.pre_aggregation:
         names = ",".join(parts.pre_aggregation)
         raise InputError(ways_out.format("pre_aggregation=none"), "pre_aggregation", names)
-    if (cap := getattr(parts.validation, "norm_cap", None)) is not None:
-        raise InputError(ways_out.format("no cap"), "hygiene.norm_cap", cap)
+    if (cap := getattr(parts.update_validation, "norm_cap", None)) is not None:
+        raise InputError(ways_out.format("no cap"), "update_validation.norm_cap", cap)
     uniform = isinstance(rule, Weighs) and rule.weighting == "uniform"
     if uniform and weighs_by_examples(parts.channel):
         raise InputError(

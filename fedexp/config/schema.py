@@ -58,7 +58,7 @@ class Schema:
     attack: Any = MISSING
     privacy: Any = MISSING
     channel: Any = MISSING
-    hygiene: Any = MISSING
+    update_validation: Any = MISSING
     detector: Any = MISSING
     pre_aggregation: dict[str, Any] = field(default_factory=dict)  # applied in this order
     aggregator: Any = MISSING

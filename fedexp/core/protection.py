@@ -18,7 +18,6 @@ from fedexp.core.protocols import (
     Attack,
     Channel,
     Detector,
-    Hygiene,
     Mechanism,
     PreAggregator,
     Privacy,
@@ -26,6 +25,7 @@ from fedexp.core.protocols import (
     ServerOptimizer,
     Setting,
     Trainer,
+    UpdateValidation,
     WorkerMomentum,
 )
 from fedexp.core.rng import generator
@@ -52,7 +52,7 @@ class Combination:
     first_attacked_round: int
     privacy: Mechanism
     channel: Channel
-    validation: Hygiene
+    update_validation: UpdateValidation
     detector: Detector
     pre_aggregation: Mapping[str, PreAggregator]  # by name, in order
     aggregator: Aggregator

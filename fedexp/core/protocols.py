@@ -336,7 +336,7 @@ class Account(Protocol):
         """The promise in full, with what it does not cover; None: there is none."""
 
 
-class Hygiene(Protocol):
+class UpdateValidation(Protocol):
     """Finds rows that cannot be used, whatever the rule."""
 
     def __call__(self, updates: Updates, d: int) -> Sequence[str]:

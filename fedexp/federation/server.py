@@ -1,6 +1,6 @@
 """The server's half of a round: from the rows that arrived to the step that is taken.
 
-    usable   <- rows that are finite, of the right shape, not absurdly long     (hygiene)
+    usable   <- rows that are finite, of the right shape, not absurdly long     (update_validation)
     bounded  <- usable rows, clipped where a mechanism counts on it             (privacy)
     trusted  <- bounded rows without those that the detector flags              (detector)
     mixed    <- trusted rows averaged with their neighbours, bucketed, clipped  (pre_aggregation)
@@ -32,10 +32,10 @@ from fedexp.core.protocols import (
     Aggregator,
     Algorithm,
     Detector,
-    Hygiene,
     PreAggregator,
     Privacy,
     ServerOptimizer,
+    UpdateValidation,
 )
 from fedexp.core.types import ServerState, State, Updates, Verdict, row_size
 
@@ -56,9 +56,9 @@ class Receipt:
 @final
 @dataclass(frozen=True)
 class Server:
-    """Hygiene, privacy, detector, mixing, rule, the algorithm's server side, and optimiser."""
+    """Validation of updates, privacy, detector, mixing, rule, algorithm and optimiser."""
 
-    hygiene: Hygiene
+    update_validation: UpdateValidation
     privacy: Privacy
     detector: Detector
     pre_aggregation: tuple[PreAggregator, ...]
@@ -77,7 +77,7 @@ class Server:
     ) -> tuple[ServerState, Receipt]:
         """The server's next state (the round is not counted yet) and what became of the rows."""
         d = state.params.shape[-1]
-        complaints = tuple(self.hygiene(received, row_size(self.algorithm.sends, d)))
+        complaints = tuple(self.update_validation(received, row_size(self.algorithm.sends, d)))
         usable = received.select(torch.tensor([not c for c in complaints], dtype=torch.bool))
         bounded = self.privacy.on_receipt(usable, state.privacy)
         verdict, detector = Verdict.no_opinion(0), state.detector

@@ -17,7 +17,7 @@ from fedexp.core.protocols import Mechanism, Task
 from fedexp.core.types import Dataset, Normalisation, Partition, Split
 from fedexp.federation.rounds import Experiment
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
-from fedexp.run_folder.format import PROVENANCE, config_hash
+from fedexp.run_folder.format import PROVENANCE, accepted_hashes
 from fedexp.run_folder.record import read_config, read_rows
 
 
@@ -106,7 +106,7 @@ def open_victim(folder: Path, data_dir: str | None, built: Built | None = None) 
     rows, broken = read_rows(folder), ""
     for path in sorted((folder / "checkpoints").glob("*.pt")):
         try:
-            state = read_checkpoint(path, config_hash(config), rows)
+            state = read_checkpoint(path, accepted_hashes(config), rows)
         except Unreadable as error:
             broken = f"; {path.name} cannot be used: {error}"
             continue

@@ -1,7 +1,8 @@
 """What a run says about its adversary: how far it got, and whom the server caught or dropped.
 
 A caught update is a malicious client's that the detector flagged, a missed one it did not flag, a
-false alarm an honest client's that it flagged. Updates that hygiene dropped were never scored.
+false alarm an honest client's that it flagged. Updates that were dropped as unusable were never
+scored.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _COLUMNS = [
 _MOST_COLUMNS = 8  # of a table to read; with more defences than that they become its rows
 _SERVER_PARTS = ("aggregator", "pre_aggregation", "detector")
 _OF_A_DEFENCE = (
-    *(*_SERVER_PARTS, "hygiene", "assumed_malicious", "worker_momentum"),
+    *(*_SERVER_PARTS, "update_validation", "assumed_malicious", "worker_momentum"),
     "training.worker_momentum",  # in older runs
 )
 

@@ -88,12 +88,14 @@ def _client_files(note: Mapping[str, Any]) -> dict[int, str]:
     return {int(round): sha256 for round, sha256 in note.get("client_state", {}).items()}
 
 
-def read_checkpoint(path: Path, expected_hash: str, rows: Sequence[Metric]) -> ServerState:
+def read_checkpoint(
+    path: Path, accepted_hashes: Sequence[str], rows: Sequence[Metric]
+) -> ServerState:
     """The state in a checkpoint.
 
     Args:
         path: the checkpoint.
-        expected_hash: of the config that it has to belong to.
+        accepted_hashes: of the config that it has to belong to, one of them.
         rows: the record so far, of which the checkpoint knows the length.
 
     Raises:
@@ -118,7 +120,7 @@ def read_checkpoint(path: Path, expected_hash: str, rows: Sequence[Metric]) -> S
         document |= {"format": CHECKPOINT_FORMAT, "algorithm": {}}
     if document["format"] != CHECKPOINT_FORMAT:
         raise Unreadable(f"its format is {document['format']}, not {CHECKPOINT_FORMAT}")
-    if document["config_hash"] != expected_hash:
+    if document["config_hash"] not in accepted_hashes:
         raise InputError(
             "its config.yaml is not the one that its checkpoints were made with",
             "RUN_DIR",

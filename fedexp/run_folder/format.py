@@ -23,8 +23,9 @@ WITHOUT_EFFECT = (
 COLUMNS_OF_THEIR_OWN = ("backend", "leakage")
 """Those of them that a table of runs shows all the same: what a run took, and what was found."""
 
-PROVENANCE = ("choices", "overrides")
-"""Saved beside the config's own keys: how it came about."""
+PROVENANCE = ("choices", "overrides", "saved_as")
+"""Saved beside the config's own keys: how it came about. `saved_as` is the hash of the config of an
+older version, which checkpoints of that time know."""
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -39,3 +40,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
     if (kept.get("early_stopping") or {}).get("patience") is None:
         kept.pop("early_stopping", None)  # as if it were not there
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def accepted_hashes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The hashes that checkpoints of a run with this config may have."""
+    return tuple(dict.fromkeys([config_hash(config), str(config.get("saved_as", ""))]))

@@ -38,6 +38,7 @@ from fedexp.core.checks import InputError
 from fedexp.core.files import append, plain, read_lines, to_json, write_atomically
 from fedexp.core.flat import state_dict_of
 from fedexp.core.protocols import Account, Task
+from fedexp.core.renames import present_config
 from fedexp.core.types import Metric, RoundRecord, Sent, ServerState
 from fedexp.observers.observer import RunStart
 from fedexp.run_folder.checkpoints import (
@@ -49,7 +50,7 @@ from fedexp.run_folder.checkpoints import (
     write_checkpoint,
 )
 from fedexp.run_folder.client_states import ClientStates
-from fedexp.run_folder.format import COLUMNS, config_hash
+from fedexp.run_folder.format import COLUMNS, accepted_hashes, config_hash
 from fedexp.run_folder.memory import memory
 from fedexp.run_folder.scores import Scores
 from fedexp.run_folder.update_files import update_record
@@ -70,7 +71,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = None
     if not isinstance(config, dict) or not config:
         raise InputError("its config.yaml is broken", "RUN_DIR", folder)
-    return {str(k): v for k, v in config.items()}
+    saved = {str(k): v for k, v in config.items()}
+    present = present_config(saved)
+    # Its checkpoints know the config as it was.
+    return saved if present == saved else {**present, "saved_as": config_hash(saved)}
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -158,7 +162,7 @@ class Recorder:
         saved = sorted(checkpoints.glob("round-*.pt"), reverse=True)
         for path in saved:
             try:
-                state = read_checkpoint(path, config_hash(self._config), rows)
+                state = read_checkpoint(path, accepted_hashes(self._config), rows)
             except Unreadable as error:
                 log.warning("%s cannot be used: %s; going back further", path, error)
                 remove_checkpoint(path)  # or it would pass for a newer one than those to come

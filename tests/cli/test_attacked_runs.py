@@ -121,7 +121,7 @@ def test_broken_clients_are_dropped_and_named_and_the_run_learns(here, capfd):
 
 
 def test_without_hygiene_they_ruin_the_mean(here):
-    run(here / "run", "attack=broken", "attack.n_malicious=1", "hygiene=none", "rounds=2")
+    run(here / "run", "attack=broken", "attack.n_malicious=1", "update_validation=none", "rounds=2")
     assert values(here / "run", "test", "loss") == [None, None]  # NaN
 
 

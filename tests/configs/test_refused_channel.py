@@ -37,8 +37,8 @@ REFUSED = {
         "pre_aggregation=clipping: secure aggregation hides",
     ),
     "a cap on norms behind one sum": (
-        [SECURE, "hygiene.norm_cap=5"],
-        "hygiene.norm_cap=5: secure aggregation hides",
+        [SECURE, "update_validation.norm_cap=5"],
+        "update_validation.norm_cap=5: secure aggregation hides",
     ),
     "uniform weights that the sum does not have": (
         [SECURE, "aggregator.weighting=uniform"],
@@ -159,7 +159,13 @@ def test_refuses(case):
             "aggregator=trimmed_mean",
             "assumed_malicious=2",
         ],
-        [SECURE, "n_clients=30", "channel.groups=10", "pre_aggregation=nnm", "hygiene.norm_cap=5"],
+        [
+            SECURE,
+            "n_clients=30",
+            "channel.groups=10",
+            "pre_aggregation=nnm",
+            "update_validation.norm_cap=5",
+        ],
         [SECURE, "n_clients=3"],
         [SECURE, "aggregator.weighting=uniform", "channel.weighting=uniform"],
         [SECURE, "privacy=dp_sgd"],

@@ -19,7 +19,7 @@ from fedexp.federation.evaluation import ModelEvaluator
 from fedexp.federation.rounds import Experiment, initial_state, run_rounds
 from fedexp.federation.sampling import Poisson, Uniform
 from fedexp.federation.server import Server
-from fedexp.federation.validation import NoHygiene
+from fedexp.federation.update_validation import NoValidation
 from fedexp.federation.worker_momentum import NoMomentum
 from fedexp.models import mlp
 from fedexp.privacy.account import NoAccount
@@ -99,7 +99,7 @@ def experiment(setting, sizes, sampler, train, rounds=2, labels_of=None):
         server=Server(
             n_clients=len(shards),
             algorithm=FedAvg(),
-            hygiene=NoHygiene(),
+            update_validation=NoValidation(),
             privacy=NoPrivacy(),
             detector=NoDetector(),
             pre_aggregation=(),

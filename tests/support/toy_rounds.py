@@ -17,7 +17,7 @@ from fedexp.federation.algorithms.fedavg import FedAvg
 from fedexp.federation.rounds import Experiment, initial_state, run_rounds
 from fedexp.federation.server import Server
 from fedexp.federation.settings import Federated
-from fedexp.federation.validation import NoHygiene
+from fedexp.federation.update_validation import NoValidation
 from fedexp.federation.worker_momentum import NoMomentum
 from fedexp.privacy.account import NoAccount
 from fedexp.privacy.none import NoPrivacy
@@ -103,7 +103,7 @@ def experiment(**changes):
     }
     servers = {
         "algorithm": FedAvg(),
-        "hygiene": NoHygiene(),
+        "update_validation": NoValidation(),
         "privacy": NoPrivacy(),
         "detector": NoDetector(),
         "pre_aggregation": (),

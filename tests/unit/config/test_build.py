@@ -18,7 +18,7 @@ from fedexp.core.types import Partition, Split
 from fedexp.detection.none import NoDetector
 from fedexp.federation.algorithms.fedavg import FedAvg
 from fedexp.federation.server import Server
-from fedexp.federation.validation import NoHygiene
+from fedexp.federation.update_validation import NoValidation
 from fedexp.privacy.none import NoPrivacy
 
 
@@ -133,7 +133,7 @@ def test_the_rehearsal_finds_what_cannot_hold_for_the_cohort():
     def server(*mixers):
         rule, optimizer = TrimmedMean(2), SGD(1.0)
         return Server(
-            NoHygiene(), NoPrivacy(), NoDetector(), mixers, rule, optimizer, 1, FedAvg(), 8
+            NoValidation(), NoPrivacy(), NoDetector(), mixers, rule, optimizer, 1, FedAvg(), 8
         )
 
     _rehearse(server(), [], Plain(), 5)

@@ -8,7 +8,7 @@ from fedexp.aggregation.server_optimizers import Momentum
 from fedexp.attacks.sign_flip import SignFlip
 from fedexp.core.checks import InputError
 from fedexp.federation.rounds import run_round, run_rounds
-from fedexp.federation.validation import StandardHygiene
+from fedexp.federation.update_validation import StandardValidation
 from tests.support.toy_rounds import Cohorts, Spy, experiment, start_of, value_of
 
 
@@ -45,7 +45,7 @@ def test_a_round_with_too_few_clients_moves_nothing_and_says_so():
 def test_broken_rows_are_dropped_counted_and_named():
     attack = Spy(float("nan"))
     exp = experiment(
-        attack=attack, malicious=np.array([False, True]), hygiene=StandardHygiene(None)
+        attack=attack, malicious=np.array([False, True]), update_validation=StandardValidation(None)
     )
     states, records = zip(*run_rounds(exp, start_of(exp)), strict=True)
     assert [float(s.params) for s in states] == [2.0, 2.0, 2.0]  # client 0 alone
@@ -59,7 +59,7 @@ def test_too_many_bad_rounds_in_a_row_end_the_run_with_the_reason():
     exp = experiment(
         attack=Spy(float("nan")),
         malicious=everybody,
-        hygiene=StandardHygiene(None),
+        update_validation=StandardValidation(None),
         rounds=9,
         max_failed_rounds=3,
     )

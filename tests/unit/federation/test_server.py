@@ -1,4 +1,4 @@
-"""Hygiene, detector, mixing and rule in one: what becomes of rows that can be followed by hand."""
+"""Validation, detector, mixing and rule in one: what becomes of rows, followed by hand."""
 
 import math
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from fedexp.detection.none import NoDetector
 from fedexp.federation.algorithms.fedavg import FedAvg
 from fedexp.federation.describe import describe, remarks, traffic
 from fedexp.federation.server import Server
-from fedexp.federation.validation import NoHygiene, StandardHygiene
+from fedexp.federation.update_validation import NoValidation, StandardValidation
 from fedexp.privacy.none import NoPrivacy
 
 NAN = math.nan
@@ -59,7 +59,7 @@ class AddsADraw:
 
 def server(**changes):
     parts = {
-        "hygiene": StandardHygiene(None),
+        "update_validation": StandardValidation(None),
         "privacy": NoPrivacy(),
         "detector": NoDetector(),
         "pre_aggregation": (),
@@ -107,13 +107,13 @@ def test_a_row_that_is_not_finite_is_dropped_and_named(bad):
 
 
 def test_without_hygiene_a_nan_reaches_the_rule():
-    after, _ = server(hygiene=NoHygiene())(updates([[1.0], [NAN]]), state(), streams)
+    after, _ = server(update_validation=NoValidation())(updates([[1.0], [NAN]]), state(), streams)
     assert after.params.isnan().all()
 
 
 def test_a_row_longer_than_the_cap_is_dropped_and_the_cap_itself_passes():
     given = updates([[3.0, 4.0], [3.0, 4.001]])
-    _, receipt = server(hygiene=StandardHygiene(5.0))(given, state(2), streams)
+    _, receipt = server(update_validation=StandardValidation(5.0))(given, state(2), streams)
     assert receipt.complaints[0] == ""
     assert receipt.complaints[1].startswith("norm 5.001 above norm_cap=5")
 
@@ -129,7 +129,7 @@ def test_rows_of_another_size_or_type_are_dropped_not_added():
 
 def test_a_hygiene_with_an_impossible_cap_is_refused():
     with pytest.raises(InputError, match=r"norm_cap=0\.0: "):
-        StandardHygiene(0.0)
+        StandardValidation(0.0)
 
 
 def test_cut_coordinates_are_told_by_their_order_of_size_so_that_it_is_told_once():

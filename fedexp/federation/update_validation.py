@@ -18,14 +18,14 @@ from fedexp.core.types import Updates
 
 @final
 @dataclass(frozen=True)
-class StandardHygiene:
+class StandardValidation:
     """Rows must be float32, of the model's size and finite; and no longer than `norm_cap`.
 
     Args:
         norm_cap: the largest Euclidean norm of an update that passes; None for no limit.
 
     >>> rows = torch.tensor([[3.0, 4.0], [1.0, float("nan")], [30.0, 40.0]])
-    >>> list(StandardHygiene(norm_cap=10.0)(Updates(rows, (0, 1, 2), torch.ones(3)), d=2))
+    >>> list(StandardValidation(norm_cap=10.0)(Updates(rows, (0, 1, 2), torch.ones(3)), d=2))
     ['', 'not finite', 'norm 50 above norm_cap=10']
     """
 
@@ -58,7 +58,7 @@ class StandardHygiene:
 
 @final
 @dataclass(frozen=True)
-class NoHygiene:
+class NoValidation:
     """Every row passes, to see what a rule does with broken ones."""
 
     def __call__(self, updates: Updates, d: int) -> Sequence[str]:
