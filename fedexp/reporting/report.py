@@ -13,6 +13,7 @@ from fedexp.core.files import write_atomically
 from fedexp.reporting.adversary import adversary_facts
 from fedexp.reporting.leakage import leakage_report
 from fedexp.reporting.leakage_sweep import leakage_markdown, leakage_table
+from fedexp.reporting.no_effect import no_effect
 from fedexp.reporting.privacy import privacy_line, privacy_statement
 from fedexp.reporting.results import Run, find_runs, is_run, load_run
 from fedexp.reporting.robustness import robustness_markdown, robustness_table
@@ -71,7 +72,9 @@ def report_run(path: str | Path, plots: bool = True) -> str:
     blocks = [f"# {run.path.name}", _headline(run)]
     if run.error:
         blocks.append(f"**Error:** {run.error}")
+    remarks = [str(remark) for remark in run.summary.get("remarks") or []]
     for heading, text in {
+        "Remarks": "\n".join(f"- {remark}" for remark in remarks),
         "Figures": to_markdown(_figures(run)),
         "Privacy statement": privacy_statement(run),
         "Attack and defence": _facts(of_adversary),
@@ -89,6 +92,7 @@ def report_run(path: str | Path, plots: bool = True) -> str:
     lines = [_headline(run)]
     if run.error:
         lines.append(f"Error: {run.error}")
+    lines += [f"Note: {remark}" for remark in remarks]
     lines += ["", _figures(run).to_string(index=False), ""]
     if of_adversary:
         lines += [f"{name[0].upper()}{name[1:]}: {fact}" for name, fact in of_adversary.items()]
@@ -159,10 +163,12 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     sections = [f"## What survives which attack\n\n{matrix}\n"] if matrix else []
     pictures = [f"![{Path(name).stem}]({name})" for name in figures]
     page = [*sections, f"## All configurations\n\n{whole}" if matrix else whole]
-    page += [*filter(None, [leaked]), *pictures]
+    idle = "\n".join(f"- {sentence}" for sentence in no_effect(runs))
+    idle = f"## Without effect\n\n{idle}\n" if idle else ""
+    page += [*filter(None, [leaked, idle]), *pictures]
     write_atomically(folder / "table.md", ("\n".join(page) + "\n").encode())
     written = ", ".join([*tables, "table.md", *figures])
-    parts = [matrix, "" if many else whole.rstrip("\n"), leaked.rstrip("\n")]
+    parts = [matrix, "" if many else whole.rstrip("\n"), leaked.rstrip("\n"), idle.rstrip("\n")]
     shown = "\n\n".join(filter(None, parts))
     return f"{shown}\n\nWritten to {folder}: {written}"
 
