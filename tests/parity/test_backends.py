@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,14 @@ import torch
 from fedexp.backends.auto import Auto
 from fedexp.backends.in_process import InProcess
 from fedexp.backends.process_pool import ProcessPool
+from fedexp.core.checks import InputError
+from fedexp.core.types import Sent
 from tests.support.workloads import (
     MODELS,
     Dies,
     Hangs,
     Raises,
+    Says,
     start,
     tasks,
     trainer,
@@ -103,6 +107,58 @@ def test_evaluation_is_the_same_for_one_model_and_for_many(pool):
     for answer, wanted in zip(pool.evaluate(models, "test"), expected, strict=True):
         assert answer.shape == (450, 3)
         assert torch.equal(answer, wanted)
+
+
+def test_evaluation_leaves_what_was_sent(pool):
+    """The rows of a round are recorded after its model was evaluated."""
+    params = start(workload())
+    rows = pool.train(trainer(), tasks(params)).matrix
+    before = rows.clone()
+    pool.evaluate([params, params * 2, params * 3], "test")
+    assert torch.equal(rows, before)
+
+
+TWO_MORE = Says(
+    (Sent("b", numbers=2), Sent("a", numbers=1)),
+    (("a", (3.0,)), ("b", (1.0, 2.0))),
+    (("s", (5.0,)),),
+)
+
+
+@pytest.mark.parametrize("make", [InProcess, lambda w: ProcessPool(w, workers=2)])
+def test_what_is_sent_is_in_the_row_in_the_declared_order_and_what_is_kept_is_beside_it(make):
+    backend = make(workload())
+    given = [replace(t, state={"s": torch.zeros(1)}) for t in tasks(start(workload()))]
+    try:
+        updates = backend.train(TWO_MORE, given)
+        assert updates.matrix[:, -3:].tolist() == [[1.0, 2.0, 3.0]] * 4
+        assert [state["s"].tolist() for state in updates.kept] == [[5.0]] * 4
+        assert given[0].state["s"].tolist() == [0.0]
+        # And back to rows that are no longer than the model, in the same backend.
+        assert backend.train(trainer(), tasks(start(workload()))).matrix.shape[1] == len(
+            start(workload())
+        )
+    finally:
+        backend.close()
+
+
+@pytest.mark.parametrize("make", [InProcess, lambda w: ProcessPool(w, workers=2)])
+@pytest.mark.parametrize(
+    ("says", "complaint"),
+    [
+        (Says(sent=(("a", (3.0,)),)), r"sends \['a'\] beside the delta, and declares nothing"),
+        (Says((Sent("a"),)), r"sends=a: the training sends nothing beside the delta"),
+        (Says(kept=(("a", (3.0,)),)), r"state=a: the training leaves its client with \['a'\]"),
+    ],
+    ids=["undeclared", "missing", "kept"],
+)
+def test_what_is_not_declared_is_refused(make, says, complaint):
+    backend = make(workload())
+    try:
+        with pytest.raises(InputError, match=complaint):
+            backend.train(says, tasks(start(workload())))
+    finally:
+        backend.close()
 
 
 def test_nobody_in_the_cohort(pool):

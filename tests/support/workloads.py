@@ -9,7 +9,7 @@ import torch
 
 from fedexp.core.flat import vector_of
 from fedexp.core.rng import seed_for, torch_generator
-from fedexp.core.types import ClientReport, ClientTask, Split, Workload
+from fedexp.core.types import ClientReport, ClientTask, Sent, Split, Workload
 from fedexp.models import cnn, mlp, resnet18
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.schedules import Constant
@@ -69,6 +69,19 @@ class Raises:
         if task.client_id == 2:
             raise ArithmeticError("two is too many")
         return ClientReport(len(shard), 0, {"loss": 0.0})
+
+
+@dataclass(frozen=True)
+class Says:
+    """Sends and keeps whatever it is told to, whatever it declares."""
+
+    sends: tuple[Sent, ...] = ()
+    sent: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    kept: tuple[tuple[str, tuple[float, ...]], ...] = ()
+
+    def __call__(self, model, shard, task):
+        sent, kept = ({k: torch.tensor(v) for k, v in pairs} for pairs in (self.sent, self.kept))
+        return ClientReport(len(shard), 0, {"loss": 0.0}, sent, kept)
 
 
 @dataclass(frozen=True)
