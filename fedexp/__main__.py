@@ -1,6 +1,8 @@
 """`python -m fedexp`."""
 
+import sys
+
 from fedexp.commands.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,11 +1,13 @@
-"""The work of `fedexp privacy`: what training would cost, on paper, before a run pays for it."""
+"""`fedexp privacy`: what training would cost, on paper, before a run pays for it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from fedexp.commands.arguments import EXIT_OK, parser
 from fedexp.core.checks import InputError, at_least, one_of, positive
 from fedexp.privacy.accounting import (
     ACCOUNTANTS,
@@ -28,6 +30,30 @@ FIXED = (
     "neighbours have one member replaced, which moves the sum by twice the clip norm; "
     "not comparable with an epsilon for one added or removed"
 )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command; its exit code."""
+    options = parser("privacy", "What training would cost, on paper: epsilon, or the noise for it.")
+    number, whole = {"type": float}, {"type": int}
+    for option, kind, letter, meaning in (
+        ("--delta", number, "D", "of the guarantee; below 1/n of what is protected"),
+        ("--noise-multiplier", number, "Z", "noise on a sum, in units of the clip norm"),
+        ("--target-epsilon", number, "EPSILON", "asks for the noise, in place of Z"),
+        ("--sample-rate", number, "Q", "probability of taking part in a step"),
+        ("--steps", whole, "T", "how many steps (rounds, where clients are protected)"),
+        ("--examples", whole, "N", "with --batch-size, in place of --sample-rate"),
+        ("--batch-size", whole, "B", "expected size of a batch"),
+        ("--epochs", whole, "E", "in place of --steps"),
+    ):
+        options.add_argument(
+            option, metavar=letter, help=meaning, required=option == "--delta", **kind
+        )
+    options.add_argument(
+        "--sampling", default="poisson", help="poisson, shuffled or fixed (default: %(default)s)"
+    )
+    print(answer(**vars(options.parse_args(arguments))))
+    return EXIT_OK
 
 
 @dataclass(frozen=True)

@@ -1,82 +1,28 @@
-"""`fedexp resume`: go on with a run from what its folder says, and from nothing else."""
+"""`fedexp resume`: go on with a run that was stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
-
-from fedexp.config import schema
-from fedexp.config.folders import conf_folder
-from fedexp.core.checks import InputError, did_you_mean, one_of
-from fedexp.core.files import locked
-from fedexp.run_folder.record import (
-    PROVENANCE,
-    WITHOUT_EFFECT,
-    config_hash,
-    read_config,
-    read_summary,
-)
+from fedexp.commands.arguments import EXIT_OK, parser
 
 
-def resume(folder: Path, overrides: Sequence[str]) -> str:
-    """Finish the run in `folder`; gives the text about it, none if the run is quiet.
+def main(arguments: Sequence[str]) -> int:
+    """The command; its exit code."""
+    options = parser("resume", "Go on with a run that was stopped, from its newest checkpoint.")
+    options.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    options.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="what changes no bit of the results: backend=NAME backend.workers=N tracker=NAME "
+        "quiet=true paths.data_dir=FOLDER",
+    )
+    given = options.parse_args(arguments)
+    from fedexp.commands.resumption import resume
 
-    A complete run is only reported.
-
-    Raises:
-        InputError: it is no run folder, or an override would change the results.
-    """
-    saved = read_config(folder)
-    schema.check_root_keys({k: v for k, v in saved.items() if k not in PROVENANCE})
-    try:
-        changed = _with_overrides(saved, overrides)
-    except (OmegaConfBaseException, YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"cannot be read: {reason}", "override", " ".join(overrides)) from error
-    if config_hash(changed) != config_hash(saved):
-        raise InputError(
-            f"would change the results of the run; may change: {', '.join(WITHOUT_EFFECT)}",
-            "override",
-            " ".join(overrides),
-        )
-    if read_summary(folder).get("status") == "complete":
-        from fedexp.commands.execution import study
-        from fedexp.reporting.report import report_run
-
-        with locked(folder):
-            study(changed, folder)
-        text = f"{folder} is complete already\n{report_run(folder, changed['plots'])}"
-    else:
-        from fedexp.commands.execution import run
-
-        text = run(changed, folder, resume=True)[1]
-    return "" if changed["quiet"] else text
-
-
-def _with_overrides(saved: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The saved config with `key=value` set; `backend=NAME` takes another backend's YAML."""
-    schema.register()
-    changed = OmegaConf.create(saved)
-    types = OmegaConf.structured(schema.Schema)
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise InputError("must look like key=value", "override", override)
-        if key == "backend":
-            paths = sorted((conf_folder() / "backend").glob("*.yaml"))
-            one_of([path.stem for path in paths], backend=value)
-            changed.backend = OmegaConf.load(paths[0].with_stem(value))
-        elif OmegaConf.select(changed, key) is None and key != "paths.data_dir":
-            suggestion = did_you_mean(key, saved)
-            raise InputError(f"{suggestion}It is not in the run's config.yaml", key, value)
-        else:
-            changed = OmegaConf.merge(changed, OmegaConf.from_dotlist([override]))  # type: ignore[assignment]
-    OmegaConf.merge(types, {key: changed[key] for key in types})  # raises where a type is wrong
-    container = OmegaConf.to_container(changed, resolve=True)
-    assert isinstance(container, dict)
-    return {str(k): v for k, v in container.items()}
+    if text := resume(given.run_dir, given.overrides):
+        print(text)
+    return EXIT_OK

@@ -17,8 +17,9 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -33,12 +34,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fedexp.commands.arguments import EXIT_OK
 from fedexp.config import schema
 from fedexp.config.folders import conf_folder, own_conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.core.checks import InputError, did_you_mean
 
-log = logging.getLogger("fedexp")
+if TYPE_CHECKING:
+    from fedexp.config.build import Built
 
 EXIT_FAILED_JOBS = 1
 
@@ -88,23 +91,13 @@ class Gatekeeper(Callback):
     """Refuses bad input before anything is written; ends a sweep with its table."""
 
     new_folders: ClassVar[list[Path]] = []  # that Hydra makes for a sweep, the innermost first
+    admitted: ClassVar[Admitted | None] = None  # the single run that is about to start
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Before a single run: build everything once, and see whether the folder can be used."""
-        from fedexp.config.build import build
-
+        """Before a single run: build everything, and see whether the folder can be used."""
         with _past_hydra():
             folder = Path(config.hydra.run.dir)
-            if (folder / "config.yaml").exists() or (folder / "summary.json").exists():
-                raise InputError(
-                    "holds a run already; continue it with: "
-                    f"fedexp resume {shlex.quote(str(folder))}",
-                    "hydra.run.dir",
-                    folder,
-                )
-            resolved = resolve(config, config.hydra)
-            _refuse_unwritable(folder, "hydra.run.dir")
-            build(resolved).experiment.backend.close()
+            Gatekeeper.admitted = admit(resolve(config, config.hydra), folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Before a sweep."""
@@ -130,7 +123,20 @@ class Gatekeeper(Callback):
             sys.exit(EXIT_FAILED_JOBS)
 
     @classmethod
-    def remove_folders_without_a_job(cls) -> None:
+    def hand_over(cls) -> Admitted | None:
+        """What was built for the single run that starts now; nobody gets it twice."""
+        admitted, cls.admitted = cls.admitted, None
+        return admitted
+
+    @classmethod
+    def leave(cls) -> None:
+        """Give back what no job has taken over, and folders that no job has come to."""
+        if admitted := cls.hand_over():
+            admitted.built.experiment.backend.close()
+        cls._remove_folders_without_a_job()
+
+    @classmethod
+    def _remove_folders_without_a_job(cls) -> None:
         """Undo what Hydra writes for a sweep before it looks at the jobs, if none was started."""
         folders, cls.new_folders = cls.new_folders, []
         if folders and [path.name for path in folders[0].glob("*")] == ["multirun.yaml"]:
@@ -140,7 +146,7 @@ class Gatekeeper(Callback):
                     folder.rmdir()
 
 
-def start(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> int:
     """Carry out what comes after `fedexp run`; Hydra's whole program, on our terms.
 
     Raises:
@@ -161,7 +167,8 @@ def start(arguments: Sequence[str]) -> None:
     except COMPLAINTS as error:
         raise InputError(one_line(error, overrides)) from error
     finally:
-        Gatekeeper.remove_folders_without_a_job()
+        Gatekeeper.leave()
+    return EXIT_OK
 
 
 def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -199,7 +206,9 @@ def job(cfg: DictConfig) -> float:
         if of_hydra.mode == RunMode.MULTIRUN:
             summary = _job_of_a_sweep(cfg, folder)
         else:
-            summary, text = run(resolve(cfg, of_hydra), folder, resume=False)
+            admitted = Gatekeeper.hand_over()
+            assert admitted is not None, "Hydra has started a run that the gatekeeper has not seen"
+            summary, text = run(admitted.config, folder, resume=False, built=admitted.built)
             if not cfg.quiet:
                 print(text)
     value = (summary.get("final") or {}).get("validation", {}).get(cfg.objective)
@@ -209,13 +218,8 @@ def job(cfg: DictConfig) -> float:
 def _job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run, go on with, or skip one job; a failure is written down and does not stop the others."""
     from fedexp.commands.execution import run, study
-    from fedexp.run_folder.record import (
-        config_hash,
-        read_config,
-        read_summary,
-        write_config,
-        write_summary,
-    )
+    from fedexp.run_folder.format import config_hash
+    from fedexp.run_folder.record import read_config, read_summary, write_config, write_summary
 
     name, started = folder.name, (folder / "metrics.jsonl").exists()
     resolved: dict[str, Any] = {}
@@ -260,7 +264,7 @@ def resolve(cfg: DictConfig, of_hydra: Any) -> dict[str, Any]:
         for k, v in of_hydra.runtime.choices.items()
         if not k.startswith("hydra/") and v is not None
     }
-    for group in ("pre_aggregation", "leakage"):  # Hydra leaves lists out of the choices
+    for group in ("pre_aggregation", "leakage", "tracker"):  # Hydra leaves lists out of the choices
         chosen[group] = "+".join(container.get(group) or ()) or "none"
     overrides = [str(override) for override in of_hydra.overrides.task]
     return {
@@ -268,6 +272,32 @@ def resolve(cfg: DictConfig, of_hydra: Any) -> dict[str, Any]:
         "choices": chosen,
         "overrides": overrides,
     }
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A run that can be carried out."""
+
+    config: dict[str, Any]  # resolved
+    built: Built
+
+
+def admit(config: dict[str, Any], folder: Path) -> Admitted:
+    """Let a run pass that can be carried out in `folder`; nothing is written.
+
+    Raises:
+        InputError: `folder` holds a run or cannot be written to, or `config` is wrong.
+    """
+    from fedexp.commands.execution import prepare
+
+    if (folder / "config.yaml").exists() or (folder / "summary.json").exists():
+        raise InputError(
+            f"holds a run already; continue it with: fedexp resume {shlex.quote(str(folder))}",
+            "hydra.run.dir",
+            folder,
+        )
+    _refuse_unwritable(folder, "hydra.run.dir")
+    return Admitted(config, prepare(config))
 
 
 def _refuse_unwritable(folder: Path, key: str) -> None:

@@ -51,6 +51,8 @@ from fedexp.data.loader import load
 from fedexp.federation.evaluation import ModelEvaluator
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
+from fedexp.observers.guarded import Guarded
+from fedexp.observers.observer import Observer
 from fedexp.privacy.account import NoAccount
 from fedexp.privacy.none import NoPrivacy
 
@@ -71,6 +73,7 @@ GROUPS = (
     "aggregator",
     "server_optimizer",
     "backend",
+    "early_stopping",
 )
 POSITIVE = (
     "rounds",
@@ -98,6 +101,7 @@ class Built:
     normalisation: Normalisation  # between the two
     reserve: Split  # training examples left out by train_examples, pixels in [0, 1]
     partition: Partition
+    observers: tuple[Observer, ...]  # early stopping and the trackers, in this order
     remarks: tuple[str, ...]  # what a person should know before the run
 
 
@@ -204,6 +208,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         normalisation=scale,
         reserve=reserve,
         partition=partition,
+        observers=chosen.observers,
         remarks=(*remarks(parts), *protection.remarks),
     )
 
@@ -216,6 +221,7 @@ class _Chosen:
     combination: Combination
     partitioner: Partitioner
     loader: Any
+    observers: tuple[Observer, ...]
 
 
 def _construct(config: Config) -> _Chosen:
@@ -251,7 +257,9 @@ def _construct(config: Config) -> _Chosen:
         server_optimizer=make("server_optimizer"),
         studies=tuple(config["leakage"]),
     )
-    return _Chosen(make, combination, make("partition"), make("dataset"))
+    trackers = [Guarded(name, make(f"tracker.{name}")) for name in config["tracker"]]
+    observers = (make("early_stopping"), *trackers)
+    return _Chosen(make, combination, make("partition"), make("dataset"), observers)
 
 
 def _protect(parts: Combination, plan: Plan) -> Protection:

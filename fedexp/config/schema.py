@@ -63,6 +63,8 @@ class Schema:
     aggregator: Any = MISSING
     server_optimizer: Any = MISSING
     backend: Any = MISSING
+    early_stopping: Any = MISSING
+    tracker: dict[str, Any] = field(default_factory=dict)  # each is told of every round
     leakage: dict[str, Any] = field(default_factory=dict)  # studies of the finished run
     paths: Paths = field(default_factory=Paths)
 

@@ -17,7 +17,8 @@ from fedexp.core.protocols import Mechanism
 from fedexp.core.types import Dataset, Normalisation, Partition, Split
 from fedexp.federation.rounds import Experiment
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
-from fedexp.run_folder.record import PROVENANCE, config_hash, read_config, read_rows
+from fedexp.run_folder.format import PROVENANCE, config_hash
+from fedexp.run_folder.record import read_config, read_rows
 
 
 @dataclass(frozen=True)
@@ -81,21 +82,22 @@ class Victim:
 IN_PROCESS = {"_target_": "fedexp.backends.in_process.InProcess"}  # studies bring their own workers
 
 
-def open_victim(folder: Path, data_dir: str | None) -> Victim:
-    """Build a run's parts again from its config, and read its models from its checkpoints.
+def open_victim(folder: Path, data_dir: str | None, built: Built | None = None) -> Victim:
+    """A run's parts, built again from its config, and its models, read from its checkpoints.
 
     Args:
         folder: of the run.
         data_dir: where the data lie now, if not where they lay.
+        built: the parts, if they are at hand: of the run's config, with its data.
 
     Raises:
         InputError: it is no run, has no checkpoint that can be read, or shares no model.
     """
-    config = {**read_config(folder), "backend": IN_PROCESS, "quiet": True}
+    config = {**read_config(folder), "backend": IN_PROCESS, "tracker": {}, "quiet": True}
     if data_dir is not None:
         config["paths"] = {**config["paths"], "data_dir": data_dir}
     check_root_keys({key: value for key, value in config.items() if key not in PROVENANCE})
-    built = build(config)
+    built = built or build(config)
     models = {0: built.experiment.setting.init(vector_of(built.model), built.experiment.n_clients)}
     if models[0].dim() != 1:
         raise InputError("its clients share no model (setting=local_only)", "RUN_DIR", folder)

@@ -7,62 +7,84 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, final
 
 from tqdm import tqdm
+
+from fedexp.core.types import RoundRecord, ServerState
+from fedexp.observers.observer import Observer, RunStart, shared_figure
 
 LINE_EVERY = 1.0  # seconds between plain lines, so that a log stays readable
 
 
-class Progress(Protocol):
-    """Told about every round."""
-
-    def round_done(self, round: int, accuracy: float) -> None:
-        """Round `round` (from 1) is done; `accuracy` is the last on validation, or NaN."""
-
-    def close(self) -> None:
-        """The run is over."""
-
-
-def progress_for(rounds: int, done: int, quiet: bool) -> Progress:
+def progress_for(quiet: bool) -> Observer:
     """The display that fits where the output goes."""
     if quiet:
-        return _Silent()
-    return _Bar(rounds, done) if sys.stderr.isatty() else _Lines(rounds)
+        return Silent()
+    return Bar() if sys.stderr.isatty() else Lines()
 
 
-class _Silent:
-    def round_done(self, round: int, accuracy: float) -> None:
-        pass
+@final
+class Silent:
+    """Shows nothing."""
 
-    def close(self) -> None:
-        pass
+    def run_started(self, run: RunStart) -> None:
+        """Nothing to show."""
+
+    def round_done(self, state: ServerState, record: RoundRecord) -> None:
+        """Nothing to show."""
+
+    def run_ended(self, summary: Mapping[str, Any]) -> None:
+        """Nothing to show."""
 
 
-class _Bar:
-    def __init__(self, rounds: int, done: int) -> None:
-        self._bar: Any = tqdm(total=rounds, initial=done, unit="round", dynamic_ncols=True)
+@final
+class Bar:
+    """A bar on stderr, with the last validation accuracy behind it."""
 
-    def round_done(self, round: int, accuracy: float) -> None:
-        if accuracy == accuracy:
+    def run_started(self, run: RunStart) -> None:
+        """Show the bar, as far as the run is already."""
+        self._bar: Any = tqdm(
+            total=run.config["rounds"],
+            initial=run.state.round,
+            unit="round",
+            dynamic_ncols=True,
+        )
+
+    def round_done(self, state: ServerState, record: RoundRecord) -> None:
+        """Move it."""
+        accuracy = shared_figure(record.metrics, "validation", "accuracy")
+        if accuracy is not None:
             self._bar.set_postfix_str(f"validation accuracy {accuracy:.3f}", refresh=False)
         self._bar.update()
 
-    def close(self) -> None:
+    def run_ended(self, summary: Mapping[str, Any]) -> None:
+        """Leave it as it is, and a new line."""
         self._bar.close()
 
 
-class _Lines:
-    def __init__(self, rounds: int) -> None:
-        self._rounds, self._started, self._last = rounds, time.monotonic(), 0.0
+@final
+class Lines:
+    """A plain line a second at most, and one for the last round."""
 
-    def round_done(self, round: int, accuracy: float) -> None:
+    def run_started(self, run: RunStart) -> None:
+        """Remember when."""
+        self._rounds, self._started, self._last = run.config["rounds"], time.monotonic(), 0.0
+        self._measured = ""
+
+    def round_done(self, state: ServerState, record: RoundRecord) -> None:
+        """Print the line, if it is time for one."""
+        accuracy = shared_figure(record.metrics, "validation", "accuracy")
+        if accuracy is not None:
+            self._measured = f"  validation accuracy {accuracy:.3f}"
         now = time.monotonic()
-        if now - self._last < LINE_EVERY and round < self._rounds:
+        if now - self._last < LINE_EVERY and state.round < self._rounds:
             return
         self._last = now
-        measured = f"  validation accuracy {accuracy:.3f}" if accuracy == accuracy else ""
-        print(f"round {round:>4}/{self._rounds}{measured}  {now - self._started:.1f} s", flush=True)
+        seconds = now - self._started
+        line = f"round {state.round:>4}/{self._rounds}{self._measured}  {seconds:.1f} s"
+        print(line, flush=True)
 
-    def close(self) -> None:
-        pass
+    def run_ended(self, summary: Mapping[str, Any]) -> None:
+        """The report comes next."""

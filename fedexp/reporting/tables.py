@@ -17,15 +17,13 @@ import pandas as pd
 from fedexp.reporting.adversary import DETECTOR_RATES, detector_rates
 from fedexp.reporting.privacy import epsilon_of
 from fedexp.reporting.results import Run, choice_name
+from fedexp.run_folder.format import COLUMNS_OF_THEIR_OWN, PROVENANCE, WITHOUT_EFFECT
 
 ABSENT, UNKNOWN = "", "?"
 """Stand in a table where a run has no such setting, and where it never said what it has."""
 
-# Where files lie, what Hydra adds, and what cannot change a figure.
-_NOT_SETTINGS = (
-    *("paths", "hydra", "choices", "overrides"),
-    *("quiet", "trust", "checkpoint_every", "plots", "record_updates"),
-)
+# What Hydra adds, where the config came from, and what cannot change a figure.
+_NOT_SETTINGS = {"hydra", *PROVENANCE, *WITHOUT_EFFECT} - {*COLUMNS_OF_THEIR_OWN}
 _FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "auc", "loss")
 _SUMMARISED = {
     "test_accuracy": "test accuracy",

@@ -16,9 +16,10 @@ import yaml  # type: ignore[import-untyped]
 
 from fedexp.core.checks import InputError
 from fedexp.core.files import read_json_object
+from fedexp.run_folder.format import COLUMNS
 
-COLUMNS = ["round", "scope", "client", "metric", "value"]
-_WORDS = COLUMNS[1:4]  # a few words, repeated: as categories they take a tenth of the memory
+_COLUMNS = list(COLUMNS)
+_WORDS = _COLUMNS[1:4]  # a few words, repeated: as categories they take a tenth of the memory
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -88,14 +89,14 @@ def read_metrics(folder: Path, complete: bool) -> pd.DataFrame:
         except (ValueError, pd.errors.ParserError) as error:
             raise InputError(f"is not a metrics table ({error})", "file", csv) from None
     else:
-        rows = pd.DataFrame(read_lines(jsonl), columns=COLUMNS)
-    if missing := [name for name in COLUMNS if name not in rows]:
+        rows = pd.DataFrame(read_lines(jsonl), columns=_COLUMNS)
+    if missing := [name for name in _COLUMNS if name not in rows]:
         raise InputError(f"lacks the columns {', '.join(missing)}", "file", csv)
-    rows = rows[COLUMNS].astype(
+    rows = rows[_COLUMNS].astype(
         {"round": "int64", **dict.fromkeys(_WORDS, "category"), "value": "float64"}
     )
     # A run that was killed and resumed may have written its last rounds twice.
-    return rows.drop_duplicates(COLUMNS[:4], keep="last").sort_values("round", kind="stable")
+    return rows.drop_duplicates(_COLUMNS[:4], keep="last").sort_values("round", kind="stable")
 
 
 def read_confusion(path: Path) -> pd.DataFrame | None:

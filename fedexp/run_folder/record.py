@@ -19,7 +19,6 @@ grow get whole lines, and what a killed round left in them is cut off when the r
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import logging
@@ -38,7 +37,9 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from fedexp.core.checks import InputError
 from fedexp.core.files import append, plain, read_lines, to_json, write_atomically
 from fedexp.core.flat import state_dict_of
+from fedexp.core.protocols import Account
 from fedexp.core.types import Metric, RoundRecord, Sent, ServerState
+from fedexp.observers.observer import RunStart
 from fedexp.run_folder.checkpoints import (
     Unreadable,
     checkpoint_bytes,
@@ -48,29 +49,14 @@ from fedexp.run_folder.checkpoints import (
     write_checkpoint,
 )
 from fedexp.run_folder.client_states import ClientStates
+from fedexp.run_folder.format import COLUMNS, config_hash
+from fedexp.run_folder.memory import memory
 from fedexp.run_folder.scores import Scores
 from fedexp.run_folder.update_files import update_record
 
 KEPT_CHECKPOINTS = 2
-# Groups and keys that a user may change without changing a single bit of a run's results.
-WITHOUT_EFFECT = ("paths", "backend", "quiet", "plots", "trust", "checkpoint_every", "leakage")
-# Saved beside the config's own keys: how it came about.
-PROVENANCE = ("choices", "overrides")
-COLUMNS = ("round", "scope", "client", "metric", "value")
 
 log = logging.getLogger(__name__)
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """SHA-256 of what decides a run's results; two runs with equal hashes give equal figures.
-
-    >>> config_hash({"seed": 0, "quiet": True}) == config_hash({"seed": 0, "quiet": False})
-    True
-    """
-    kept = {k: v for k, v in config.items() if k not in (*WITHOUT_EFFECT, *PROVENANCE)}
-    if mixers := kept.get("pre_aggregation"):
-        kept["pre_aggregation"] = list(mixers.items())  # their order counts
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -110,12 +96,16 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
 class Recorder:
     """Writes one run: its documents at the start, a record and a checkpoint after every round.
 
+    The first of the observers of a run. Before it, `begin` or `resume` makes the folder's record
+    agree with the state that the run starts from.
+
     Args:
         folder: an existing folder, locked by the caller.
         config: the resolved config.
         model: any model of the run's architecture, for names and shapes.
         test_y: the test part's labels, for the confusion matrix.
         class_names: its rows' and columns' names.
+        account: says what has been spent of the privacy, for the summary.
         sends: what clients send beside their deltas.
 
     Attributes:
@@ -129,14 +119,18 @@ class Recorder:
         model: nn.Module,
         test_y: Tensor,
         class_names: Sequence[str],
+        account: Account,
         sends: Sequence[Sent] = (),
     ) -> None:
         self.folder = folder
         self.client_states = ClientStates(folder)
-        self._config, self._model = config, model
+        self._config, self._model, self._account = config, model, account
         self._test_y, self._class_names = test_y.numpy(), class_names
-        self.scores = Scores()
+        self.recorded: list[Metric] = []  # what earlier starts of the run left, after `resume`
+        self._about: dict[str, Any] = {}
+        self._scores = Scores()
         self._rows = 0  # in metrics.jsonl
+        self._unsaved: ServerState | None = None  # the newest state, while no checkpoint has it
         self._updates = update_record(config["record_updates"], folder, model, sends)
 
     def begin(self, partition_document: Mapping[str, Any]) -> None:
@@ -175,8 +169,13 @@ class Recorder:
             log.warning("no checkpoint can be used: starting again from the first round")
         return None
 
-    def add(self, record: RoundRecord) -> None:
-        """Append a round to the record, and replace the confusion matrix if there is a new one."""
+    def run_started(self, run: RunStart) -> None:
+        """Say that the run is going on."""
+        self._about = {**run.about, "privacy": self._account.statement(run.state.ledger)}
+        write_summary(self.folder, self.summary("running"))
+
+    def round_done(self, state: ServerState, record: RoundRecord) -> None:
+        """Append a round to the record, save the state where it is due, and say how far we are."""
         lines = "".join(json.dumps(plain(_as_dict(row))) + "\n" for row in record.metrics)
         timing = json.dumps({"round": record.round, **record.seconds}) + "\n"
         append(self.folder / "metrics.jsonl", lines.encode())
@@ -186,18 +185,53 @@ class Recorder:
             self._updates.write(record.round, record.received, record.malicious)
         if record.predictions is not None:
             write_atomically(self.folder / "confusion_matrix.csv", self._confusion(record))
-        self.scores.add(record.metrics, sum(record.seconds.values()), record.seconds["train"])
+        self._scores.add(record.metrics, sum(record.seconds.values()), record.seconds["train"])
         self._rows += len(record.metrics)
+        self._checkpoint(state)
+        if any(row.scope == "privacy" for row in record.metrics):
+            self._about["privacy"] = self._account.statement(state.ledger)
+        write_summary(self.folder, self.summary("running"))
 
-    def checkpoint(self, state: ServerState, last: bool) -> None:
-        """Save the state where it is due; keep the newest two and the best on validation."""
-        best = self.scores.best_round(self._config["objective"]) == state.round
+    def run_ended(self, summary: Mapping[str, Any]) -> None:
+        """Save the last state, if that is still to be done, and the summary."""
+        if summary["status"] == "complete" and self._unsaved is not None:
+            self._save(self._unsaved, best=False, due=True)
+            self._forget_client_states(self._unsaved)
+        write_summary(self.folder, summary)
+
+    def summary(self, status: str, error: str | None = None, stopped: str = "") -> dict[str, Any]:
+        """What `summary.json` says now.
+
+        Args:
+            status: running, complete, interrupted or failed.
+            error: why it failed, in a line.
+            stopped: why it is complete before its last planned round; empty if it is not.
+        """
+        figures = self._scores.document()
+        for when in ("final", "mean_last_5"):
+            for part, value in self._about.get("majority_baseline", {}).items():
+                if part in figures[when]:
+                    figures[when][part]["majority_baseline"] = value
+        ended = {"stopped": stopped} if stopped else {}
+        return {"status": status, "error": error, **figures, **self._about, **ended, **memory()}
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds are recorded."""
+        return self._scores.rounds
+
+    def _checkpoint(self, state: ServerState) -> None:
+        """Save the state where it is due, and where it is the best on validation."""
+        best = self._scores.best_round(self._config["objective"]) == state.round
+        last = state.round == self._config["rounds"]
         due = last or state.round % self._config["checkpoint_every"] == 0
+        self._unsaved = None if due else state
         if best or due:
             self._save(state, best, due)
         self._forget_client_states(state)
 
     def _save(self, state: ServerState, best: bool, due: bool) -> None:
+        """Write the checkpoints, and the model beside a due one; keep the newest two of those."""
         folder = self.folder / "checkpoints"
         files = self.client_states.files(state.clients)
         content = checkpoint_bytes(state, config_hash(self._config))
@@ -228,11 +262,11 @@ class Recorder:
         write_atomically(
             self.folder / "timing.jsonl", "".join(json.dumps(t) + "\n" for t in timing).encode()
         )
-        self.scores, self._rows = Scores(), len(kept)
+        self.recorded, self._scores, self._rows = kept, Scores(), len(kept)
         seconds = {t["round"]: t for t in timing}
         for number, of_round in groupby(kept, key=lambda row: row.round):
             phases = {k: v for k, v in seconds.get(number, {}).items() if k != "round"}
-            self.scores.add(tuple(of_round), sum(phases.values()), phases.get("train", 0.0))
+            self._scores.add(tuple(of_round), sum(phases.values()), phases.get("train", 0.0))
 
     def _weights(self, params: Tensor) -> bytes:
         from safetensors.torch import save

@@ -41,7 +41,7 @@ from fedexp.core.types import Dataset, Metric, Split
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage.parallel import in_parallel
 from fedexp.leakage.victim import Victim
-from fedexp.run_folder.record import config_hash
+from fedexp.run_folder.format import config_hash
 
 FOLDER = "shadows"
 FORMAT = "fedexp-shadow-1"

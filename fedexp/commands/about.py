@@ -1,0 +1,87 @@
+"""What a reader of a run has to know beside its figures: the part of summary.json that stays."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedexp import __version__
+from fedexp.config.build import Built
+from fedexp.core.flat import vector_of
+from fedexp.federation.evaluation import majority_baseline
+
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "opacus", "medmnist")
+
+
+def about(
+    config: Mapping[str, Any], built: Built, partition_document: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What was run, on what, by which code, where.
+
+    Args:
+        config: the resolved config.
+        built: what was built of it.
+        partition_document: what partition.json holds.
+    """
+    dataset = built.dataset
+    return {
+        "rounds_planned": config["rounds"],
+        "seed": config["seed"],
+        "choices": config.get("choices", {}),
+        "malicious_clients": [int(k) for k in built.experiment.malicious.nonzero()[0]],
+        "partition_hash": partition_document["hash"],
+        "examples_of": {
+            "train": sum(partition_document["sizes"]),
+            "validation": len(dataset.validation),
+            "test": len(dataset.test),
+        },
+        "majority_baseline": {
+            part: majority_baseline(split.y, dataset.train.y)
+            for part, split in (("validation", dataset.validation), ("test", dataset.test))
+        },
+        "parameters": len(vector_of(built.model)),
+        "threads": torch.get_num_threads(),
+        "device": config["device"],
+        "hardware": {
+            "machine": platform.machine(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "versions": {
+            "fedexp": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        "git_commit": _git_commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _git_commit() -> str | None:
+    """The commit that this code was checked out from; None for an installed package."""
+    if shutil.which("git") is None:
+        return None
+    here = Path(__file__).parents[2]
+    if not (here / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None

@@ -1,0 +1,77 @@
+"""The work of `fedexp resume`: go on with a run from what its folder says, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from fedexp.config import schema
+from fedexp.config.folders import conf_folder
+from fedexp.core.checks import InputError, did_you_mean, one_of
+from fedexp.core.files import locked
+from fedexp.run_folder.format import PROVENANCE, WITHOUT_EFFECT, config_hash
+from fedexp.run_folder.record import read_config, read_summary
+
+
+def resume(folder: Path, overrides: Sequence[str]) -> str:
+    """Finish the run in `folder`; gives the text about it, none if the run is quiet.
+
+    A complete run is only reported.
+
+    Raises:
+        InputError: it is no run folder, or an override would change the results.
+    """
+    saved = read_config(folder)
+    schema.check_root_keys({k: v for k, v in saved.items() if k not in PROVENANCE})
+    try:
+        changed = _with_overrides(saved, overrides)
+    except (OmegaConfBaseException, YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot be read: {reason}", "override", " ".join(overrides)) from error
+    if config_hash(changed) != config_hash(saved):
+        raise InputError(
+            f"would change the results of the run; may change: {', '.join(WITHOUT_EFFECT)}",
+            "override",
+            " ".join(overrides),
+        )
+    if read_summary(folder).get("status") == "complete":
+        from fedexp.commands.execution import study
+        from fedexp.reporting.report import report_run
+
+        with locked(folder):
+            study(changed, folder)
+        text = f"{folder} is complete already\n{report_run(folder, changed['plots'])}"
+    else:
+        from fedexp.commands.execution import run
+
+        text = run(changed, folder, resume=True)[1]
+    return "" if changed["quiet"] else text
+
+
+def _with_overrides(saved: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The saved config with `key=value` set; `backend=` and `tracker=NAME` take that one's YAML."""
+    schema.register()
+    changed = OmegaConf.create(saved)
+    types = OmegaConf.structured(schema.Schema)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise InputError("must look like key=value", "override", override)
+        if key in ("backend", "tracker"):
+            paths = sorted((conf_folder() / key).glob("*.yaml"))
+            one_of([path.stem for path in paths], **{key: value})
+            changed[key] = OmegaConf.load(paths[0].with_stem(value))
+        elif OmegaConf.select(changed, key) is None and key != "paths.data_dir":
+            suggestion = did_you_mean(key, saved)
+            raise InputError(f"{suggestion}It is not in the run's config.yaml", key, value)
+        else:
+            changed = OmegaConf.merge(changed, OmegaConf.from_dotlist([override]))  # type: ignore[assignment]
+    OmegaConf.merge(types, {key: changed[key] for key in types})  # raises where a type is wrong
+    container = OmegaConf.to_container(changed, resolve=True)
+    assert isinstance(container, dict)
+    return {str(k): v for k, v in container.items()}

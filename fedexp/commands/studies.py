@@ -1,0 +1,185 @@
+"""The work of `fedexp leakage RUN_DIR`, and what `fedexp run leakage=...` does at the end of a run.
+
+Each study lands in RUN_DIR/leakage/NAME. The run itself is only read: a second attack trains
+nothing again, and one whose findings are there with the same settings is not carried out again.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from tqdm import tqdm
+
+from fedexp.config.build import Built
+from fedexp.config.folders import conf_folder
+from fedexp.config.hydra_errors import COMPLAINTS, one_line
+from fedexp.config.parts import Parts
+from fedexp.config.schema import register
+from fedexp.core.checks import InputError
+from fedexp.core.files import locked
+from fedexp.leakage.study import Study
+from fedexp.leakage.victim import open_victim
+from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
+from fedexp.run_folder.record import read_config
+
+OVERRIDABLE = ("leakage", "paths.data_dir", "quiet", "trust")
+LINE_EVERY = 10.0  # seconds between plain lines of progress
+
+
+def leak(folder: Path, overrides: Sequence[str], name: str | None, force: bool) -> str:
+    """Study a run; gives its report.
+
+    Args:
+        folder: of the run.
+        overrides: `leakage=NAME`, `leakage=[NAME,...]` and values of theirs; with several values
+            for a key, `key=a,b`, every combination is a study of its own.
+        name: where the findings of the one study are kept, in the place of its own name.
+        force: carry out studies again whose findings are there.
+
+    Raises:
+        InputError: the run or an override cannot be used.
+    """
+    from fedexp.reporting.report import report_run
+
+    read_config(folder)  # a folder without a run is the first thing to complain about
+    combinations = _combinations(overrides)
+    chosen = [(_chosen(single), varied) for single, varied in combinations]
+    nodes = {
+        ",".join([kind, *varied]): node
+        for config, varied in chosen
+        for kind, node in config["leakage"].items()
+    }
+    if not nodes:
+        raise InputError("choose what to do, e.g. leakage=geiping (see: fedexp list leakage)")
+    if name is not None:
+        if len(nodes) > 1 or not re.fullmatch(r"\w[\w.-]*", name):
+            raise InputError("must be a plain name, for one study", "--as", name)
+        nodes = {name: node for node in nodes.values()}  # noqa: B035 - there is one
+    paths, trust = chosen[0][0]["paths"], chosen[0][0]["trust"]
+    with locked(folder):
+        study_run(folder, nodes, paths["data_dir"], trust, force, print)
+        return report_run(folder, plots=True)
+
+
+def study_run(
+    folder: Path,
+    nodes: Mapping[str, Mapping[str, Any]],
+    data_dir: str | None,
+    trust: Sequence[str],
+    force: bool,
+    say: Callable[[str], object],
+    built: Built | None = None,
+) -> None:
+    """Carry out studies of the run in `folder`, which the caller has locked.
+
+    Args:
+        folder: of the run.
+        nodes: by name, a study's part of a resolved config.
+        data_dir: where the data lie now; None: where they lay.
+        trust: further prefixes of `_target_` that may be built.
+        force: carry out studies again whose findings are there.
+        say: is given a line now and then.
+        built: what was built of the run's config, if that is at hand.
+
+    Raises:
+        InputError: a study cannot be made of its node, or not of this run.
+    """
+    torch.set_num_threads(1)  # as in a run: the same bits on every machine
+    studies = {name: _study(name, node, trust) for name, node in nodes.items()}
+    there = {found.name: found.settings for found in read_findings(folder)}
+    victim = open_victim(folder, data_dir, built)
+    for name, study in studies.items():
+        if there.get(name) == nodes[name] and not force:
+            say(f"{name}: its findings are there already")
+            continue
+        started = time.perf_counter()
+        with _progress(name, say) as tell:
+            findings = study(victim, tell)
+        seconds = time.perf_counter() - started
+        write_findings(folder, name, nodes[name], findings, seconds)
+        add_to_summary(folder, name, findings.headline)
+
+
+def _study(name: str, node: Mapping[str, Any], trust: Sequence[str]) -> Study:
+    kind = re.split("[,.]", name)[0]  # a name may go on with values, and those with dots
+    study: Study = Parts({"leakage": {kind: node}}, trust)(f"leakage.{kind}")
+    return study
+
+
+def _combinations(overrides: Sequence[str]) -> list[tuple[list[str], list[str]]]:
+    """Every combination of values given as `key=a,b`, and what names it beside its study."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except COMPLAINTS as error:
+        raise InputError(one_line(error, list(overrides))) from error
+    choices = [
+        [(str(o.get_key_element()), value) for value in o.sweep_string_iterator()]
+        if o.is_sweep_override()
+        else [(str(o.input_line), None)]
+        for o in parsed
+    ]
+    return [
+        (
+            [key if value is None else f"{key}={value}" for key, value in single],
+            [
+                f"{key.rpartition('.')[2]}={value}"
+                for key, value in single
+                if value is not None and key != "leakage"
+            ],
+        )
+        for single in product(*choices)
+    ]
+
+
+def _chosen(overrides: Sequence[str]) -> dict[str, Any]:
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if not key.startswith(OVERRIDABLE):
+            raise InputError(
+                f"the run is finished; may be set: {', '.join(OVERRIDABLE)}", "override", override
+            )
+    register()
+    try:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            config = compose("config", overrides=list(overrides))
+        container = {
+            key: OmegaConf.to_container(config[key], resolve=True, throw_on_missing=True)
+            for key in ("leakage", "paths", "trust")
+        }
+    except COMPLAINTS as error:
+        raise InputError(one_line(error, list(overrides))) from error
+    return container
+
+
+@contextmanager
+def _progress(name: str, say: Callable[[str], object]) -> Iterator[Callable[[float], None]]:
+    """A bar on a terminal, else a line every few seconds."""
+    started = said = time.monotonic()
+    with tqdm(
+        total=1.0,
+        desc=name,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+
+        def tell(share: float) -> None:
+            nonlocal said
+            bar.update(share - bar.n)
+            now = time.monotonic()
+            if bar.disable and now - said > LINE_EVERY:
+                said = now
+                say(f"{name}: {share:.0%}  {now - started:.0f} s")
+
+        yield tell
+        tell(1.0)

@@ -1,0 +1,41 @@
+"""What the writer of a run folder and its readers agree on. Light: no torch, no pandas.
+
+One list says which keys of a config change no bit of a run's results. Who resumes a run may change
+them, and a table does not tell runs apart by them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+COLUMNS = ("round", "scope", "client", "metric", "value")
+"""Of metrics.csv, and the keys of a line of metrics.jsonl."""
+
+WITHOUT_EFFECT = (
+    *("paths", "backend", "quiet", "plots", "trust", "checkpoint_every"),
+    *("record_updates", "leakage", "tracker"),
+)
+"""Groups and keys that a user may change without changing a single bit of a run's results."""
+
+COLUMNS_OF_THEIR_OWN = ("backend", "leakage")
+"""Those of them that a table of runs shows all the same: what a run took, and what was found."""
+
+PROVENANCE = ("choices", "overrides")
+"""Saved beside the config's own keys: how it came about."""
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides a run's results; two runs with equal hashes give equal figures.
+
+    >>> config_hash({"seed": 0, "quiet": True}) == config_hash({"seed": 0, "quiet": False})
+    True
+    """
+    kept = {k: v for k, v in config.items() if k not in (*WITHOUT_EFFECT, *PROVENANCE)}
+    if mixers := kept.get("pre_aggregation"):
+        kept["pre_aggregation"] = list(mixers.items())  # their order counts
+    if (kept.get("early_stopping") or {}).get("patience") is None:
+        kept.pop("early_stopping", None)  # as if it were not there
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
