@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from itertools import islice
@@ -44,10 +43,8 @@ class MLflow:
             from mlflow.entities import Param
             from mlflow.tracking import MlflowClient
 
-            own = run.folder.resolve() / FOLDER
-            if self._uri is None:
-                shutil.rmtree(own, ignore_errors=True)
-            self._client: Any = MlflowClient(tracking_uri=self._uri or own.as_uri())
+            uri = self._uri or (run.folder.resolve() / FOLDER).as_uri()
+            self._client: Any = MlflowClient(tracking_uri=uri)
             found = self._client.get_experiment_by_name(self._experiment)
             where = (
                 found.experiment_id if found else self._client.create_experiment(self._experiment)
@@ -61,7 +58,8 @@ class MLflow:
             self._run: str = started.info.run_id
             parameters = iter(leaves(run.config).items())
             while some := list(islice(parameters, MOST_PARAMETERS)):
-                params = [Param(name, str(value)[:LONGEST]) for name, value in some]
+                # A slash would make a folder of a name that is a file already.
+                params = [Param(k.replace("/", "."), str(v)[:LONGEST]) for k, v in some]
                 self._client.log_batch(self._run, params=params)
             self._client.log_dict(self._run, dict(run.config), "config.json")
         for number, values in by_round(run.recorded, self._clients):

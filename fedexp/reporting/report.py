@@ -181,7 +181,9 @@ def _headline(run: Run) -> str:
     time = "" if seconds is None else f" in {seconds:.1f} s"
     speed = run.summary.get("examples_per_second")
     rate = "" if speed is None else f" ({speed:,.0f} training examples/s)"
-    return f"{run.description or run.path}\nStatus: {run.status}{progress}{time}{rate}"
+    stopped = run.summary.get("stopped")
+    why = f"\nStopped early: {stopped}" if stopped else ""
+    return f"{run.description or run.path}\nStatus: {run.status}{progress}{time}{rate}{why}"
 
 
 def _figures(run: Run) -> pd.DataFrame:
