@@ -1,0 +1,98 @@
+"""The work of `fedexp.run`: what `fedexp run` does, for a caller who has a process of their own.
+
+The same config, the same refusals, the same run; but nothing of the process is changed for good:
+not the arguments, the loggers, Hydra's state or the number of threads.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from fedexp.commands.execution import run
+from fedexp.commands.run import FoldersOfTheUser, admit, resolve
+from fedexp.config.folders import conf_folder
+from fedexp.config.hydra_errors import COMPLAINTS, one_line
+from fedexp.core.checks import InputError
+
+
+def run_here(overrides: Sequence[str]) -> Path:
+    """Carry out one run in this process; its folder.
+
+    Raises:
+        InputError: an override, or what they make together, cannot be used; nothing was written.
+    """
+    if isinstance(overrides, str):
+        raise InputError("give a list: [...]", "overrides", repr(overrides))
+    with _one_thread_for_now():
+        config, folder = _composed([str(override) for override in overrides])
+        admitted = admit(config, folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except BaseException:
+            admitted.built.experiment.backend.close()
+            raise
+        run(admitted.config, folder, resume=False, built=admitted.built)
+    return folder
+
+
+def _composed(overrides: list[str]) -> tuple[dict[str, Any], Path]:
+    """The resolved config, and the folder for the run."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        if any(override.is_sweep_override() for override in parsed):
+            raise _sweep(overrides)
+        with _hydra_of_our_own(), initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            config: DictConfig = compose("config", overrides=overrides, return_hydra_config=True)
+            if config.hydra.mode == RunMode.MULTIRUN:
+                raise _sweep(overrides)
+            folder = Path(config.hydra.run.dir).absolute()
+            resolved = resolve(config, config.hydra)
+    except InputError:
+        raise
+    except COMPLAINTS as error:
+        raise InputError(one_line(error, overrides)) from error
+    if not any(override.key_or_group == "hydra.run.dir" for override in parsed):
+        # Its name is the time to the second, which two short runs may share.
+        numbered = (folder.with_name(f"{folder.name}-{k}") for k in count(2))
+        while folder.exists():
+            folder = next(numbered)
+    return resolved, folder
+
+
+def _sweep(overrides: Sequence[str]) -> InputError:
+    command = shlex.join(["fedexp", "run", "-m", *overrides])
+    return InputError(f"that is a sweep; start it with: {command}; then fedexp.load(its folder)")
+
+
+@contextmanager
+def _hydra_of_our_own() -> Iterator[None]:
+    """Set aside a Hydra that the caller has initialised, and bring it back."""
+    FoldersOfTheUser.config_dir = None
+    of_caller = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = of_caller
+
+
+@contextmanager
+def _one_thread_for_now() -> Iterator[None]:
+    """A run works with one thread; afterwards there are as many as before."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
