@@ -40,7 +40,7 @@ def check_aggregator(
 
     Args:
         rule: an object as `fedexp.core.protocols.Aggregator`, or a function from rows `[n, d]` (a
-            float32 tensor, or an array if it cannot take that) to a step `[d]`.
+            float32 array, or a tensor if it cannot take that) to a step `[d]`.
         follows_agreement: clients that all send one row get that row. False for rules whose step
             is not of the rows' own size, such as signs, and for those that add noise.
 
@@ -52,7 +52,7 @@ def check_aggregator(
     Traceback (most recent call last):
     AssertionError: 24 clients that all send the same row do not get that row back: ...
     """
-    whole: Any = rule if hasattr(rule, "init") else _Function(rule)
+    whole: Any = rule if hasattr(rule, "init") else _Function.of(rule)
     for name, check in AGGREGATOR_CONTRACT.items():
         if name == "agreement" and not follows_agreement:
             continue
@@ -250,6 +250,17 @@ class _Function:
     """A plain function as a rule without state."""
 
     function: Callable[[Any], Any]
+    takes_arrays: bool
+
+    @classmethod
+    def of(cls, function: Any) -> _Function:
+        try:
+            function(rows().matrix.numpy())
+        except (TypeError, AttributeError):  # it was written for tensors
+            return cls(function, takes_arrays=False)
+        except Exception:
+            pass  # which the checks will run into
+        return cls(function, takes_arrays=True)
 
     def init(self, d: int) -> State:
         return {}
@@ -258,12 +269,7 @@ class _Function:
         self, updates: Updates, state: State, rng: np.random.Generator
     ) -> tuple[Tensor, State]:
         matrix = updates.matrix
-        try:
-            step = self.function(matrix)
-        except (TypeError, AttributeError):  # it was written for arrays
-            step = self.function(matrix.numpy())
-        if isinstance(step, tuple):  # torch's max, min and median give indices too
-            raise TypeError(f"it must give one vector, not {type(step).__name__}")
+        step = self.function(matrix.numpy() if self.takes_arrays else matrix)
         return torch.as_tensor(step).to(matrix.dtype), state
 
 
