@@ -50,9 +50,10 @@ class Run:
 
         `scope` says on what it was measured (train, validation, test, attack, round, ...);
         `client` is a client's number, "all" for the shared model, or mean, std, min, max over the
-        clients' own models. The three words are categories.
+        clients' own models.
         """
-        return self._results.metrics.reset_index(drop=True)
+        words = dict.fromkeys(("scope", "client", "metric"), str)
+        return self._results.metrics.reset_index(drop=True).astype(words)
 
     @cached_property
     def clients(self) -> pd.DataFrame:
@@ -80,9 +81,9 @@ class Run:
             }
         )
         rows = self.metrics
-        rows = rows[rows["client"].astype(str).str.isdigit() & rows["scope"].isin(_PARTS)]
-        figures = rows["scope"].astype(str) + "_" + rows["metric"].astype(str)
-        measured = rows.assign(client=rows["client"].astype(str).astype("int64"), figure=figures)
+        rows = rows[rows["client"].str.isdigit() & rows["scope"].isin(_PARTS)]
+        figures = rows["scope"] + "_" + rows["metric"]
+        measured = rows.assign(client=rows["client"].astype("int64"), figure=figures)
         last = measured.drop_duplicates(["client", "figure"], keep="last")
         wide = last.pivot(index="client", columns="figure", values="value")
         return frame.merge(wide, how="left", left_on="client", right_index=True)

@@ -14,12 +14,13 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, final, runtime_checkable
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.core.capabilities import sensitivity_of, weighs_by_examples
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import Aggregator
 from fedexp.core.rng import generator, torch_generator
@@ -32,14 +33,6 @@ TOLERANCE = 1e-5
 """Of float32 sums taken in another order, relative to the rows."""
 
 
-@runtime_checkable
-class Bounded(Protocol):
-    """A rule that says how far one client can move its sum."""
-
-    def sensitivity(self, clip_norm: float, n: int) -> float | None:
-        """At most so far does one row of norm `clip_norm` move n * step; None: no bound."""
-
-
 def check_aggregator(
     rule: Aggregator | Callable[[Any], Any], *, follows_agreement: bool = True
 ) -> None:
@@ -47,7 +40,7 @@ def check_aggregator(
 
     Args:
         rule: an object as `fedexp.core.protocols.Aggregator`, or a function from rows `[n, d]` (a
-            float32 tensor, or an array if it cannot take that) to a step `[d]`.
+            float32 array, or a tensor if it cannot take that) to a step `[d]`.
         follows_agreement: clients that all send one row get that row. False for rules whose step
             is not of the rows' own size, such as signs, and for those that add noise.
 
@@ -59,7 +52,7 @@ def check_aggregator(
     Traceback (most recent call last):
     AssertionError: 24 clients that all send the same row do not get that row back: ...
     """
-    whole: Any = rule if hasattr(rule, "init") else _Function(rule)
+    whole: Any = rule if hasattr(rule, "init") else _Function.of(rule)
     for name, check in AGGREGATOR_CONTRACT.items():
         if name == "agreement" and not follows_agreement:
             continue
@@ -206,13 +199,11 @@ def keeps_its_sensitivity(rule: Aggregator) -> None:
     most `clip_norm`, among others that are bounded alike, moves n * step by at most that. Trying
     can only refute: a rule that passes may still be wrong.
     """
-    if not isinstance(rule, Bounded):
-        return
     for clip_norm in (0.5, 4.0):
-        bound = rule.sensitivity(clip_norm, CLIENTS)
+        bound = sensitivity_of(rule, clip_norm, CLIENTS)
         if bound is None:
             return
-        for cohort in _bounded_cohorts(clip_norm):
+        for cohort in _bounded_cohorts(clip_norm, equal=weighs_by_examples(rule)):
             whole = CLIENTS * _step(rule, cohort).double()
             kept = torch.ones(CLIENTS, dtype=torch.bool)
             kept[0] = False
@@ -259,6 +250,17 @@ class _Function:
     """A plain function as a rule without state."""
 
     function: Callable[[Any], Any]
+    takes_arrays: bool
+
+    @classmethod
+    def of(cls, function: Any) -> _Function:
+        try:
+            function(rows().matrix.numpy())
+        except (TypeError, AttributeError):  # it was written for tensors
+            return cls(function, takes_arrays=False)
+        except Exception:
+            pass  # which the checks will run into
+        return cls(function, takes_arrays=True)
 
     def init(self, d: int) -> State:
         return {}
@@ -267,34 +269,29 @@ class _Function:
         self, updates: Updates, state: State, rng: np.random.Generator
     ) -> tuple[Tensor, State]:
         matrix = updates.matrix
-        try:
-            step = self.function(matrix)
-        except (TypeError, AttributeError):  # it was written for arrays
-            step = self.function(matrix.numpy())
-        if isinstance(step, tuple):  # torch's max, min and median give indices too
-            raise TypeError(f"it must give one vector, not {type(step).__name__}")
+        step = self.function(matrix.numpy() if self.takes_arrays else matrix)
         return torch.as_tensor(step).to(matrix.dtype), state
 
 
-def _bounded_cohorts(clip_norm: float) -> Iterator[Updates]:
-    """Cohorts of rows of norm `clip_norm` at most; the first row is the one that is taken away."""
-    few, many = torch.ones(CLIENTS), torch.ones(CLIENTS)
-    many[0] = 1000  # a client that claims to hold nearly all the data
+def _bounded_cohorts(clip_norm: float, equal: bool) -> Iterator[Updates]:
+    """Cohorts of rows of norm `clip_norm` at most; the first row is the one that is taken away.
+
+    `equal` says that all clients hold equally much; else some cohorts have one that claims more.
+    """
+    alike, boastful = torch.ones(CLIENTS), torch.ones(CLIENTS)
+    boastful[0] = 1000
     direction = torch.zeros(NUMBERS)
     direction[0] = clip_norm
     for seed in range(8):
         matrix = rows(seed=seed).matrix
         longest = clip_norm * matrix / matrix.norm(dim=1, keepdim=True)
-        against = direction.repeat(CLIENTS, 1)
-        against[0] = -direction
-        alone = torch.zeros(CLIENTS, NUMBERS)
-        alone[0] = direction
-        silent = longest.clone()
-        silent[0] = 0
-        for cohort in (longest, longest * torch.rand(CLIENTS, 1, generator=torch_generator(seed))):
-            yield from (sent(cohort, few), sent(cohort, many))
-        for cohort in (against, alone, silent, direction.repeat(CLIENTS, 1)):
-            yield from (sent(cohort, few), sent(cohort, many))
+        shorter = longest * torch.rand(CLIENTS, 1, generator=torch_generator(seed))
+        agreed = direction.repeat(CLIENTS, 1)
+        against, alone, silent = agreed.clone(), torch.zeros_like(agreed), longest.clone()
+        against[0], alone[0], silent[0] = -direction, direction, 0
+        for cohort in (longest, shorter, agreed, against, alone, silent):
+            for examples in (alike,) if equal else (alike, boastful):
+                yield sent(cohort, examples)
 
 
 def _step(rule: Aggregator, updates: Updates) -> Tensor:
