@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fedexp.reporting  # noqa: F401 - names matplotlib's folder before anybody imports it
-from tests.support import remembered_configs
+from tests.support import remembered_configs, remembered_divergences
 
 # A shell starts what it puts in the background with Ctrl-C ignored, and the processes that the
 # tests start and interrupt would inherit that.
@@ -20,6 +20,10 @@ def pytest_collection_finish() -> None:
     """What was imported and collected stays: the garbage collector need not look at it again."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_setup() -> None:
+    remembered_divergences.install_once_imported()
 
 
 @pytest.fixture(scope="session", autouse=True)
