@@ -76,8 +76,8 @@ def clip_around(matrix: Tensor, centre: Tensor, radius: float | None) -> Tensor:
 
     Without a radius it is the median of the rows' distances to the centre.
 
-    >>> clip_around(torch.tensor([[1.0], [3.0], [-100.0]]), torch.zeros(1), radius=4.0)
-    tensor([0.])
+    >>> clip_around(torch.tensor([[2.0], [4.0], [8.0], [-16.0]]), torch.zeros(1), radius=4.0)
+    tensor([1.5000])
     """
     distances = squared_distances_to(matrix, centre).sqrt()
     limit = distances.quantile(0.5) if radius is None else radius

@@ -35,7 +35,7 @@ class FLTrust(Stateless):
         root_examples: clean examples that the server holds, taken from validation; it trains on
             them each round, and the row that results comes in as `Updates.reference` `[d]`.
 
-    >>> rows, clean = torch.tensor([[9.0, 0.0], [-1.0, 0.0]]), torch.tensor([2.0, 0.0])
+    >>> rows, clean = torch.tensor([[8.0, 0.0], [-1.0, 0.0]]), torch.tensor([2.0, 0.0])
     >>> updates = Updates(rows, (0, 1), torch.ones(2), reference=clean)
     >>> FLTrust(root_examples=100)(updates, {}, np.random.default_rng(0))[0]
     tensor([2., 0.])

@@ -30,10 +30,10 @@ class Mean(Stateless):
         weighting: "examples" weights a client by the number of its examples, as FedAvg does;
             "uniform" gives every client the same weight.
 
-    >>> rows = Updates(torch.tensor([[0.0], [3.0]]), (0, 1), torch.tensor([1.0, 2.0]))
+    >>> rows = Updates(torch.tensor([[0.0], [4.0]]), (0, 1), torch.tensor([1.0, 3.0]))
     >>> rng = np.random.default_rng(0)  # this rule draws nothing
     >>> Mean("examples")(rows, {}, rng)[0], Mean("uniform")(rows, {}, rng)[0]
-    (tensor([2.]), tensor([1.5000]))
+    (tensor([3.]), tensor([2.]))
     """
 
     needs_only_the_sum: ClassVar[bool] = True

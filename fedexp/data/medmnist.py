@@ -7,9 +7,11 @@ of the `medmnist` package. For research and education, not for clinical use.
 
 from __future__ import annotations
 
-import warnings
+import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any, final
@@ -42,14 +44,14 @@ class MedMNIST:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_shape", image_shape(self.input_shape))
-        published = _published()
-        if "multi-label" in published.get(self.name, {}).get("task", ""):
+        collections = published()
+        if "multi-label" in collections.get(self.name, {}).get("task", ""):
             reason = "its images have several labels at once, and fedexp trains on one label each"
             raise InputError(reason, "name", self.name)
         one_of(
             [
                 name
-                for name, about in published.items()
+                for name, about in collections.items()
                 if "multi-label" not in about["task"] and not name.endswith("3d")
             ],
             name=self.name,
@@ -58,7 +60,7 @@ class MedMNIST:
     def __call__(self, data_dir: Path) -> Dataset:
         """The dataset; raises InputError if the file is missing or damaged."""
         (file,) = self.files(data_dir)
-        class_names = tuple(_published()[self.name]["label"].values())
+        class_names = tuple(published()[self.name]["label"].values())
         arrays = _arrays(file)
 
         def split(part: str) -> Split:
@@ -82,20 +84,29 @@ class MedMNIST:
 
     def files(self, data_dir: Path) -> tuple[RemoteFile, ...]:
         """The one `.npz` file."""
-        about = _published()[self.name]
+        about = published()[self.name]
         path = data_dir / "medmnist" / f"{self.name}.npz"
         return (RemoteFile(path, (about["url"],), about["MD5"], self.name),)
 
 
-def _published() -> Mapping[str, Mapping[str, Any]]:
-    """What the `medmnist` package says about each collection, by name."""
-    with warnings.catch_warnings():
-        # It makes a folder in the home folder, which is not needed here, and warns if it cannot.
-        warnings.simplefilter("ignore")
-        from medmnist import INFO
+@cache
+def published() -> Mapping[str, Mapping[str, Any]]:
+    """What the `medmnist` package says about each collection, by name.
 
-    about: Mapping[str, Mapping[str, Any]] = INFO
-    return about
+    Its table is read from its source: to import it makes a folder in the user's home.
+
+    >>> published()["breastmnist"]["label"]
+    {'0': 'malignant', '1': 'normal, benign'}
+    """
+    package = find_spec("medmnist")  # finds a package without importing it
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("no module named medmnist", name="medmnist")
+    source = Path(package.origin).with_name("info.py").read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "INFO":
+            table: Mapping[str, Mapping[str, Any]] = ast.literal_eval(node.value)
+            return table
+    raise ImportError("medmnist/info.py has no table INFO", name="medmnist")
 
 
 def _arrays(file: RemoteFile) -> Mapping[str, np.ndarray]:

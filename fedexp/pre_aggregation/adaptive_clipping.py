@@ -33,7 +33,7 @@ class AdaptiveClipping:
         InputError: half or more of the clients that answered may lie.
 
     >>> import torch
-    >>> rows = torch.tensor([[3.0, 4.0], [30.0, 40.0], [1.0, 0.0]])
+    >>> rows = torch.tensor([[3.0, 4.0], [24.0, 32.0], [1.0, 0.0]])
     >>> updates = Updates(rows, (0, 1, 2), torch.ones(3, dtype=torch.float64))
     >>> AdaptiveClipping(assumed_malicious=1)(updates, None).matrix
     tensor([[3., 4.],

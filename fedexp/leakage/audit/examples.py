@@ -215,8 +215,8 @@ def coefficients(row: Tensor, canaries: Tensor, others: Tensor, clip_norm: float
         clip_norm: the unit of length.
 
     >>> g = torch.eye(3)
-    >>> coefficients(torch.tensor([1.0, 0.0, 5.0]), g[:2], g[2:], 1.0).round(decimals=3)
-    tensor([0.9090, 0.0000], dtype=torch.float64)
+    >>> coefficients(torch.tensor([1.0, 0.5, 5.0]), g[:2], g[2:], 1.0).round(decimals=3)
+    tensor([0.9090, 0.4550], dtype=torch.float64)
     """
     everybody = torch.cat([canaries, others]) / clip_norm
     gram = (everybody @ everybody.T).double()

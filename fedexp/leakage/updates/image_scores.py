@@ -37,8 +37,8 @@ def psnr_db(images: Tensor, truth: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, image by image: twice `[k, C, H, W]` to `[k]` float64.
 
     >>> black = torch.zeros(1, 1, 8, 8)
-    >>> psnr_db(black, black).item(), psnr_db(black, black + 1).item()
-    (120.0, 0.0)
+    >>> torch.cat([psnr_db(black, black), psnr_db(black, black + 0.5)])
+    tensor([120.0000,   6.0206], dtype=torch.float64)
     """
     return (10 * mse(images, truth).reciprocal().log10()).clamp_max(PSNR_CAP_DB)
 

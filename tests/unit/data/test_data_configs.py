@@ -3,13 +3,14 @@
 import re
 from pathlib import Path
 
-import medmnist
 import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from fedexp.data.medmnist import published
+
 CONFIGS = sorted((Path(__file__).parents[3] / "conf" / "dataset").rglob("*.yaml"))
-MED = [name for name in medmnist.INFO if name != "chestmnist" and not name.endswith("3d")]
+MED = [name for name in published() if name != "chestmnist" and not name.endswith("3d")]
 
 
 def test_there_is_one_for_each_collection() -> None:
@@ -41,7 +42,7 @@ def test_begins_with_its_description(path: Path) -> None:
 @pytest.mark.parametrize("name", MED)
 def test_declares_what_medmnist_declares(name: str) -> None:
     path = next(path for path in CONFIGS if path.stem == name)
-    config, about = OmegaConf.load(path), medmnist.INFO[name]
+    config, about = OmegaConf.load(path), published()[name]
     assert config.input_shape == [about["n_channels"], 28, 28]
     assert config.num_classes == len(about["label"])
     n = about["n_samples"]

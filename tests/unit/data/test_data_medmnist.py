@@ -4,13 +4,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import medmnist
 import numpy as np
 import pytest
 import torch
 
 from fedexp.core.checks import InputError
-from fedexp.data.medmnist import MedMNIST
+from fedexp.data.medmnist import MedMNIST, published
 from fedexp.data.status import check, get
 
 GREY = MedMNIST("breastmnist", (1, 3, 2), 2)
@@ -43,8 +42,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
         path = tmp_path / "medmnist" / f"{name}.npz"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-        monkeypatch.setitem(medmnist.INFO[name], "MD5", hashlib.md5(content).hexdigest())
-        monkeypatch.setitem(medmnist.INFO[name], "url", "http://127.0.0.1:1/nobody-listens")
+        monkeypatch.setitem(published()[name], "MD5", hashlib.md5(content).hexdigest())
+        monkeypatch.setitem(published()[name], "url", "http://127.0.0.1:1/nobody-listens")
         return path
 
     return put
@@ -137,11 +136,11 @@ def test_labels_that_do_not_fit(place: Place, tmp_path: Path) -> None:
 
 
 def test_a_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(medmnist.INFO["breastmnist"], "url", "http://127.0.0.1:1/nobody-listens")
+    monkeypatch.setitem(published()["breastmnist"], "url", "http://127.0.0.1:1/nobody-listens")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     path = tmp_path / "medmnist" / "breastmnist.npz"
     assert (check(GREY, tmp_path).state, check(GREY, tmp_path).detail) == ("missing", str(path))
-    for part in (str(path), "127.0.0.1:1", medmnist.INFO["breastmnist"]["MD5"]):
+    for part in (str(path), "127.0.0.1:1", published()["breastmnist"]["MD5"]):
         with pytest.raises(InputError, match=part):
             GREY(tmp_path)
 
