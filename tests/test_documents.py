@@ -12,7 +12,9 @@ README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 # Where data lie and which preset to shorten are no parts that a run is made of.
 NOT_LISTED = {"paths", "debug", "local"}
-GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in NOT_LISTED)
+GROUPS = sorted(
+    path.name for path in CONF.iterdir() if path.is_dir() and path.name not in NOT_LISTED
+)
 NO_PARTS = {"experiment", "scenario"}  # combinations of choices
 
 
@@ -29,7 +31,9 @@ def rows(text):
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_readme_lists_every_choice(group):
     said = rows(README)[group]
-    missing = [c for c in choices(group, "schedule", "exposure") if not re.search(rf"\b{c}\b", said)]
+    missing = [
+        c for c in choices(group, "schedule", "exposure") if not re.search(rf"\b{c}\b", said)
+    ]
     assert not missing, f"README's row {group} lacks {missing}"
 
 

@@ -9,7 +9,7 @@ Source: El Mhamdi, Guerraoui and Rouault, "The Hidden Vulnerability of Distribut
 Byzantium", ICML 2018, section 4. Near the end that number falls to one neighbour, where the nearest
 two rows always have the same score, and for f = 1 to none, where all have: there is always at least
 one neighbour here, and of equal scores the one whose next neighbour is nearer is lower. Breakdown
-point: f liars, n >= 4f + 3.
+point: f attackers, n >= 4f + 3.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
     step = the mu that had the smallest lambda
 
 Source: Allouah, Guerraoui and Stephan, "Towards Trustworthy Federated Learning with Untrusted
-Participants", ICML 2025, algorithm 2. Breakdown point: f liars, 2f < n.
+Participants", ICML 2025, algorithm 2. Breakdown point: f attackers, 2f < n.
 
 The d x d covariance is never formed: with p_k = c_k / sum c and K the Gram matrix of the rows minus
 mu, its eigenvalues other than 0 are those of diag(p)^1/2 K diag(p)^1/2 `[n, n]`, and if u is an

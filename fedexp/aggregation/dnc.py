@@ -9,8 +9,8 @@ eigenvector, s_k = lambda u_k^2, so that `[n, n]` is all that is decomposed.
 
 Source: Shejwalkar and Houmansadr, "Manipulating the Byzantine: Optimizing Model Poisoning Attacks
 and Defenses for Federated Learning", NDSS 2021, algorithm 2. Where the iterations together drop
-every row, which the paper leaves open, the step is zero: the model stays. Breakdown point: f liars,
-2f < n.
+every row, which the paper leaves open, the step is zero: the model stays. Breakdown point: f
+attackers, 2f < n.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ they are taken between updates, which is all that a rule is given; whole models 
 once the global model is long. As a cluster must hold a majority, there is exactly one: the first
 component of more than n / 2 rows that single linkage forms over the mutual reachability distances.
 That is often a bare majority: FLAME drops honest rows as well. Breakdown point: fewer than n / 2
-liars.
+attackers.
 """
 
 from __future__ import annotations

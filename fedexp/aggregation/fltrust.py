@@ -7,7 +7,7 @@ Every row is scaled to the norm of g, so that no row gains by being long.
 
 Source: Cao, Fang, Liu and Gong, "FLTrust: Byzantine-robust Federated Learning via Trust
 Bootstrapping", NDSS 2021, section IV. Where nobody is trusted, the step is zero: the model stays.
-Breakdown point: any number of liars, as long as g is right.
+Breakdown point: any number of attackers, as long as g is right.
 """
 
 from __future__ import annotations

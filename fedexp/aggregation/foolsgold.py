@@ -12,7 +12,7 @@ maxima, an a_i of exactly 1 becomes 0.99 before the logit, and the result is cli
 is a weighted mean, where the paper adds up a_k delta_k, because our rows are whole updates rather
 than gradients; clients are compared with those who answered the same round; where everybody looks
 like a sybil of another, all weigh the same. The weighting of features by their importance is left
-out. Breakdown point: any number of sybils that share one aim; none for a lone liar.
+out. Breakdown point: any number of sybils that share one aim; none for a lone attacker.
 """
 
 from __future__ import annotations

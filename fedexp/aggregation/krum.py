@@ -5,7 +5,7 @@
 
 Source: Blanchard, El Mhamdi, Guerraoui and Stainer, "Machine Learning with Adversaries: Byzantine
 Tolerant Gradient Descent", NeurIPS 2017, section 4. Neighbours are n - f - 2 as there; some
-libraries take n - f - 1. Breakdown point: f liars, n >= 2f + 3.
+libraries take n - f - 1. Breakdown point: f attackers, n >= 2f + 3.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Source: El Mhamdi, Guerraoui, Guirguis, Hoang and Rouault, "Genuinely Distribute
 Learning", PODC 2020; the estimator is Rousseeuw's, "Multivariate Estimation with High Breakdown
 Point", 1985. One pair makes the diameter, so several subsets often share the smallest one: of those
 the one with the least sum of squared distances is taken, where byzfl takes the first in the order
-of the clients. Breakdown point: f liars, 2f < n.
+of the clients. Breakdown point: f attackers, 2f < n.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ median than the one it loses.
 
 Source: Xie, Koyejo and Gupta, "Generalized Byzantine-tolerant SGD", arXiv:1802.10116, 2018 (mean
 around median). For even n the median is the mean of the two middle values; of two values equally
-far from it the smaller one is kept. Breakdown point: f liars, 2f < n.
+far from it the smaller one is kept. Breakdown point: f attackers, 2f < n.
 """
 
 from __future__ import annotations

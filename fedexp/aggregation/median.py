@@ -3,7 +3,7 @@
     step_i = median over k of delta_{k,i};   for even n the mean of the two middle values
 
 Source: Yin, Chen, Ramchandran and Bartlett, "Byzantine-Robust Distributed Learning: Towards
-Optimal Statistical Rates", ICML 2018, definition 1. Breakdown point: fewer than n / 2 liars.
+Optimal Statistical Rates", ICML 2018, definition 1. Breakdown point: fewer than n / 2 attackers.
 """
 
 from __future__ import annotations

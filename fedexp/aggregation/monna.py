@@ -8,7 +8,7 @@ Source: Farhadkhani, Guerraoui, Gupta, Hoang, Pinot and Stephan, "Robust Collabo
 Linear Gradient Overhead", ICML 2023. There every peer mixes around its own row; a server has none,
 so it names a client that it trusts. The pivot is a client's number, whatever the order of the rows;
 byzfl takes a position. The momentum of the paper is `worker_momentum`.
-Breakdown point: f liars, 2f < n, and an honest pivot.
+Breakdown point: f attackers, 2f < n, and an honest pivot.
 """
 
 from __future__ import annotations

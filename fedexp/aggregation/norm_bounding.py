@@ -7,8 +7,8 @@ differential privacy": far too little noise for a guarantee, enough to blur a ba
 
 Source: Sun, Kairouz, Suresh and McMahan, "Can You Really Backdoor Federated Learning?", 2019
 (arXiv:1911.07963), the defences "norm thresholding" and "weak differential privacy"; the median
-norm as the bound is ours. No breakdown point as a rule that selects has one: liars with a share w
-of the weight always move the step, and never by more than 2 w M.
+norm as the bound is ours. No breakdown point as a rule that selects has one: attackers with a
+share w of the weight always move the step, and never by more than 2 w M.
 """
 
 from __future__ import annotations

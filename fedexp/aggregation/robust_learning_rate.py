@@ -7,7 +7,7 @@ others leave alone or move both ways; there the step is turned round.
 
 Source: Ozdayi, Kantarcioglu and Gel, "Defending against Backdoors in Federated Learning with Robust
 Learning Rate", AAAI 2021, section "Robust Learning Rate", on top of FedAvg. theta counts net votes,
-those for minus those against, as there. It should lie between f + 1 and n - f for f liars.
+those for minus those against, as there. It should lie between f + 1 and n - f for f attackers.
 Breakdown point 0, as the mean's: votes are bounded, the sizes of rows are not (bound them first).
 """
 
@@ -35,7 +35,7 @@ class RobustLearningRate(Stateless):
     Args:
         assumed_malicious: f, how many of the clients that answer may lie.
         threshold: theta, the net votes that a coordinate needs; None takes f + 1, the least that f
-            liars alone cannot reach.
+            attackers alone cannot reach.
         weighting: "examples" weights the mean by the number of examples; "uniform" does not. A vote
             is a vote either way.
 

@@ -6,7 +6,7 @@ Source: Bernstein, Zhao, Azizzadenesheli and Anandkumar, "signSGD with Majority 
 Communication Efficient and Fault Tolerant", ICLR 2019, algorithm 1. There s is the learning rate,
 and clients send signs of gradients; here they send whole updates, and unless s is given it is the
 median over clients of a client's mean |delta_{k,i}| over the coordinates, so that a step is as
-large as a usual update. A tie moves nothing. Breakdown point: fewer than n / 2 liars.
+large as a usual update. A tie moves nothing. Breakdown point: fewer than n / 2 attackers.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Malicious Gradient Filtering" (SignGuard), ICDCS 2022, the plain variant; SignGu
 which add a similarity or a distance to the shares, are left out. The authors' code draws one block
 of consecutive coordinates and divides each share by the largest; here coordinates are drawn one by
 one and shares are used as they are. Where no row passes both, which the paper leaves open, the step
-is zero: the model stays. Breakdown point: fewer than n / 2 liars.
+is zero: the model stays. Breakdown point: fewer than n / 2 attackers.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ Distributed Learning", ICML 2023. byzfl takes one step of the power method from 
 and what it compares scales with the cosine between that vector and the eigenvector: unless d = 1 it
 chooses another subset from call to call. Here eigenvalues are exact, and the first subset in the
 order of the clients is taken only where two are equal to the last bit.
-Breakdown point: f liars, 2f < n.
+Breakdown point: f attackers, 2f < n.
 """
 
 from __future__ import annotations

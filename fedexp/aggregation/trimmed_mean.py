@@ -3,8 +3,8 @@
     step_i = mean over k of delta_{k,i} without the f largest and the f smallest values
 
 Source: Yin, Chen, Ramchandran and Bartlett, "Byzantine-Robust Distributed Learning: Towards
-Optimal Statistical Rates", ICML 2018, definition 2, with beta = f / n. Breakdown point: f liars,
-2f < n.
+Optimal Statistical Rates", ICML 2018, definition 2, with beta = f / n. Breakdown point: f
+attackers, 2f < n.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""ALIE ("a little is enough"): the liars agree on a row that stays within the honest spread.
+"""ALIE ("a little is enough"): the attackers agree on a row that stays within the honest spread.
 
     delta_k <- m - z * sigma        m, sigma: mean and deviation of every coordinate, honest rows
     z = Phi^-1((n - f - s) / (n - f)),   s = floor(n / 2 + 1) - f
 
 n clients answered, f of them malicious; with the s honest ones that lie further out than z on that
-side the f liars are a majority. Phi is the normal distribution function.
+side the f attackers are a majority. Phi is the normal distribution function.
 
 Knows: the honest updates of this round; the paper's adversary estimates m and sigma from what its
 own clients trained. Source: Baruch, Baruch and Goldberg, "A Little Is Enough: Circumventing
@@ -13,7 +13,7 @@ Defenses For Distributed Learning", NeurIPS 2019, algorithm 3.
 Sign: minus, as in the authors' code (there on gradients); every coordinate moves the same way, and
 a negative z moves it up. byzfl adds: its tau is -z. Deviation: unbiased (h - 1), as in byzfl; the
 authors' code divides by h. The formula gives z > 0 only from f = 3 on (f = 2 where n is odd), and
-none at all where the liars are a majority by themselves (then s = 1 is taken) or where the s
+none at all where the attackers are a majority by themselves (then s = 1 is taken) or where the s
 supporters would be everybody (then z = 0, the mean).
 """
 
@@ -26,8 +26,8 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
+from fedexp.attacks.base import LeavesData, with_malicious_rows
 from fedexp.attacks.honest import known_rows, mean_and_deviation
-from fedexp.attacks.seams import LeavesData, with_malicious_rows
 from fedexp.core.checks import in_range
 from fedexp.core.types import Rule, Updates
 

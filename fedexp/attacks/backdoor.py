@@ -4,8 +4,8 @@
     delta_k <- boost * delta_k                    model replacement
 
 The other images keep their answers, so the accuracy does not show it; the answers to stamped images
-do (see `probe`). Knows: its own data, and for a boost of n / m how many clients' updates a mean is
-taken over (n) and how many of these are malicious (m): the mean then moves all the way to the
+do (see `targeted_examples`). Knows: its own data, and for a boost of n / m how many clients' updates
+a mean is taken over (n) and how many of these are malicious (m): the mean then moves all the way to the
 malicious model. Sources: Gu, Dolan-Gavitt and Garg, "BadNets: Identifying Vulnerabilities in the
 Machine Learning Model Supply Chain", 2017 (arXiv:1708.06733), section 4, and Bagdasaryan, Veit,
 Hua, Estrin and Shmatikov, "How To Backdoor Federated Learning", AISTATS 2020, section 4. BadNets
@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.attacks.base import with_malicious_rows
 from fedexp.attacks.labels import drawn_rows, refuse_several_labels
-from fedexp.attacks.seams import with_malicious_rows
 from fedexp.core.checks import InputError, at_least, in_range, one_of, positive
 from fedexp.core.types import Rule, Split, Updates
 
@@ -82,7 +82,7 @@ class Backdoor:
             return updates
         return with_malicious_rows(updates, malicious, self.boost * updates.matrix[malicious])
 
-    def probe(self, data: Split) -> Split:
+    def targeted_examples(self, data: Split) -> Split:
         """All images of other classes than the target, stamped, with the target as the answer."""
         others = data.rows(data.y != self.target_label)
         wanted = torch.full_like(others.y, self.target_label)

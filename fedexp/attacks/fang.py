@@ -33,8 +33,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.attacks.base import LeavesData, with_malicious_rows
 from fedexp.attacks.honest import known_rows
-from fedexp.attacks.seams import LeavesData, with_malicious_rows
 from fedexp.core.checks import in_range, positive
 from fedexp.core.geometry import squared_distances
 from fedexp.core.types import Rule, Updates
@@ -94,7 +94,7 @@ class FangKrum(LeavesData):
         """New updates with one and the same row for all malicious clients."""
         if not malicious.any():
             return updates
-        rows, liars = known_rows(updates, malicious), int(malicious.sum())
+        rows, attackers = known_rows(updates, malicious), int(malicious.sum())
         between = squared_distances(rows).fill_diagonal_(torch.inf)
         neighbours = max(len(rows) - 2, 0)  # n - f - 2
         honest_scores = sum_of_smallest(between, neighbours)
@@ -104,30 +104,30 @@ class FangKrum(LeavesData):
         squares = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
         along = (rows @ direction).double()
 
-        spread = honest_scores.min() / max(len(rows) - liars - 1, 1)  # n - 2f - 1
+        spread = honest_scores.min() / max(len(rows) - attackers - 1, 1)  # n - 2f - 1
         bound = float(spread.sqrt() + squares.max().sqrt())
         step = bound / size if size > 0 else 0.0
         while step > self.threshold:
             to_malicious = squares + 2 * step * along + (step * size) ** 2
-            if krum_selects_malicious(between, to_malicious, liars, neighbours):
+            if krum_selects_malicious(between, to_malicious, attackers, neighbours):
                 break
             step /= 2
         return with_malicious_rows(updates, malicious, -step * direction)
 
 
 def krum_selects_malicious(
-    between: Tensor, to_malicious: Tensor, liars: int, neighbours: int
+    between: Tensor, to_malicious: Tensor, attackers: int, neighbours: int
 ) -> bool:
-    """Whether Krum prefers one of `liars` equal rows to every honest one.
+    """Whether Krum prefers one of `attackers` equal rows to every honest one.
 
     Args:
         between: squared distances between honest rows, `[h, h]` with an infinite diagonal.
         to_malicious: squared distances of the honest rows to the malicious one, `[h]`.
-        liars: how many times the malicious row is sent.
+        attackers: how many times the malicious row is sent.
         neighbours: distances in a Krum score.
     """
-    to_all = torch.cat([between, to_malicious[:, None].expand(-1, liars)], dim=1)
-    from_malicious = torch.cat([to_malicious.new_zeros(liars - 1), to_malicious])
+    to_all = torch.cat([between, to_malicious[:, None].expand(-1, attackers)], dim=1)
+    from_malicious = torch.cat([to_malicious.new_zeros(attackers - 1), to_malicious])
     honest = sum_of_smallest(to_all, neighbours).min()
     return bool(sum_of_smallest(from_malicious, neighbours) < honest)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.attacks.seams import LeavesData, with_malicious_rows
+from fedexp.attacks.base import LeavesData, with_malicious_rows
 from fedexp.core.checks import positive
 from fedexp.core.types import Rule, Updates
 

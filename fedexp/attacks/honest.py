@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fedexp.attacks.seams import honest_rows
+from fedexp.attacks.base import honest_rows
 from fedexp.core.types import Updates
 
 CHUNK_COLUMNS = 16_384

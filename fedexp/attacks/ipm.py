@@ -1,4 +1,4 @@
-"""Inner product manipulation: the liars send a small step the wrong way.
+"""Inner product manipulation: the attackers send a small step the wrong way.
 
     delta_k <- -epsilon * m,        m: the mean of the honest rows
 
@@ -17,8 +17,8 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
+from fedexp.attacks.base import LeavesData, with_malicious_rows
 from fedexp.attacks.honest import known_rows
-from fedexp.attacks.seams import LeavesData, with_malicious_rows
 from fedexp.core.checks import positive
 from fedexp.core.types import Rule, Updates
 

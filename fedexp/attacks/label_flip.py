@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.attacks.base import LeavesRows
 from fedexp.attacks.labels import other_classes, refuse_several_labels
-from fedexp.attacks.seams import LeavesRows
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.types import Split
 
@@ -62,7 +62,7 @@ class LabelFlip(LeavesRows):
             return data.with_y(other_classes(data.y, self.num_classes, rng))
         return data.with_y(self._wanted(data.y))
 
-    def probe(self, data: Split) -> Split:
+    def targeted_examples(self, data: Split) -> Split:
         """The images that the adversary wants answered wrongly, with those answers."""
         wanted = self._wanted(data.y)
         return data.with_y(wanted).rows(wanted != data.y)

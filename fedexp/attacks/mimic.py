@@ -1,4 +1,4 @@
-"""Mimic: the liars all copy one honest client, so that its data count many times over.
+"""Mimic: the attackers all copy one honest client, so that its data count many times over.
 
     delta_k <- x_i,   i = argmax_i |<x_i - m, u>|
 
@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.attacks.base import LeavesData, with_malicious_rows
 from fedexp.attacks.honest import centred_gram, known_rows
-from fedexp.attacks.seams import LeavesData, with_malicious_rows
 from fedexp.core.checks import at_least
 from fedexp.core.types import Rule, Updates
 

@@ -28,12 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.attacks.base import LeavesData, with_malicious_rows
 from fedexp.attacks.honest import (
     centred_chunks,
     known_rows,
     mean_and_deviation,
 )
-from fedexp.attacks.seams import LeavesData, with_malicious_rows
 from fedexp.core.checks import one_of
 from fedexp.core.geometry import squared_distances
 from fedexp.core.types import Rule, Updates

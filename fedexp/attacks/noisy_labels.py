@@ -16,8 +16,8 @@ from typing import final
 import numpy as np
 import torch
 
+from fedexp.attacks.base import LeavesRows
 from fedexp.attacks.labels import drawn_rows, other_classes, refuse_several_labels
-from fedexp.attacks.seams import LeavesRows
 from fedexp.core.checks import at_least, in_range
 from fedexp.core.types import Split
 
@@ -47,6 +47,6 @@ class NoisyLabels(LeavesRows):
         y[noisy] = other_classes(y[noisy], self.num_classes, rng)
         return data.with_y(y)
 
-    def probe(self, data: Split) -> Split:
+    def targeted_examples(self, data: Split) -> Split:
         """Empty: the noise wants no answer in particular."""
         return data.rows(torch.empty(0, dtype=torch.int64))

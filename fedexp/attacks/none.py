@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from fedexp.attacks.seams import LeavesData, LeavesRows
+from fedexp.attacks.base import LeavesData, LeavesRows
 
 
 @final

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from fedexp.attacks.alie import check_z, formula_z
+from fedexp.attacks.base import LeavesData, with_malicious_rows
 from fedexp.attacks.honest import known_rows, mean_and_deviation
-from fedexp.attacks.seams import LeavesData, with_malicious_rows
 from fedexp.core.checks import InputError, at_least, positive
 from fedexp.core.types import Rule, Updates
 

@@ -19,7 +19,7 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
-from fedexp.attacks.seams import LeavesData, with_malicious_rows
+from fedexp.attacks.base import LeavesData, with_malicious_rows
 from fedexp.core.checks import positive
 from fedexp.core.types import Rule, Updates
 

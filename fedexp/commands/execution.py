@@ -26,7 +26,7 @@ from fedexp.observers.observer import Observer, RunStart
 from fedexp.observers.progress import progress_for
 from fedexp.observers.redraw import Redraw
 from fedexp.observers.round_log import RoundLog
-from fedexp.partition.describe import partition_document
+from fedexp.partition.document import partition_document
 from fedexp.run_folder.record import Recorder
 
 log = logging.getLogger("fedexp")

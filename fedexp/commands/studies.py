@@ -104,8 +104,8 @@ def study_run(
             say(f"{name}: its findings are there already")
             continue
         started = time.perf_counter()
-        with _progress(name, say) as tell:
-            findings = study(victim, tell)
+        with _progress(name, say) as progress:
+            findings = study(victim, progress)
         seconds = time.perf_counter() - started
         write_findings(folder, name, nodes[name], findings, seconds)
         add_to_summary(folder, name, findings.headline)
@@ -173,7 +173,7 @@ def _progress(name: str, say: Callable[[str], object]) -> Iterator[Callable[[flo
         disable=not sys.stderr.isatty(),
     ) as bar:
 
-        def tell(share: float) -> None:
+        def progress(share: float) -> None:
             nonlocal said
             bar.update(share - bar.n)
             now = time.monotonic()
@@ -181,5 +181,5 @@ def _progress(name: str, say: Callable[[str], object]) -> Iterator[Callable[[flo
                 said = now
                 say(f"{name}: {share:.0%}  {now - started:.0f} s")
 
-        yield tell
-        tell(1.0)
+        yield progress
+        progress(1.0)

@@ -112,7 +112,7 @@ def share(fraction: float, n: int) -> int:
 
 
 def cohort_share(n_malicious: int, cohort_size: int, n_clients: int) -> int:
-    """The liars to expect among the clients of a round, rounded up.
+    """The attackers to expect among the clients of a round, rounded up.
 
     >>> cohort_share(25, 10, 100)
     3

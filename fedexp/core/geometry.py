@@ -6,8 +6,8 @@ z = sum_k a_k x_k with weights that sum to 1, ||x_i - z||^2 = G_ii - 2 (G a)_i +
 the geometric median, clipping and their kin cost two reads of `[n, d]` and then work on `[n, n]`.
 
 Centring keeps the digits: without it, rows that agree to three digits would leave a difference of
-large numbers. The liars must have no say in the centre. Chunks of columns are multiplied in float32
-and added up in float64.
+large numbers. The attackers must have no say in the centre. Chunks of columns are multiplied in
+float32 and added up in float64.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def centred_gram(matrix: Tensor) -> Tensor:
     """Gram matrix of the rows minus a centre: `[n, d]` to `[n, n]` float64.
 
     The centre is the mean of the rows whose norm is at most the median norm: a mean of all would
-    follow a far-out liar, and the distances between honest rows would drown in its rounding error.
+    follow a far-out attacker, and the distances between honest rows would drown in its rounding.
     No temporary is larger than a chunk of columns.
 
     >>> centred_gram(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))

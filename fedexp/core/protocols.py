@@ -244,7 +244,7 @@ class Attack(Protocol):
         `rule` is what the server will do with the rows, for an adversary that knows it.
         """
 
-    def probe(self, data: Split) -> Split:
+    def targeted_examples(self, data: Split) -> Split:
         """Images (pixels in [0, 1]) with the answers that the adversary wants to them.
 
         Empty where it wants no answer in particular.

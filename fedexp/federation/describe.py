@@ -31,12 +31,12 @@ def describe(
         malicious: `[n]` bool, who lied; None in a run without an adversary.
         receipt: what the server made of it.
     """
-    liars = np.zeros(len(sent), dtype=bool) if malicious is None else malicious
+    attackers = np.zeros(len(sent), dtype=bool) if malicious is None else malicious
     received = delivery.updates
-    lying = dict(zip(received.client_ids, lies_in(delivery, sent, liars), strict=True))
+    lying = dict(zip(received.client_ids, malicious_in(delivery, sent, attackers), strict=True))
     about = {
         "clients": len(sent),
-        "malicious": int(liars.sum()),
+        "malicious": int(attackers.sum()),
         "examples": sent.processed,
         "dropped": sum(1 for complaint in receipt.complaints if complaint),
         "skipped": int(bool(receipt.skipped)),
@@ -51,10 +51,10 @@ def describe(
     return rows + list(_training(round, sent))
 
 
-def lies_in(delivery: Delivery, sent: Updates, malicious: np.ndarray) -> tuple[bool, ...]:
+def malicious_in(delivery: Delivery, sent: Updates, malicious: np.ndarray) -> tuple[bool, ...]:
     """For every row that arrived, whether a malicious client is in it."""
-    liars = {c for c, lies in zip(sent.client_ids, malicious.tolist(), strict=True) if lies}
-    return tuple(not liars.isdisjoint(members) for members in delivery.members)
+    attackers = {c for c, lies in zip(sent.client_ids, malicious.tolist(), strict=True) if lies}
+    return tuple(not attackers.isdisjoint(members) for members in delivery.members)
 
 
 def traffic(round: int, sent_out: int | None, delivery: Delivery) -> list[Metric]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.core.capabilities import communicates
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
     Account,
@@ -31,7 +32,7 @@ from fedexp.core.protocols import (
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import ClientTask, Metric, RoundRecord, ServerState, row_size
 from fedexp.federation.client_state import InMemory, keep, of_part, read
-from fedexp.federation.describe import describe, lies_in, remarks, traffic
+from fedexp.federation.describe import describe, malicious_in, remarks, traffic
 from fedexp.federation.server import Server
 
 
@@ -118,14 +119,14 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     watch.lap("train")
 
     # 3. Clients protect their rows; the adversary, who knows the rule, rewrites those it controls.
-    honest = exp.server.privacy.on_client(averaged, state.privacy, stream("client_noise"))
+    protected = exp.server.privacy.on_client(averaged, state.privacy, stream("client_noise"))
     malicious = exp.malicious[cohort] & (r >= exp.first_attacked_round)
 
     def rule(rows: Tensor) -> Tensor:
-        return exp.server.rule(honest.with_matrix(rows), state, stream("guess"))
+        return exp.server.rule(protected.with_matrix(rows), state, stream("guess"))
 
-    mask = torch.from_numpy(malicious).to(honest.matrix.device)
-    sent = exp.attack.rewrite(honest, mask, rule, stream("attack"))
+    mask = torch.from_numpy(malicious).to(protected.matrix.device)
+    sent = exp.attack.rewrite(protected, mask, rule, stream("attack"))
 
     # 4. The channel carries the rows, or sums of them; the account is charged for who took part.
     delivery = exp.channel.transmit(sent, stream("channel"))
@@ -138,10 +139,10 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     watch.lap("aggregate")
 
     # 6. What happened, how good the models are now, and what it has cost.
-    lying = malicious if exp.malicious.any() else None
-    metrics = describe(r + 1, sent, delivery, lying, receipt)
+    known = malicious if exp.malicious.any() else None
+    metrics = describe(r + 1, sent, delivery, known, receipt)
     down = sum(task.bytes_down for task in tasks[: len(cohort)])
-    metrics += traffic(r + 1, down if exp.setting.communicates else None, delivery)
+    metrics += traffic(r + 1, down if communicates(exp.setting) else None, delivery)
     predictions = None
     if state.round % exp.eval_every == 0 or finished(exp, state):
         models = exp.setting.models(state.params)
@@ -157,7 +158,7 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
         seconds=watch.seconds,
         notes=remarks(delivery, receipt),
         received=delivery.updates,
-        malicious=lies_in(delivery, sent, malicious),
+        malicious=malicious_in(delivery, sent, malicious),
     )
 
 

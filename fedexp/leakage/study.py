@@ -12,7 +12,7 @@ from fedexp.core.checks import InputError
 from fedexp.core.types import Dataset
 from fedexp.leakage.victim import Victim
 
-Tell = Callable[[float], None]
+Progress = Callable[[float], None]
 """Called as the work goes on, with the share of it that is done, in [0, 1]."""
 
 
@@ -46,7 +46,7 @@ class Findings:
 class Study(Protocol):
     """An attack on a finished run together with what judges it. It alone knows the truth."""
 
-    def __call__(self, victim: Victim, tell: Tell) -> Findings:
+    def __call__(self, victim: Victim, progress: Progress) -> Findings:
         """Carry it out; same run and same settings, same findings, whatever ran before.
 
         Raises:

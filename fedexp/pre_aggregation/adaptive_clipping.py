@@ -6,7 +6,7 @@
 The threshold follows the honest rows as training converges, and unlike a fixed one it keeps what
 the rule behind guarantees. Source: Allouah, Guerraoui, Gupta, Jellouli, Rizk and Stephan, "Adaptive
 Gradient Clipping for Robust Federated Learning", ICLR 2025 (arXiv:2405.14432). Breakdown point:
-that of the rule behind it, up to f liars with 2f < n.
+that of the rule behind it, up to f attackers with 2f < n.
 """
 
 from __future__ import annotations

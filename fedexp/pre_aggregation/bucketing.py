@@ -2,14 +2,14 @@
 
     y_i = mean of delta_pi((i-1)s + 1) ... delta_pi(i s);   pi a random order of the n clients
 
-A bucket's mean varies less than a client's row, but one liar spoils a whole bucket: n rows with f
-liars become ceil(n / s) rows with up to f. Source: Karimireddy, He and Jaggi, "Byzantine-Robust
+A bucket's mean varies less than a client's row, but one attacker spoils a whole bucket: n rows with
+f attackers become ceil(n / s) rows with up to f. Source: Karimireddy, He and Jaggi, "Byzantine-Robust
 Learning on Heterogeneous Datasets via Bucketing", ICLR 2022, algorithm 1. Breakdown point: that of
-the rule behind it, at f liars among ceil(n / s) rows.
+the rule behind it, at f attackers among ceil(n / s) rows.
 
 The paper's theorem takes s = floor(delta_max n / f) for a rule that stands a share delta_max of
-liars, floor(n / 2f) for the best of rules. Where 2f divides n, this leaves 2f buckets with f liars,
-which no rule stands: here s = floor((n - 1) / 2f), the largest with more than 2f buckets.
+attackers, floor(n / 2f) for the best of rules. Where 2f divides n, this leaves 2f buckets with f
+attackers, which no rule stands: here s = floor((n - 1) / 2f), the largest with more than 2f buckets.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Bucketing:
     Args:
         assumed_malicious: f, how many of the clients that answer may lie.
         bucket_size: s, clients a bucket; 1 only shuffles, None takes the largest that keeps the
-            liars in fewer than half of the buckets (with f = 0 a single bucket).
+            attackers in fewer than half of the buckets (with f = 0 a single bucket).
 
     Raises:
-        InputError: the liars could sit in half or more of the buckets.
+        InputError: the attackers could sit in half or more of the buckets.
     """
 
     assumed_malicious: int
@@ -79,7 +79,7 @@ class Bucketing:
             )
         if f and size > largest:
             raise InputError(
-                f"makes {-(-n // size)} buckets of {n} clients, and {f} liars could be half of "
+                f"makes {-(-n // size)} buckets of {n} clients, and {f} attackers could be half of "
                 f"them or more: use at most {largest}",
                 "bucket_size",
                 size,

@@ -14,7 +14,7 @@ to C it gives sqrt(d) epsilon and no less, hence the name `clip_norm_l1`, and no
 
 A row without a length (NaN) is sent as noise alone: a row that is not finite would tell, without
 noise, that training diverged. Nor is the number of a client's examples sent. The server gets rows
-that are long with noise, and has no bound to hold a liar to.
+that are long with noise, and has no bound to hold an attacker to.
 
 Sources: Kasiviswanathan, Lee, Nissim, Raskhodnikova and Smith, "What Can We Learn Privately?", FOCS
 2008 (local DP); Balle and Wang, ICML 2018 (Gaussian, see `analytic_gaussian`); Dwork, McSherry,

@@ -95,11 +95,11 @@ def test_recorded_updates_are_what_the_server_received(here):
     folder = run(
         here / "run", "record_updates=true", "attack=zero", "attack.n_malicious=2", "rounds=2"
     )
-    liars = summary_of(folder)["malicious_clients"]
+    attackers = summary_of(folder)["malicious_clients"]
     with open(folder / "updates" / "index.csv", newline="") as file:
         index = list(csv.DictReader(file))
     assert len(index) == 2 * 10 * 2  # rounds, clients, kinds
-    assert {int(row["client"]) for row in index if row["malicious"] == "1"} == set(liars)
+    assert {int(row["client"]) for row in index if row["malicious"] == "1"} == set(attackers)
     norms = {
         int(c): v for r, s, c, m, v in rows_of_csv(folder) if (r, s, m) == (2, "update", "norm")
     }
@@ -107,7 +107,7 @@ def test_recorded_updates_are_what_the_server_received(here):
         tensors = load_file(folder / f"updates/round-000002/client-{client:05d}.safetensors")
         norm = np.sqrt(sum(float((t.astype("float64") ** 2).sum()) for t in tensors.values()))
         assert norm == pytest.approx(norms[client], rel=1e-5)
-        assert (norm == 0) == (client in liars)
+        assert (norm == 0) == (client in attackers)
 
 
 def test_broken_clients_are_dropped_and_named_and_the_run_learns(here, capfd):
@@ -116,8 +116,8 @@ def test_broken_clients_are_dropped_and_named_and_the_run_learns(here, capfd):
     assert summary_of(folder)["totals"]["dropped"] == 12
     assert values(folder, "test", "accuracy")[-1] > 0.7
     said = capfd.readouterr().err.splitlines()
-    liars = ", ".join(map(str, summary_of(folder)["malicious_clients"]))
-    assert said == [f"round 1: dropped what client {liars} sent: not finite"]  # once
+    attackers = ", ".join(map(str, summary_of(folder)["malicious_clients"]))
+    assert said == [f"round 1: dropped what client {attackers} sent: not finite"]  # once
 
 
 def test_without_hygiene_they_ruin_the_mean(here):

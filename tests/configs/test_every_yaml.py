@@ -241,7 +241,7 @@ def test_a_preset_wins_over_the_defaults_and_the_command_line_over_the_preset():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "liars", "believed"),
+    ("overrides", "attackers", "believed"),
     [
         ((), 0, 0),
         (("attack=sign_flip",), 2, 2),  # a quarter of 10 is 2.5, to the nearest even
@@ -252,8 +252,8 @@ def test_a_preset_wins_over_the_defaults_and_the_command_line_over_the_preset():
         (("attack=sign_flip", "attack.fraction=0"), 0, 0),
     ],
 )
-def test_the_truth_and_the_belief_are_two_fields(overrides, liars, believed):
+def test_the_truth_and_the_belief_are_two_fields(overrides, attackers, believed):
     config = config_for("aggregator=trimmed_mean", *overrides)
-    assert config["attack"]["n_malicious"] == liars
+    assert config["attack"]["n_malicious"] == attackers
     assert config["assumed_malicious"] == believed
     assert config["aggregator"]["assumed_malicious"] == believed

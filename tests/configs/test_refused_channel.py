@@ -52,7 +52,7 @@ REFUSED = {
         [SECURE, "n_clients=20", "channel.groups=5", "aggregator=foolsgold"],
         "foolsgold follows every client by itself",
     ),
-    "more liars than a rule across groups bears": (
+    "more attackers than a rule across groups bears": (
         [
             SECURE,
             "n_clients=20",

@@ -15,15 +15,15 @@ REFUSED = {
         ["attack=sign_flip", "setting=local_only"],
         "attack.n_malicious=2: needs setting=federated",
     ),
-    "more liars than clients": (
+    "more attackers than clients": (
         ["attack=sign_flip", "attack.n_malicious=11"],
         "attack.n_malicious=11: must lie between 0 and 10",
     ),
-    "part of a liar": (
+    "part of an attacker": (
         ["attack=sign_flip", "attack.n_malicious=1.5", "assumed_malicious=1"],
         "attack.n_malicious=1.5: must be a whole number",
     ),
-    "negative liars": (
+    "negative attackers": (
         ["attack.n_malicious=-1", "assumed_malicious=0"],
         "attack.n_malicious=-1: must lie between 0 and 10",
     ),
@@ -43,11 +43,11 @@ REFUSED = {
         ["aggregator=median", "aggregator.assumed_malicious=-1"],
         "aggregator.assumed_malicious=-1: must be a whole number, 0 or above",
     ),
-    "trimmed mean with a majority of liars": (
+    "trimmed mean with a majority of attackers": (
         ["aggregator=trimmed_mean", "attack=sign_flip", "attack.n_malicious=5"],
         "aggregator.assumed_malicious=5: needs more than 2 x 5 clients, but 10",
     ),
-    "median with a majority of liars in the cohort": (
+    "median with a majority of attackers in the cohort": (
         ["aggregator=median", "assumed_malicious=2", "cohort_size=4"],
         "aggregator.assumed_malicious=2: needs more than 2 x 2 clients, but 4",
     ),

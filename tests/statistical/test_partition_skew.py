@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fedexp.core.types import Split
-from fedexp.partition.describe import label_skew
 from fedexp.partition.dirichlet import Dirichlet
 from fedexp.partition.dirichlet_balanced import DirichletBalanced
+from fedexp.partition.document import label_skew
 from fedexp.partition.iid import Iid
 from fedexp.tasks.multiclass import Multiclass
 

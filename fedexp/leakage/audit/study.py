@@ -28,7 +28,7 @@ from fedexp.leakage.audit.one_run import (
     one_run_lower_bound,
     one_run_p_value,
 )
-from fedexp.leakage.study import Figure, Findings, Tell
+from fedexp.leakage.study import Figure, Findings, Progress
 from fedexp.leakage.victim import Victim
 from fedexp.training.steps import NoisySteps
 
@@ -63,7 +63,7 @@ class OneRunAudit:
         positive(noise_scale=self.noise_scale, strength=self.strength)
         at_least(0, others=self.others)
 
-    def __call__(self, victim: Victim, tell: Tell) -> Findings:
+    def __call__(self, victim: Victim, progress: Progress) -> Findings:
         """Train with canaries, and judge.
 
         Raises:
@@ -73,7 +73,7 @@ class OneRunAudit:
         inside = rng.random(self.canaries) < 1 / 2
         exp = replace(victim.experiment, seed=seed_for(victim.seed, "audit"))
         run = self._with_canaries(replace(victim, experiment=exp), inside, rng)
-        scores, epsilon, delta = _carried_out(run, victim.models[0], tell)
+        scores, epsilon, delta = _carried_out(run, victim.models[0], progress)
 
         said = guesses_of(scores, self.guesses)
         right = int(np.sum((said == 1) & inside) + np.sum((said == -1) & ~inside))
@@ -153,7 +153,9 @@ class OneRunAudit:
         return sentences
 
 
-def _carried_out(run: CanaryRun, start: Tensor, tell: Tell) -> tuple[np.ndarray, float, float]:
+def _carried_out(
+    run: CanaryRun, start: Tensor, progress: Progress
+) -> tuple[np.ndarray, float, float]:
     """(scores `[m]`, the claimed epsilon, its delta) of the training from `start` `[d]`."""
     exp = run.experiment
     before = state = initial_state(exp, start)
@@ -161,8 +163,8 @@ def _carried_out(run: CanaryRun, start: Tensor, tell: Tell) -> tuple[np.ndarray,
     for state, record in run_rounds(exp, before):
         total = total + run.score(before, state, record).numpy()
         before = state
-        tell(state.round / exp.rounds)
-    tell(1.0)  # also where max_epsilon ended the run
+        progress(state.round / exp.rounds)
+    progress(1.0)  # also where max_epsilon ended the run
     claim, statement = exp.account.epsilon(state.ledger), exp.account.statement(state.ledger)
     assert claim is not None
     assert statement is not None

@@ -39,7 +39,7 @@ from fedexp.leakage.membership.scoring import (
     true_class_logits,
 )
 from fedexp.leakage.membership.shadows import Shadow, refuse_number, shadows_of
-from fedexp.leakage.study import Figure, Findings, Tell, refuse_several_labels
+from fedexp.leakage.study import Figure, Findings, Progress, refuse_several_labels
 from fedexp.leakage.victim import Victim
 
 VARIANTS = ("online", "offline")
@@ -81,7 +81,7 @@ class LiRA:
             reason = "targets=shadows leaves a pair out and needs 4 others: 6 or above"
             raise InputError(reason, "shadows", self.shadows)
 
-    def __call__(self, victim: Victim, tell: Tell) -> Findings:
+    def __call__(self, victim: Victim, progress: Progress) -> Findings:
         """Train what is missing, score and judge; raises InputError where `Pool.of` does."""
         pool = Pool.of(victim, None)
         trained = 0
@@ -89,7 +89,7 @@ class LiRA:
         def one_more() -> None:
             nonlocal trained
             trained += 1
-            tell(0.95 * trained / self.shadows)
+            progress(0.95 * trained / self.shadows)
 
         shadows = shadows_of(victim, pool.examples, self.shadows, one_more)
         inside = np.stack([shadow.inside for shadow in shadows])
@@ -120,7 +120,7 @@ class LiRA:
         right = accuracies(victim, params)
         chosen = judged[f"LiRA {self.variant}"]
         headline = chosen.headline(right)
-        tell(1.0)
+        progress(1.0)
         return Findings(
             figures=[
                 *(row for subject in judged for row in judged[subject].rows(subject, round)),

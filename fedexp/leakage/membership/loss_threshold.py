@@ -29,7 +29,7 @@ from fedexp.leakage.membership.scoring import (
     rounds_of,
     true_class_logits,
 )
-from fedexp.leakage.study import Figure, Findings, Tell, refuse_several_labels
+from fedexp.leakage.study import Figure, Findings, Progress, refuse_several_labels
 from fedexp.leakage.victim import Victim
 
 
@@ -55,7 +55,7 @@ class LossThreshold:
             at_least(1, most_examples=self.most_examples)
         at_least(40, permutations=self.permutations)
 
-    def __call__(self, victim: Victim, tell: Tell) -> Findings:
+    def __call__(self, victim: Victim, progress: Progress) -> Findings:
         """Rank and judge; raises InputError where `Pool.of` or `rounds_of` does."""
         rounds = rounds_of(victim, self.rounds)
         available = min(len(victim.pixels.train), len(victim.held_out))
@@ -70,7 +70,7 @@ class LossThreshold:
             right = accuracies(victim, params)
             rows += judged.rows("loss threshold", round)
             rows += [Figure("model", round, 0, name, value) for name, value in right.items()]
-            tell((place + 1) / len(rounds))
+            progress((place + 1) / len(rounds))
         headline = judged.headline(right)
         return Findings(
             figures=rows,

@@ -44,7 +44,7 @@ from fedexp.leakage.model.evaluation_classifier import EvaluationClassifier
 from fedexp.leakage.study import (
     Figure,
     Findings,
-    Tell,
+    Progress,
     refuse_other_than_images,
     refuse_several_labels,
 )
@@ -76,7 +76,7 @@ def invert(
     tv_weight: float,
     l2_weight: float,
     rng: np.random.Generator,
-    tell: Tell = lambda share: None,
+    progress: Progress = lambda share: None,
 ) -> tuple[Tensor, Tensor]:
     """A picture for each of `classes` `[k]`: images `[k, C, H, W]` and their logits `[k]`.
 
@@ -93,7 +93,7 @@ def invert(
         tv_weight: on the total variation, in units of the logit.
         l2_weight: on the mean squared pixel, in units of the logit.
         rng: draws the starts.
-        tell: called with the share of the steps done.
+        progress: called with the share of the steps done.
     """
     g = torch_generator(int(rng.integers(2**63)))
     rows = torch.arange(restarts * len(classes))
@@ -110,7 +110,7 @@ def invert(
         optimizer.step()
         with torch.no_grad():
             pixels.clamp_(0, 1)
-        tell((step + 1) / steps)
+        progress((step + 1) / steps)
     with torch.no_grad():
         reached = logits(pixels)[rows, wanted].view(restarts, len(classes))
     best = reached.max(dim=0)
@@ -159,7 +159,7 @@ class ModelInversion:
         positive(lr=self.lr)
         non_negative(tv_weight=self.tv_weight, l2_weight=self.l2_weight)
 
-    def __call__(self, victim: Victim, tell: Tell) -> Findings:
+    def __call__(self, victim: Victim, progress: Progress) -> Findings:
         """Invert, judge and conclude.
 
         Raises:
@@ -187,7 +187,7 @@ class ModelInversion:
                 tv_weight=self.tv_weight,
                 l2_weight=self.l2_weight,
                 rng=generator(victim.seed, "model_inversion"),
-                tell=_part_of(tell, done / len(models), 1 / len(models)),
+                progress=_part_of(progress, done / len(models), 1 / len(models)),
             )
             first = torch.arange(len(bench.classes)) * per_class
             inverted[round] = images
@@ -365,9 +365,9 @@ def _accuracy(victim: Victim, round: int) -> float:
     return float((answers == test.y).double().mean())
 
 
-def _part_of(tell: Tell, start: float, share: float) -> Tell:
+def _part_of(progress: Progress, start: float, share: float) -> Progress:
     """What to call with the share done of a part of the work."""
-    return lambda done: tell(start + share * done)
+    return lambda done: progress(start + share * done)
 
 
 def _conclusions(

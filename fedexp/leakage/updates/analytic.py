@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from fedexp.core.checks import InputError
 from fedexp.leakage.observation import Knowledge, Observation, Reconstruction
-from fedexp.leakage.updates.labels import assumed_labels
+from fedexp.leakage.updates.label_recovery import assumed_labels
 
 MARGIN = 0.05  # how far outside [0, 1] the ratio of a unit that one image moved may lie
 SAME_IMAGE = 1e-4  # mean squared difference below which two ratios are of one image

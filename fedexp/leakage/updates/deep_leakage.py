@@ -29,7 +29,7 @@ from torch import Tensor
 from fedexp.core.checks import at_least, non_negative, one_of
 from fedexp.leakage.observation import Observation, Reconstruction
 from fedexp.leakage.updates.expected_update import mean_gradient
-from fedexp.leakage.updates.labels import assumed_labels
+from fedexp.leakage.updates.label_recovery import assumed_labels
 
 STEP_ITERATIONS = 20  # of L-BFGS, in one call of torch's optimiser
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from fedexp.core.checks import at_least, non_negative, positive
 from fedexp.leakage.observation import Observation, Reconstruction
 from fedexp.leakage.updates.expected_update import mean_gradient
-from fedexp.leakage.updates.labels import assumed_labels
+from fedexp.leakage.updates.label_recovery import assumed_labels
 
 DECAY = 0.1  # of the learning rate, at each milestone
 MILESTONES = (3 / 8, 5 / 8, 7 / 8)  # shares of the iterations

@@ -24,7 +24,7 @@ from fedexp.leakage.parallel import in_parallel
 from fedexp.leakage.study import (
     Figure,
     Findings,
-    Tell,
+    Progress,
     refuse_other_than_images,
     refuse_several_labels,
 )
@@ -60,7 +60,7 @@ class UpdateInversion:
     exposure: Exposing
     attack: UpdateAttack
 
-    def __call__(self, victim: Victim, tell: Tell) -> Findings:
+    def __call__(self, victim: Victim, progress: Progress) -> Findings:
         """Scores of every exposed image, for every round asked for.
 
         Raises:
@@ -77,7 +77,7 @@ class UpdateInversion:
         def done() -> None:
             nonlocal finished
             finished += 1
-            tell(finished / len(jobs))
+            progress(finished / len(jobs))
 
         guesses = in_parallel(_attack, jobs, done)
         rounds = list(dict.fromkeys(e.round for e in exposed))

@@ -117,6 +117,6 @@ def test_one_far_row_hides_nobody_elses_distance(far):
 )
 def test_a_far_row_opens_no_door_for_other_liars(rule):
     honest = random_rows(n=9, d=5000, offset=1.0, scale=0.1)
-    liars = torch.cat([torch.full((2, 5000), -1.0), torch.full((1, 5000), 1e6)])
-    step, _ = rule(updates(torch.cat([honest, liars])), {}, RNG)
+    attackers = torch.cat([torch.full((2, 5000), -1.0), torch.full((1, 5000), 1e6)])
+    step, _ = rule(updates(torch.cat([honest, attackers])), {}, RNG)
     assert (step - 1).abs().mean() < 0.5

@@ -272,8 +272,8 @@ def test_robust_learning_rate_against_the_loop(theta, weighting):
 
 
 def test_robust_learning_rate_turns_a_backdoor_round():
-    # Four liars push the last coordinate, on which the others cancel: the mean follows them, the
-    # rule goes the other way; where the honest agree it is the mean.
+    # Four attackers push the last coordinate, on which the others cancel: the mean follows them,
+    # the rule goes the other way; where the honest agree it is the mean.
     rows = torch.ones(20, 3)
     rows[::2, 2] = -1.0
     rows[16:, 2] = 9.0

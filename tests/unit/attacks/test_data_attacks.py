@@ -57,23 +57,23 @@ def test_the_complement_of_every_label():
 
 def test_the_complement_is_wanted_of_all_images_but_those_of_the_middle_class():
     data = images([0, 2, 4, 2, 1])
-    probe = flip("complement").probe(data)
-    assert probe.y.tolist() == [4, 0, 3]
-    assert torch.equal(probe.x, data.x[[0, 2, 4]])
+    targeted_examples = flip("complement").targeted_examples(data)
+    assert targeted_examples.y.tolist() == [4, 0, 3]
+    assert torch.equal(targeted_examples.x, data.x[[0, 2, 4]])
 
 
 def test_with_two_classes_the_complement_is_the_other_one():
     attack = flip("complement", num_classes=2, source=0, target=1)
     assert attack.poison(images([0, 1, 1]), rng()).y.tolist() == [1, 0, 0]
-    assert attack.probe(images([0, 1, 1])).y.tolist() == [1, 0, 0]
+    assert attack.targeted_examples(images([0, 1, 1])).y.tolist() == [1, 0, 0]
 
 
 def test_a_pair_changes_one_class_only():
     data = images([0, 3, 2, 3, 4])
     assert flip("pair").poison(data, rng()).y.tolist() == [0, 0, 2, 0, 4]
-    probe = flip("pair").probe(data)
-    assert probe.y.tolist() == [0, 0]
-    assert torch.equal(probe.x, data.x[[1, 3]])
+    targeted_examples = flip("pair").targeted_examples(data)
+    assert targeted_examples.y.tolist() == [0, 0]
+    assert torch.equal(targeted_examples.x, data.x[[1, 3]])
 
 
 def test_a_random_flip_makes_every_label_wrong_and_all_wrong_ones_equally_likely():
@@ -83,7 +83,7 @@ def test_a_random_flip_makes_every_label_wrong_and_all_wrong_ones_equally_likely
     assert set(counts) == {0, 1, 3, 4}
     # 1000 expected of each, standard deviation sqrt(4000 / 4 * 3 / 4) = 27
     assert all(abs(count - 1000) < 5 * 27 for count in counts.values())
-    assert len(flip("random").probe(data)) == 0
+    assert len(flip("random").targeted_examples(data)) == 0
 
 
 def test_a_random_flip_is_the_streams():
@@ -121,7 +121,7 @@ def test_noise_falls_on_other_examples_in_another_stream_and_wants_nothing():
     data = images([0, 1, 2, 3] * 10)
     hit = [tuple((NoisyLabels(0.3, 4).poison(data, rng(s)).y != data.y).tolist()) for s in range(9)]
     assert len(set(hit)) == 9
-    assert len(NoisyLabels(0.3, 4).probe(data)) == 0
+    assert len(NoisyLabels(0.3, 4).targeted_examples(data)) == 0
 
 
 @pytest.mark.parametrize("arguments", [(1.1, 4), (-0.1, 4), (math.nan, 4), (0.5, 1)])
@@ -173,10 +173,10 @@ def test_half_of_the_images_are_stamped_and_relabelled_and_the_others_left():
 def test_the_backdoor_wants_the_target_on_stamped_images_of_all_other_classes():
     data = images([0, 1, 2, 1, 0])
     x = data.x.clone()
-    probe = backdoor().probe(data)
-    assert probe.y.tolist() == [1, 1, 1]
-    assert (probe.x[:, :, 4:, 5:] == 1).all()
-    assert torch.equal(probe.x[:, :, :4], data.x[[0, 2, 4], :, :4])
+    targeted_examples = backdoor().targeted_examples(data)
+    assert targeted_examples.y.tolist() == [1, 1, 1]
+    assert (targeted_examples.x[:, :, 4:, 5:] == 1).all()
+    assert torch.equal(targeted_examples.x[:, :, :4], data.x[[0, 2, 4], :, :4])
     assert torch.equal(data.x, x)
 
 
@@ -221,8 +221,8 @@ def test_a_trigger_that_does_not_fit_is_refused_with_the_sizes():
     with pytest.raises(InputError, match="trigger_size=7: does not fit into images of 6 x 7"):
         backdoor(trigger_size=7).poison(images([0]), rng())
     with pytest.raises(InputError, match="trigger_size=7: does not fit into images of 6 x 7"):
-        backdoor(trigger_size=7).probe(images([0]))
-    whole = backdoor(trigger_size=6).probe(images([0]))
+        backdoor(trigger_size=7).targeted_examples(images([0]))
+    whole = backdoor(trigger_size=6).targeted_examples(images([0]))
     assert (whole.x[..., 1:] == 1).all()
 
 
@@ -255,9 +255,9 @@ def test_a_model_trained_on_flipped_digits_gives_the_answers_wanted(digits, mode
     attack = LabelFlip(mode, num_classes=10, source=3, target=8)
     clean = answers_after_training_on(train)
     flipped = answers_after_training_on(attack.poison(train, rng()))
-    probe = attack.probe(test)
-    assert share_of_answers(clean, probe) < 0.1
-    assert share_of_answers(flipped, probe) > 0.9
+    targeted_examples = attack.targeted_examples(test)
+    assert share_of_answers(clean, targeted_examples) < 0.1
+    assert share_of_answers(flipped, targeted_examples) > 0.9
 
 
 def test_a_model_with_a_backdoor_answers_stamped_digits_with_the_target_and_others_well(digits):
@@ -267,10 +267,10 @@ def test_a_model_with_a_backdoor_answers_stamped_digits_with_the_target_and_othe
     )
     clean = answers_after_training_on(train)
     poisoned = answers_after_training_on(attack.poison(train, rng()))
-    probe = attack.probe(test)
-    assert len(probe) == int((test.y != 7).sum())
-    assert share_of_answers(clean, probe) < 0.3
-    assert share_of_answers(poisoned, probe) > 0.95
+    targeted_examples = attack.targeted_examples(test)
+    assert len(targeted_examples) == int((test.y != 7).sum())
+    assert share_of_answers(clean, targeted_examples) < 0.3
+    assert share_of_answers(poisoned, targeted_examples) > 0.95
     assert share_of_answers(poisoned, test) > 0.9
 
 

@@ -191,7 +191,7 @@ def test_krum_prefers_equal_rows_only_where_they_are_strictly_nearer():
     between = torch.tensor([[math.inf, 4.0], [4.0, math.inf]], dtype=torch.float64)
     for to_malicious, selected in [([1.0, 9.0], False), ([3.0, 3.5], False), ([4.0, 5.0], False)]:
         assert krum_selects_malicious(between, torch.tensor(to_malicious), 1, 1) is selected
-    # A second liar is a neighbour at distance 0.
+    # A second attacker is a neighbour at distance 0.
     assert krum_selects_malicious(between, torch.tensor([1.0, 9.0]), 2, 1) is True
 
 
@@ -244,7 +244,9 @@ def test_the_search_helps_against_the_mean():
 def test_optimal_ipm_against_byzfl(rule, seed):
     matrix = random_rows(seed=seed)
     order = [*torch.nonzero(~MASK).flatten().tolist(), *LIARS]
-    back = torch.tensor(order).argsort()  # byzfl puts the liars last; Krum's ties know the order
+    back = torch.tensor(
+        order
+    ).argsort()  # byzfl puts the attackers last; Krum's ties know the order
     theirs = Optimal_InnerProductManipulation(
         agg=lambda rows: rule(rows[back]), pre_agg_list=[], f=len(LIARS), evals=12
     )(matrix[~MASK])

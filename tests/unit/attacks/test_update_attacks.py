@@ -207,7 +207,7 @@ def test_alie_by_hand():
         (51, 12, 25 / 39),  # s = 26 - 12
         (10, 3, 4 / 7),
         (10, 2, 4 / 8),
-        (10, 1, 4 / 9),  # a negative z: too few liars to reach a majority
+        (10, 1, 4 / 9),  # a negative z: too few attackers to reach a majority
         (10, 7, 2 / 3),  # a majority by themselves: s = 1
     ],
 )
@@ -222,8 +222,8 @@ def test_alie_formula_where_it_has_no_answer(n, f):
 
 def test_alie_against_the_loop():
     matrix = random_rows(9, 60)
-    liars = (0, 4, 5, 8)
-    honest = [row.double() for k, row in enumerate(matrix) if k not in liars]
+    attackers = (0, 4, 5, 8)
+    honest = [row.double() for k, row in enumerate(matrix) if k not in attackers]
     s = math.floor(9 / 2 + 1) - 4
     z = NormalDist().inv_cdf((9 - 4 - s) / (9 - 4))
     expected = []
@@ -232,7 +232,7 @@ def test_alie_against_the_loop():
         mean = sum(values) / 5
         deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / 4)
         expected.append(mean - z * deviation)
-    for row in sent(Alie(None), matrix, *liars):
+    for row in sent(Alie(None), matrix, *attackers):
         torch.testing.assert_close(row, torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
 

@@ -57,8 +57,8 @@ class Adds:
 
 def test_the_adversary_rewrites_what_honest_clients_have_protected_already():
     attack = Spy(-1.0)
-    liars = np.array([False, True])
-    exp = experiment(attack=attack, malicious=liars, privacy=Adds(), rounds=1)
+    attackers = np.array([False, True])
+    exp = experiment(attack=attack, malicious=attackers, privacy=Adds(), rounds=1)
     ((state, _),) = run_rounds(exp, start_of(exp))
     assert attack.seen == [([False, True], 0.75 * 12 + 0.25 * 16)]
     assert state.params.tolist() == [0.75 * 12 + 0.25 * -1]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedexp.core.types import Partition, Split
-from fedexp.partition.describe import label_skew, partition_document, partition_hash
+from fedexp.partition.document import label_skew, partition_document, partition_hash
 from fedexp.tasks.multiclass import Multiclass
 
 TASK = Multiclass()

@@ -44,7 +44,7 @@ def test_an_empty_cohort_is_a_step_of_noise():
 
 
 @pytest.mark.parametrize(
-    "liar",
+    "attacker",
     [
         torch.full((1000,), 1e30),
         torch.full((1000,), -LARGEST),
@@ -55,12 +55,14 @@ def test_an_empty_cohort_is_a_step_of_noise():
     ],
 )
 @pytest.mark.parametrize("weight", [1.0, 1000.0, 1e12])
-def test_a_client_that_comes_or_stays_away_moves_the_release_by_no_more_than_c_over_m(liar, weight):
+def test_a_client_that_comes_or_stays_away_moves_the_release_by_no_more_than_c_over_m(
+    attacker, weight
+):
     clip_norm, m = 0.5, 10
     privacy = client_level(clip_norm=clip_norm, expected_cohort=m)
     others = rows(9, seed=1)
     without, _ = released(privacy, updates(others, [1.0] * 9))
-    sent = updates(torch.cat([others, liar[None]]), [1.0] * 9 + [weight])
+    sent = updates(torch.cat([others, attacker[None]]), [1.0] * 9 + [weight])
     with_it, _ = released(privacy, sent)
     rounding = 1e-6
     assert (with_it - without).norm() <= clip_norm / m * (1 + rounding)

@@ -346,8 +346,8 @@ def test_liars_in_a_group_make_its_sum_a_lie():
         *("attack=sign_flip", "attack.n_malicious=2", "aggregator=median", "assumed_malicious=1"),
     )
     _, record = run_round(parts.experiment, start(parts))
-    liars = set(np.flatnonzero(parts.experiment.malicious).tolist())
-    expected = tuple(bool(liars & set(members)) for members in tap.deliveries[0].members)
+    attackers = set(np.flatnonzero(parts.experiment.malicious).tolist())
+    expected = tuple(bool(attackers & set(members)) for members in tap.deliveries[0].members)
     assert record.malicious == expected
     rows = {(m.client, m.metric): m.value for m in record.metrics if m.scope == "update"}
     assert [rows[str(-g), "malicious"] for g in (1, 2, 3, 4)] == list(map(float, expected))

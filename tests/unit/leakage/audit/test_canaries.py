@@ -48,9 +48,9 @@ def clients(victim, inside, noise_scale=1.0):
     return client_canaries(victim, mechanism, inside, noise_scale, generator(1, "test_canaries"))
 
 
-def rounds_of(rigged, start):
-    before = initial_state(rigged.experiment, start)
-    for state, record in run_rounds(rigged.experiment, before):
+def rounds_of(with_canaries, start):
+    before = initial_state(with_canaries.experiment, start)
+    for state, record in run_rounds(with_canaries.experiment, before):
         yield before, state, record
         before = state
 
@@ -90,9 +90,9 @@ def test_public_numbers_do_not_depend_on_the_coins():
     victim = audited(*EXAMPLES)
     accounts, sizes = [], []
     for inside in (np.zeros(20, bool), np.ones(20, bool)):
-        rigged = examples(victim, inside)
-        _, state, record = next(rounds_of(rigged, victim.models[0]))
-        accounts.append(rigged.experiment.account.epsilon(state.ledger))
+        with_canaries = examples(victim, inside)
+        _, state, record = next(rounds_of(with_canaries, victim.models[0]))
+        accounts.append(with_canaries.experiment.account.epsilon(state.ledger))
         sizes.append(record.received.num_examples.tolist())
     assert accounts[0] == accounts[1]
     assert sizes[0] == sizes[1] == [len(s) + 4 for s in victim.partition.shards]
@@ -124,8 +124,10 @@ def test_coefficients_solve_the_ridge_regression():
 def test_without_noise_the_scores_tell_who_was_in():
     victim = audited(*EXAMPLES, "training.batch_size=null", "rounds=3")
     inside = coins(40)
-    rigged = examples(victim, inside, NO_NOISE)
-    scores = sum(rigged.score(*seen) for seen in rounds_of(rigged, victim.models[0])).numpy()
+    with_canaries = examples(victim, inside, NO_NOISE)
+    scores = sum(
+        with_canaries.score(*seen) for seen in rounds_of(with_canaries, victim.models[0])
+    ).numpy()
     assert scores[inside].min() > scores[~inside].max()
 
 
@@ -194,14 +196,14 @@ def test_canaries_answer_for_themselves_behind_the_others(cohort):
 def test_a_canary_moves_the_model_by_the_clip_norm_and_an_absent_one_not_at_all(overrides):
     victim = audited(*overrides, "privacy.clip_norm=0.3", "rounds=2")
     inside = coins(50)
-    rigged = clients(victim, inside, NO_NOISE)
-    divisor = rigged.experiment.server.privacy.expected_cohort
+    with_canaries = clients(victim, inside, NO_NOISE)
+    divisor = with_canaries.experiment.server.privacy.expected_cohort
     assert divisor == 60  # 10 clients and 50 canaries
     blind = clients(victim, np.zeros(50, bool), NO_NOISE)
-    pairs = zip(*(rounds_of(r, victim.models[0]) for r in (rigged, blind)), strict=True)
+    pairs = zip(*(rounds_of(r, victim.models[0]) for r in (with_canaries, blind)), strict=True)
     seen, without = next(pairs)
     # The run's own clients move along the directions a little too: by as much without canaries.
-    difference = rigged.score(*seen) - blind.score(*without)
+    difference = with_canaries.score(*seen) - blind.score(*without)
     expected = torch.from_numpy(np.where(inside, 0.3 / divisor, 0.0))
     torch.testing.assert_close(difference, expected, rtol=1e-3, atol=1e-7)
     assert seen[2].received.client_ids == (*range(10), *(10 + np.flatnonzero(inside)).tolist())
@@ -219,8 +221,8 @@ def test_a_canary_moves_the_model_by_the_clip_norm_and_an_absent_one_not_at_all(
 def test_rows_of_local_canaries_are_as_far_apart_as_the_adjacency_says(overrides, clip_norm, out):
     victim = audited(*overrides, "rounds=1")
     inside = coins(50)
-    rigged = clients(victim, inside, NO_NOISE)
-    scores = rigged.score(*next(rounds_of(rigged, victim.models[0])))
+    with_canaries = clients(victim, inside, NO_NOISE)
+    scores = with_canaries.score(*next(rounds_of(with_canaries, victim.models[0])))
     expected = torch.from_numpy(np.where(inside, clip_norm, out * clip_norm))
     torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-4)
 
@@ -229,11 +231,13 @@ def test_cohorts_of_a_fixed_size_replace_a_canary_by_its_opposite():
     cohorts = ("sampler=uniform", "cohort_size=5", "privacy.sampling=fixed_size")
     victim = audited(*CENTRAL[:2], *cohorts, "rounds=1")
     inside = coins(40)
-    rigged = clients(victim, inside, NO_NOISE)
-    _, _, record = seen = next(rounds_of(rigged, victim.models[0]))
+    with_canaries = clients(victim, inside, NO_NOISE)
+    _, _, record = seen = next(rounds_of(with_canaries, victim.models[0]))
     assert len(record.received) == 25  # half of 50, whatever the coins
     turn = np.isin(10 + np.arange(40), record.received.client_ids)
-    scores = rigged.score(*seen).numpy() * rigged.experiment.server.privacy.expected_cohort
+    scores = (
+        with_canaries.score(*seen).numpy() * with_canaries.experiment.server.privacy.expected_cohort
+    )
     assert scores[turn] == pytest.approx(np.where(inside, 1.0, -1.0)[turn], abs=0.5)
     assert np.abs(scores[~turn]).max() < 0.5
 
@@ -242,9 +246,9 @@ def test_turns_are_looked_at_only_where_no_amplification_is_counted_on():
     for sampler, blind in (("sampler=poisson", False), ("sampler=uniform", True)):
         sampling = "privacy.sampling=none" if blind else "privacy.sampling=poisson"
         victim = audited(*CENTRAL[:2], sampler, "cohort_size=5", sampling, "rounds=1")
-        rigged = clients(victim, coins(40))
-        before, after, record = next(rounds_of(rigged, victim.models[0]))
-        assert (rigged.score(before, after, record) == 0).any() == blind
+        with_canaries = clients(victim, coins(40))
+        before, after, record = next(rounds_of(with_canaries, victim.models[0]))
+        assert (with_canaries.score(before, after, record) == 0).any() == blind
 
 
 @pytest.mark.parametrize("overrides", [EXAMPLES, CENTRAL, LOCAL])

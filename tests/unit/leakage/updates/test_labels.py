@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fedexp.core.checks import InputError
-from fedexp.leakage.updates.labels import assumed_labels, recovered_labels
+from fedexp.leakage.updates.label_recovery import assumed_labels, recovered_labels
 from fedexp.models import lenet, logistic, mlp, small_cnn
 from tests.support.observing import (
     CLASSES,

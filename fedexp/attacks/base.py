@@ -16,7 +16,7 @@ class LeavesData:
         """The data unchanged."""
         return data
 
-    def probe(self, data: Split) -> Split:
+    def targeted_examples(self, data: Split) -> Split:
         """Empty: the adversary wants no answer in particular."""
         return data.rows(torch.empty(0, dtype=torch.int64))
 
