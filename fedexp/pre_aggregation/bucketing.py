@@ -3,13 +3,13 @@
     y_i = mean of delta_pi((i-1)s + 1) ... delta_pi(i s);   pi a random order of the n clients
 
 A bucket's mean varies less than a client's row, but one attacker spoils a whole bucket: n rows with
-f attackers become ceil(n / s) rows with up to f. Source: Karimireddy, He and Jaggi, "Byzantine-Robust
-Learning on Heterogeneous Datasets via Bucketing", ICLR 2022, algorithm 1. Breakdown point: that of
+f attackers become ceil(n / s) rows with up to f. Source: Karimireddy, He and Jaggi,
+"Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing", ICLR 2022, algorithm 1. Breakdown point: that of
 the rule behind it, at f attackers among ceil(n / s) rows.
 
 The paper's theorem takes s = floor(delta_max n / f) for a rule that stands a share delta_max of
 attackers, floor(n / 2f) for the best of rules. Where 2f divides n, this leaves 2f buckets with f
-attackers, which no rule stands: here s = floor((n - 1) / 2f), the largest with more than 2f buckets.
+attackers, which no rule stands: here s = floor((n - 1) / 2f), the largest with over 2f buckets.
 """
 
 from __future__ import annotations
