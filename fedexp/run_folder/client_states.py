@@ -72,7 +72,8 @@ class ClientStates:
         if not states:
             return before
         tensors = {
-            f"{client}/{name}": tensor.detach().cpu().contiguous()
+            # Copies: the format refuses tensors that share memory, as those of a first state may.
+            f"{client}/{name}": tensor.detach().cpu().clone()
             for client, state in states.items()
             for name, tensor in state.items()
         }

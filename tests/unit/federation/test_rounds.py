@@ -179,6 +179,29 @@ def test_the_servers_own_row_is_the_reference_and_no_client():
     assert not [m for m in record.metrics if m.client == "1"]
 
 
+def test_a_round_reads_what_its_own_cohort_keeps_and_nobody_elses():
+    class Reading:
+        """What a client keeps; notes that it was asked for."""
+
+        def __init__(self, client):
+            self.client = client
+
+        def read(self):
+            asked.append(self.client)
+            return {"worker_momentum.momentum": torch.tensor([float(self.client)])}
+
+    asked = []
+    exp = experiment(worker_momentum=WorkerMomentum(0.5, True, "zero"), sampler=Cohorts([1]))
+    kept = {client: Reading(client) for client in range(10_000)}
+    state, _ = run_round(exp, replace(start_of(exp), clients=kept))
+    assert asked == [1]
+    assert state.params.tolist() == [0.5 * 1 + 0.5 * 6]
+    assert state.clients[1].read()["worker_momentum.momentum"].tolist() == [3.5]
+    assert {c: k for c, k in state.clients.items() if c != 1} == {
+        c: k for c, k in kept.items() if c != 1
+    }
+
+
 def test_worker_momentum_is_carried_on():
     exp = experiment(worker_momentum=WorkerMomentum(0.5, True, "first_update"))
     # Steps 3, then 0.5 * 3 + 0.5 * 0, then 0.5 * 1.5 + 0.5 * (3 - 4.5).

@@ -1,5 +1,8 @@
 """What clients keep, in a run's folder."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -108,6 +111,37 @@ def test_files_that_nobody_needs_are_removed(tmp_path):
     store.keep_only(())
     assert not store.folder.exists()
     store.keep_only(())
+
+
+GROWTH = """
+import resource, tempfile, torch
+from pathlib import Path
+from fedexp.run_folder.client_states import ClientStates
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+clients, before = {}, 0.0
+with tempfile.TemporaryDirectory() as folder:
+    store = ClientStates(Path(folder))
+    for round in range(1, 61):  # 20 others each time, of 100 kB each: 120 MB
+        cohort = range(20 * (round - 1), 20 * round)
+        states = {c: {"control": torch.full((25_000,), float(c))} for c in cohort}
+        clients = store.keep(round, clients, states)
+        assert clients[10 * round].read()["control"][0] == 10 * round
+        store.keep_only(store.files(clients).keys())
+        before = before or peak()
+print(peak() - before, len(clients))
+"""
+
+
+def test_memory_grows_with_the_cohort_and_not_with_the_clients():
+    answer = subprocess.run(
+        [sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True
+    )
+    growth, clients = answer.stdout.split()
+    assert int(clients) == 1200
+    assert float(growth) < 40  # megabytes, of 120
 
 
 def test_states_that_lie_elsewhere_cannot_be_noted(tmp_path):
