@@ -1,8 +1,8 @@
 """Help, lists, completion, and where configs are looked for."""
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -13,13 +13,19 @@ from tests.support.commands import fedexp
 MEAN = "# {}\n_target_: fedexp.aggregation.mean.Mean\nweighting: {}\n"
 
 
+def seconds_of_processes():
+    """Of processors, used by the processes that we have started; others may be at work as well."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "model"], ["--version"]])
 def test_answers_at_once(here, arguments):
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = seconds_of_processes()
         done = fedexp(*arguments)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(seconds_of_processes() - before)
         assert (done.returncode, done.stderr) == (0, "")
     assert min(seconds) < 0.3
 
@@ -27,9 +33,9 @@ def test_answers_at_once(here, arguments):
 def test_the_package_is_imported_at_once(here):
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = seconds_of_processes()
         subprocess.run([sys.executable, "-c", "import fedexp; fedexp.InputError"], check=True)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(seconds_of_processes() - before)
     assert min(seconds) < 0.3
 
 
