@@ -24,7 +24,8 @@ def test_a_wheel_runs_elsewhere(tmp_path):
     subprocess.run([*build, str(tmp_path), str(ROOT)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "fedexp/conf/config.yaml" in names
+    assert {"fedexp/conf/config.yaml", "fedexp/py.typed"} <= set(names)
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "conf/"))]
 
     venv.create(tmp_path / "env", with_pip=True)
@@ -38,7 +39,7 @@ def test_a_wheel_runs_elsewhere(tmp_path):
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    where = [str(python), "-c", "import fedexp; print(fedexp.__file__)"]
+    where = [str(python), "-c", "import fedexp; fedexp.testing; print(fedexp.__file__)"]
     answer = subprocess.run(where, cwd=elsewhere, check=True, capture_output=True, text=True)
     assert answer.stdout.startswith(str(packages))
 
