@@ -1,8 +1,8 @@
 """Hydra's answers, remembered: what a choice of parts composes to is worked out once a process.
 
 To compose a config takes a quarter of a second, nearly all of it to read and merge the YAML files
-of the parts chosen; what a test changes are mostly single values, which Hydra sets afterwards. So what
-depends on the chosen parts alone is remembered: a file's content, the list of files and their
+of the parts chosen; what a test changes are mostly single values, which Hydra sets afterwards. So
+what depends on the chosen parts alone is remembered: a file's content, the list of files and their
 merge. Values are parsed, checked and set by Hydra for every config anew.
 
 Only where all files are the packaged ones: tests write and change configs of a user's own.
