@@ -1,6 +1,7 @@
 """For all tests."""
 
 import gc
+import math
 import os
 import signal
 
@@ -9,11 +10,22 @@ import torch
 
 import fedexp.reporting  # noqa: F401 - names matplotlib's folder before anybody imports it
 from tests.support import remembered_configs, remembered_divergences
+from tests.support.workers import quick_workers  # noqa: F401 - a fixture for everybody
 
 # A shell starts what it puts in the background with Ctrl-C ignored, and the processes that the
 # tests start and interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 remembered_configs.install()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `-n`, a worker gets neighbouring tests: what a module's fixtures made is made once."""
+    if config.getoption("dist") == "load":  # the default
+        from xdist.scheduler import WorkStealingScheduling
+
+        return WorkStealingScheduling(config, log)
+    return None
 
 
 def pytest_collection_finish() -> None:
@@ -30,6 +42,14 @@ def pytest_runtest_setup() -> None:
 def one_thread():
     """As in a run: the number of threads changes bits, and small work is slower on several."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pool_because_the_machine_is_busy():
+    """Which backend a test runs on is the test's choice, not that of what else runs here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedexp.backends.auto.PAYS_AFTER", math.inf)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,11 +5,12 @@
 
 The other images keep their answers, so the accuracy does not show it; the answers to stamped images
 do (see `targeted_examples`). Knows: its own data, and for a boost of n / m how many clients'
-updates a mean is taken over (n) and how many of these are malicious (m): the mean then moves all the
-way to the malicious model. Sources: Gu, Dolan-Gavitt and Garg, "BadNets: Identifying Vulnerabilities in the
-Machine Learning Model Supply Chain", 2017 (arXiv:1708.06733), section 4, and Bagdasaryan, Veit,
-Hua, Estrin and Shmatikov, "How To Backdoor Federated Learning", AISTATS 2020, section 4. BadNets
-adds stamped copies; here they take their originals' place, so that a client's size stays honest.
+updates a mean is taken over (n) and how many of these are malicious (m): the mean then moves all
+the way to the malicious model. Sources: Gu, Dolan-Gavitt and Garg, "BadNets: Identifying
+Vulnerabilities in the Machine Learning Model Supply Chain", 2017 (arXiv:1708.06733), section 4, and
+Bagdasaryan, Veit, Hua, Estrin and Shmatikov, "How To Backdoor Federated Learning", AISTATS 2020,
+section 4. BadNets adds stamped copies; here they take their originals' place, so that a client's
+size stays honest.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     y_i = mean of delta_pi((i-1)s + 1) ... delta_pi(i s);   pi a random order of the n clients
 
 A bucket's mean varies less than a client's row, but one attacker spoils a whole bucket: n rows with
-f attackers become ceil(n / s) rows with up to f. Source: Karimireddy, He and Jaggi,
-"Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing", ICLR 2022, algorithm 1. Breakdown point: that of
-the rule behind it, at f attackers among ceil(n / s) rows.
+f attackers become ceil(n / s) rows with up to f. Source: Karimireddy, He and Jaggi, "Byzantine-
+Robust Learning on Heterogeneous Datasets via Bucketing", ICLR 2022, algorithm 1. Breakdown point:
+that of the rule behind it, at f attackers among ceil(n / s) rows.
 
 The paper's theorem takes s = floor(delta_max n / f) for a rule that stands a share delta_max of
 attackers, floor(n / 2f) for the best of rules. Where 2f divides n, this leaves 2f buckets with f

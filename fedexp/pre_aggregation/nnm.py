@@ -3,9 +3,10 @@
     y_k = 1 / (n - f) * sum of delta_j over the n - f rows j nearest to delta_k, itself included
 
 Honest rows that differ because their clients' data differ move together, so that the rule behind
-has less honest spread to hide an attacker in. Source: Allouah, Farhadkhani, Guerraoui, Gupta,
-Pinot and Stephan, "Fixing by Mixing: A Recipe for Optimal Byzantine ML under Heterogeneity", AISTATS
-2023, where the method is NNM. Breakdown point: that of the rule behind it, up to f attackers with 2f < n.
+has less honest spread to hide an attacker in. Source: Allouah, Farhadkhani, Guerraoui, Gupta, Pinot
+and Stephan, "Fixing by Mixing: A Recipe for Optimal Byzantine ML under Heterogeneity", AISTATS
+2023, where the method is NNM. Breakdown point: that of the rule behind it, up to f attackers with
+2f < n.
 """
 
 from __future__ import annotations

@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from fedexp.commands.cli import run_command
-from tests.support.commands import kill, start, wait_for_round
+from tests.support.commands import kill, start_to_kill, wait_for_round
+from tests.support.shared_folders import shared_folder
 
 # Long enough to be killed in the middle, short enough to wait for.
-SMALL_RUN = ("rounds=6", "training.epochs=3", "quiet=true")
+SMALL_RUN = ("rounds=6", "training.epochs=3", "quiet=true", "backend.workers=1")
 
 
 @pytest.fixture
@@ -34,21 +36,40 @@ def without_pictures(monkeypatch):
     monkeypatch.setattr("fedexp.reporting.plots.write_run_plots", lambda run, folder: [])
 
 
+@pytest.fixture(autouse=True)
+def blank_pictures(request, monkeypatch):
+    """Pictures are composed and written, but not drawn, which takes longer than all else.
+
+    Who looks at one asks for `drawn`.
+    """
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(FigureCanvasAgg, "draw", FigureCanvasAgg.get_renderer)
+
+
+@pytest.fixture
+def drawn():
+    """Pictures are drawn."""
+
+
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory) -> Path:
     """The folder of a run that nobody disturbed. Not to be changed."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["fedexp"])
-        assert run_command(["run", *SMALL_RUN, f"hydra.run.dir={folder}"]) == 0
-    return folder
+
+    def make(folder):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["fedexp"])
+            assert run_command(["run", *SMALL_RUN, f"hydra.run.dir={folder}"]) == 0
+
+    return shared_folder(tmp_path_factory, "whole", make)
 
 
 @pytest.fixture(scope="session")
 def killed_run(tmp_path_factory) -> Path:
     """The folder of the same run, killed in the middle of round 3. To be copied, not changed."""
-    folder = tmp_path_factory.mktemp("killed") / "run"
-    process = start("run", *SMALL_RUN, f"hydra.run.dir={folder}")
-    wait_for_round(process, folder, 2)
-    kill(process)
-    return folder
+
+    def make(folder):
+        process = start_to_kill("run", *SMALL_RUN, f"hydra.run.dir={folder}")
+        wait_for_round(process, folder, 2)
+        kill(process)
+
+    return shared_folder(tmp_path_factory, "killed", make)

@@ -82,7 +82,7 @@ def test_a_resume_in_the_middle_of_a_warm_up_learns_the_same(here):
     assert_same_bits(killed, whole)
 
 
-def test_the_workers_change_no_bit_of_an_attacked_run(here):
+def test_the_workers_change_no_bit_of_an_attacked_run(here, quick_workers):
     parts = ["attack=optimal_alie", "attack.n_malicious=3", "aggregator=multi_krum"]
     one = run(here / "one", *parts, "backend=in_process", "rounds=3")
     two = run(here / "two", *parts, "backend=process_pool", "backend.workers=2", "rounds=3")

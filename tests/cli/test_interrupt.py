@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.commands import FEDEXP, alive_in_group, fedexp, start, summary_of, wait_for_round
 
-IN_PROCESS = ("backend=in_process",)
-POOL = ("backend=process_pool", "backend.workers=2")
+IN_PROCESS = ("backend=in_process", "plots=false")
+POOL = ("backend=process_pool", "backend.workers=2", "plots=false")
 slow = pytest.mark.slow
 
 

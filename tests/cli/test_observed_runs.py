@@ -15,7 +15,7 @@ from tests.support.commands import (
     fedexp,
     kill,
     rows_of_csv,
-    start,
+    start_to_kill,
     summary_of,
     wait_for_round,
 )
@@ -179,7 +179,7 @@ def test_early_stopping_ends_a_run_and_says_why(stopped_early):
 
 
 def test_a_killed_run_stops_at_the_same_round(here, stopped_early):
-    process = start("run", *PATIENT, "hydra.run.dir=killed")
+    process = start_to_kill("run", *PATIENT, "hydra.run.dir=killed")
     wait_for_round(process, here / "killed", summary_of(stopped_early)["rounds"] - 2)
     kill(process)
     assert run_command(["resume", "killed"]) == 0

@@ -213,7 +213,7 @@ def test_resumed_equals_uninterrupted(run, here, overrides):
     assert_same_bits(killed, whole)
 
 
-def test_dp_sgd_is_the_same_in_worker_processes(run):
+def test_dp_sgd_is_the_same_in_worker_processes(run, quick_workers):
     overrides = ("privacy=dp_sgd", "rounds=1", "n_clients=4", "privacy.accountant=rdp")
     here = run(*overrides, name="here")
     there = run(*overrides, "backend=process_pool", "backend.workers=2", name="there")

@@ -185,7 +185,8 @@ def test_plain_lines_when_piped(here, capfd):
 def test_a_bar_on_a_terminal(here):
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    command = [*FEDEXP, "run", "rounds=4", "hydra.run.dir=run"]
+    more = ["plots=false", "backend=in_process", "hydra.run.dir=run"]
+    command = [*FEDEXP, "run", "rounds=4", *more]
     with subprocess.Popen(command, stdout=its, stderr=its, start_new_session=True) as process:
         os.close(its)
         shown = b""

@@ -1,10 +1,9 @@
 """Every backend gives the bits of `InProcess`, and a pool never hangs or leaves anything behind."""
 
 import hashlib
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -18,6 +17,8 @@ from fedexp.backends.in_process import InProcess
 from fedexp.backends.process_pool import ProcessPool
 from fedexp.core.checks import InputError
 from fedexp.core.types import Sent
+from tests.support.commands import Copy
+from tests.support.workers import is_alive, live_workers
 from tests.support.workloads import (
     MODELS,
     Dies,
@@ -61,6 +62,7 @@ def final_models(backend, work):
 @pytest.mark.parametrize(
     "model", [pytest.param(m, marks=pytest.mark.slow if m == "resnet18" else ()) for m in MODELS]
 )
+@pytest.mark.usefixtures("quick_workers")
 def test_pools_of_1_2_and_4_workers_give_the_bits_of_in_process(model):
     expected = final_models(InProcess(workload(model)), workload(model))
     assert expected[0.0] != expected[0.9]
@@ -73,8 +75,21 @@ def test_pools_of_1_2_and_4_workers_give_the_bits_of_in_process(model):
 
 
 @pytest.fixture(scope="module")
-def pool():
+def lasting_pool():
     pool = ProcessPool(workload(cohort_size=2), workers=2)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def pool(lasting_pool, quick_workers):
+    return lasting_pool
+
+
+@pytest.fixture(scope="module")
+def spawned_pool():
+    """Its workers are started as in a run; after `close` they start again with the next call."""
+    pool = ProcessPool(workload(), workers=2)
     yield pool
     pool.close()
 
@@ -167,6 +182,7 @@ def test_a_cohort_larger_than_planned(pool):
     assert len(pool.train(trainer(), tasks(params))) == 4
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_a_client_that_raises_is_named_with_its_traceback(new_children):
     broken = ProcessPool(workload(), workers=2)
     with pytest.raises(RuntimeError, match=r"(?s)client 2 failed.*two is too many"):
@@ -174,6 +190,7 @@ def test_a_client_that_raises_is_named_with_its_traceback(new_children):
     assert not new_children()
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_a_worker_that_dies_is_named_and_does_not_hang(new_children):
     broken = ProcessPool(workload(), workers=2)
     with pytest.raises(RuntimeError, match=r"died at client 1 with exit code 7"):
@@ -181,6 +198,7 @@ def test_a_worker_that_dies_is_named_and_does_not_hang(new_children):
     assert not new_children()
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_a_worker_killed_from_outside_does_not_hang(new_children):
     broken = ProcessPool(workload(), workers=2)
     broken.train(trainer(), tasks(start(workload())))
@@ -191,22 +209,23 @@ def test_a_worker_killed_from_outside_does_not_hang(new_children):
     assert not new_children()
 
 
-def test_close_leaves_nothing_and_may_be_called_twice(new_children):
-    pool = ProcessPool(workload(), workers=2)
-    pool.train(trainer(), tasks(start(workload())))
-    pids = [os.getpid(), *new_children()]
-    assert len(pids) == 3
-    pool.close()
-    pool.close()
-    assert not new_children()
+def test_close_leaves_nothing_and_may_be_called_twice(spawned_pool):
+    spawned_pool.train(trainer(), tasks(start(workload())))
+    workers = [process.pid for process in spawned_pool._processes]
+    assert len(workers) == 2
+    assert set(workers) <= set(live_workers())
+    spawned_pool.close()
+    spawned_pool.close()
+    assert not set(workers) & set(live_workers())
+    pids = [os.getpid(), *workers]
     # Other programs share the folder; what torch makes there is named after its process.
     ours = [n for n in os.listdir("/dev/shm") if any(f"torch_{pid}_" in n for pid in pids)]
     assert not ours
 
 
-def test_workers_never_see_ctrl_c(pool):
-    pool.train(trainer(), tasks(start(workload())))
-    for process in pool._processes:
+def test_workers_never_see_ctrl_c(spawned_pool):
+    spawned_pool.train(trainer(), tasks(start(workload())))
+    for process in spawned_pool._processes:
         status = Path(f"/proc/{process.pid}/status").read_text()
         blocked = int(next(x for x in status.splitlines() if x.startswith("SigBlk")).split()[1], 16)
         assert blocked & 1 << (signal.SIGINT - 1)
@@ -215,33 +234,20 @@ def test_workers_never_see_ctrl_c(pool):
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_when_the_parent_goes_the_workers_go(end):
-    code = (
-        "from tests.support.workloads import *\n"
-        "from fedexp.backends.process_pool import ProcessPool\n"
-        "pool = ProcessPool(workload(), workers=2)\n"
-        "pool.train(trainer(), tasks(start(workload())))\n"
-        "print(*[p.pid for p in pool._processes], flush=True)\n"
-        "import time; time.sleep(60)\n"
-    )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=Path(__file__).parents[2],
-        text=True,
-    )
-    assert parent.stdout is not None
-    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    ours, its = multiprocessing.Pipe()
+    parent = Copy(live_with_a_pool, its)
+    assert ours.poll(60), "the pool does not start"
+    workers = ours.recv()
     assert len(workers) == 2
-    parent.send_signal(end)
-    parent.wait()
-    parent.stdout.close()
+    os.kill(parent.pid, end)
+    parent.communicate()
     deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+    while any(is_alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(alive(pid) for pid in workers)
+    assert not any(is_alive(pid) for pid in workers)
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_auto_moves_to_a_pool_without_changing_bits(monkeypatch):
     monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
     auto = Auto(workload(), workers=2, rounds=4)
@@ -250,6 +256,14 @@ def test_auto_moves_to_a_pool_without_changing_bits(monkeypatch):
         assert isinstance(auto._backend, ProcessPool)
     finally:
         auto.close()
+
+
+def live_with_a_pool(connection):
+    """A process with workers of its own, until a signal ends it."""
+    pool = ProcessPool(workload(), workers=2)
+    pool.train(trainer(), tasks(start(workload())))
+    connection.send([process.pid for process in pool._processes])
+    time.sleep(60)
 
 
 def test_auto_stays_in_process_when_the_run_is_short():
@@ -261,22 +275,5 @@ def test_auto_stays_in_process_when_the_run_is_short():
 @pytest.fixture
 def new_children():
     """The live pool workers that were not there before the test."""
-    before = children()
-    return lambda: [pid for pid in children() if pid not in before]
-
-
-def children():
-    """The live child processes of this one that are pool workers."""
-    pids = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    return [
-        int(pid)
-        for pid in pids
-        if alive(int(pid)) and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    before = live_workers()
+    return lambda: [pid for pid in live_workers() if pid not in before]

@@ -3,12 +3,18 @@
 import csv
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
+
+from fedexp.commands.cli import main
 
 FEDEXP = [sys.executable, "-m", "fedexp"]
 # What may differ between a run and the same run interrupted, or with other workers.
@@ -50,7 +56,52 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_round(process: subprocess.Popen[str], folder: Path, number: int) -> None:
+class Started(Protocol):
+    """What a test may do with what it started."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def communicate(self) -> tuple[str, str]: ...
+
+
+class Copy:
+    """A copy of this process that does `work(*arguments)`, in a process group of its own.
+
+    It has imported everything already, which takes a new process most of its time. For what is to
+    be killed; how a new process starts, speaks and ends is not to be seen here.
+    """
+
+    def __init__(self, work: Callable[..., object], *arguments: object) -> None:
+        fork = multiprocessing.get_context("fork")
+        self._process = fork.Process(target=_apart, args=(work, *arguments))
+        with warnings.catch_warnings():
+            # Python 3.12 warns of threads; pytest-xdist's hold no lock that a run could want.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def communicate(self) -> tuple[str, str]:
+        self._process.join()
+        return "", ""
+
+
+def _apart(work: Callable[..., object], *arguments: object) -> None:
+    os.setsid()
+    sys.argv = ["fedexp"]
+    work(*arguments)
+
+
+def start_to_kill(*arguments: str) -> Copy:
+    """`fedexp arguments`, left running, for `kill`."""
+    return Copy(main, arguments)
+
+
+def wait_for_round(process: Started, folder: Path, number: int) -> None:
     """Until round `number` is recorded and saved: the next one is under way."""
     checkpoint = folder / "checkpoints" / f"round-{number:06d}.json"
     deadline = time.monotonic() + 60
@@ -60,7 +111,7 @@ def wait_for_round(process: subprocess.Popen[str], folder: Path, number: int) ->
         time.sleep(0.005)
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: Started) -> None:
     """As the kernel does when memory runs out: the process cannot say or save anything."""
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()

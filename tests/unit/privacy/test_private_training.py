@@ -140,7 +140,7 @@ def test_a_client_that_fails_leaves_nothing_either():
         pytest.param("resnet18", [1, 2], marks=pytest.mark.slow),
     ],
 )
-def test_same_bits_in_process_and_in_pools(name, pools):
+def test_same_bits_in_process_and_in_pools(name, pools, quick_workers):
     work = workloads.workload(name)
     tasks = workloads.tasks(workloads.start(work))
     expected = InProcess(work).train(private(), tasks)
