@@ -29,13 +29,12 @@ ARROWS = {
     "config/schema": set(),
     "config": {"data", "federation", "observers", "partition", "privacy", "training"},
     "run_folder/findings": {"leakage"},  # a type
-    "run_folder/record": {"observers"},
     # Attacks know what they are shown; only these rooms open a run, train, read or write.
     "leakage/victim": {"config", "federation", "run_folder"},
     "leakage/parallel": {"config"},
     "leakage/membership": {"config", "federation", "run_folder"},
     "leakage/updates": {"backends", "privacy", "run_folder", "training"},
-    "leakage/audit": {"federation", "privacy"},
+    "leakage/audit": {"federation", "privacy", "training"},
     "leakage": set(),
     "reporting": {"leakage", "run_folder"},
     "commands": PARTS

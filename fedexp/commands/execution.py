@@ -21,8 +21,8 @@ from fedexp.core.checks import InputError
 from fedexp.core.files import locked
 from fedexp.core.flat import vector_of
 from fedexp.core.interrupt import sigterm_as_interrupt
+from fedexp.core.observer import Observer, RunStart
 from fedexp.federation.rounds import initial_state, run_rounds
-from fedexp.observers.observer import Observer, RunStart
 from fedexp.observers.progress import progress_for
 from fedexp.observers.redraw import Redraw
 from fedexp.observers.round_log import RoundLog

@@ -25,6 +25,7 @@ from fedexp.core.capabilities import (
 )
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.flat import refuse_changing_buffers, vector_of
+from fedexp.core.observer import Observer
 from fedexp.core.protection import Combination, Plan, Protection
 from fedexp.core.protocols import (
     Aggregator,
@@ -54,7 +55,6 @@ from fedexp.federation.evaluation import ModelEvaluator
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
 from fedexp.observers.guarded import Guarded
-from fedexp.observers.observer import Observer
 from fedexp.partition.check import checked
 from fedexp.privacy.account import NoAccount
 from fedexp.privacy.none import NoPrivacy

@@ -17,8 +17,8 @@ from itertools import groupby
 from typing import Any, final
 
 from fedexp.core.checks import at_least, non_negative, one_of
+from fedexp.core.observer import RunStart, shared_figure
 from fedexp.core.types import RoundRecord, ServerState
-from fedexp.observers.observer import RunStart, shared_figure
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "loss")
 

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
+from fedexp.core.observer import Observer, RunStart
 from fedexp.core.types import RoundRecord, ServerState
-from fedexp.observers.observer import Observer, RunStart
 
 log = logging.getLogger("fedexp")
 

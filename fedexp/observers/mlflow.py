@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, final
 
+from fedexp.core.observer import RunStart
 from fedexp.core.types import RoundRecord, ServerState
-from fedexp.observers.observer import RunStart
 from fedexp.observers.series import by_round, environment, figures, leaves, require
 
 FOLDER = "mlruns"

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
+from fedexp.core.observer import RunStart
 from fedexp.core.types import RoundRecord, ServerState
-from fedexp.observers.observer import RunStart
 
 REDRAW_AFTER = 60.0  # seconds between drawings
 

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any, final
 
+from fedexp.core.observer import RunStart, shared_figure
 from fedexp.core.types import RoundRecord, ServerState
-from fedexp.observers.observer import RunStart, shared_figure
 
 log = logging.getLogger("fedexp")
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, final
 
 from fedexp.core.checks import one_of
+from fedexp.core.observer import RunStart
 from fedexp.core.types import RoundRecord, ServerState
-from fedexp.observers.observer import RunStart
 from fedexp.observers.series import by_round, environment, figures, require
 
 FOLDER = "wandb"

@@ -37,10 +37,10 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from fedexp.core.checks import InputError
 from fedexp.core.files import append, plain, read_lines, to_json, write_atomically
 from fedexp.core.flat import state_dict_of
+from fedexp.core.observer import RunStart
 from fedexp.core.protocols import Account, Task
 from fedexp.core.renames import present_config
 from fedexp.core.types import Metric, RoundRecord, Sent, ServerState
-from fedexp.observers.observer import RunStart
 from fedexp.run_folder.checkpoints import (
     Unreadable,
     checkpoint_bytes,

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import torch
 
+from fedexp.core.observer import RunStart
 from fedexp.core.types import Metric, RoundRecord, ServerState
-from fedexp.observers.observer import RunStart
 
 
 def round_of(number: int, **validation: float) -> tuple[ServerState, RoundRecord]:
