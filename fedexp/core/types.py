@@ -159,8 +159,10 @@ class Split:
 
 
 def is_mapped(tensor: Tensor) -> bool:
-    """Whether torch mapped it from a file; it then calls itself shared, and cannot be sent."""
-    return tensor.untyped_storage().filename is not None
+    """Whether torch mapped it from a file: it calls itself shared then, and cannot be sent."""
+    storage = tensor.untyped_storage()
+    # Not by its file name: a private mapping (`shared=False`) has none.
+    return bool(storage.is_shared()) and int(storage._share_fd_cpu_()[0]) < 0
 
 
 def _joined(mine: Tensor | None, its: Tensor | None, n: int, m: int) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -73,6 +74,6 @@ def _key(loader: Loader, data_dir: Path) -> tuple[bytes, Path] | None:
     None where it cannot be told.
     """
     try:
-        return pickle.dumps(loader), data_dir
+        return hashlib.sha256(pickle.dumps(loader)).digest(), data_dir
     except Exception:  # whatever a loader's own attributes raise: then nothing is kept
         return None

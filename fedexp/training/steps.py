@@ -179,7 +179,7 @@ def ordinary_steps(
     """Gradients of the mean loss of reshuffled batches."""
     n = len(shard)
     batch_size, batches = min(work.batch_size or n, n), work.batches(n)
-    together = max(1, MOST_GATHERED // batch_size)
+    together = _batches_together(batch_size)
     shuffle = torch_generator(task.seed)
     for step in range(work.steps_for(n)):
         batch = step % batches
@@ -193,6 +193,19 @@ def ordinary_steps(
         rows = slice(place * batch_size, (place + 1) * batch_size)
         loss = model.task.loss(model.module(x[rows]), y[rows])
         yield Step(torch.autograd.grad(loss, model.parameters), loss.detach(), len(y[rows]))
+
+
+def _batches_together(batch_size: int) -> int:
+    """How many batches are gathered at once: about `MOST_GATHERED` examples.
+
+    A multiple of 16 examples, or 64 bytes: then a batch lies as in one gather of everything, and
+    kernels, which round differently at other addresses, give the same bits.
+
+    >>> _batches_together(10), _batches_together(32), _batches_together(5000)
+    (408, 128, 2)
+    """
+    step = 16 // math.gcd(16, batch_size)
+    return max(1, MOST_GATHERED // (step * batch_size)) * step
 
 
 def train_steps(

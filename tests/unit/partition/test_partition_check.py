@@ -1,0 +1,77 @@
+"""A partition that somebody else wrote is refused where a client or a row would be wronged."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedexp.config.build import build
+from fedexp.core.checks import InputError
+from fedexp.core.types import Partition, Split
+from fedexp.partition.check import checked
+from tests.support.composing import config_for
+from tests.support.own_data import MODULE
+
+TRAIN = Split(torch.zeros(10, 2), torch.arange(10) % 3)
+
+
+def received(*shards, train=TRAIN, n_clients=None):
+    partition = Partition(train, tuple(shards))
+    return checked(partition, TRAIN, n_clients or len(shards), "Mine")
+
+
+def test_shards_come_out_sorted_int64_and_as_many_as_there_were():
+    readable = np.frombuffer(np.array([2, 5]).tobytes(), np.int64)
+    partition = received([4, 0, 9], np.array([8, 1], np.uint8), readable)
+    assert [shard.tolist() for shard in partition.shards] == [[0, 4, 9], [1, 8], [2, 5]]
+    assert all(shard.dtype == np.int64 and shard.flags.writeable for shard in partition.shards)
+    assert partition.train is TRAIN
+
+
+FAULTS = {
+    "overlap": (([0, 1, 7], [7, 2], [3, 0]), "gave row 7 to clients 0 and 1: 1 row"),
+    "far apart": (([0, 1], [2], [1, 0, 5]), "gave row 0 to clients 0 and 2: 2 row"),
+    "empty": (([0, 1], [], [2]), "left client 1 without an example"),
+    "twice": (([0, 1], [5, 3, 5]), "gave client 1 row 5 more than once"),
+    "too far": (([0, 10],), "gave client 0 row 10, and rows are 0 to 9"),
+    "negative": (([0], [-1, 4]), "gave client 1 row -1, and rows are 0 to 9"),
+    "marks": ((np.ones(10, dtype=bool),), "gave client 0 no list of whole row numbers"),
+    "fractions": (([0.5],), "gave client 0 no list"),
+    "a table": ((np.zeros((2, 2), int),), "gave client 0 no list"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_would_wrong_a_client_is_refused(fault):
+    shards, message = FAULTS[fault]
+    with pytest.raises(InputError) as caught:
+        received(*shards)
+    assert str(caught.value).startswith("partition=Mine: ")
+    assert message in str(caught.value)
+
+
+def test_too_many_shards_another_training_part_and_no_partition_are_refused():
+    with pytest.raises(InputError, match="gave 2 shards to 3 clients"):
+        received([0], [1], n_clients=3)
+    with pytest.raises(InputError, match=r"changed the training part from \[10, 2\] to \[9, 2\]"):
+        received([0], train=TRAIN.between(0, 9))
+    with pytest.raises(InputError, match="must return a Partition, and returned a list"):
+        checked([[0]], TRAIN, 1, "Mine")
+
+
+def config(fault, *overrides):
+    whole = config_for("n_clients=5", *overrides)
+    return whole | {
+        "partition": {"_target_": f"{MODULE}.Wrong", "fault": fault},
+        "trust": ["tests."],
+    }
+
+
+def test_an_own_partition_that_overlaps_is_not_trained_on():
+    with pytest.raises(InputError, match=r"^partition=Wrong: gave row 3 to clients 0 and 1"):
+        build(config("overlap", "attack=label_flip"))
+
+
+def test_an_own_partition_in_another_order_is_sorted():
+    built = build(config("unsorted"))
+    assert all((np.diff(shard) > 0).all() for shard in built.partition.shards)
+    assert built.partition.shards[0][0] == 0
