@@ -28,7 +28,6 @@ ARROWS = {
     "config/folders": set(),
     "config/schema": set(),
     "config": {"data", "federation", "observers", "partition", "privacy", "training"},
-    "run_folder/findings": {"leakage"},  # a type
     # Attacks know what they are shown; only these rooms open a run, train, read or write.
     "leakage/victim": {"config", "federation", "run_folder"},
     "leakage/parallel": {"config"},

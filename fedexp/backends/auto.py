@@ -18,7 +18,8 @@ from fedexp.backends.in_process import InProcess
 from fedexp.backends.process_pool import ProcessPool
 from fedexp.core.checks import at_least
 from fedexp.core.protocols import Backend, Trainer
-from fedexp.core.types import ClientTask, Updates, Workload
+from fedexp.core.types import ClientTask, Updates
+from fedexp.core.workload import Workload
 
 PAYS_AFTER = 8.0  # seconds of work left, per further core about four times a pool's start-up
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fedexp.backends.workspace import Workspace, sends_of
 from fedexp.core.protocols import Trainer
-from fedexp.core.types import ClientTask, Updates, Workload, row_size
+from fedexp.core.types import ClientTask, Updates, row_size
+from fedexp.core.workload import Workload
 
 
 @final

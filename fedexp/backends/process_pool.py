@@ -31,16 +31,8 @@ from fedexp.backends.workspace import EVALUATION_BATCH, Layout, Workspace, layou
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.flat import vector_of
 from fedexp.core.protocols import Trainer
-from fedexp.core.types import (
-    ClientReport,
-    ClientTask,
-    Split,
-    State,
-    Updates,
-    Workload,
-    is_mapped,
-    row_size,
-)
+from fedexp.core.types import ClientReport, ClientTask, Split, State, Updates, is_mapped, row_size
+from fedexp.core.workload import Workload
 
 SHARED_MEMORY = "/dev/shm"
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from fedexp.core.checks import InputError
 from fedexp.core.flat import TaskModel
 from fedexp.core.protocols import Sends, Trainer
-from fedexp.core.types import ClientReport, ClientTask, Sent, Split, State, Workload
+from fedexp.core.types import ClientReport, ClientTask, Sent, Split, State
+from fedexp.core.workload import Workload
 
 Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 EVALUATION_BATCH = 200  # images; large enough to fill the processor, small enough for its cache

@@ -26,13 +26,12 @@ from fedexp.core.capabilities import (
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.flat import refuse_changing_buffers, vector_of
 from fedexp.core.observer import Observer
-from fedexp.core.protection import Combination, Plan, Protection
+from fedexp.core.protection import Combination, Mechanism, Plan, Protection
 from fedexp.core.protocols import (
     Aggregator,
     Algorithm,
     Attack,
     ChecksData,
-    Mechanism,
     Partitioner,
     Sends,
     ServerOptimizer,
@@ -40,15 +39,8 @@ from fedexp.core.protocols import (
     Trainer,
 )
 from fedexp.core.rng import generator, seed_for, seeded
-from fedexp.core.types import (
-    Dataset,
-    Normalisation,
-    Partition,
-    Split,
-    Updates,
-    Workload,
-    row_size,
-)
+from fedexp.core.types import Dataset, Normalisation, Partition, Split, Updates, row_size
+from fedexp.core.workload import Workload
 from fedexp.data.folder import data_folder
 from fedexp.data.loader import Loader, load
 from fedexp.federation.evaluation import ModelEvaluator

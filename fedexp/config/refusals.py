@@ -24,8 +24,8 @@ from fedexp.core.capabilities import (
     weighs_by_examples,
 )
 from fedexp.core.checks import InputError
-from fedexp.core.protection import Combination
-from fedexp.core.protocols import Mechanism, ServerOptimizer
+from fedexp.core.protection import Combination, Mechanism
+from fedexp.core.protocols import ServerOptimizer
 
 ONLY_FEDERATED = "needs setting=federated: nothing is shared in this one"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from fedexp.core.protocols import (
     Attack,
     Channel,
     Detector,
-    Mechanism,
     PreAggregator,
     Privacy,
     Sampler,
@@ -31,6 +30,30 @@ from fedexp.core.protocols import (
 from fedexp.core.rng import generator
 
 NEVER = 1e-9  # how improbable draws must be before they contradict what a sampler says of itself
+
+
+@runtime_checkable
+class Mechanism(Protocol):
+    """A privacy mechanism as configured: what it goes with, and the protection that it makes.
+
+    A choice of the group `privacy`, or a channel whose clients add noise themselves. What is
+    promised (delta, a target, a limit) are arguments of its own, so that a promise which no
+    mechanism takes is refused like any argument that a part does not know.
+    """
+
+    def refuse(self, parts: Combination) -> None:
+        """Raise InputError for parts with which the promise would not hold, and the ways out."""
+
+    def protect(self, plan: Plan, bare: Protection) -> Protection:
+        """Calibrate the noise for what the plan releases, and open the account.
+
+        Args:
+            plan: of the run.
+            bare: the run without this mechanism.
+
+        Raises:
+            InputError: the promise cannot be made, or not even one round would keep it.
+        """
 
 
 @final

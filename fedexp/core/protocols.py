@@ -7,7 +7,7 @@ parts only through this file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -28,9 +28,6 @@ from fedexp.core.types import (
     Updates,
     Verdict,
 )
-
-if TYPE_CHECKING:
-    from fedexp.core.protection import Combination, Plan, Protection
 
 
 class Partitioner(Protocol):
@@ -269,30 +266,6 @@ class Privacy(Protocol):
         self, step: Tensor, updates: Updates, state: State, rng: np.random.Generator
     ) -> tuple[Tensor, State]:
         """The step `[d]` as released, and the next state; `updates` are what it is made of."""
-
-
-@runtime_checkable
-class Mechanism(Protocol):
-    """A privacy mechanism as configured: what it goes with, and the protection that it makes.
-
-    A choice of the group `privacy`, or a channel whose clients add noise themselves. What is
-    promised (delta, a target, a limit) are arguments of its own, so that a promise which no
-    mechanism takes is refused like any argument that a part does not know.
-    """
-
-    def refuse(self, parts: Combination) -> None:
-        """Raise InputError for parts with which the promise would not hold, and the ways out."""
-
-    def protect(self, plan: Plan, bare: Protection) -> Protection:
-        """Calibrate the noise for what the plan releases, and open the account.
-
-        Args:
-            plan: of the run.
-            bare: the run without this mechanism.
-
-        Raises:
-            InputError: the promise cannot be made, or not even one round would keep it.
-        """
 
 
 class Channel(Protocol):

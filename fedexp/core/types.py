@@ -10,14 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from fedexp.core.protocols import Task
 
 State = Mapping[str, Tensor]
 """What a component carries from one round to the next; an empty mapping for most."""
@@ -281,6 +278,13 @@ class Normalisation:
         return part.with_x(self.x(part.as_floats().x))
 
 
+class CountsLabels(Protocol):
+    """What of a task a partition needs to be described."""
+
+    def label_counts(self, y: Tensor, num_classes: int) -> np.ndarray:
+        """How many examples have each label: `[num_classes]` int64."""
+
+
 @dataclass(frozen=True)
 class Partition:
     """Who holds what: `shards[k]` are client k's rows of `train`, sorted int64 indices.
@@ -294,7 +298,7 @@ class Partition:
     shards: tuple[np.ndarray, ...]
     changed: bool = False  # whether the clients see other examples than there were to assign
 
-    def label_counts(self, num_classes: int, task: Task) -> np.ndarray:
+    def label_counts(self, num_classes: int, task: CountsLabels) -> np.ndarray:
         """How many examples of each class each client holds: `[n_clients, num_classes]` int64."""
         labels = (self.train.y[torch.from_numpy(shard)] for shard in self.shards)
         return np.stack([task.label_counts(y, num_classes) for y in labels])
@@ -513,17 +517,3 @@ class RoundRecord:
     notes: tuple[str, ...] = ()  # what a person should know, in sentences
     received: Updates | None = None  # what the server got; its rows last until the next round
     malicious: tuple[bool, ...] = ()  # [n] which of them the adversary sent
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What a worker needs to train any client and to evaluate any model; it never changes."""
-
-    model: torch.nn.Module
-    train: Split
-    shards: tuple[np.ndarray, ...]
-    evaluation: Mapping[str, Split]
-    cohort_size: int  # expected clients a round
-    device: torch.device
-    task: Task  # what labels mean
-    normalisation: Normalisation = field(default_factory=Normalisation.none)

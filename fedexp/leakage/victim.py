@@ -13,7 +13,8 @@ from fedexp.config.build import Built, build
 from fedexp.config.schema import check_root_keys
 from fedexp.core.checks import InputError
 from fedexp.core.flat import vector_of
-from fedexp.core.protocols import Mechanism, Task
+from fedexp.core.protection import Mechanism
+from fedexp.core.protocols import Task
 from fedexp.core.types import Dataset, Normalisation, Partition, Split
 from fedexp.federation.rounds import Experiment
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint

@@ -18,15 +18,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 
 from fedexp.core.checks import InputError
 from fedexp.core.files import read_json_object, to_json, write_atomically
-
-if TYPE_CHECKING:
-    from fedexp.leakage.study import Findings
+from fedexp.core.findings import Findings
 
 FOLDER = "leakage"
 _DOCUMENT, _FIGURES, _PICTURES = "findings.json", "figures.csv", "pictures.npz"

@@ -28,6 +28,20 @@ PROVENANCE = ("choices", "overrides", "saved_as")
 older version, which checkpoints of that time know."""
 
 
+_WITHOUT_EFFECT_0_1 = (
+    *("paths", "backend", "quiet", "plots", "trust", "checkpoint_every", "leakage"),
+    *("choices", "overrides"),
+)
+
+
+def config_hash_0_1(config: Mapping[str, Any]) -> str:
+    """The same as version 0.1 took it of its configs, whose checkpoints know it."""
+    kept = {k: v for k, v in config.items() if k not in _WITHOUT_EFFECT_0_1}
+    if mixers := kept.get("pre_aggregation"):
+        kept["pre_aggregation"] = list(mixers.items())
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
 def config_hash(config: Mapping[str, Any]) -> str:
     """SHA-256 of what decides a run's results; two runs with equal hashes give equal figures.
 

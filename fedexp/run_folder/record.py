@@ -50,7 +50,12 @@ from fedexp.run_folder.checkpoints import (
     write_checkpoint,
 )
 from fedexp.run_folder.client_states import ClientStates
-from fedexp.run_folder.format import COLUMNS, accepted_hashes, config_hash
+from fedexp.run_folder.format import (
+    COLUMNS,
+    accepted_hashes,
+    config_hash,
+    config_hash_0_1,
+)
 from fedexp.run_folder.memory import memory
 from fedexp.run_folder.scores import Scores
 from fedexp.run_folder.update_files import update_record
@@ -74,7 +79,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     saved = {str(k): v for k, v in config.items()}
     present = present_config(saved)
     # Its checkpoints know the config as it was.
-    return saved if present == saved else {**present, "saved_as": config_hash(saved)}
+    return saved if present == saved else {**present, "saved_as": config_hash_0_1(saved)}
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:

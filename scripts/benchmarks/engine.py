@@ -16,7 +16,8 @@ from fedexp.backends.process_pool import ProcessPool
 from fedexp.core.flat import vector_of
 from fedexp.core.protocols import Backend, Trainer
 from fedexp.core.rng import seed_for
-from fedexp.core.types import ClientTask, Workload
+from fedexp.core.types import ClientTask
+from fedexp.core.workload import Workload
 from fedexp.privacy.dp_sgd import PrivateTraining
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.schedules import Constant

@@ -17,7 +17,7 @@ from benchmarks.engine import OurRound
 from benchmarks.workloads import MLP_FLOPS, Case, data_of, two_nn
 from fedexp.aggregation.mean import Mean
 from fedexp.backends.in_process import InProcess
-from fedexp.core.types import Workload
+from fedexp.core.workload import Workload
 from fedexp.tasks.multiclass import Multiclass
 
 

@@ -12,7 +12,8 @@ from fedexp.attacks.none import NoAttack
 from fedexp.backends.in_process import InProcess
 from fedexp.channel.plain import Plain
 from fedexp.core.flat import vector_of
-from fedexp.core.types import Partition, Split, Workload
+from fedexp.core.types import Partition, Split
+from fedexp.core.workload import Workload
 from fedexp.detection.none import NoDetector
 from fedexp.federation.algorithms.fedavg import FedAvg
 from fedexp.federation.evaluation import ModelEvaluator

@@ -9,7 +9,8 @@ import torch
 
 from fedexp.core.flat import vector_of
 from fedexp.core.rng import seed_for, torch_generator
-from fedexp.core.types import ClientReport, ClientTask, Sent, Split, Workload
+from fedexp.core.types import ClientReport, ClientTask, Sent, Split
+from fedexp.core.workload import Workload
 from fedexp.models import cnn, mlp, resnet18
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.schedules import Constant

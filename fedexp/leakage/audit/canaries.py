@@ -18,8 +18,8 @@ from torch import Tensor
 
 from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
-from fedexp.core.protection import Plan, Protection
-from fedexp.core.protocols import Backend, Mechanism, Privacy, Trainer
+from fedexp.core.protection import Mechanism, Plan, Protection
+from fedexp.core.protocols import Backend, Privacy, Trainer
 from fedexp.core.types import Metric, RoundRecord, ServerState
 from fedexp.federation.rounds import Experiment
 from fedexp.leakage.victim import Victim

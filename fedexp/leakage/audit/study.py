@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fedexp.core.capabilities import called, does_nothing
 from fedexp.core.checks import InputError, at_least, in_range, positive
+from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator, seed_for
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows
@@ -28,7 +29,7 @@ from fedexp.leakage.audit.one_run import (
     one_run_lower_bound,
     one_run_p_value,
 )
-from fedexp.leakage.study import Figure, Findings, Progress
+from fedexp.leakage.study import Progress
 from fedexp.leakage.victim import Victim
 from fedexp.training.steps import NoisySteps
 

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from fedexp.core.checks import InputError, at_least, one_of
+from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator
 from fedexp.core.types import Dataset, Normalisation, Split
 from fedexp.leakage.membership.scoring import (
@@ -39,7 +40,7 @@ from fedexp.leakage.membership.scoring import (
     true_class_logits,
 )
 from fedexp.leakage.membership.shadows import Shadow, refuse_number, shadows_of
-from fedexp.leakage.study import Figure, Findings, Progress, refuse_several_labels
+from fedexp.leakage.study import Progress, refuse_several_labels
 from fedexp.leakage.victim import Victim
 
 VARIANTS = ("online", "offline")

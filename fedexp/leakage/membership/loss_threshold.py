@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import final
 
 from fedexp.core.checks import InputError, at_least
+from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator
 from fedexp.core.types import Dataset
 from fedexp.leakage.membership.scoring import (
@@ -29,7 +30,7 @@ from fedexp.leakage.membership.scoring import (
     rounds_of,
     true_class_logits,
 )
-from fedexp.leakage.study import Figure, Findings, Progress, refuse_several_labels
+from fedexp.leakage.study import Progress, refuse_several_labels
 from fedexp.leakage.victim import Victim
 
 

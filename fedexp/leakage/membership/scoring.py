@@ -27,11 +27,12 @@ import torch
 from torch import Tensor, nn
 
 from fedexp.core.checks import InputError
+from fedexp.core.findings import Figure
 from fedexp.core.flat import FlatModel
 from fedexp.core.rng import generator
 from fedexp.core.types import Normalisation, Split
 from fedexp.leakage.membership.roc import RATES, Roc, null_intervals
-from fedexp.leakage.study import Figure, refuse_several_labels
+from fedexp.leakage.study import refuse_several_labels
 from fedexp.leakage.victim import Victim
 
 BATCH = 200  # images a forward pass

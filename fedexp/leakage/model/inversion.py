@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, non_negative, one_of, positive
+from fedexp.core.findings import Figure, Findings
 from fedexp.core.flat import FlatModel
 from fedexp.core.rng import generator, seed_for, torch_generator
 from fedexp.core.types import Dataset, Split
@@ -41,13 +42,7 @@ from fedexp.leakage.intervals import (
     permutation_interval,
 )
 from fedexp.leakage.model.evaluation_classifier import EvaluationClassifier
-from fedexp.leakage.study import (
-    Figure,
-    Findings,
-    Progress,
-    refuse_other_than_images,
-    refuse_several_labels,
-)
+from fedexp.leakage.study import Progress, refuse_other_than_images, refuse_several_labels
 from fedexp.leakage.updates.baselines import baselines
 from fedexp.leakage.updates.image_scores import ssim, ssim_to_each, total_variation
 from fedexp.leakage.victim import Victim

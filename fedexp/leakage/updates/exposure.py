@@ -26,7 +26,8 @@ from fedexp.core.checks import InputError, at_least, non_negative, positive
 from fedexp.core.flat import layers_with_running_statistics
 from fedexp.core.protocols import Trainer
 from fedexp.core.rng import generator, seed_for
-from fedexp.core.types import ClientTask, Split, Workload
+from fedexp.core.types import ClientTask, Split
+from fedexp.core.workload import Workload
 from fedexp.leakage.observation import Knowledge, Observation
 from fedexp.leakage.victim import Victim
 from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining

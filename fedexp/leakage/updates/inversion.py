@@ -16,18 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator
 from fedexp.core.types import Dataset
 from fedexp.leakage.intervals import mean_interval, paired_difference
 from fedexp.leakage.observation import Observation, Reconstruction, UpdateAttack
 from fedexp.leakage.parallel import in_parallel
-from fedexp.leakage.study import (
-    Figure,
-    Findings,
-    Progress,
-    refuse_other_than_images,
-    refuse_several_labels,
-)
+from fedexp.leakage.study import Progress, refuse_other_than_images, refuse_several_labels
 from fedexp.leakage.updates.baselines import baselines
 from fedexp.leakage.updates.exposure import Exposed, Exposing
 from fedexp.leakage.updates.image_scores import (

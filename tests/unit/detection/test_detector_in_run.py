@@ -164,7 +164,8 @@ def test_on_mnist_the_autoencoder_tells_malicious_from_honest(partition):
     from fedexp.backends.in_process import InProcess
     from fedexp.core.flat import vector_of
     from fedexp.core.rng import generator, seed_for, seeded
-    from fedexp.core.types import ClientTask, Workload
+    from fedexp.core.types import ClientTask
+    from fedexp.core.workload import Workload
     from fedexp.data.loader import load as load_dataset
 
     seed, n, rounds, warm_up = 0, 20, 22, 10

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fedexp.leakage.study import Figure, Findings
+from fedexp.core.findings import Figure, Findings
 from fedexp.reporting.figures import save
 from fedexp.reporting.leakage import figure_table
 from fedexp.reporting.leakage_images import (

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fedexp.core.checks import InputError
-from fedexp.leakage.study import Figure, Findings
+from fedexp.core.findings import Figure, Findings
 from fedexp.run_folder import findings
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
 

@@ -1,0 +1,26 @@
+"""What a worker needs to train any client and to evaluate any model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from fedexp.core.protocols import Task
+from fedexp.core.types import Normalisation, Split
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a worker needs to train any client and to evaluate any model; it never changes."""
+
+    model: torch.nn.Module
+    train: Split
+    shards: tuple[np.ndarray, ...]
+    evaluation: Mapping[str, Split]
+    cohort_size: int  # expected clients a round
+    device: torch.device
+    task: Task  # what labels mean
+    normalisation: Normalisation = field(default_factory=Normalisation.none)
