@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from fedexp.commands.cli import run_command
+from fedexp.detection.fitted import Fitted
 from tests.support.commands import (
     FILES_OF_EQUAL_RUNS,
     assert_same_bits,
@@ -29,6 +30,7 @@ WHAT = {
     "both": (
         *("algorithm=scaffold", "worker_momentum=momentum", "worker_momentum.damped=false"),
         *("worker_momentum.start=zero", "privacy=dp_sgd", "checkpoint_every=2"),
+        *("training.epochs=null", "training.steps=4"),
     ),
 }
 
@@ -152,20 +154,13 @@ def test_scaffold_costs_exactly_twice_the_bytes_and_records_its_second_tensor(he
         assert float(row["norm"]) == pytest.approx(norm, rel=1e-6)
 
 
-def test_recorded_updates_are_attacked_by_their_deltas(here):
-    few = ("rounds=1", "n_clients=200", "partition=iid", "train_examples=400", "cohort_size=8")
-    study = (
-        *("leakage=analytic", "leakage/exposure@leakage.analytic.exposure=recorded"),
-        *("training.batch_size=null", "leakage.analytic.exposure.examples=4"),
-    )
-    figures = []
-    for algorithm in ("fedavg", "scaffold"):  # the same in the first round: all control is 0
-        folder = run(
-            here / algorithm, *few, *study, f"algorithm={algorithm}", "record_updates=safetensors"
-        )
-        (path,) = folder.glob("leakage/*/figures.csv")
-        figures.append(path.read_text())
-    assert figures[0] == figures[1]
+def test_a_detector_is_fitted_on_all_that_was_sent(here):
+    folder = run(here / "run", "algorithm=scaffold", "rounds=3", "record_updates=safetensors")
+    fit = ["detect", "fit", str(folder), "--out", "detector.safetensors", "--scorer", "pca"]
+    assert run_command(fit) == 0
+    update = load_file(next((folder / "updates").rglob("client-*.safetensors")))
+    d = sum(tensor.numel() for tensor in update.values())
+    assert Fitted.from_bytes((here / "detector.safetensors").read_bytes()).d == d
 
 
 @pytest.mark.parametrize(

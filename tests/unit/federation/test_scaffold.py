@@ -13,11 +13,12 @@ from fedexp.aggregation.mean import Mean
 from fedexp.aggregation.server_optimizers import SGD
 from fedexp.backends.in_process import InProcess
 from fedexp.core.checks import InputError
-from fedexp.core.flat import FlatModel, vector_of
+from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.types import ClientReport, ClientTask, Split, Updates
 from fedexp.federation.algorithms.fedavg import FedAvg
 from fedexp.federation.algorithms.scaffold import Scaffold
 from fedexp.federation.rounds import run_round, run_rounds
+from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.optimizer import LocalOptimizer
 from fedexp.training.schedules import Constant, Cosine
 from fedexp.training.sgd import LocalSGD
@@ -133,13 +134,13 @@ def test_a_round_that_moves_nothing_moves_no_control_variate_of_the_server():
 
 def test_rows_that_were_dropped_are_no_part_of_the_share():
     class First:
-        """A hygiene that only lets the first row pass."""
+        """A validation that only lets the first row pass."""
 
         def __call__(self, updates, d):
             assert d == 2
             return ["", *("not the first" for _ in updates.client_ids[1:])]
 
-    exp = quadratics(hygiene=First())
+    exp = quadratics(update_validation=First())
     state, _ = run_round(exp, toy_rounds.start_of(exp, 0.0))
     assert state.algorithm["control"].tolist() == [0.5 * -3.5]
 
@@ -250,9 +251,10 @@ def test_a_step_is_corrected_after_whatever_noise_it_has(private):
     sgd = private_models.sgd(batch_size=None, epochs=None, steps=1)
     trainer = private_models.private(sgd) if private else sgd
     module, data = private_models.built(private_models.SHIPPED["small_cnn"]), private_models.shard()
-    model = FlatModel(module, torch.device("cpu"))
+    model = TaskModel(module, torch.device("cpu"), Multiclass())
     difference = torch.randn(len(model.vector), generator=torch.Generator().manual_seed(3))
-    plain, _ = one_step(trainer, FlatModel(module, torch.device("cpu")), data, 0 * difference)
+    other = TaskModel(module, torch.device("cpu"), Multiclass())
+    plain, _ = one_step(trainer, other, data, 0 * difference)
     delta, report = one_step(trainer, model, data, difference)
     assert plain.abs().max() > 0
     torch.testing.assert_close(delta, plain - 0.1 * difference, rtol=1e-4, atol=1e-6)
@@ -265,7 +267,7 @@ def test_a_step_is_corrected_after_whatever_noise_it_has(private):
 def test_running_statistics_are_not_corrected():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 3))
-    model = FlatModel(module, torch.device("cpu"))
+    model = TaskModel(module, torch.device("cpu"), Multiclass())
     data = private_models.shard(6, (1, 4, 4))
     delta, report = one_step(private_models.sgd(), model, data, torch.ones_like(model.vector))
     p = sum(parameter.numel() for parameter in module.parameters())
@@ -276,7 +278,8 @@ def test_running_statistics_are_not_corrected():
 
 def test_a_schedule_that_has_ended_leaves_the_control_variate():
     ended = replace(private_models.sgd(), schedule=Cosine(1, 0.0))
-    model = FlatModel(private_models.built(lambda: nn.Linear(4, 3)), torch.device("cpu"))
+    module = private_models.built(lambda: nn.Linear(4, 3))
+    model = TaskModel(module, torch.device("cpu"), Multiclass())
     data = Split(torch.randn(5, 4), torch.zeros(5).long())
     start = model.vector.clone()
     kept = {"control": torch.ones(15)}

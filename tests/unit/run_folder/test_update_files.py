@@ -9,7 +9,7 @@ from torch import nn
 
 from fedexp.core.checks import InputError
 from fedexp.core.flat import FlatModel, vector_of
-from fedexp.core.types import Updates
+from fedexp.core.types import Sent, Updates
 from fedexp.run_folder.update_files import Layout, NoUpdates, UpdateWriter, update_record
 from tests.support.updates_on_disk import LAYOUT, random_updates, write
 
@@ -41,6 +41,18 @@ def test_the_layout_of_a_module_is_that_of_its_vector():
         assert torch.equal(tensor, state[name]), name
     assert torch.equal(layout.join(state), vector)
     assert Layout.from_json(layout.to_json()) == layout
+
+
+def test_what_is_sent_beside_the_delta_has_a_place_of_its_own():
+    row = LAYOUT.beside((Sent("control"), Sent("steps", numbers=1)))
+    assert row.d == 2 * LAYOUT.d + 1
+    tensors = row.split(torch.arange(float(row.d)))
+    assert tensors.keys() == {"weight", "bias", "control", "steps"}
+    assert tensors["control"].tolist() == list(range(8, 16))
+    assert tensors["steps"].tolist() == [16.0]
+    assert LAYOUT.beside(()) == LAYOUT
+    with pytest.raises(InputError, match="sends=bias: the model has a tensor of that name"):
+        LAYOUT.beside((Sent("bias"),))
 
 
 @pytest.mark.parametrize(
