@@ -113,7 +113,6 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     _check_root(config)
     chosen = _construct(config)
     parts, task = chosen.combination, chosen.task
-    one_of(task.metrics, objective=config["objective"])
     refuse(parts)
     n_clients, seed, setting = config["n_clients"], config["seed"], parts.setting
 
@@ -233,6 +232,8 @@ def _construct(config: Config) -> _Chosen:
     make = Parts(config, config["trust"])
     # To be refused now rather than after the training.
     studies = {study: make(f"leakage.{study}") for study in config["leakage"]}
+    task: Task = make("task")
+    one_of(task.metrics, objective=config["objective"])
     n_clients, setting = config["n_clients"], make("setting")
     trainer = make("training")
     with prefixed("training"):
@@ -262,11 +263,14 @@ def _construct(config: Config) -> _Chosen:
         studies=tuple(config["leakage"]),
     )
     trackers = [Guarded(name, make(f"tracker.{name}")) for name in config["tracker"]]
-    observers: tuple[Observer, ...] = (make("early_stopping"), *trackers)
+    observers: tuple[Observer, ...] = (
+        make("early_stopping", metrics=task.metrics),
+        *trackers,
+    )
     return _Chosen(
         make=make,
         combination=combination,
-        task=make("task"),
+        task=task,
         partitioner=make("partition"),
         loader=make("dataset"),
         studies=studies,

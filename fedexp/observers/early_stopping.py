@@ -12,15 +12,13 @@ Source: Prechelt, "Early Stopping - But When?", in Neural Networks: Tricks of th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, final
 
 from fedexp.core.checks import at_least, non_negative, one_of
 from fedexp.core.observer import RunStart, shared_figure
 from fedexp.core.types import RoundRecord, ServerState
-
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "loss")
 
 
 @final
@@ -29,14 +27,17 @@ class EarlyStopping:
 
     Args:
         patience: evaluations (not rounds, see `eval_every`) in a row that may bring nothing.
-        metric: of the validation part: a name in `METRICS`.
+        metric: of the validation part: a name in `metrics`.
         min_delta: what has to be gained to count, in units of the metric.
+        metrics: what the task measures.
     """
 
-    def __init__(self, patience: int | None, metric: str, min_delta: float) -> None:
+    def __init__(
+        self, patience: int | None, metric: str, min_delta: float, metrics: Sequence[str]
+    ) -> None:
         if patience is not None:
             at_least(1, patience=patience)
-        one_of(METRICS, metric=metric)
+        one_of(metrics, metric=metric)
         non_negative(min_delta=min_delta)
         self._patience, self._metric, self._min_delta = patience, metric, min_delta
         self._sign = -1.0 if metric == "loss" else 1.0

@@ -4,13 +4,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import medmnist
 import numpy as np
 import pytest
 import torch
 
 from fedexp.core.checks import InputError
-from fedexp.data.medmnist import MedMNIST
+from fedexp.data.medmnist import MedMNIST, published
 from fedexp.data.status import check, get
 
 GREY = MedMNIST("breastmnist", (1, 3, 2), 2)
@@ -43,8 +42,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
         path = tmp_path / "medmnist" / f"{name}.npz"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-        monkeypatch.setitem(medmnist.INFO[name], "MD5", hashlib.md5(content).hexdigest())
-        monkeypatch.setitem(medmnist.INFO[name], "url", "http://127.0.0.1:1/nobody-listens")
+        monkeypatch.setitem(published()[name], "MD5", hashlib.md5(content).hexdigest())
+        monkeypatch.setitem(published()[name], "url", "http://127.0.0.1:1/nobody-listens")
         return path
 
     return put
@@ -80,10 +79,11 @@ def test_colour_channels_come_first(place: Place, tmp_path: Path) -> None:
     dataset = COLOUR(tmp_path)
     assert dataset.train.x.is_contiguous()
     assert dataset.input_shape == (3, 3, 2)
-    pixels = dataset.train.as_floats().x
     for image, channel, row, column in [(0, 0, 0, 0), (3, 1, 2, 0), (9, 2, 1, 1)]:
         byte = int(arrays["train_images"][image, row, column, channel])
-        assert pixels[image, channel, row, column].item() == np.float32(byte / 255)
+        assert dataset.train.as_floats().x[image, channel, row, column].item() == np.float32(
+            byte / 255
+        )
 
 
 @pytest.mark.parametrize("cut", [0, 100, -1])
@@ -136,11 +136,11 @@ def test_labels_that_do_not_fit(place: Place, tmp_path: Path) -> None:
 
 
 def test_a_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(medmnist.INFO["breastmnist"], "url", "http://127.0.0.1:1/nobody-listens")
+    monkeypatch.setitem(published()["breastmnist"], "url", "http://127.0.0.1:1/nobody-listens")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     path = tmp_path / "medmnist" / "breastmnist.npz"
     assert (check(GREY, tmp_path).state, check(GREY, tmp_path).detail) == ("missing", str(path))
-    for part in (str(path), "127.0.0.1:1", medmnist.INFO["breastmnist"]["MD5"]):
+    for part in (str(path), "127.0.0.1:1", published()["breastmnist"]["MD5"]):
         with pytest.raises(InputError, match=part):
             GREY(tmp_path)
 
@@ -182,6 +182,7 @@ def test_the_published_files(name: str) -> None:
     dataset = loader(Path(os.environ["FEDEXP_DATA_DIR"]))
     parts = (dataset.train, dataset.validation, dataset.test)
     assert [torch.bincount(part.y).tolist() for part in parts] == counts
-    pixels = dataset.train.as_floats().x
-    assert pixels.mean(dim=(0, 2, 3)).tolist() == pytest.approx(mean, abs=6e-5)
-    assert pixels.std(dim=(0, 2, 3)).tolist() == pytest.approx(deviation, abs=6e-5)
+    assert dataset.train.as_floats().x.mean(dim=(0, 2, 3)).tolist() == pytest.approx(mean, abs=6e-5)
+    assert dataset.train.as_floats().x.std(dim=(0, 2, 3)).tolist() == pytest.approx(
+        deviation, abs=6e-5
+    )

@@ -83,8 +83,9 @@ def corrupt(folder: Path) -> str:
 
 def test_reads_pixels_labels_and_parts(raw: Path, tmp_path: Path) -> None:
     dataset = TINY(tmp_path)
-    expected = torch.from_numpy(ARRAYS[2] / np.float32(255))[:, None]
-    assert torch.equal(dataset.test.as_floats().x, expected)
+    assert torch.equal(
+        dataset.test.as_floats().x, torch.from_numpy(ARRAYS[2] / np.float32(255))[:, None]
+    )
     assert dataset.test.y.tolist() == ARRAYS[3].tolist()
     assert dataset.input_shape == (1, 3, 2)
     assert dataset.class_names == tuple("0123456789")

@@ -6,12 +6,15 @@ import pytest
 
 from fedexp.core.checks import InputError
 from fedexp.observers.early_stopping import EarlyStopping
+from fedexp.tasks.multiclass import Multiclass
 from tests.support.watching import round_of, start_of
+
+METRICS = Multiclass.metrics
 
 
 def stops_at(values, patience, metric="accuracy", min_delta=0.0):
     """The number of the round at which a run with these figures stops; None: it does not."""
-    rule = EarlyStopping(patience, metric, min_delta)
+    rule = EarlyStopping(patience, metric, min_delta, METRICS)
     assert rule.run_started(start_of(None)) is None
     for number, value in enumerate(values, start=1):
         measured = {} if value is None else {metric: value}
@@ -48,7 +51,7 @@ def test_gains_up_to_min_delta_do_not_count():
 
 
 def test_the_reason_names_the_metric_and_its_best_round():
-    rule = EarlyStopping(1, "loss", 0.0)
+    rule = EarlyStopping(1, "loss", 0.0, METRICS)
     rule.run_started(start_of(None))
     rule.round_done(*round_of(1, loss=0.25))
     reason = rule.round_done(*round_of(2, loss=0.5))
@@ -66,7 +69,7 @@ def test_what_was_recorded_counts_when_a_run_goes_on():
             for number, value in enumerate(values[:done], start=1)
             for row in round_of(number, accuracy=value)[1].metrics
         ]
-        rule = EarlyStopping(3, "accuracy", 0.0)
+        rule = EarlyStopping(3, "accuracy", 0.0, METRICS)
         stopped = done if rule.run_started(start_of(None, {}, done, recorded)) else None
         for number in range(done + 1, len(values) + 1):
             if rule.round_done(*round_of(number, accuracy=values[number - 1])):
@@ -84,4 +87,4 @@ def test_what_was_recorded_counts_when_a_run_goes_on():
 )
 def test_wrong_arguments_are_refused(arguments, key):
     with pytest.raises(InputError, match=key):
-        EarlyStopping(*arguments)
+        EarlyStopping(*arguments, METRICS)

@@ -63,8 +63,9 @@ def one_by_one(model, data):
     """The gradients of one example after the other, and their norms."""
     gradients = []
     for i in range(len(data)):
-        one = data.between(i, i + 1)
-        loss = F.cross_entropy(model.module(model.arrange(one)), one.y)
+        loss = F.cross_entropy(
+            model.module(model.arrange(data.between(i, i + 1))), data.y[i : i + 1]
+        )
         gradients.append(torch.autograd.grad(loss, model.parameters))
     norms = [math.sqrt(sum(float(g.double().square().sum()) for g in each)) for each in gradients]
     return gradients, norms
