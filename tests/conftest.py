@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 import fedexp.reporting  # noqa: F401 - names matplotlib's folder before anybody imports it
 from tests.support import remembered_configs, remembered_divergences
@@ -42,6 +43,8 @@ def pytest_runtest_setup() -> None:
 def one_thread():
     """As in a run: the number of threads changes bits, and small work is slower on several."""
     torch.set_num_threads(1)
+    with threadpool_limits(1):  # NumPy's and SciPy's linear algebra
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

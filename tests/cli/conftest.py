@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from fedexp.commands.cli import run_command
 from tests.support.commands import kill, start_to_kill, wait_for_round
+from tests.support.pictures import blank_pictures, real_pictures  # noqa: F401
 from tests.support.shared_folders import shared_folder
 
 # Long enough to be killed in the middle, short enough to wait for.
@@ -34,21 +34,6 @@ def here(tmp_path, monkeypatch):
 def without_pictures(monkeypatch):
     """Leaves the plots out, which take longer than a small run and have tests of their own."""
     monkeypatch.setattr("fedexp.reporting.plots.write_run_plots", lambda run, folder: [])
-
-
-@pytest.fixture(autouse=True)
-def blank_pictures(request, monkeypatch):
-    """Pictures are composed and written, but not drawn, which takes longer than all else.
-
-    Who looks at one asks for `drawn`.
-    """
-    if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(FigureCanvasAgg, "draw", FigureCanvasAgg.get_renderer)
-
-
-@pytest.fixture
-def drawn():
-    """Pictures are drawn."""
 
 
 @pytest.fixture(scope="session")

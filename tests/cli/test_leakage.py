@@ -32,6 +32,7 @@ def complaint(capsys, *command):
     return line
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_a_study_is_printed_and_left_in_the_runs_folder(victim, capsys):
     assert run_command(["leakage", str(victim), *ONE_IMAGE]) == 0
     printed = capsys.readouterr().out
@@ -57,6 +58,7 @@ def test_a_second_study_trains_nothing_and_a_repeated_one_is_not_done_again(vict
     assert found["again"] == found["analytic"]
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_several_values_are_several_studies_of_the_same_images(victim):
     noises = "leakage.analytic.exposure.noise_multiplier=0,0.5"
     clip = "leakage.analytic.exposure.clip_norm=1"

@@ -1,6 +1,7 @@
 """What every detector of conf/detector must keep, whatever it looks at."""
 
 import io
+from functools import cache
 
 import numpy as np
 import pytest
@@ -19,6 +20,10 @@ def choice(request):
 
 @pytest.fixture
 def detector(choice):
+    return detector_of(choice)
+
+
+def detector_of(choice):
     overrides = () if choice == "none" else (f"detector.warm_up_rounds={WARM_UP}",)
     return part("detector", choice, *overrides)
 
@@ -43,6 +48,13 @@ def run(detector, state, rounds):
     return verdicts, state
 
 
+@cache
+def ran(choice, rounds):
+    """The first rounds, gone through once: a detector learns for a while. Not to be written to."""
+    detector = detector_of(choice)
+    return run(detector, detector.init(D), range(rounds))
+
+
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -51,8 +63,8 @@ def test_the_configs_were_found():
     assert {"none", "autoencoder", "norm", "pca"} <= set(choices("detector"))
 
 
-def test_verdicts_are_whole_and_trust_is_a_share(detector):
-    verdicts, _ = run(detector, detector.init(D), range(ROUNDS))
+def test_verdicts_are_whole_and_trust_is_a_share(choice):
+    verdicts, _ = ran(choice, ROUNDS)
     for verdict in verdicts:
         assert verdict.scores.shape == verdict.trust.shape == (N,)
         assert verdict.scores.dtype == verdict.trust.dtype == torch.float64
@@ -61,16 +73,16 @@ def test_verdicts_are_whole_and_trust_is_a_share(detector):
         assert bool((verdict.trust[~verdict.flagged] == 1).all())
 
 
-def test_nobody_is_accused_before_there_is_a_threshold(detector):
-    verdicts, _ = run(detector, detector.init(D), range(WARM_UP))
-    for verdict in verdicts:
+def test_nobody_is_accused_before_there_is_a_threshold(choice):
+    verdicts, _ = ran(choice, ROUNDS)
+    for verdict in verdicts[:WARM_UP]:
         assert not verdict.flagged.any()
         assert verdict.scores.isnan().all()
         assert (verdict.trust == 1).all()
 
 
-def test_afterwards_scores_are_numbers(choice, detector):
-    verdicts, _ = run(detector, detector.init(D), range(ROUNDS))
+def test_afterwards_scores_are_numbers(choice):
+    verdicts, _ = ran(choice, ROUNDS)
     for verdict in verdicts[WARM_UP:]:
         assert bool(verdict.scores.isfinite().all()) == (choice != "none")
         assert np.isfinite(verdict.threshold) == (choice != "none")
@@ -95,8 +107,8 @@ def test_the_state_is_no_view_of_the_buffer_that_the_next_round_reuses(detector)
     assert same(state, before)
 
 
-def test_the_same_rounds_give_the_same_bits(detector):
-    first, a = run(detector, detector.init(D), range(ROUNDS))
+def test_the_same_rounds_give_the_same_bits(choice, detector):
+    first, a = ran(choice, ROUNDS)
     second, b = run(detector, detector.init(D), range(ROUNDS))
     assert same(a, b)
     for x, y in zip(first, second, strict=True):
@@ -105,8 +117,8 @@ def test_the_same_rounds_give_the_same_bits(detector):
 
 @pytest.mark.parametrize("saved_after", [1, WARM_UP, WARM_UP + 2])
 def test_a_run_goes_on_from_a_checkpoint_with_the_same_bits(choice, detector, saved_after):
-    through, final = run(detector, detector.init(D), range(ROUNDS))
-    _, state = run(detector, detector.init(D), range(saved_after))
+    through, final = ran(choice, ROUNDS)
+    _, state = ran(choice, saved_after)
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     buffer.seek(0)
@@ -118,7 +130,7 @@ def test_a_run_goes_on_from_a_checkpoint_with_the_same_bits(choice, detector, sa
 
 
 def test_the_order_of_the_clients_plays_no_part(choice, detector):
-    _, state = run(detector, detector.init(D), range(WARM_UP))
+    _, state = ran(choice, WARM_UP)
     given = updates(WARM_UP)
     order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
     shuffled = Updates(given.matrix[order], tuple(order.tolist()), given.num_examples[order])
@@ -130,8 +142,8 @@ def test_the_order_of_the_clients_plays_no_part(choice, detector):
 
 
 @pytest.mark.parametrize("rows", ["one", "equal", "zero", "huge", "not finite", "few", "new"])
-def test_odd_rounds_are_survived(detector, rows):
-    _, state = run(detector, detector.init(D), range(WARM_UP + 1))
+def test_odd_rounds_are_survived(choice, detector, rows):
+    _, state = ran(choice, WARM_UP + 1)
     given = updates(WARM_UP + 1, n=1 if rows == "one" else 2 if rows == "few" else N)
     matrix, ids = given.matrix, given.client_ids
     if rows == "equal":

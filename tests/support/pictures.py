@@ -5,8 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are composed and written, but not drawn, which takes longer than all else.
+
+    Who looks at one asks for `real_pictures`. Of the folders whose `conftest.py` imports this.
+    """
+    if "real_pictures" not in request.fixturenames:
+        monkeypatch.setattr(FigureCanvasAgg, "draw", FigureCanvasAgg.get_renderer)
+
+
+@pytest.fixture
+def real_pictures() -> None:
+    """Pictures are drawn."""
 
 
 def drawn(path: Path) -> bool:

@@ -14,6 +14,7 @@ from tests.support.attacked_runs import of_a_detector, of_an_attack, run_with
 from tests.support.pictures import drawn, legend
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_accuracy_shows_the_attacks_success_and_where_it_begins(tmp_path: Path) -> None:
     figure = accuracy_figure(run_with(tmp_path, of_an_attack(first=4)))
     assert figure is not None
@@ -30,6 +31,7 @@ def test_an_attack_from_the_start_is_not_marked(tmp_path: Path) -> None:
     assert "attacked round" not in legend(figure)
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_the_pictures_of_a_detector(tmp_path: Path) -> None:
     run = run_with(tmp_path, of_a_detector(range(1, 9)))
     written = {path.stem: path for path in write_run_plots(run, tmp_path / "plots")}
@@ -50,6 +52,7 @@ def test_the_pictures_of_a_detector(tmp_path: Path) -> None:
     assert {(0.0, 0.5), (0.333, 0.5), (0.333, 1.0), (1.0, 1.0)} <= corners
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_scores_of_many_magnitudes_are_drawn_on_a_log_scale(tmp_path: Path) -> None:
     rows = of_a_detector((1, 2))
     rows += [(1, "update", str(k), "score", 1e6) for k in (5, 6)]
@@ -62,6 +65,7 @@ def test_scores_of_many_magnitudes_are_drawn_on_a_log_scale(tmp_path: Path) -> N
     assert drawn(save(figure, tmp_path / "scores.png"))
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_equal_scores_and_no_detector(tmp_path: Path) -> None:
     rows = [
         (1, "update", str(client), metric, value)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
@@ -49,6 +50,7 @@ def test_every_number_can_be_read_on_its_colour_and_greys_keep_the_order(tmp_pat
     assert greys == sorted(greys)
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_many_configurations_are_compared_by_the_matrix_alone(tmp_path: Path) -> None:
     count = MOST_CURVES // 2 + 1
     accuracy = {(f"rule{k}", attack): (0.5,) for k in range(count) for attack in ("none", "alie")}
@@ -63,6 +65,7 @@ def test_many_configurations_are_compared_by_the_matrix_alone(tmp_path: Path) ->
     assert "balanced accuracy" in (tmp_path / "table.md").read_text()
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_of_hundreds_of_configurations_without_a_matrix_the_first_are_drawn(tmp_path: Path) -> None:
     for k in range(MOST_ROWS + 30):
         folder = tmp_path / str(k)
@@ -74,6 +77,7 @@ def test_of_hundreds_of_configurations_without_a_matrix_the_first_are_drawn(tmp_
     assert "The first 100 of 130 configurations" in figure.texts[1].get_text().replace("\n", " ")
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_of_very_many_panels_and_defences_the_first_are_drawn() -> None:
     rows = [
         {"panel": f"lr={panel}", "defence": f"rule{rule}", "attack": attack, "n": 1}

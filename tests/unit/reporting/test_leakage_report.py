@@ -372,6 +372,7 @@ def at_noise(noise: float | None) -> dict[str, Any]:
     return {"exposure": {"noise_multiplier": noise, "clip_norm": 1.0}, "attack": {"lr": 0.1}}
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_a_ladder_of_noise_in_one_run(tmp_path: Path) -> None:
     write_run(tmp_path, rounds=1, n_clients=2)
     ladder(tmp_path, {f"dlg_{z:g}": at_noise(z) for z in (0.0, 1.0, 4.0)})
@@ -439,6 +440,7 @@ def inversion(n: int, channels: int, rounds: Sequence[int], seed: int = 0) -> di
     }
 
 
+@pytest.mark.usefixtures("real_pictures")
 @pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colour"])
 def test_targets_stand_above_reconstructions_with_their_psnr(tmp_path: Path, channels: int) -> None:
     write_run(tmp_path, rounds=1, n_clients=2)
@@ -460,6 +462,7 @@ def test_targets_stand_above_reconstructions_with_their_psnr(tmp_path: Path, cha
     assert drawn(save(figure, tmp_path / "images.png"))
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_of_many_images_the_first_are_shown(tmp_path: Path) -> None:
     write_run(tmp_path, rounds=1, n_clients=2)
     study_of(tmp_path, arrays=inversion(20, 1, rounds=(1,)))
@@ -481,6 +484,7 @@ def classes(seed: int) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_inverted_classes_stand_below_the_class_means(tmp_path: Path) -> None:
     write_run(tmp_path, rounds=1, n_clients=2, class_names=("no", "?", "yes"))
     study_of(tmp_path, "model_inversion", arrays=classes(1))
@@ -493,6 +497,7 @@ def test_inverted_classes_stand_below_the_class_means(tmp_path: Path) -> None:
     assert drawn(save(figure, tmp_path / "classes.png"))
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_settings_of_a_sweep_stand_below_each_other(tmp_path: Path) -> None:
     for model in ("mlp", "cnn"):
         for seed in (0, 1):
@@ -536,6 +541,7 @@ def test_a_class_that_one_setting_lacks_stays_white(tmp_path: Path) -> None:
     assert shown[5] == pytest.approx(classes(1)["inverted"][1, 0])
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_roc_curves_share_log_axes_with_what_chance_gives(tmp_path: Path) -> None:
     write_run(tmp_path, rounds=1, n_clients=2)
     curve = {"fpr": np.array([0, 0.01, 0.5, 1]), "tpr": np.array([0, 0.2, 0.8, 1])}
@@ -559,6 +565,7 @@ def test_roc_curves_share_log_axes_with_what_chance_gives(tmp_path: Path) -> Non
     assert drawn(save(figure, tmp_path / "roc.png"))
 
 
+@pytest.mark.usefixtures("real_pictures")
 @pytest.mark.parametrize(("bound", "alarm"), [(2.5, True), (0.3, False)])
 def test_an_audit_says_whether_the_claim_is_ruled_out(
     tmp_path: Path, bound: float, alarm: bool
@@ -581,6 +588,7 @@ def test_an_audit_says_whether_the_claim_is_ruled_out(
     assert drawn(save(figure, tmp_path / "audit.png"))
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_every_picture_lands_among_the_plots_of_the_run(tmp_path: Path) -> None:
     write_run(tmp_path, rounds=1, n_clients=2)
     study_of(tmp_path, "dlg", arrays=inversion(2, 3, (1,)))

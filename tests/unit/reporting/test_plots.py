@@ -24,10 +24,12 @@ from tests.support.run_folders import write_failed, write_run
 TISSUES = ("adipose", "debris", "cancer-associated stroma $x$", "mucus")
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_an_empty_figure_does_not_count_as_drawn(tmp_path: Path) -> None:
     assert not drawn(save(new_figure(5, 4, ""), tmp_path / "empty.png"))
 
 
+@pytest.mark.usefixtures("real_pictures")
 @pytest.mark.parametrize(
     "options",
     [
@@ -48,6 +50,7 @@ def test_all_pictures_of_a_run(tmp_path: Path, options: dict) -> None:
     assert all(drawn(path) for path in written)
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_of_very_many_classes_every_kth_is_named(tmp_path: Path) -> None:
     names = tuple(f"class {k}" for k in range(100))
     run = load_run(write_run(tmp_path / "r", class_names=names, rounds=1, n_clients=3))
@@ -63,6 +66,7 @@ def test_a_failed_job_has_no_pictures(tmp_path: Path) -> None:
     assert not (run.path / "plots").exists()
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_ten_thousand_clients_are_drawn(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "r", n_clients=10_000, rounds=1, n_train=300_000)
     run = load_run(folder)
@@ -92,6 +96,7 @@ def test_local_only_has_a_band_from_worst_to_best(tmp_path: Path) -> None:
     assert heights.max() == pytest.approx(run.curve("test", "accuracy", "max").max())
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_a_loss_that_explodes_is_drawn_on_a_log_scale(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "r", rounds=5)
     assert loss_figure(load_run(folder)).axes[0].get_yscale() == "linear"
@@ -126,6 +131,7 @@ def compare(folder: Path, count: int, **options: object) -> list[Run]:
     ]
 
 
+@pytest.mark.usefixtures("real_pictures")
 @pytest.mark.parametrize("count", [1, 2, MOST_CURVES])
 def test_comparison_has_curves_and_dots(tmp_path: Path, count: int) -> None:
     runs = compare(tmp_path, count, n_clients=2)
@@ -136,6 +142,7 @@ def test_comparison_has_curves_and_dots(tmp_path: Path, count: int) -> None:
     assert len(right.get_yticks()) == count
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_more_configurations_than_can_be_told_apart_have_dots_only(tmp_path: Path) -> None:
     runs = compare(tmp_path, MOST_CURVES + 1, n_clients=2)
     figure = comparison_figure(configurations(runs))
@@ -159,6 +166,7 @@ def test_comparison_shows_every_seed_the_mean_and_its_deviation(tmp_path: Path) 
     assert mean.get_xdata() == pytest.approx([0.94])
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_comparison_without_a_complete_run_still_names_the_failed_ones(tmp_path: Path) -> None:
     runs = [load_run(write_failed(tmp_path / str(k), "killed")) for k in range(2)]
     figure = comparison_figure(configurations(runs))

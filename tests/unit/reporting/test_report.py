@@ -41,6 +41,7 @@ def test_report_run_of_a_failed_job_shows_the_error_and_draws_nothing(tmp_path: 
     assert not (folder / "plots").exists()
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_report_sweep_writes_its_tables_and_returns_the_markdown(sweep: Path) -> None:
     text = report_sweep([sweep])
     assert "0.940 ± 0.040" in text

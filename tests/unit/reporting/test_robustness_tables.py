@@ -45,6 +45,7 @@ def test_means_costs_losses_and_worst_cases_by_hand(sweep: Path) -> None:
     assert math.isnan(mean.loc["none", "accuracy_lost"])
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_the_sweeps_files_and_what_is_printed(sweep: Path) -> None:
     text = report_sweep([sweep])
     assert "| worst case               | 0.550  | 0.710  |" in text
@@ -68,6 +69,7 @@ def test_a_sweep_in_which_the_attack_does_not_vary_has_no_matrix(tmp_path: Path)
     assert made == {"table.csv", "summary.csv", "table.md", "comparison.png"}
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_jobs_that_failed_are_a_dash_and_make_the_worst_case_a_bound(sweep: Path) -> None:
     for seed in (0, 1):
         folder = sweep / f"aggregator=krum,attack=sign_flip,seed={seed}"
@@ -97,6 +99,7 @@ def test_jobs_that_failed_are_a_dash_and_make_the_worst_case_a_bound(sweep: Path
     assert drawn(save(figure, sweep / "m.png"))
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_a_sweep_of_nothing_but_failures_is_drawn(tmp_path: Path) -> None:
     for attack in ("none", "alie"):
         folder = tmp_path / attack
@@ -142,6 +145,7 @@ def test_a_defence_is_named_by_all_that_belongs_to_it(tmp_path: Path) -> None:
     assert table["panel"].unique().tolist() == [""]
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_what_is_no_defence_makes_panels_and_worker_momentum_is_one(tmp_path: Path) -> None:
     accuracy = iter(range(1, 100))
     for partition in ("iid", "dirichlet"):
