@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.core.moments import moments
+
 State = Mapping[str, Tensor]
 """What a component carries from one round to the next; an empty mapping for most."""
 
@@ -243,12 +245,13 @@ class Normalisation:
 
     @classmethod
     def of(cls, reference: Split) -> Normalisation:
-        """With the reference's own means and deviations."""
-        x = reference.as_floats().x
-        dims = [0, *range(2, x.dim())]
-        mean = x.mean(dim=dims, keepdim=True)
-        # A channel that never changes has deviation 0: leave it at 0 rather than divide by it.
-        return cls(mean, x.std(dim=dims, keepdim=True).clamp_min(1e-6))
+        """With the reference's own means and deviations, exact to a rounding to float32."""
+        x = reference.x
+        mean, deviation = moments(x, reference.divisor)
+        # A channel that never changes has deviation 0: only shift it rather than divide by that.
+        deviation = torch.where(deviation > 0, deviation, 1.0)
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        return cls(mean.float().view(shape), deviation.float().view(shape))
 
     @classmethod
     def none(cls) -> Normalisation:

@@ -42,6 +42,7 @@ _HEADINGS = {
     "auc": "AUC",
     "loss": "loss",
 }
+_OF_SOME_TASKS = {"exact_match": "exact match"}
 
 
 def report(folders: Sequence[Path]) -> str:
@@ -198,6 +199,8 @@ def _figures(run: Run) -> pd.DataFrame:
     for part in ("test", "validation"):
         for span, figure in {"last": run.final, "mean of last 5": run.mean_last_5}.items():
             values = {heading: figure(part, metric) for metric, heading in _HEADINGS.items()}
+            more = {heading: figure(part, metric) for metric, heading in _OF_SOME_TASKS.items()}
+            values |= {heading: value for heading, value in more.items() if not math.isnan(value)}
             # The baseline is the same at any time.
             values["majority baseline"] = run.majority_baseline(part)
             if not math.isnan(values["accuracy"]) or span == "last":

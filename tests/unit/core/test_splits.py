@@ -106,9 +106,15 @@ def test_normalisation_is_by_channel_of_images_and_by_feature_of_rows():
         assert scale.deviation.flatten().numpy() == pytest.approx(deviation, rel=1e-5)
 
 
-def test_a_channel_that_never_changes_becomes_zero():
-    split = Split(torch.full((5, 3), 0.7), torch.zeros(5).long())
-    assert Normalisation.of(split)(split).x.abs().max() < 0.5
+def test_a_channel_that_never_changes_becomes_zero_and_others_are_not_blown_up():
+    constant = Split(torch.full((5, 3), 0.7), torch.zeros(5).long())
+    grey = Split(torch.full((5, 2, 3, 3), 7, dtype=torch.uint8), constant.y, divisor=255)
+    for split in (constant, grey):
+        scale = Normalisation.of(split)
+        assert (scale(split).x == 0).all()
+        assert (scale.x(split.as_floats().x + 0.25) - 0.25).abs().max() < 1e-6
+    assert (Normalisation.of(grey.between(0, 1))(grey).x == 0).all()
+    assert (Normalisation.of(constant.between(0, 1))(constant).x == 0).all()
 
 
 def test_new_values_stay_stored_where_bytes_can_hold_them():
