@@ -17,6 +17,7 @@ from tests.support.commands import (
     kill,
     rows_of_csv,
     start,
+    start_to_kill,
     wait_for_round,
 )
 
@@ -45,6 +46,13 @@ def states(folder):
     return {path.name: path.read_bytes() for path in (folder / "client_state").iterdir()}
 
 
+def assert_same_files(folder, reference):
+    """The same bits; that they came about on different workers is in the summaries."""
+    for name in (*FILES_OF_EQUAL_RUNS, "checkpoints/round-000006.pt", "checkpoints/best.pt"):
+        assert (folder / name).read_bytes() == (reference / name).read_bytes(), name
+    assert states(folder) == states(reference)
+
+
 def needed(folder):
     """The names of the files that the checkpoints of a run say they need."""
     notes = [json.loads(p.read_text()) for p in (folder / "checkpoints").glob("*.json")]
@@ -58,12 +66,10 @@ def test_pool_in_process_and_killed_and_resumed_are_the_same_bits(here, what):
     whole = run(here / "whole", *WHAT[what])
     assert states(whole).keys() == needed(whole)
     pool = run(here / "pool", *WHAT[what], "backend=process_pool", "backend.workers=2")
-    for name in (*FILES_OF_EQUAL_RUNS, "checkpoints/round-000006.pt", "checkpoints/best.pt"):
-        assert (pool / name).read_bytes() == (whole / name).read_bytes(), name
-    assert states(pool) == states(whole)
+    assert_same_files(pool, whole)
 
     killed = here / "killed"
-    process = start("run", *SMALL, *WHAT[what], f"hydra.run.dir={killed}")
+    process = start_to_kill("run", *SMALL, *WHAT[what], f"hydra.run.dir={killed}")
     wait_for_round(process, killed, 2)
     kill(process)
     assert run_command(["resume", str(killed)]) == 0
@@ -85,8 +91,7 @@ def test_killed_in_a_pool_at_any_moment(here):
         process = start("resume", str(killed))
     assert process.wait(60) == 0
     process.communicate()
-    assert_same_bits(killed, whole)
-    assert states(killed) == states(whole)
+    assert_same_files(killed, whole)
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove"])
