@@ -18,7 +18,7 @@ from tests.support.composing import config_for
 @cache
 def digits(train_examples, reserve_examples):
     """The digits with a small training part, and other training images that nobody trains on."""
-    whole = Digits("digits", (1, 8, 8), 10, 180, 360, 0)(None)
+    whole = Digits("digits", (1, 8, 8), 10, 180, 360, 0)(None).as_floats()
     # At random: the rows come in the order of their writers, so halves in order would differ.
     order = torch.from_numpy(generator(0, "digits").permutation(len(whole.train)))
     train, reserve, _ = order.tensor_split([train_examples, train_examples + reserve_examples])

@@ -21,13 +21,13 @@ CLASSES = 10
 def digits():
     """The 8x8 digits, all of which a client could hold."""
     dataset = Digits("digits", (1, 8, 8), 10, validation_size=180, test_size=360, split_seed=0)
-    return dataset(Path()).train
+    return dataset(Path()).train.as_floats()
 
 
 def mnist():
     """The first thousand images of MNIST's training part."""
     dataset = IDXImages("mnist", "MNIST", (1, 28, 28), 10, validation_size=5000, split_seed=0)
-    return dataset(Path(os.environ["FEDEXP_DATA_DIR"])).train.rows(torch.arange(1000))
+    return dataset(Path(os.environ["FEDEXP_DATA_DIR"])).train.rows(torch.arange(1000)).as_floats()
 
 
 def initialised(model, *arguments, seed=0, **settings):

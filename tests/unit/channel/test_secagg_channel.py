@@ -296,7 +296,6 @@ def test_a_full_ring_does_not_wrap_around():
         ({"max_examples": 0}, "max_examples=0"),
         ({"drop_before_masking": 1.5}, "drop_before_masking=1.5"),
         ({"drop_before_unmasking": -0.1}, "drop_before_unmasking=-0.1"),
-        ({"encoder": Skellam(1.0, 1.0, 256.0)}, "weighting=examples: with Skellam noise"),
     ],
 )
 def test_settings_are_checked(changes, message):

@@ -1,13 +1,13 @@
 """The builder's own rules: types, poisoned data, and who is malicious."""
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
-from fedexp.aggregation.server_optimizers import SGD
 from fedexp.aggregation.trimmed_mean import TrimmedMean
 from fedexp.attacks.none import NoAttack
 from fedexp.channel.plain import Plain
@@ -15,11 +15,6 @@ from fedexp.config.build import _device, _malicious, _poisoned, _rehearse
 from fedexp.config.parts import _check_arguments, _describe, _fits
 from fedexp.core.checks import InputError
 from fedexp.core.types import Partition, Split
-from fedexp.detection.none import NoDetector
-from fedexp.federation.algorithms.fedavg import FedAvg
-from fedexp.federation.server import Server
-from fedexp.federation.update_validation import NoValidation
-from fedexp.privacy.none import NoPrivacy
 
 
 @pytest.mark.parametrize(
@@ -130,22 +125,20 @@ def test_without_poison_nothing_is_copied(partition):
 
 
 def test_the_rehearsal_finds_what_cannot_hold_for_the_cohort():
-    def server(*mixers):
-        rule, optimizer = TrimmedMean(2), SGD(1.0)
-        return Server(
-            NoValidation(), NoPrivacy(), NoDetector(), mixers, rule, optimizer, 1, FedAvg(), 8
-        )
+    def rehearse(cohort_size, **mixers):
+        parts = SimpleNamespace(channel=Plain(), cohort_size=cohort_size, pre_aggregation=mixers)
+        _rehearse(parts, TrimmedMean(2))
 
-    _rehearse(server(), [], Plain(), 5)
+    rehearse(5)
     with pytest.raises(InputError, match=r"aggregator.assumed_malicious=2: .*2 x 2 .* 4"):
-        _rehearse(server(), [], Plain(), 4)
+        rehearse(4)
 
     class HalvesTheRows:
         def __call__(self, updates, rng):
             return updates.select(torch.arange(len(updates)) % 2 == 0)
 
     with pytest.raises(InputError, match=r"aggregator.assumed_malicious=2: .*2 x 2 .* 3"):
-        _rehearse(server(HalvesTheRows()), ["halves"], Plain(), 6)
+        rehearse(6, halves=HalvesTheRows())
 
 
 def test_devices(monkeypatch):

@@ -17,7 +17,6 @@ from fedexp.leakage.audit.clients import (
     WithCanaryClients,
     Without,
     client_canaries,
-    with_noise,
 )
 from fedexp.leakage.audit.examples import (
     RIDGE,
@@ -264,7 +263,7 @@ def test_scores_know_nothing_of_the_coins(overrides):
 @pytest.mark.parametrize("overrides", [CENTRAL, LOCAL, LAPLACE])
 def test_a_scale_multiplies_the_noise_and_nothing_else(overrides):
     mechanism = audited(*overrides).experiment.server.privacy
-    once, twice = with_noise(mechanism, 1.0), with_noise(mechanism, 0.25)
+    once, twice = mechanism.with_noise(1.0), mechanism.with_noise(0.25)
     d, state = 4000, mechanism.init(4000)
     zeros = Updates(torch.zeros(1, d), (0,), torch.ones(1, dtype=torch.float64))
 
@@ -286,7 +285,7 @@ def test_a_rule_with_data_of_its_own_cannot_be_given_clients():
 def test_a_sampler_that_is_not_known_cannot_be_given_clients():
     victim = audited(*LOCAL)
     strange = replace(victim.experiment, sampler=lambda n, rng: np.arange(n))
-    with pytest.raises(InputError, match=r"^sampler=function"):
+    with pytest.raises(InputError, match=r"^sampler=builtins.function"):
         clients(replace(victim, experiment=strange), coins(10))
 
 

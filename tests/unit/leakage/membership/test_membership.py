@@ -116,7 +116,7 @@ def test_a_smaller_pool_is_drawn_from_both_sides(victim):
     [
         ("setting=local_only", "setting=local_only: every client has a model of its own"),
         ("attack=label_flip", "attack=LabelFlip: its clients trained on changed examples"),
-        ("partition=feature", "partition=feature: members went through their client's scanner"),
+        ("partition=feature", "Feature: members went through their client's scanner"),
     ],
 )
 def test_runs_in_which_members_differ_by_more(tmp_path, override, reason):
