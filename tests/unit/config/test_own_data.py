@@ -23,11 +23,12 @@ from tests.support.own_data import (
 )
 
 IN_PROCESS = "backend=in_process"
+LAST = "eval_every=100"  # the last round is always evaluated
 
 
 @pytest.mark.parametrize("model", ["logistic", "mlp"])
 def test_a_table_is_learned(model):
-    _, records, _ = trained(own_config(TABLE, f"model={model}", "rounds=10", IN_PROCESS))
+    _, records, _ = trained(own_config(TABLE, f"model={model}", "rounds=10", LAST, IN_PROCESS))
     assert value_of(records[-1], "test", "accuracy") > 0.93
     assert value_of(records[-1], "test", "auc") > 0.97
 
@@ -56,7 +57,7 @@ def test_a_table_goes_through_the_parts(more):
 def test_a_pool_gives_the_bits_of_one_process(dataset):
     node, *more = dataset
     alone, *_ = trained(own_config(node, "model=mlp", IN_PROCESS, *more))
-    pool = ("backend=process_pool", "backend.workers=2")
+    pool = ("backend=process_pool", "backend.workers=1")
     state, *_ = trained(own_config(node, "model=mlp", *pool, *more))
     assert torch.equal(state.params, alone.params)
 
@@ -124,7 +125,9 @@ def test_what_makes_no_sense_is_refused_in_one_line_before_any_training(case):
 
 
 def test_several_labels_are_learned_as_well_as_by_one_regression_a_label():
-    config = own_config(FINDINGS, "task=multilabel", "model=logistic", "rounds=40", IN_PROCESS)
+    config = own_config(
+        FINDINGS, "task=multilabel", "model=logistic", "rounds=40", LAST, IN_PROCESS
+    )
     _, records, built = trained(config)
     found = {m: value_of(records[-1], "test", m) for m in built.task.metrics}
     data = load(Findings("findings", [12], 3), NOWHERE)
@@ -182,7 +185,7 @@ def test_a_run_of_several_labels_is_recorded_and_reported(tmp_path):
     assert (tmp_path / "partition.json").exists()
 
 
-@pytest.mark.parametrize("backend", [(IN_PROCESS,), ("backend=process_pool", "backend.workers=2")])
+@pytest.mark.parametrize("backend", [(IN_PROCESS,), ("backend=process_pool", "backend.workers=1")])
 @pytest.mark.parametrize("how", ["torch", "numpy"])
 def test_a_mapped_file_gives_the_bits_of_one_in_memory(tmp_path, how, backend):
     file = tmp_path / "images.bin"
@@ -236,3 +239,30 @@ def test_how_many_examples_are_made_ready_at_once_changes_no_bit(monkeypatch, mo
     monkeypatch.setattr(steps, "MOST_GATHERED", most)
     state, *_ = trained(config)
     assert torch.equal(state.params, expected.params)
+
+
+STUDIES = {
+    "loss_threshold of rows": (TABLE, ["leakage=loss_threshold", "train_examples=150"]),
+    "canaries among rows": (TABLE, ["leakage=audit", "privacy=dp_sgd", "rounds=1"]),
+    "canary clients of several labels": (
+        FINDINGS,
+        ["leakage=audit", "privacy=client_dp", "privacy.delta=0.01", "task=multilabel"],
+    ),
+}
+SMALL_AUDIT = ("leakage.audit.canaries=20", "leakage.audit.guesses=8")
+
+
+@pytest.mark.parametrize("case", STUDIES)
+def test_studies_that_need_no_image_are_carried_out(case, tmp_path):
+    node, overrides = STUDIES[case]
+    small = SMALL_AUDIT if "leakage=audit" in overrides else ()
+    more = (*overrides, *small, "model=mlp", "quiet=true", "plots=false", IN_PROCESS)
+    run(own_config(node, *more), tmp_path, resume=False)
+    assert list(tmp_path.glob("leakage/*/figures.csv"))
+
+
+def test_canary_examples_need_one_class(tmp_path):
+    more = ("leakage=audit", *SMALL_AUDIT, "privacy=dp_sgd", "task=multilabel", "model=mlp")
+    config = own_config(FINDINGS, *more, "quiet=true", "plots=false", IN_PROCESS)
+    with pytest.raises(InputError, match="needs one class an example"):
+        run(config, tmp_path, resume=False)

@@ -8,6 +8,7 @@ from torch import nn
 
 from fedexp.core.checks import InputError
 from fedexp.core.flat import FlatModel, refuse_changing_buffers, state_dict_of, vector_of
+from fedexp.core.types import Normalisation, Split
 
 CPU = torch.device("cpu")
 
@@ -113,6 +114,26 @@ def test_one_grey_channel_gets_the_strides_that_make_pooling_fast():
     output = conv.module(conv.laid_out(grey))
     assert output.is_contiguous(memory_format=torch.channels_last)
     assert not output.is_contiguous()
+
+
+def test_only_images_are_laid_out_channels_last():
+    conv = FlatModel(nn.Sequential(nn.Conv2d(3, 1, 3), nn.Linear(2, 2)), CPU)
+    for shape in ((5, 7), (5, 3, 4)):
+        x = torch.randn(shape)
+        assert conv.laid_out(x).is_contiguous()
+        assert torch.equal(conv.laid_out(x), x)
+
+
+def test_a_model_for_inputs_is_the_same_model_without_the_scale():
+    images = Split(torch.full((2, 1, 1, 1), 20, dtype=torch.uint8), torch.zeros(2), divisor=10)
+    scale = Normalisation(torch.tensor(1.0), torch.tensor(0.25))
+    model = FlatModel(nn.Linear(1, 1), CPU, scale)
+    assert model.arrange(images).flatten().tolist() == [4.0, 4.0]
+    bare = model.for_inputs()
+    assert bare.arrange(images).flatten().tolist() == [2.0, 2.0]  # 20 / 10, as it is
+    assert bare.arrange(images.with_x(torch.ones(2, 1))).flatten().tolist() == [1.0, 1.0]
+    assert model.arrange(images.with_x(torch.ones(2, 1))).flatten().tolist() == [0.0, 0.0]
+    assert bare.vector is model.vector
 
 
 def test_a_state_dict_makes_the_round_trip():
