@@ -259,7 +259,13 @@ class Normalisation:
         return cls(torch.zeros(()), torch.ones(()))
 
     def x(self, values: Tensor) -> Tensor:
-        """Examples `[n, *shape]` of any floating type, shifted and scaled."""
+        """Examples `[n, *shape]` of any floating type, in their own unit, shifted and scaled.
+
+        Raises:
+            TypeError: they are bytes, whose divisor is not known here.
+        """
+        if not values.is_floating_point():
+            raise TypeError("stored bytes have no unit of their own: take Split.as_floats() first")
         return (values - self.mean.to(values.dtype)) / self.deviation.to(values.dtype)
 
     def arranged(self, part: Split, layout: torch.memory_format) -> Tensor:

@@ -152,6 +152,12 @@ def test_parts_stored_differently_are_joined_as_floats():
     assert fine.joined(fine).x.dtype == torch.uint8
 
 
+def test_bytes_without_their_divisor_are_not_scaled():
+    split = numbered()
+    with pytest.raises(TypeError, match="as_floats"):
+        Normalisation.of(split).x(split.x)
+
+
 # Where a `Split(` may stand: where data are made. Anywhere else a site or a subject would be lost.
 MAKERS = {
     "core/types.py",  # its own methods
