@@ -445,17 +445,17 @@ def _model(chosen: _Chosen, config: Config, dataset: Dataset) -> nn.Module:
         if isinstance(mechanism, ChecksTheModel):
             mechanism.check_model(model)
         _check_buffers(config["buffers"], model, chosen.combination.server_optimizer)
+        kind = "images" if dataset.train.are_images else "rows"
         try:
             with torch.no_grad():  # lazy layers draw their weights here
                 shape = tuple(model.eval()(torch.zeros(2, *dataset.input_shape)).shape)
         except Exception as error:
             size = "x".join(map(str, dataset.input_shape))
-            kind = "images" if dataset.train.are_images else "rows"
             reason = str(error).splitlines()[0]
             raise InputError(f"cannot take {kind} of {size}: {reason}", "model", name) from error
     expected = (2, dataset.num_classes)
     if shape != expected:
-        raise InputError(f"gives {shape} for 2 examples, not {expected}", "model", name)
+        raise InputError(f"gives {shape} for 2 {kind}, not {expected}", "model", name)
     vector_of(model)  # refuses a module that has nothing to train
     return model
 
