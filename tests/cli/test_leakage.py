@@ -139,5 +139,8 @@ def test_a_run_that_could_not_be_studied_is_refused_before_it_starts(tmp_path, c
     line = complaint(capsys, "run", "leakage=analytic", wrong, where)
     assert "leakage.analytic.exposure.examples=0: must be" in line
     line = complaint(capsys, "run", "leakage=analytic", "setting=local_only", where)
-    assert "leakage=analytic: there is no shared model to study with setting=local_only" in line
+    assert (
+        "leakage=analytic: there is no shared model to study where every client keeps its own"
+        in line
+    )
     assert not folder.exists()

@@ -133,7 +133,7 @@ def test_the_model_is_the_one_that_was_measured(whole_run):
     built.model.load_state_dict(load_file(whole_run / "model.safetensors"))
     test = built.dataset.test
     with torch.no_grad():
-        answers = built.model.eval()(test.x).argmax(dim=1)
+        answers = built.model.eval()(built.normalisation.x(test.as_floats().x)).argmax(dim=1)
     accuracy = (answers == test.y).double().mean().item()
     assert accuracy == summary_of(whole_run)["final"]["test"]["accuracy"]
 
@@ -210,11 +210,11 @@ def test_a_bar_on_a_terminal(here):
     assert "Status: complete" in text
 
 
-def test_a_complete_run_is_left_alone(here, whole_run, capfd):
-    run = shutil.copytree(whole_run, here / "run")
+def test_a_complete_run_is_left_alone(here, whole_run, capfd, real_pictures):
+    run = shutil.copytree(whole_run, here / whole_run.name)
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
-    assert run_command(["resume", "run", "quiet=false"]) == 0
-    assert "run is complete already" in capfd.readouterr().out
+    assert run_command(["resume", run.name, "quiet=false"]) == 0
+    assert f"{run.name} is complete already" in capfd.readouterr().out
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 

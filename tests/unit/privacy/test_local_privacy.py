@@ -103,11 +103,11 @@ def test_noise_given_twice_is_refused():
 
 def test_laplace_noise_takes_no_l2_bound():
     node = {
-        "_target_": "fedexp.privacy.local.LocalLaplace",
+        "_target_": "fedexp.privacy.local_dp.LocalLaplaceDP",
         "clip_norm": 1.0,
         "epsilon_per_release": 1.0,
         "adjacency": "replace_one",
         "noise_seed": "task",
     }
-    with pytest.raises(InputError, match=r"privacy\.clip_norm=1\.0: did you mean clip_norm_l1"):
+    with pytest.raises(InputError, match=r"privacy\.clip_norm=1\.0: .*; use clip_norm_l1"):
         Parts({"privacy": node})("privacy")
