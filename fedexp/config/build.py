@@ -163,7 +163,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     _check_local(parts.algorithm, protection.trainer)
     counts = partition.label_counts(dataset.num_classes, task)
     evaluation = {"validation": dataset.validation, "test": dataset.test}
-    if malicious.any() and len(wanted := parts.attack.targeted_examples(dataset.test.as_floats())):
+    if len(wanted := parts.attack.targeted_examples(dataset.test.as_floats())):
         evaluation["attack"] = wanted.stored_like(dataset.test)
     cohort_size = min(config["cohort_size"], len(shards))
     device = _device(config["device"])

@@ -16,6 +16,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     server optimiser  is_linear                    it is not
     detector, ...     does_nothing                 it does something
     channel           refuse, protect (Mechanism)  it adds no noise of its own
+                      as_received(updates, rng)    the server sees the rows themselves
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol, final, runtime_checkable
 
+import numpy as np
 from torch import nn
+
+from fedexp.core.types import Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
 
@@ -76,6 +80,14 @@ class StatesItsSampling(Protocol):
 
 
 @runtime_checkable
+class StatesWhatArrives(Protocol):
+    """A channel after which the server has other rows than the clients sent."""
+
+    def as_received(self, updates: Updates, rng: np.random.Generator) -> Updates:
+        """What `transmit` with this stream brings if nobody leaves, without rounding or noise."""
+
+
+@runtime_checkable
 class ChecksTheModel(Protocol):
     """A mechanism that cannot train every model."""
 
@@ -117,6 +129,11 @@ def sampling_of(sampler: object, n_clients: int) -> Sampling | None:
     if not isinstance(sampler, StatesItsSampling):
         return None
     return Sampling(sampler.sampling, sampler.rate(n_clients))
+
+
+def as_received(channel: object, updates: Updates, rng: np.random.Generator) -> Updates:
+    """The rows `[rows, D]` that the server would see."""
+    return channel.as_received(updates, rng) if isinstance(channel, StatesWhatArrives) else updates
 
 
 def does_nothing(part: object) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import communicates
+from fedexp.core.capabilities import as_received, communicates
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
     Account,
@@ -123,7 +123,8 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     malicious = exp.malicious[cohort] & (r >= exp.first_attacked_round)
 
     def rule(rows: Tensor) -> Tensor:
-        return exp.server.rule(protected.with_matrix(rows), state, stream("guess"))
+        arriving = as_received(exp.channel, protected.with_matrix(rows), stream("channel"))
+        return exp.server.rule(arriving, state, stream("guess"))
 
     mask = torch.from_numpy(malicious).to(protected.matrix.device)
     sent = exp.attack.rewrite(protected, mask, rule, stream("attack"))

@@ -142,7 +142,10 @@ class Run:
 
     @cached_property
     def attack_success(self) -> float:
-        """The share of the adversary's wanted answers at the last evaluation, or NaN."""
+        """The share of the adversary's wanted answers at the last evaluation, or NaN.
+
+        Of a run in which the attack has no clients: what there is without an attacker.
+        """
         return self.final("attack", "success")
 
     def curve(self, scope: str, metric: str, client: str = "all") -> pd.Series[float]:
@@ -190,8 +193,6 @@ class Run:
         figures = (self.summary.get(span) or {}).get(part) or {}
         if metric in figures:
             return math.nan if figures[metric] is None else float(figures[metric])
-        if part == "attack" and not self.attacked:
-            return math.nan
         # A run that is not over has no figures in its summary yet. An unmeasured last value (an
         # AUC that is not defined) stays unknown: an older round's would pass for the last one.
         return float(self.model_curve(part, metric).iloc[-last:].mean(skipna=False))
