@@ -148,6 +148,16 @@ class Run:
         """
         return self.final("attack", "success")
 
+    @cached_property
+    def dropped_exactly_the_attackers(self) -> bool:
+        """Whether in every round what the adversary sent was left out, and nothing else was."""
+        rows = self.metrics[(self.metrics["scope"] == "update") & (self.metrics["value"] == 1)]
+        malicious, dropped = (
+            set(map(tuple, rows.loc[rows["metric"] == metric, ["round", "client"]].to_numpy()))
+            for metric in ("malicious", "dropped")
+        )
+        return bool(malicious) and malicious == dropped
+
     def curve(self, scope: str, metric: str, client: str = "all") -> pd.Series[float]:
         """One number over the rounds in which it was measured, indexed by round."""
         rows = self.metrics
