@@ -54,8 +54,8 @@ def robustness_table(runs: Sequence[Run]) -> pd.DataFrame | None:
     Columns: panel (all else that differs between runs, "" if nothing does), defence, attack, n
     (seeds with a complete run), failed, unfinished, unmeasured (1 where no figure is known),
     test_accuracy_mean, test_accuracy_sd, accuracy_lost, cost_without_attacker (in the rows of
-    `none`), attack_success_mean and attack_success_sd (where the attack wants something; in the rows
-    of `none` what there is of it without an attacker), strength (which of several the row is of).
+    `none`), attack_success_mean and attack_success_sd (where the attack wants something; in rows of
+    `none` what there is of it without an attacker), strength (which of several the row is of).
     After the attacks on a defence comes a row `worst case`: the smallest n and accuracy and the sum
     of the other counts. If any attack is unmeasured, the worst case may be worse than that. The
     defence `perfect defence` comes first, where it is known.

@@ -124,6 +124,7 @@ class UpdateInversion:
             found=found,
             scores={name: _scores(images, truth, others) for name, images in subjects.items()},
             recovered=np.array([label_recovery(g.labels, e.truth.y) for e, g in pairs]),
+            observations=np.repeat(np.arange(len(pairs)), [len(e.truth) for e, _ in pairs]),
             seed=victim.seed,
         )
 
@@ -157,6 +158,7 @@ class _Judged:
     found: Tensor  # [n, C, H, W]
     scores: Mapping[str, Mapping[str, np.ndarray]]  # subject -> metric -> [n]
     recovered: np.ndarray  # [observations] share of the labels
+    observations: np.ndarray  # [n] which update or sum each image was in
     seed: int
 
     def figures(self) -> list[Figure]:
@@ -173,10 +175,14 @@ class _Judged:
         return [*of_images, *of_labels]
 
     def headline(self) -> dict[str, float]:
-        metrics = {**self.scores[FOUND], "labels_recovered": self.recovered}
+        of_images = self.scores[FOUND].items()
+        intervals = {
+            metric: mean_interval(values, self._rng(), observations=self.observations)
+            for metric, values in of_images
+        }
+        intervals["labels_recovered"] = mean_interval(self.recovered, self._rng())
         headline: dict[str, float] = {}
-        for metric, values in metrics.items():
-            mean, low, high = mean_interval(values, self._rng())
+        for metric, (mean, low, high) in intervals.items():
             headline |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
         headline["best_baseline_psnr_db"] = float(self.scores[self._best()]["psnr_db"].mean())
         return headline
@@ -184,7 +190,9 @@ class _Judged:
     def conclusion(self) -> str:
         best = self._best()
         ours, theirs = self.scores[FOUND]["psnr_db"], self.scores[best]["psnr_db"]
-        gain, low, high = paired_difference(ours, theirs, self._rng())
+        gain, low, high = paired_difference(
+            ours, theirs, self._rng(), observations=self.observations
+        )
         about = (
             f"Round {self.round}: {ours.mean():.1f} dB over {len(ours)} images, "
             f"{theirs.mean():.1f} dB by the best guess without the update ({best}): difference "

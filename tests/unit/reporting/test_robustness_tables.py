@@ -186,7 +186,9 @@ def test_a_triggers_success_without_an_attacker_stands_beside_it(tmp_path: Path)
             more=[(1, "attack", "all", "success", success)],
         )
     success = rows_of(tmp_path).loc["mean"]["attack_success_mean"]
-    assert success.dropna().to_dict() == pytest.approx({"none": 0.04, "backdoor, n_malicious=4": 0.99})
+    assert success.dropna().to_dict() == pytest.approx(
+        {"none": 0.04, "backdoor, n_malicious=4": 0.99}
+    )
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["in the summary", "in the metrics only"])
