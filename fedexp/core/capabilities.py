@@ -66,7 +66,7 @@ class Weighs(Protocol):
 class NeedsRootData(Protocol):
     """A rule that compares the clients with a row that the server trains itself."""
 
-    root_examples: int  # clean examples that the server holds, taken from validation
+    root_examples: int  # clean examples that the server holds, taken from the clients'
 
 
 @runtime_checkable
