@@ -44,6 +44,7 @@ from fedexp.core.workload import Workload
 from fedexp.data.folder import data_folder
 from fedexp.data.loader import Loader, load
 from fedexp.federation.evaluation import ModelEvaluator
+from fedexp.federation.own_rows import held_to_its_word
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
 from fedexp.observers.guarded import Guarded
@@ -184,7 +185,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         trainer=protection.trainer,
         worker_momentum=parts.worker_momentum,
         backend=chosen.make("backend", workload=workload),
-        attack=parts.attack,
+        attack=held_to_its_word(parts.attack),
         channel=protection.channel,
         server=Server(
             n_clients=len(shards),

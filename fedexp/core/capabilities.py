@@ -14,6 +14,8 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     setting           communicates                 nothing is shared, so nothing can be attacked
                       shares_one_model             there is no shared model
     server optimiser  is_linear                    it is not
+    attack            sees_other_clients           it reads every honest row of the round
+    mechanism         noised_before_seen           whoever reads rows reads them without their noise
     detector, ...     does_nothing                 it does something
     channel           refuse, protect (Mechanism)  it adds no noise of its own
 """
@@ -122,6 +124,20 @@ def sampling_of(sampler: object, n_clients: int) -> Sampling | None:
 def does_nothing(part: object) -> bool:
     """Whether a part declares that it is the "none" of its group."""
     return getattr(part, "does_nothing", False) is True
+
+
+def sees_other_clients(attack: object) -> bool:
+    """Whether what malicious clients send depends on more than these clients' own data and rows.
+
+    On the rows of others, or on how many others there are. `fedexp.federation.own_rows` holds
+    an attack to its word.
+    """
+    return getattr(attack, "sees_other_clients", True) is not False
+
+
+def noised_before_seen(mechanism: object) -> bool:
+    """Whether all the noise of an account is in a client's row before anybody else reads it."""
+    return getattr(mechanism, "noised_before_seen", False) is True
 
 
 def communicates(setting: object) -> bool:

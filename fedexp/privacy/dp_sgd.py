@@ -22,7 +22,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -238,6 +238,8 @@ class DPSGD:
         max_epsilon: the run ends before the round that would exceed it.
         allow_no_noise: whether noise of 0 is meant.
     """
+
+    noised_before_seen: ClassVar[bool] = True
 
     clip_norm: float
     noise_multiplier: float | None
