@@ -25,7 +25,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol, final, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
+
+from fedexp.core.protocols import Task
 
 SamplingKind = Literal["poisson", "fixed_size"]
 
@@ -81,8 +83,15 @@ class StatesItsSampling(Protocol):
 class ChecksTheModel(Protocol):
     """A mechanism that cannot train every model."""
 
-    def check_model(self, model: nn.Module) -> None:
-        """Raise InputError for a model that the promise would not hold for; names the layer."""
+    def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
+        """Raise InputError for a model that the promise would not hold for; names the layer.
+
+        Args:
+            model: left as it is.
+            task: what labels mean.
+            x: three examples `[3, *shape]` as the model takes them, to try it on.
+            y: their labels.
+        """
 
 
 @final
