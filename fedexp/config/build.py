@@ -33,6 +33,7 @@ from fedexp.core.protocols import (
     Attack,
     ChecksData,
     Partitioner,
+    Remarks,
     Sends,
     ServerOptimizer,
     Task,
@@ -288,11 +289,14 @@ def _protect(parts: Combination, plan: Plan) -> Protection:
     with prefixed("channel"):
         if isinstance(parts.channel, Mechanism):
             protection = parts.channel.protect(plan, protection)
-        protection.channel.check(parts.cohort_size, plan.d)
+        channel, largest = protection.channel, parts.cohort_size
+        channel.check(largest, plan.d)
         said = sampling_of(parts.sampler, parts.n_clients)
         if said is None or said.kind == "poisson":  # whose cohorts may be that large
-            protection.channel.check(parts.n_clients, plan.d)
-    return protection
+            largest = parts.n_clients
+            channel.check(largest, plan.d)
+    said_beforehand = channel.remarks(largest) if isinstance(channel, Remarks) else ()
+    return replace(protection, remarks=(*protection.remarks, *said_beforehand))
 
 
 def _with_reserve(pixels: Dataset, wanted: int | None, seed: int) -> tuple[Dataset, Split]:
