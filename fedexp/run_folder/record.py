@@ -175,6 +175,7 @@ class Recorder:
             self._keep_until(state.round, rows)
             self._updates.keep_until(state.round)
             self._forget_client_states(state)
+            self._write_model(state)  # what is there may be a round older, or newer
             return state
         if saved:
             log.warning("no checkpoint can be used: starting again from the first round")
@@ -253,8 +254,8 @@ class Recorder:
         if not due:
             return
         path = folder / f"round-{state.round:06d}.pt"
+        self._write_model(state)  # before: once the checkpoint is there, nothing is done again
         write_checkpoint(path, content, state.round, self._rows, files)
-        write_atomically(self.folder / "model.safetensors", self._weights(state.params))
         for old in sorted(folder.glob("round-*.pt"))[:-KEPT_CHECKPOINTS]:
             remove_checkpoint(old)
         self._unsaved = None
@@ -281,6 +282,9 @@ class Recorder:
         for number, of_round in groupby(kept, key=lambda row: row.round):
             phases = {k: v for k, v in seconds.get(number, {}).items() if k != "round"}
             self._scores.add(tuple(of_round), sum(phases.values()), phases.get("train", 0.0))
+
+    def _write_model(self, state: ServerState) -> None:
+        write_atomically(self.folder / "model.safetensors", self._weights(state.params))
 
     def _weights(self, params: Tensor) -> bytes:
         from safetensors.torch import save
