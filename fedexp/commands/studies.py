@@ -95,7 +95,7 @@ def study_run(
     Raises:
         InputError: a study cannot be made of its node, or not of this run.
     """
-    torch.set_num_threads(1)  # as in a run: the same bits on every machine
+    torch.set_num_threads(1)  # as in a run: the same bits for any number of cores
     studies = {name: _study(name, node, trust) for name, node in nodes.items()}
     there = {found.name: found for found in read_findings(folder)}
     victim = open_victim(folder, data_dir, built)
