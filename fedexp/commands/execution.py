@@ -17,8 +17,8 @@ import torch
 
 from fedexp.commands.about import about
 from fedexp.config.build import Built, build
+from fedexp.config.origin import origin_of
 from fedexp.core.checks import InputError
-from fedexp.core.files import locked
 from fedexp.core.flat import vector_of
 from fedexp.core.interrupt import sigterm_as_interrupt
 from fedexp.core.observer import Observer, RunStart
@@ -27,6 +27,7 @@ from fedexp.observers.progress import progress_for
 from fedexp.observers.redraw import Redraw
 from fedexp.observers.round_log import RoundLog
 from fedexp.partition.document import partition_document
+from fedexp.run_folder.origin import remarks_on_origin
 from fedexp.run_folder.record import Recorder
 
 log = logging.getLogger("fedexp")
@@ -39,7 +40,7 @@ def run(
 
     Args:
         config: the resolved config, plain dicts and lists.
-        folder: where everything is written.
+        folder: where everything is written, locked by the caller.
         resume: go on from the newest checkpoint in `folder`, if there is one.
         built: what was built of `config` already; closed in the end.
 
@@ -52,7 +53,6 @@ def run(
     go_on = f"fedexp resume {shlex.quote(str(folder))}"
     with (
         _closing(built),
-        locked(folder),
         _logging_to(folder, quiet=config["quiet"]),
         sigterm_as_interrupt(),
     ):
@@ -64,6 +64,7 @@ def run(
             built.dataset.test.y,
             names,
             account=exp.account,
+            origin=origin_of(config, built),
             sends=exp.server.algorithm.sends,
         )
         exp = replace(exp, store=recorder.client_states)
@@ -72,7 +73,7 @@ def run(
         if state is None:
             recorder.begin(document)
             state = initial_state(exp, vector_of(built.model))
-        for remark in built.remarks:
+        for remark in (*built.remarks, *remarks_on_origin(folder)):
             log.warning("%s", remark)
         redraw = [Redraw(lambda: _draw(folder, plots=True))] if config["plots"] else []
         observers: Sequence[Observer] = (
@@ -122,7 +123,8 @@ def prepare(config: Mapping[str, Any]) -> Built:
     Raises:
         InputError: it cannot be carried out.
     """
-    # One thread: its bits are the same on every machine, and several processes share no core.
+    # One thread: the bits do not depend on how many cores a machine has, and several processes
+    # share none. They do depend on its kernels, which are recorded.
     torch.set_num_threads(1)
     return build(config)
 

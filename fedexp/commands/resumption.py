@@ -49,7 +49,8 @@ def resume(folder: Path, overrides: Sequence[str]) -> str:
     else:
         from fedexp.commands.execution import run
 
-        text = run(changed, folder, resume=True)[1]
+        with locked(folder):
+            text = run(changed, folder, resume=True)[1]
     return "" if changed["quiet"] else text
 
 
