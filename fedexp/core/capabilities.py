@@ -16,6 +16,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     server optimiser  is_linear                    it is not
     detector, ...     does_nothing                 it does something
     channel           refuse, protect (Mechanism)  it adds no noise of its own
+    tracker           sends_to                     what it does beyond the run folder is its code's
 """
 
 from __future__ import annotations
