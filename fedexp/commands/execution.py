@@ -18,7 +18,6 @@ import torch
 from fedexp.commands.about import about
 from fedexp.config.build import Built, build
 from fedexp.core.checks import InputError
-from fedexp.core.files import locked
 from fedexp.core.flat import vector_of
 from fedexp.core.interrupt import sigterm_as_interrupt
 from fedexp.core.observer import Observer, RunStart
@@ -39,7 +38,7 @@ def run(
 
     Args:
         config: the resolved config, plain dicts and lists.
-        folder: where everything is written.
+        folder: where everything is written, locked by the caller.
         resume: go on from the newest checkpoint in `folder`, if there is one.
         built: what was built of `config` already; closed in the end.
 
@@ -52,7 +51,6 @@ def run(
     go_on = f"fedexp resume {shlex.quote(str(folder))}"
     with (
         _closing(built),
-        locked(folder),
         _logging_to(folder, quiet=config["quiet"]),
         sigterm_as_interrupt(),
     ):

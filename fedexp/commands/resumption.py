@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,9 @@ def resume(folder: Path, overrides: Sequence[str]) -> str:
         from fedexp.commands.execution import prepare, run
 
         built = prepare(changed)
-        try:
+        with closing(built.experiment.backend), locked(folder):
             refuse_borrowed_trackers(built.observers, overrides)
-        except InputError:
-            built.experiment.backend.close()
-            raise
-        text = run(changed, folder, resume=True, built=built)[1]
+            text = run(changed, folder, resume=True, built=built)[1]
     return "" if changed["quiet"] else text
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -11,7 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from fedexp.core.checks import InputError
+
+
+class AtWork(InputError):
+    """Another process works in a folder, and this one keeps out."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -89,12 +94,27 @@ def plain(value: Any) -> Any:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a second process out of a run folder; a dead process lets go by itself."""
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                "another process is writing to this run folder", "RUN_DIR", folder
-            ) from (None)
+    """Keep a second process out of a run folder; a dead process lets go by itself.
+
+    Raises:
+        AtWork: another process is in it.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        reason = "another process is writing to this run folder"
+        raise AtWork(reason, "RUN_DIR", folder) from None
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def somebody_is_at(folder: Path) -> bool:
+    """Whether a process works in a run folder right now."""
+    try:
+        with locked(folder):
+            return False
+    except AtWork:
+        return True
