@@ -40,6 +40,7 @@ from fedexp.config.folders import conf_folder, config_folders, own_conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.files import AtWork, locked, somebody_is_at, write_atomically
+from fedexp.core.links import refuse_ways_out
 from fedexp.core.renames import present_overrides, present_target
 from fedexp.run_folder.reservation import refuse_occupied, reserved
 
@@ -109,6 +110,7 @@ class Gatekeeper(Callback):
         """Before a sweep."""
         folder = Path(config.hydra.sweep.dir)
         with _past_hydra():
+            refuse_ways_out(folder, below=False)  # Hydra writes multirun.yaml through a link
             _refuse_unwritable(folder, "hydra.sweep.dir")
             Gatekeeper.new_folders = [p for p in (folder, *folder.parents) if not p.exists()]
 

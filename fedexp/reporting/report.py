@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from fedexp.core.files import write_atomically
+from fedexp.core.links import refuse_ways_out
 from fedexp.reporting.adversary import adversary_facts
 from fedexp.reporting.leakage import leakage_report
 from fedexp.reporting.leakage_sweep import leakage_markdown, leakage_table
@@ -52,8 +53,10 @@ def report(folders: Sequence[Path]) -> str:
         InputError: there is no run in `folders`.
     """
     if len(folders) == 1 and is_run(folders[0]):
+        refuse_ways_out(folders[0])
         return report_run(folders[0])
     for path in find_runs(folders):
+        refuse_ways_out(path)
         report_run(path, plots=bool(load_run(path).config.get("plots", True)))
     return report_sweep(folders)
 

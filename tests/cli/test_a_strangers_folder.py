@@ -1,5 +1,6 @@
 """A run folder from a stranger: nothing in it is run, and nothing outside it changes."""
 
+import os
 import shutil
 
 import pytest
@@ -111,3 +112,44 @@ def test_which_trust_is_asked_for_is_said_and_only_the_command_line_gives_it(the
     assert run_command([*RESUME, "trust=[]"]) == 0
     assert "trust=[tests.,json]" in refused(capfd, *RESUME)  # also where nothing is left to do
     assert run_command([*RESUME, "trust=[tests.]"]) == 0
+
+
+LINKED_FILES = (".lock", "fedexp.log", "metrics.jsonl", "summary.json", "report.md", "plots/a.png")
+LINKED_FOLDERS = ("plots", "checkpoints", "client_state", "leakage", "updates", "updates/round-1")
+
+
+@pytest.mark.parametrize("name", [*LINKED_FILES, *LINKED_FOLDERS])
+def test_no_link_is_written_through(theirs, outside, capfd, name):
+    place = theirs / name
+    place.parent.mkdir(exist_ok=True)
+    shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+    place.symlink_to(outside if name in LINKED_FOLDERS else outside / "precious")
+    for command in (RESUME, LEAKAGE, ("report", "theirs")):
+        assert f"{name}: is a link to {outside}" in refused(capfd, *command)
+
+
+def test_what_is_written_all_the_same_is_written_beside_links(theirs, outside, monkeypatch):
+    monkeypatch.setattr("fedexp.core.files.refuse_ways_out", lambda folder: None)  # one door fails
+    # The names of half-written files cannot be foreseen, and what is there is replaced.
+    for name in (".report.md.tmp", ".summary.json.tmp", "checkpoints/.best.pt.tmp", "report.md"):
+        (theirs / name).symlink_to(outside / "precious")
+    # As in a backup made of hard links.
+    (theirs / "fedexp.log").unlink()
+    (theirs / "fedexp.log").hardlink_to(outside / "precious")
+    (theirs / "latest").symlink_to("checkpoints")  # a link that stays in the folder
+    assert run_command(list(RESUME)) == 0
+    assert (theirs / "fedexp.log").read_text().startswith("mine\n20")
+    assert not (theirs / "report.md").is_symlink()
+
+
+def test_a_sweep_does_not_write_its_document_through_a_link(here, outside, capfd):
+    (here / "sweep").mkdir()
+    (here / "sweep" / "multirun.yaml").symlink_to(outside / "precious")
+    line = refused(capfd, "run", "-m", "seed=0,1", "hydra.sweep.dir=sweep")
+    assert "multirun.yaml: is a link to" in line
+
+
+def test_a_pipe_in_the_folder_keeps_nobody_waiting(theirs, capfd):
+    os.mkfifo(theirs / "checkpoints" / "pipe")
+    for command in (RESUME, LEAKAGE, ("report", "theirs")):
+        assert "is a pipe, no file" in refused(capfd, *command)
