@@ -7,21 +7,12 @@ folder; a folder that asks for them is refused, and it is said which.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedexp.config.composition import says
 from fedexp.core.checks import InputError
 from fedexp.core.observer import Observer
-
-
-def says(overrides: Iterable[str], key: str) -> bool:
-    """Whether an override sets `key`, or something in it.
-
-    >>> says(["trust=[mine.]"], "trust"), says(["tracker.mlflow.experiment=a"], "trust")
-    (True, False)
-    """
-    names = (override.lstrip("+~").partition("=")[0] for override in overrides)
-    return any(name == key or name.startswith(f"{key}.") for name in names)
 
 
 def refuse_borrowed_trust(saved: Mapping[str, Any], overrides: Sequence[str]) -> None:
