@@ -152,6 +152,8 @@ def scan(
     ]
     if scored:
         place = detector.parent / f"scan-of-{_name_of(folder)}" if out is None else out
+        if out is None and place.is_symlink():
+            raise InputError("is a link; name the folder with --out", "--out", place)
         unusable = [(u.path, u.reason) for u in found.unusable]
         subtitle = f"{printable(str(folder))}, scored by {printable(str(detector))}"
         print(write_scan(scored, unusable, limit, place, subtitle))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import shlex
 import sys
@@ -19,6 +20,7 @@ from fedexp.commands.about import about
 from fedexp.config.build import Built, build
 from fedexp.config.origin import origin_of
 from fedexp.core.checks import InputError
+from fedexp.core.files import not_through_links
 from fedexp.core.flat import vector_of
 from fedexp.core.interrupt import sigterm_as_interrupt
 from fedexp.core.observer import Observer, RunStart
@@ -184,13 +186,20 @@ def _draw(folder: Path, plots: bool) -> str:
         return f"results: {folder}"
 
 
+class _OwnFile(logging.FileHandler):
+    """Appends to a file of the folder, not to what a link in its place leads to."""
+
+    def _open(self) -> io.TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=not_through_links)
+
+
 @contextmanager
 def _logging_to(folder: Path, quiet: bool) -> Iterator[None]:
     """Everything to fedexp.log, what a person should see to the terminal too.
 
     Only the logger `fedexp` is touched, and left as it was found.
     """
-    to_file = logging.FileHandler(folder / "fedexp.log", encoding="utf-8")
+    to_file = _OwnFile(folder / "fedexp.log", encoding="utf-8")
     to_file.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_file.setLevel(logging.DEBUG)

@@ -221,8 +221,14 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         reserve=reserve,
         partition=partition,
         observers=chosen.observers,
-        remarks=(*remarks(parts), *protection.remarks),
+        remarks=(*_of_folders(config), *remarks(parts), *protection.remarks),
     )
+
+
+def _of_folders(config: Config) -> tuple[str, ...]:
+    """What came from other folders than the packaged one without a name that says so."""
+    taken = config.get("taken_unnamed", {})
+    return tuple(f"{group} is not fedexp's own: it is of {place}" for group, place in taken.items())
 
 
 @dataclass(frozen=True)

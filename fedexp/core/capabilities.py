@@ -19,6 +19,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     detector, ...     does_nothing                 it does something
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
+    tracker           sends_to                     what it does beyond the run folder is its code's
 """
 
 from __future__ import annotations

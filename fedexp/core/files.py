@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fedexp.core.checks import InputError
+from fedexp.core.links import refuse_ways_out
 
 
 class AtWork(InputError):
@@ -20,10 +22,14 @@ class AtWork(InputError):
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader, or a crash, sees the old one or the new one, never half."""
-    beside = path.with_name(f".{path.name}.tmp")
+    """Replace a file so that a reader, or a crash, sees the old one or the new one, never half.
+
+    A link in its place is replaced, not followed.
+    """
+    # A name that nobody could have put a link under; "x" follows none either.
+    beside = path.with_name(f".{os.urandom(8).hex()}.tmp")
     try:
-        with open(beside, "wb") as file:
+        with open(beside, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -41,7 +47,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def append(path: Path, content: bytes) -> None:
     """Append whole lines, or, on a full disk, nothing."""
     # Unbuffered: a buffer that could not be written would be tried again on closing the file.
-    with open(path, "ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=not_through_links) as file:
         before = file.tell()
         try:
             rest = memoryview(content)
@@ -49,8 +55,26 @@ def append(path: Path, content: bytes) -> None:
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         except OSError:
-            os.truncate(path, before)
+            file.truncate(before)
             raise
+
+
+def not_through_links(path: str, flags: int) -> int:
+    """For `open(..., opener=)`: a file that is to grow, and nobody else's.
+
+    A symbolic link is an OSError. A file that has a second name elsewhere, as in a backup made of
+    hard links, becomes a copy first, which the other name does not see.
+    """
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe does not wait
+    descriptor = os.open(path, flags, 0o666)
+    about = os.fstat(descriptor)
+    if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
+        return descriptor
+    os.close(descriptor)
+    if not stat.S_ISREG(about.st_mode):
+        raise InputError("is no file", "file", path)
+    write_atomically(Path(path), Path(path).read_bytes())
+    return os.open(path, flags, 0o666)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -98,7 +122,9 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         AtWork: another process is in it.
+        InputError: it holds a link that leads out of it, or something that is no file.
     """
+    refuse_ways_out(folder)
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fedexp.core.files import read_json_object, to_json, write_atomically
+from fedexp.core.links import refuse_ways_out
 from fedexp.reporting.adversary import adversary_facts
 from fedexp.reporting.leakage import leakage_report
 from fedexp.reporting.leakage_sweep import leakage_markdown, leakage_table
@@ -60,10 +61,13 @@ def report(folders: Sequence[Path], out: Path | None = None) -> str:
         InputError: there is no run in `folders`.
     """
     if len(folders) == 1 and is_run(folders[0]):
+        if out is None:
+            refuse_ways_out(folders[0])
         return report_run(folders[0], folder=out)
     if out is None:
         for path in find_runs(folders):
             if path in folders or not path.is_symlink():  # whose target may be anybody's
+                refuse_ways_out(path)
                 report_run(path, plots=bool(load_run(path).config.get("plots", True)))
     return report_sweep(folders, out)
 
