@@ -351,11 +351,11 @@ def _without_root_data(
     left = np.array([len(shard) for shard in partition.shards])
     holder = np.repeat(np.arange(len(left)), left)
     held = np.concatenate(partition.shards)
-    root = []
+    root: list[int] = []
     for place in generator(seed, "root").permutation(len(held)) if wanted else ():
         if left[holder[place]] > 1 and len(root) < wanted:
             left[holder[place]] -= 1
-            root.append(held[place])
+            root.append(int(held[place]))
     if len(root) < wanted:
         raise InputError(
             f"the clients can give {len(root)} of their {len(held)} examples and keep one each",

@@ -17,7 +17,7 @@ import torch
 
 import fedexp
 from fedexp.config.build import Built
-from fedexp.config.parts import TRUSTED_PREFIXES, Config
+from fedexp.config.parts import Config
 from fedexp.core.origin import Origin
 from fedexp.partition.document import partition_hash
 
@@ -91,8 +91,7 @@ def _device(device: torch.device) -> str:
 def _own_sources(config: Config) -> dict[str, str]:
     """By module: the user's own parts, and what lies in the same packages and is loaded."""
     deciding = {key: node for key, node in config.items() if key not in DECIDES_NOTHING}
-    targets = {t for t in _targets(deciding) if not t.startswith(TRUSTED_PREFIXES)}
-    packages = {target.partition(".")[0] for target in targets}
+    packages = {target.partition(".")[0] for target in _targets(deciding)} - {fedexp.__name__}
     sources = {}
     for name, module in sorted(sys.modules.items()):
         if name.partition(".")[0] in packages and (source := _source_of(module)) is not None:

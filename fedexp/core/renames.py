@@ -142,8 +142,8 @@ def _keep_what_they_meant(config: dict[str, Any]) -> None:
     """Give parts of 0.1, in place, the values under which they do what they did then."""
     for group, targets in MEANT.items():
         node = config.get(group)
-        if isinstance(node, Mapping) and node.get("_target_") in targets:
-            config[group] = targets[node["_target_"]](dict(node))
+        if isinstance(node, Mapping):
+            config[group] = targets.get(str(node.get("_target_")), dict)(dict(node))
 
 
 def present_overrides(overrides: Sequence[str]) -> list[str]:

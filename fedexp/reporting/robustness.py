@@ -207,7 +207,9 @@ def _attacks_on(
 
 def _strongest(strengths: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
     """The row of the strength that hurts most, with the counts of all."""
-    rows = [{**_statistics(runs), "strength": name} for name, runs in strengths.items()]
+    rows: list[dict[str, Any]] = [
+        {**_statistics(runs), "strength": name} for name, runs in strengths.items()
+    ]
     wants_answers = any(not math.isnan(row["attack_success_mean"]) for row in rows)
     figure, most = ("attack_success_mean", -1) if wants_answers else ("test_accuracy_mean", 1)
     known = [row for row in rows if not math.isnan(row[figure])] or rows

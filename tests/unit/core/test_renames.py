@@ -124,7 +124,7 @@ def test_an_old_target_in_a_yaml_of_the_users_is_built(capsys):
     assert type(built.experiment.sampler).__module__ == "fedexp.federation.sampling"
     assert "is called fedexp.federation.sampling.Uniform now" in capsys.readouterr().err
     config["sampler"]["_target_"] = "fedexp.sampling.Uniformm"
-    with pytest.raises(InputError, match="not found"):
+    with pytest.raises(InputError, match="is no part for sampler"):
         build(config)
 
 
