@@ -143,7 +143,7 @@ class UpdateInversion:
         )
         return (
             f"An honest-but-curious server. It sees {sees}, and knows the model sent out, the "
-            f"learning rate {known.lr:g}, that a client took {known.local_steps} full-batch "
+            f"{known.rule}, that a client took {known.local_steps} full-batch "
             f"step(s) on {known.batch_size // sums} example(s){clipping}, how pixels are "
             f"normalised, and {labels}. {self.exposure.about}"
         )
