@@ -21,7 +21,7 @@ Privacy", AISTATS 2020, theorem 21 (the conversion); Mironov, "Rényi Differenti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -32,19 +32,24 @@ MODERATE_ORDERS = (*OPACUS_ORDERS[len(SMALL_ORDERS) :], 80, 96, 128, 192, 256, 3
 LARGE_ORDERS = tuple(2**k for k in range(10, 19))
 ORDERS = np.array([*SMALL_ORDERS, *MODERATE_ORDERS])
 
-Releases = Iterable[tuple[float, float, int]]
-"""(noise multiplier, sample rate, how often), one for each kind."""
+BANDS: tuple[tuple[float, ...], ...] = (
+    SMALL_ORDERS,
+    MODERATE_ORDERS,
+    *((order,) for order in LARGE_ORDERS),
+)
+SMALL, MODERATE, *LARGE = range(len(BANDS))  # computed together, and looked up by number
+
+Release = tuple[float, float, int]
+"""(noise multiplier, sample rate, how often) of one kind."""
 
 
 @lru_cache(maxsize=8192)
-def divergences(
-    noise_multiplier: float, sample_rate: float, orders: tuple[float, ...]
-) -> np.ndarray:
-    """R_a of one release at `orders`: `[orders]`; infinite where it cannot be computed."""
+def divergences(noise_multiplier: float, sample_rate: float, band: int) -> np.ndarray:
+    """R_a of one release at the orders of BANDS[band]; infinite where it cannot be computed."""
     from opacus.accountants.analysis.rdp import compute_rdp
 
     if noise_multiplier == 0:
-        return np.full(len(orders), np.inf)
+        return np.full(len(BANDS[band]), np.inf)
 
     def at(order: float) -> float:
         if order in LARGE_ORDERS:
@@ -58,7 +63,7 @@ def divergences(
         return math.inf if math.isnan(found[0]) else max(0.0, float(found[0]))
 
     with np.errstate(all="ignore"):
-        return np.array([at(order) for order in orders])
+        return np.array([at(order) for order in BANDS[band]])
 
 
 def _at_whole(noise_multiplier: float, sample_rate: float, order: int) -> float:
@@ -76,41 +81,49 @@ def _at_whole(noise_multiplier: float, sample_rate: float, order: int) -> float:
     return math.inf if math.isnan(found) else max(0.0, found)
 
 
-def total(releases: Sequence[tuple[float, float, int]], orders: tuple[float, ...]) -> np.ndarray:
-    """R_a of all releases together at `orders`: `[orders]`."""
-    each = (steps * divergences(z, q, orders) for z, q, steps in releases)
-    summed: np.ndarray = np.sum([np.zeros(len(orders)), *each], axis=0)
+def total(releases: Sequence[Release], band: int) -> np.ndarray:
+    """R_a of all releases together at the orders of BANDS[band]."""
+    summed = np.zeros(len(BANDS[band]))
+    for noise_multiplier, sample_rate, steps in releases:
+        summed += steps * divergences(noise_multiplier, sample_rate, band)
     return summed
 
 
-def epsilon_of(releases: Releases, delta: float) -> float:
+@lru_cache
+def _conversion(delta: float, band: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the bound on epsilon has beside R_a: its two other terms."""
+    a = np.array(BANDS[band])
+    return np.log((a - 1) / a), (math.log(delta) + np.log(a)) / (a - 1)
+
+
+def epsilon_of(releases: Sequence[Release], delta: float) -> float:
     """The epsilon of all releases together, never below 0.
 
     >>> round(epsilon_of([(1.0, 0.01, 1000)], 1e-5), 4)
     2.1014
     """
-    kinds = list(releases)
 
-    def bounds(orders: tuple[float, ...]) -> np.ndarray:
-        a = np.array(orders)
-        found: np.ndarray = total(kinds, orders) + np.log((a - 1) / a)
-        found -= (math.log(delta) + np.log(a)) / (a - 1)
+    def bounds(band: int) -> np.ndarray:
+        more, less = _conversion(delta, band)
+        found: np.ndarray = total(releases, band) + more - less
         return found
 
-    moderate = bounds(MODERATE_ORDERS)
-    lowest, place = float(moderate.min()), int(moderate.argmin())
+    moderate = bounds(MODERATE)
+    place = int(moderate.argmin())
+    lowest = float(moderate[place])
     if place == 0:  # also where none could be computed
-        lowest = min(lowest, float(bounds(SMALL_ORDERS).min()))
-    if place == len(MODERATE_ORDERS) - 1:
-        for order in LARGE_ORDERS:
-            found = float(bounds((order,))[0])
+        lowest = min(lowest, float(bounds(SMALL).min()))
+    if place == len(moderate) - 1:
+        for band in LARGE:
+            found = float(bounds(band)[0])
             if found >= lowest:
                 break
             lowest = found
     return max(0.0, lowest)
 
 
-def epsilon_of_2017(releases: Releases, delta: float) -> float:
+def epsilon_of_2017(releases: Sequence[Release], delta: float) -> float:
     """The same by the conversion of 2017, at Opacus's orders."""
-    spent = total(list(releases), OPACUS_ORDERS)
-    return float((spent + math.log(1 / delta) / (np.array(OPACUS_ORDERS) - 1)).min())
+    spent = np.concatenate([total(releases, SMALL), total(releases, MODERATE)])
+    orders = np.array(OPACUS_ORDERS)
+    return float((spent[: len(orders)] + math.log(1 / delta) / (orders - 1)).min())
