@@ -34,7 +34,7 @@ from fedexp.channel.ring import Numbers
 from fedexp.core.checks import InputError, at_least, positive
 from fedexp.core.norms import clip_factors, row_norms
 
-ORDERS = np.arange(2, 64)  # the bound is for whole orders
+ORDERS = np.array([*range(2, 64), *(2**k for k in range(6, 19))])  # the bound is for whole ones
 BETA = math.exp(-0.5)  # rounding fails at most this often, and is then repeated
 TAIL = 6  # standard deviations of noise for which the ring has room
 
