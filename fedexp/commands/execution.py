@@ -111,6 +111,8 @@ def run(
             if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
                 advice = f"the disk is full; free some space, then: {go_on}"
                 raise InputError(advice, "hydra.run.dir", folder) from problem
+            if isinstance(problem, ChildProcessError):
+                raise InputError(f"{reason}; go on with: {go_on}") from problem
             raise
         if stopped:
             log.warning("stopped after round %d: %s", state.round, stopped)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fedexp.config.parts import Config, Parts, prefixed, required
 from fedexp.config.refusals import refuse, remarks
+from fedexp.config.rehearsal import rehearse
 from fedexp.core.capabilities import (
     ChecksTheModel,
     communicates,
@@ -175,6 +176,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     cohort_size = min(config["cohort_size"], len(shards))
     device = _device(config["device"])
     workload = Workload(model, dataset.train, shards, evaluation, cohort_size, device, task, scale)
+    classes = dataset.num_classes
+    said = rehearse(workload, classes, parts.trainer, protection.trainer, seed)
     root: NoRootData | RootData = NoRootData()
     if len(root_rows):
         root = RootData(len(shards), parts.trainer)
@@ -221,7 +224,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         reserve=reserve,
         partition=partition,
         observers=chosen.observers,
-        remarks=(*_of_folders(config), *remarks(parts), *protection.remarks),
+        remarks=(*_of_folders(config), *remarks(parts), *protection.remarks, *said),
     )
 
 

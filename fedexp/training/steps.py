@@ -196,7 +196,9 @@ def ordinary_steps(
             x, y = model.arrange(block), block.y
         rows = slice(place * batch_size, (place + 1) * batch_size)
         loss = model.task.loss(model.module(x[rows]), y[rows])
-        yield Step(torch.autograd.grad(loss, model.parameters), loss.detach(), len(y[rows]))
+        # Where the loss does not depend on a parameter, its gradient is 0.
+        gradients = torch.autograd.grad(loss, model.parameters, materialize_grads=True)
+        yield Step(gradients, loss.detach(), len(y[rows]))
 
 
 def _batches_together(batch_size: int) -> int:

@@ -41,7 +41,9 @@ def expected_gradient(
         for name, p in parameters.items()
     }
     loss = knowledge.task.loss(knowledge.logits(leaves, pixels), targets)
-    gradients = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
+    gradients = torch.autograd.grad(
+        loss, list(leaves.values()), create_graph=True, materialize_grads=True
+    )
     return dict(zip(leaves, gradients, strict=True))
 
 
