@@ -11,6 +11,7 @@ import pandas as pd
 
 from fedexp.core.files import write_atomically
 from fedexp.core.links import refuse_ways_out
+from fedexp.core.text import printable_lines, without_markup
 from fedexp.reporting.adversary import adversary_facts
 from fedexp.reporting.leakage import leakage_report
 from fedexp.reporting.leakage_sweep import leakage_markdown, leakage_table
@@ -73,6 +74,7 @@ def report_run(path: str | Path, plots: bool = True) -> str:
     pictures = _draw(run) if plots else []
     of_adversary = adversary_facts(run)
     leaked, leaked_lines = leakage_report(run)
+    shown = "\n\n".join(f"![{p.stem}]({p.relative_to(run.path)})" for p in pictures)
     blocks = [f"# {run.path.name}", _headline(run)]
     if run.error:
         blocks.append(f"**Error:** {run.error}")
@@ -87,11 +89,12 @@ def report_run(path: str | Path, plots: bool = True) -> str:
         "Partition": _facts(_measures(run.partition or {})),
         "Cost": _facts(_cost(run)),
         "How to repeat it": _facts(_provenance(run)),
-        "Plots": "\n\n".join(f"![{p.stem}]({p.relative_to(run.path)})" for p in pictures),
     }.items():
         if text:
             blocks.append(f"## {heading}\n\n{text}")
-    write_atomically(run.path / "report.md", ("\n\n".join(blocks) + "\n").encode())
+    page = without_markup("\n\n".join(blocks))
+    page += f"\n\n## Plots\n\n{shown}\n" if shown else "\n"
+    write_atomically(run.path / "report.md", page.encode())
 
     lines = [_headline(run)]
     if run.error:
@@ -109,7 +112,7 @@ def report_run(path: str | Path, plots: bool = True) -> str:
     if pictures:
         names = ", ".join(picture.name for picture in pictures)
         lines.append(f"Plots:  {run.path / 'plots'} ({names})")
-    return "\n".join(lines)
+    return printable_lines("\n".join(lines))
 
 
 def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) -> str:
@@ -169,12 +172,13 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     page = [*sections, f"## All configurations\n\n{whole}" if matrix else whole]
     idle = "\n".join(f"- {sentence}" for sentence in no_effect(runs))
     idle = f"## Without effect\n\n{idle}\n" if idle else ""
-    page += [*filter(None, [leaked, idle]), *pictures]
+    page += filter(None, [leaked, idle])
+    page = [without_markup("\n".join(page)), *pictures]
     write_atomically(folder / "table.md", ("\n".join(page) + "\n").encode())
     written = ", ".join([*tables, "table.md", *figures])
     parts = [matrix, "" if many else whole.rstrip("\n"), leaked.rstrip("\n"), idle.rstrip("\n")]
     shown = "\n\n".join(filter(None, parts))
-    return f"{shown}\n\nWritten to {folder}: {written}"
+    return printable_lines(f"{shown}\n\nWritten to {folder}: {written}")
 
 
 def _draw(run: Run) -> list[Path]:
