@@ -82,7 +82,7 @@ def fit(
         raise InputError("must be a file in a folder that exists", "--out", out)
     if out.exists() and not force:
         raise InputError("is there already; --force replaces it", "--out", out)
-    torch.set_num_threads(1)  # as in a run: the same bits on every machine
+    torch.set_num_threads(1)  # as in a run: the same bits for any number of cores
     kind = _scorer(scorer, sketch)
     read = reader(_global_model(baseline))
     found = find_updates(folder, without=[out, *([baseline] if baseline else [])])

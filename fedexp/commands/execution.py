@@ -18,6 +18,7 @@ import torch
 
 from fedexp.commands.about import about
 from fedexp.config.build import Built, build
+from fedexp.config.origin import origin_of
 from fedexp.core.checks import InputError
 from fedexp.core.files import not_through_links
 from fedexp.core.flat import vector_of
@@ -29,6 +30,7 @@ from fedexp.observers.progress import progress_for
 from fedexp.observers.redraw import Redraw
 from fedexp.observers.round_log import RoundLog
 from fedexp.partition.document import partition_document
+from fedexp.run_folder.origin import remarks_on_origin
 from fedexp.run_folder.record import Recorder
 
 log = logging.getLogger("fedexp")
@@ -65,6 +67,7 @@ def run(
             built.dataset.test.y,
             names,
             account=exp.account,
+            origin=origin_of(config, built),
             sends=exp.server.algorithm.sends,
         )
         exp = replace(exp, store=recorder.client_states)
@@ -73,7 +76,7 @@ def run(
         if state is None:
             recorder.begin(document)
             state = initial_state(exp, vector_of(built.model))
-        for remark in built.remarks:
+        for remark in (*built.remarks, *remarks_on_origin(folder)):
             log.warning("%s", remark)
         redraw = [Redraw(lambda: _draw(folder, plots=True))] if config["plots"] else []
         observers: Sequence[Observer] = (
@@ -109,6 +112,8 @@ def run(
             if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
                 advice = f"the disk is full; free some space, then: {go_on}"
                 raise InputError(advice, "hydra.run.dir", folder) from problem
+            if isinstance(problem, ChildProcessError):
+                raise InputError(f"{reason}; go on with: {go_on}") from problem
             raise
         if stopped:
             log.warning("stopped after round %d: %s", state.round, stopped)
@@ -123,7 +128,8 @@ def prepare(config: Mapping[str, Any]) -> Built:
     Raises:
         InputError: it cannot be carried out.
     """
-    # One thread: its bits are the same on every machine, and several processes share no core.
+    # One thread: the bits do not depend on how many cores a machine has, and several processes
+    # share none. They do depend on its kernels, which are recorded.
     torch.set_num_threads(1)
     return build(config)
 

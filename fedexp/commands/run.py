@@ -125,7 +125,7 @@ class Gatekeeper(Callback):
         with _past_hydra():
             if not any(folder.rglob("summary.json")):
                 raise InputError("the sweep has no jobs", "hydra.sweep.dir", folder)
-            table = report_sweep([folder])
+            table = report_sweep([folder], folder)
             if not config.quiet:
                 print(table)
         for job in (path.parent for path in folder.rglob("summary.json")):

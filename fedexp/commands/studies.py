@@ -98,13 +98,14 @@ def study_run(
     Raises:
         InputError: a study cannot be made of its node, or not of this run.
     """
-    torch.set_num_threads(1)  # as in a run: the same bits on every machine
+    torch.set_num_threads(1)  # as in a run: the same bits for any number of cores
     studies = {name: _study(name, node, trust) for name, node in nodes.items()}
-    there = {found.name: found.settings for found in read_findings(folder)}
+    there = {found.name: found for found in read_findings(folder)}
     victim = open_victim(folder, data_dir, built, trust)
     for name, study in studies.items():
-        if there.get(name) == nodes[name] and not force:
+        if name in there and there[name].settings == nodes[name] and not force:
             say(f"{name}: its findings are there already")
+            add_to_summary(folder, name, there[name].headline)  # a kill may have come in between
             continue
         started = time.perf_counter()
         with _progress(name, say) as progress:

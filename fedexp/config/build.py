@@ -91,7 +91,9 @@ class Built:
     experiment: Experiment
     mechanism: Mechanism  # of its privacy, with the noise settled
     model: nn.Module  # with the initial weights
-    dataset: Dataset  # as stored; train is what the clients train on
+    device: torch.device  # that it is trained on
+    loaded: Dataset  # as it came from its loader
+    dataset: Dataset  # of the run, as stored; train is what the clients train on
     normalisation: Normalisation  # from its values to what the model takes
     task: Task  # what its labels mean
     reserve: Split  # training examples left out by train_examples
@@ -121,6 +123,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         limit = config["train_examples"]
         with prefixed("dataset"):
             pixels = load(chosen.loader, data_folder(config["paths"]["data_dir"]))
+    loaded = pixels
     task.check(pixels.train.y, pixels.num_classes)
     for study, carried_out in chosen.studies.items():
         if isinstance(carried_out, ChecksData):
@@ -204,6 +207,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         experiment=experiment,
         mechanism=protection.mechanism,
         model=model,
+        device=device,
+        loaded=loaded,
         dataset=dataset,
         normalisation=scale,
         task=task,

@@ -41,7 +41,7 @@ def read_regular(path: Path, most: int) -> bytes:
         if about.st_size > most:
             reason = f"has {about.st_size:,} bytes; at most {most:,} are read"
             raise InputError(reason, "file", path)
-        return file.read(most)
+        return file.read(about.st_size)
 
 
 def read_text(path: Path, most: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fedexp.config.build import Built, build
+from fedexp.config.origin import origin_of
 from fedexp.config.schema import check_root_keys
 from fedexp.core.checks import InputError
 from fedexp.core.flat import vector_of
@@ -19,6 +20,7 @@ from fedexp.core.types import Dataset, Normalisation, Partition, Split
 from fedexp.federation.rounds import Experiment
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
 from fedexp.run_folder.format import PROVENANCE, accepted_hashes
+from fedexp.run_folder.origin import refuse_other_origin
 from fedexp.run_folder.record import read_config, read_rows
 
 
@@ -97,7 +99,8 @@ def open_victim(
         trust: packages whose code may be built, in place of what the run's config says of it.
 
     Raises:
-        InputError: it is no run, has no checkpoint that can be read, or shares no model.
+        InputError: it is no run, has no checkpoint that can be read, or shares no model; or what
+            it was made of is not there any more.
     """
     config = {**read_config(folder), "backend": IN_PROCESS, "tracker": {}, "quiet": True}
     config["trust"] = list(trust)
@@ -105,6 +108,7 @@ def open_victim(
         config["paths"] = {**config["paths"], "data_dir": data_dir}
     check_root_keys({key: value for key, value in config.items() if key not in PROVENANCE})
     built = built or build(config)
+    refuse_other_origin(folder, origin_of(config, built))  # who was a member would be another
     models = {0: built.experiment.setting.init(vector_of(built.model), built.experiment.n_clients)}
     if models[0].dim() != 1:
         raise InputError("its clients share no model (setting=local_only)", "RUN_DIR", folder)

@@ -256,12 +256,35 @@ def load_run(path: str | Path) -> Run:
     return Run(path=path, config=cleaned(config), summary=cleaned(summary))
 
 
+def links_not_followed(paths: Iterable[str | Path]) -> list[Path]:
+    """Links below `paths` that runs may lie behind and that `find_runs` has passed over.
+
+    A link to a run is followed; one to any other folder could lead all over the disk, and one whose
+    target is missing may belong to a disk that is not there.
+    """
+    found = []
+    for path in map(Path, paths):
+        for folder, names, files in _walk(path):
+            links = [folder / name for name in (*names, *files) if (folder / name).is_symlink()]
+            found += [link for link in links if not link.is_file() and not is_run(link)]
+    return sorted(found)
+
+
 def _runs_below(path: Path) -> Iterator[Path]:
-    for folder, names, _ in os.walk(path):
+    for folder, names, _ in _walk(path):
+        if is_run(folder):
+            yield folder
+        yield from (link for name in names if is_run(link := folder / name) and link.is_symlink())
+
+
+def _walk(path: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Folders with what lies in them, links included; neither links nor runs are entered."""
+    for folder, names, files in os.walk(path):
         names[:] = sorted(name for name in names if not name.startswith("."))
         if is_run(Path(folder)):
             names.clear()
-            yield Path(folder)
+            files.clear()
+        yield Path(folder), names, files
 
 
 def _natural(path: Path) -> list[tuple[float, str]]:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from fedexp.reporting.divergence import NOTE, diverged, marked
 from fedexp.reporting.results import Run
 from fedexp.reporting.tables import (
     ABSENT,
@@ -29,7 +30,7 @@ NOBODY, WORST = "none", "worst case"
 PANEL, DEFENCE, ATTACK = "panel", "defence", "attack"
 
 _COLUMNS = [
-    *(PANEL, DEFENCE, ATTACK, "n", "failed", "unfinished", "unmeasured"),
+    *(PANEL, DEFENCE, ATTACK, "n", "failed", "unfinished", "unmeasured", "diverged"),
     *("test_accuracy_mean", "test_accuracy_sd", "accuracy_lost", "cost_without_attacker"),
     *("attack_success_mean", "attack_success_sd"),
 ]
@@ -46,6 +47,7 @@ def robustness_table(runs: Sequence[Run]) -> pd.DataFrame | None:
 
     Columns: panel (all else that differs between runs, "" if nothing does), defence, attack, n
     (seeds with a complete run), failed, unfinished, unmeasured (1 where no figure is known),
+    diverged (complete runs in which honest updates could not be used),
     test_accuracy_mean, test_accuracy_sd, accuracy_lost, cost_without_attacker (in the rows of
     `none`), attack_success_mean and attack_success_sd (where the attack wants something). After the
     attacks on a defence comes a row `worst case`: the smallest n and accuracy and the sum of the
@@ -98,13 +100,14 @@ def robustness_markdown(runs: Sequence[Run], table: pd.DataFrame) -> str:
     blocks = ["Test accuracy at the last round, mean over the seeds."]
     success = matrices(table, "attack_success_mean")
     cost = matrices(table, "cost_without_attacker")
-    unmeasured = matrices(table, "unmeasured")
+    unmeasured, broken = matrices(table, "unmeasured"), matrices(table, "diverged")
     for panel, accuracy in matrices(table, "test_accuracy_mean").items():
         if panel:
             blocks.append(f"### {panel}")
         shown = accuracy.map(_number).T
         bounded = ("≤ " + shown[WORST]).replace("≤ -", "-")
         shown[WORST] = shown[WORST].where(unmeasured[panel].T[WORST] == 0, bounded)
+        shown = shown.combine(broken[panel].T.drop(columns=WORST), _marked, overwrite=False)
         if cost[panel].notna().any(axis=None):
             shown["cost without an attacker"] = cost[panel].T[NOBODY].map(_number)
         blocks.append(_readable(shown))
@@ -112,7 +115,8 @@ def robustness_markdown(runs: Sequence[Run], table: pd.DataFrame) -> str:
         if not measured.empty:
             blocks.append("Attack success: the share of the adversary's wanted answers given.")
             blocks.append(_readable(measured.map(_number).T))
-    blocks += filter(None, [missing_note(table), _idle_note(runs)])
+    of_divergence = NOTE if table["diverged"].any() else ""
+    blocks += filter(None, [missing_note(table), of_divergence, _idle_note(runs)])
     return "\n\n".join(blocks)
 
 
@@ -164,7 +168,7 @@ def _attacks_on(cells: Mapping[str, Sequence[Run]], of_mean: float) -> list[dict
     attacked = pd.DataFrame([row for attack, row in rows.items() if attack != NOBODY])
     worst = {
         "n": attacked["n"].min(),
-        **attacked[["failed", "unfinished", "unmeasured"]].sum(),
+        **attacked[["failed", "unfinished", "unmeasured", "diverged"]].sum(),
         "test_accuracy_mean": attacked["test_accuracy_mean"].min(),
     }
     return [
@@ -196,6 +200,7 @@ def _statistics(runs: Sequence[Run]) -> dict[str, float]:
         "n": len(by_seed),
         "failed": failed,
         "unfinished": len(runs) - len(complete) - failed,
+        "diverged": sum(map(diverged, complete)),
     }
     for name in figures:
         statistics[f"{name}_mean"] = by_seed[name].mean(skipna=False)
@@ -270,6 +275,11 @@ def _readable(table: pd.DataFrame) -> str:
     if len(table) <= _MOST_COLUMNS:
         table, corner = table.T, ATTACK
     return to_markdown(table.rename_axis(columns=None).reset_index(names=corner))
+
+
+def _marked(figures: pd.Series, counts: pd.Series) -> pd.Series:
+    """A column of figures, with a mark where the count is not 0."""
+    return figures.combine(counts, marked)
 
 
 def _number(value: float) -> str:

@@ -5,6 +5,7 @@ files that are replaced are written beside their place, flushed to the disk and 
 grow get whole lines, and what a killed round left in them is cut off when the run is resumed.
 
     config.yaml           the resolved config
+    origin.json           what the figures are made of, and on what they were computed
     partition.json        who holds what
     metrics.jsonl, .csv   one measured number a row
     timing.jsonl          seconds a round, by phase
@@ -37,6 +38,7 @@ from fedexp.core.documents import DOCUMENT_BYTES, parse_json, read_text, read_ya
 from fedexp.core.files import append, plain, read_lines, to_json, write_atomically
 from fedexp.core.flat import state_dict_of
 from fedexp.core.observer import RunStart
+from fedexp.core.origin import Origin
 from fedexp.core.protocols import Account, Task
 from fedexp.core.renames import present_config
 from fedexp.core.types import Metric, RoundRecord, Sent, ServerState
@@ -57,6 +59,12 @@ from fedexp.run_folder.format import (
     config_hash_0_1,
 )
 from fedexp.run_folder.memory import memory
+from fedexp.run_folder.origin import (
+    note_stretch,
+    refuse_other_origin,
+    remarks_on_origin,
+    write_origin,
+)
 from fedexp.run_folder.scores import Scores
 from fedexp.run_folder.shapes import CONFIG, TIMING, checked
 from fedexp.run_folder.update_files import update_record
@@ -129,6 +137,7 @@ class Recorder:
         test_y: the test part's labels, for the confusion matrix.
         class_names: its rows' and columns' names.
         account: says what has been spent of the privacy, for the summary.
+        origin: what this process makes the figures of, and on what.
         sends: what clients send beside their deltas.
 
     Attributes:
@@ -144,11 +153,12 @@ class Recorder:
         test_y: Tensor,
         class_names: Sequence[str],
         account: Account,
+        origin: Origin,
         sends: Sequence[Sent] = (),
     ) -> None:
         self.folder = folder
         self.client_states = ClientStates(folder)
-        self._config, self._model, self._account = config, model, account
+        self._config, self._model, self._account, self._origin = config, model, account, origin
         self._task, self._test_y, self._class_names = task, test_y, class_names
         self.recorded: list[Metric] = []  # what earlier starts of the run left, after `resume`
         self._about: dict[str, Any] = {}
@@ -161,6 +171,7 @@ class Recorder:
         """Write what is known before the first round."""
         (self.folder / "checkpoints").mkdir(exist_ok=True)
         write_config(self.folder, self._config)
+        write_origin(self.folder, self._origin)
         write_atomically(self.folder / "partition.json", to_json(partition_document))
         for name in ("metrics.jsonl", "timing.jsonl"):
             write_atomically(self.folder / name, b"")
@@ -172,6 +183,9 @@ class Recorder:
         """The newest state that can be read, with everything later than it cut off the record.
 
         None if no round was completed. A broken checkpoint is removed with a warning.
+
+        Raises:
+            InputError: the rounds so far are those of another experiment.
         """
         checkpoints = self.folder / "checkpoints"
         for leftover in self.folder.rglob(".*.tmp"):
@@ -185,9 +199,13 @@ class Recorder:
                 log.warning("%s cannot be used: %s; going back further", path, error)
                 remove_checkpoint(path)  # or it would pass for a newer one than those to come
                 continue
+            refuse_other_origin(self.folder, self._origin)
             self._keep_until(state.round, rows)
             self._updates.keep_until(state.round)
             self._forget_client_states(state)
+            if state.round < self._config["rounds"]:
+                note_stretch(self.folder, self._origin, state.round)
+            self._write_model(state)  # what is there may be a round older, or newer
             return state
         if saved:
             log.warning("no checkpoint can be used: starting again from the first round")
@@ -195,7 +213,11 @@ class Recorder:
 
     def run_started(self, run: RunStart) -> None:
         """Say that the run is going on."""
-        self._about = {**run.about, "privacy": self._account.statement(run.state.ledger)}
+        self._about = {
+            **run.about,
+            "remarks": [*run.about.get("remarks", ()), *remarks_on_origin(self.folder)],
+            "privacy": self._account.statement(run.state.ledger),
+        }
         write_summary(self.folder, self.summary("running"))
 
     def round_done(self, state: ServerState, record: RoundRecord) -> None:
@@ -266,8 +288,8 @@ class Recorder:
         if not due:
             return
         path = folder / f"round-{state.round:06d}.pt"
+        self._write_model(state)  # before: once the checkpoint is there, nothing is done again
         write_checkpoint(path, content, state.round, self._rows, files)
-        write_atomically(self.folder / "model.safetensors", self._weights(state.params))
         for old in sorted(folder.glob("round-*.pt"))[:-KEPT_CHECKPOINTS]:
             remove_checkpoint(old)
         self._unsaved = None
@@ -295,6 +317,9 @@ class Recorder:
         for number, of_round in groupby(kept, key=lambda row: row.round):
             phases = {k: v for k, v in seconds.get(number, {}).items() if k != "round"}
             self._scores.add(tuple(of_round), sum(phases.values()), phases.get("train", 0.0))
+
+    def _write_model(self, state: ServerState) -> None:
+        write_atomically(self.folder / "model.safetensors", self._weights(state.params))
 
     def _weights(self, params: Tensor) -> bytes:
         from safetensors.torch import save

@@ -80,6 +80,11 @@ PARTITION: Shape = {
     "counts": _table,
     "skew": {"*": float},
 }
+ORIGIN: Shape = {
+    **dict.fromkeys(("data", "partition"), str),
+    "sources": {"*": str},
+    "stretches": [Whole({"from_round": int}, {"*": str})],
+}
 TIMING: Shape = Whole({"round": int}, {"*": float})
 
 

@@ -66,7 +66,7 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
         if about.st_size > max_bytes:
             raise NotUsable(f"has {about.st_size:,} bytes; at most {max_bytes:,} are read")
         with open(path, "rb") as file:
-            content = file.read(max_bytes)
+            content = file.read(about.st_size)
     except OSError as error:
         raise NotUsable(f"cannot be opened: {error.strerror or error}") from error
     if not content:

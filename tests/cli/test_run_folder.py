@@ -28,6 +28,7 @@ def test_the_folder_is_complete(whole_run):
     assert left - {name for name in left if name.startswith(".hydra/")} == {
         ".lock",
         "config.yaml",
+        "origin.json",
         "partition.json",
         "metrics.jsonl",
         "metrics.csv",

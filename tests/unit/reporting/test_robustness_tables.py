@@ -47,7 +47,7 @@ def test_means_costs_losses_and_worst_cases_by_hand(sweep: Path) -> None:
 
 @pytest.mark.usefixtures("real_pictures")
 def test_the_sweeps_files_and_what_is_printed(sweep: Path) -> None:
-    text = report_sweep([sweep])
+    text = report_sweep([sweep], sweep)
     assert "| worst case               | 0.550  | 0.710  |" in text
     assert "| cost without an attacker | 0.000  | 0.050  |" in text
     page = (sweep / "table.md").read_text()
@@ -63,10 +63,11 @@ def test_the_sweeps_files_and_what_is_printed(sweep: Path) -> None:
 def test_a_sweep_in_which_the_attack_does_not_vary_has_no_matrix(tmp_path: Path) -> None:
     write_sweep(tmp_path, {key: v for key, v in ACCURACY.items() if key[1] == "alie"})
     (tmp_path / "attack_matrix.png").write_bytes(b"of an earlier report")
+    (tmp_path / ".report.json").write_text('{"files": ["attack_matrix.png"]}')
     assert robustness_table(load(tmp_path)) is None
-    report_sweep([tmp_path])
+    report_sweep([tmp_path], tmp_path)
     made = {path.name for path in tmp_path.iterdir() if path.is_file()}
-    assert made == {"table.csv", "summary.csv", "table.md", "comparison.png"}
+    assert made - {".report.json"} == {"table.csv", "summary.csv", "table.md", "comparison.png"}
 
 
 @pytest.mark.usefixtures("real_pictures")
@@ -106,7 +107,7 @@ def test_a_sweep_of_nothing_but_failures_is_drawn(tmp_path: Path) -> None:
         write_config(folder, choices={"attack": attack})
         write_failed(folder, "killed")
     write_failed(tmp_path / "lost", "no space left on device")
-    text = report_sweep([tmp_path])
+    text = report_sweep([tmp_path], tmp_path)
     assert "-: no complete run (2 of 2 cells)." in text
     assert (tmp_path / "attack_matrix.png").exists()
 
