@@ -40,9 +40,12 @@ def cleaned(document: Any) -> Any:
 
 
 def without_markup(page: str) -> str:
-    r"""Markdown in which words from files can be neither HTML nor links, pictures or their targets.
+    """Markdown in which words from files can be neither HTML nor links, pictures or their targets.
+
+    What would open a tag or follow a bracket becomes an entity, which is read as itself alone.
 
     >>> without_markup("<script> ![x](http://y) [0.1, 0.2] (null)")
-    '&lt;script> ![x\\](http://y) [0.1, 0.2] (null)'
+    '&lt;script> ![x]&#40;http://y) [0.1, 0.2] (null)'
     """
-    return re.sub(r"\](?=[(\[:])", r"\\]", printable_lines(page).replace("<", "&lt;"))
+    plain = printable_lines(page).replace("<", "&lt;")
+    return re.sub(r"(?<=\])[(\[:]", lambda found: f"&#{ord(found[0])};", plain)
