@@ -221,3 +221,9 @@ def check_thresholds(graph: Graph, group_threshold: int, share_threshold: int) -
                 name,
                 threshold,
             )
+    if group_threshold < 3:
+        raise InputError(
+            "must be 3 or more: a sum of two tells each of them the other's row",
+            "group_threshold",
+            group_threshold,
+        )

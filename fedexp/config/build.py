@@ -25,7 +25,7 @@ from fedexp.core.capabilities import (
     sampling_of,
 )
 from fedexp.core.checks import InputError, at_least, in_range, one_of
-from fedexp.core.flat import refuse_changing_buffers, vector_of
+from fedexp.core.flat import vector_of
 from fedexp.core.observer import Observer
 from fedexp.core.protection import Combination, Mechanism, Plan, Protection
 from fedexp.core.protocols import (
@@ -34,6 +34,7 @@ from fedexp.core.protocols import (
     Attack,
     ChecksData,
     Partitioner,
+    Remarks,
     Sends,
     ServerOptimizer,
     Task,
@@ -45,12 +46,14 @@ from fedexp.core.workload import Workload
 from fedexp.data.folder import data_folder
 from fedexp.data.loader import Loader, load
 from fedexp.federation.evaluation import ModelEvaluator
+from fedexp.federation.own_rows import held_to_its_word
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
 from fedexp.observers.guarded import Guarded
 from fedexp.partition.check import checked
 from fedexp.privacy.account import NoAccount
 from fedexp.privacy.none import NoPrivacy
+from fedexp.training.rehearsal import made_up, refuse_what_moves
 
 GROUPS = (
     "dataset",
@@ -188,7 +191,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         trainer=protection.trainer,
         worker_momentum=parts.worker_momentum,
         backend=chosen.make("backend", workload=workload),
-        attack=parts.attack,
+        attack=held_to_its_word(parts.attack),
         channel=protection.channel,
         server=Server(
             n_clients=len(shards),
@@ -298,11 +301,14 @@ def _protect(parts: Combination, plan: Plan) -> Protection:
     with prefixed("channel"):
         if isinstance(parts.channel, Mechanism):
             protection = parts.channel.protect(plan, protection)
-        protection.channel.check(parts.cohort_size, plan.d)
+        channel, largest = protection.channel, parts.cohort_size
+        channel.check(largest, plan.d)
         said = sampling_of(parts.sampler, parts.n_clients)
         if said is None or said.kind == "poisson":  # whose cohorts may be that large
-            protection.channel.check(parts.n_clients, plan.d)
-    return protection
+            largest = parts.n_clients
+            channel.check(largest, plan.d)
+    said_beforehand = channel.remarks(largest) if isinstance(channel, Remarks) else ()
+    return replace(protection, remarks=(*protection.remarks, *said_beforehand))
 
 
 def _with_reserve(pixels: Dataset, wanted: int | None, seed: int) -> tuple[Dataset, Split]:
@@ -457,10 +463,7 @@ def _model(chosen: _Chosen, config: Config, dataset: Dataset) -> nn.Module:
         name = type(model).__name__
         if not isinstance(model, nn.Module):
             raise InputError("is not a torch.nn.Module", "model", name)
-        mechanism = chosen.combination.privacy
-        if isinstance(mechanism, ChecksTheModel):
-            mechanism.check_model(model)
-        _check_buffers(config["buffers"], model, chosen.combination.server_optimizer)
+        averaged = _buffers_are_averaged(config["buffers"], chosen.combination.server_optimizer)
         kind = "images" if dataset.train.are_images else "rows"
         try:
             with torch.no_grad():  # lazy layers draw their weights here
@@ -473,20 +476,25 @@ def _model(chosen: _Chosen, config: Config, dataset: Dataset) -> nn.Module:
     if shape != expected:
         raise InputError(f"gives {shape} for 2 {kind}, not {expected}", "model", name)
     vector_of(model)  # refuses a module that has nothing to train
+    x = made_up(dataset.input_shape)
+    y = dataset.train.y[torch.arange(len(x)) % len(dataset.train)]
+    mechanism = chosen.combination.privacy
+    if isinstance(mechanism, ChecksTheModel):
+        mechanism.check_model(model, chosen.task, x, y)
+    refuse_what_moves(model, chosen.task, x, y, averaged)
     return model
 
 
-def _check_buffers(buffers: str, model: nn.Module, server_optimizer: ServerOptimizer) -> None:
+def _buffers_are_averaged(buffers: str, server_optimizer: ServerOptimizer) -> bool:
     one_of(("refuse", "average"), buffers=buffers)
-    if buffers == "refuse":
-        refuse_changing_buffers(model)
-    elif not is_linear(server_optimizer):
+    if buffers == "average" and not is_linear(server_optimizer):
         raise InputError(
             "an adaptive server optimiser can make running variances negative; use "
             "server_optimizer=sgd or buffers=refuse",
             "buffers",
             buffers,
         )
+    return buffers == "average"
 
 
 def _device(name: str) -> torch.device:

@@ -20,6 +20,8 @@ from fedexp.core.capabilities import (
     does_nothing,
     is_linear,
     needs_only_the_sum,
+    noised_before_seen,
+    sees_other_clients,
     shares_one_model,
     weighs_by_examples,
 )
@@ -50,10 +52,29 @@ def refuse(parts: Combination) -> None:
             "down_weight",
         )
     parts.privacy.refuse(parts)
+    mechanisms = [] if does_nothing(parts.privacy) else [parts.privacy]
     if isinstance(parts.channel, Mechanism):
         parts.channel.refuse(parts)
+        mechanisms.append(parts.channel)
+    if parts.n_malicious and not all(noised_before_seen(mechanism) for mechanism in mechanisms):
+        _refuse_readers_of_rows(parts)
     if parts.channel.sums:
         _refuse_behind_sums(parts)
+
+
+def _refuse_readers_of_rows(parts: Combination) -> None:
+    """Noise for one client's row hides one client only while no other row depends on that one."""
+    if not sees_other_clients(parts.attack):
+        return
+    moved = 1 + 2 * min(parts.n_malicious, parts.n_clients - 1)
+    raise InputError(
+        "computes what malicious clients send from the others' updates, before there is noise in "
+        f"them: one client would move the sum by up to 1 + 2 n_malicious = {moved} clip norms, and "
+        "the noise is for 1; use an attack that sees its own clients alone (sign_flip, backdoor, "
+        "scaling with a factor, ...), or noise in the clients: privacy=local_gaussian or dp_sgd",
+        "attack",
+        called(parts.attack),
+    )
 
 
 def _refuse_defences(parts: Combination) -> None:

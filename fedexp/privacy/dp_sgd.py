@@ -2,11 +2,11 @@
 
     g = (sum_{i in batch} g_i min(1, C / |g_i|) + N(0, (z C)^2 I)) / (q n)
 
-with g_i the gradient of example i over all trainable parameters together, C the `clip_norm`, z the
-`noise_multiplier`, and a batch that each of the n examples joins independently with probability
-q = 1 / ceil(n / batch_size). The divisor q n is the expected size, whoever joined; a batch without
-examples is a step of noise alone. What a trainer does with g (momentum, decay, Adam) is
-post-processing.
+with g_i the gradient of example i over all trainable parameters together (0 where it is not
+finite), C the `clip_norm`, z the `noise_multiplier`, and a batch that each of the n examples joins
+independently with probability q = 1 / ceil(n / batch_size). The divisor q n is the expected size,
+whoever joined; a batch without examples is a step of noise alone. What a trainer does with g
+(momentum, decay, Adam) is post-processing.
 
 Source: Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, algorithm 1. Opacus draws
 batches with the same q and divides by int(q n). The guarantee is for one example of one client
@@ -22,14 +22,14 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
 from fedexp.core.checks import InputError, non_negative, one_of, positive
 from fedexp.core.protection import Combination, Plan, Protection
-from fedexp.core.protocols import LocalTraining, Model, Trainer
+from fedexp.core.protocols import LocalTraining, Model, Task, Trainer
 from fedexp.core.rng import generator, seed_for, torch_generator
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 from fedexp.privacy.account import (
@@ -39,6 +39,7 @@ from fedexp.privacy.account import (
     StepsOfEachClient,
 )
 from fedexp.privacy.ledger import Ledger
+from fedexp.privacy.lone_examples import refuse_examples_that_mix
 from fedexp.privacy.terms import (
     NOISE_SOURCES,
     ONE_EXAMPLE,
@@ -126,7 +127,9 @@ class PrivateSteps:
         """Add the batch's clipped gradients, divided by the expected size, to the noise."""
         layers = watch.gradients(losses, targets, self.clipping)
         norms = torch.stack([layer.squared_norms() for layer in layers]).sum(dim=0).sqrt_()
-        kept = self.clip_norm / norms.clamp_min(self.clip_norm)
+        # A gradient without a length (NaN, or too long for a float) cannot be cut to C: it is left
+        # out, or there would be no bound for every example.
+        kept = (self.clip_norm / norms.clamp_min(self.clip_norm)).nan_to_num_(0.0)
         for layer in layers:
             layer.add_weighted_sum(kept / expected)
 
@@ -239,6 +242,8 @@ class DPSGD:
         allow_no_noise: whether noise of 0 is meant.
     """
 
+    noised_before_seen: ClassVar[bool] = True
+
     clip_norm: float
     noise_multiplier: float | None
     clipping: str
@@ -263,9 +268,10 @@ class DPSGD:
             "is not declared to be a function of the trained model alone, which DP-SGD protects",
         )
 
-    def check_model(self, model: nn.Module) -> None:
-        """Every example's gradient must depend on that example alone."""
+    def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
+        """Every example's gradient must depend on that example alone, by layers and as it runs."""
         trained_layers(model)
+        refuse_examples_that_mix(model, task, x, y)
 
     def protect(self, plan: Plan, bare: Protection) -> Protection:
         """Noise in every step of every client, a row of the ledger a client."""

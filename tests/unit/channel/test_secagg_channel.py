@@ -61,7 +61,7 @@ def mean_of(given, clients, weighted):
 @pytest.mark.parametrize("groups", [1, 3])
 def test_rows_are_the_means_of_groups(groups, neighbours, weighting):
     given = updates()
-    sent = channel(groups=groups, neighbours=neighbours, weighting=weighting)
+    sent = channel(groups=groups, neighbours=neighbours, weighting=weighting, max_exposure=1.0)
     delivery = sent.transmit(given, rng())
     assert delivery.updates.client_ids == tuple(-g for g in range(1, groups + 1))
     assert sorted(c for members in delivery.members for c in members) == list(given.client_ids)
@@ -109,7 +109,7 @@ def test_who_leaves_before_masking_is_not_in_the_mean_and_who_leaves_later_is():
 
 @pytest.mark.parametrize("turn", ["advertising", "sharing", "masking", "unmasking"])
 def test_dropouts_are_as_frequent_as_asked(turn):
-    sent = channel(neighbours=2, **{f"drop_before_{turn}": 0.2})
+    sent = channel(neighbours=2, max_exposure=1.0, **{f"drop_before_{turn}": 0.2})
     given = updates(n=40, d=1)
     gone = [len(sent.transmit(given, rng(seed)).dropped) for seed in range(8)]
     assert np.mean(gone) == pytest.approx(8, abs=3)
@@ -237,7 +237,7 @@ def test_bytes_grow_with_the_ring_and_with_the_neighbours():
     given = updates(n=12, d=1000)
     small = channel(weighting="uniform").transmit(given, rng())
     large = channel(weighting="uniform", ring_bits=64).transmit(given, rng())
-    few = channel(weighting="uniform", neighbours=4).transmit(given, rng())
+    few = channel(weighting="uniform", neighbours=4, max_exposure=1.0).transmit(given, rng())
     assert large.bytes_up - small.bytes_up == 12 * 1000 * (8 - 3)  # 24 bits hold 12 x 2^19
     assert small.bytes_up - few.bytes_up == 12 * (11 - 4) * (164 + 70)
     assert torch.equal(large.updates.matrix, small.updates.matrix)
@@ -291,6 +291,8 @@ def test_a_full_ring_does_not_wrap_around():
         ({"threshold": 1}, "threshold=1: must be below 1"),
         ({"neighbours": 1}, "neighbours=1"),
         ({"neighbours": 3}, "neighbours=3: must be even"),
+        ({"colluders": 0.6}, "colluders=0.6: must lie between 0 and 0.5"),
+        ({"max_exposure": -1.0}, "max_exposure=-1.0: must lie between 0 and 1"),
         ({"ring_bits": 33}, "ring_bits=33"),
         ({"weighting": "size"}, "weighting=size"),
         ({"max_examples": 0}, "max_examples=0"),
