@@ -24,6 +24,7 @@ from fedexp.core.files import not_through_links
 from fedexp.core.flat import vector_of
 from fedexp.core.interrupt import sigterm_as_interrupt
 from fedexp.core.observer import Observer, RunStart
+from fedexp.core.text import printable_lines
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.observers.progress import progress_for
 from fedexp.observers.redraw import Redraw
@@ -195,6 +196,13 @@ class _OwnFile(logging.FileHandler):
         return open(self.baseFilename, "a", encoding=self.encoding, opener=not_through_links)
 
 
+class _Plain(logging.Formatter):
+    """Words from a folder's files move no cursor."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
 @contextmanager
 def _logging_to(folder: Path, quiet: bool) -> Iterator[None]:
     """Everything to fedexp.log, what a person should see to the terminal too.
@@ -203,10 +211,10 @@ def _logging_to(folder: Path, quiet: bool) -> Iterator[None]:
     """
     to_file = _OwnFile(folder / "fedexp.log", encoding="utf-8")
     to_file.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_file.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_file.setLevel(logging.DEBUG)
     to_terminal = logging.StreamHandler(sys.stderr)
-    to_terminal.setFormatter(logging.Formatter("%(message)s"))
+    to_terminal.setFormatter(_Plain("%(message)s"))
     to_terminal.setLevel(logging.WARNING if quiet else logging.INFO)
     before = log.handlers, log.level, log.propagate
     log.handlers, log.propagate = [to_file, to_terminal], False

@@ -6,6 +6,7 @@ Everything a user can get wrong is found before any training: here what does not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -372,6 +373,10 @@ def _without_root_data(
 def _check_root(config: Config) -> None:
     for group in GROUPS:
         required(config[group], "_target_", group)
+    for group in ("pre_aggregation", "leakage", "tracker"):
+        for name in config[group]:
+            if not re.fullmatch(r"\w[\w-]*", str(name)):  # it becomes a key's, and a folder's
+                raise InputError("must be made of letters, digits, _ and -", group, name)
     for name, mixer in config["pre_aggregation"].items():
         if not isinstance(mixer, Mapping) or "_target_" not in mixer:
             raise InputError("is not chosen", f"pre_aggregation.{name}", mixer)

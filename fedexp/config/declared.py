@@ -28,6 +28,9 @@ from fedexp.core.checks import InputError, did_you_mean
 TORCH = {"model": ("torch.nn.", "torchvision.models."), "training": ("torch.optim.",)}
 """Group -> of which of torch's packages it may take what `_is_torchs` lets pass."""
 
+NOT_THE_USERS = ("fedexp.", *(name for names in TORCH.values() for name in names))
+"""What the names of code begin with that is no user's own."""
+
 
 @cache
 def declared(group: str) -> frozenset[str]:

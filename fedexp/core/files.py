@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fedexp.core.checks import InputError
+from fedexp.core.documents import TABLE_BYTES, parse_json, read_text
 from fedexp.core.links import refuse_ways_out
 
 
@@ -79,25 +80,17 @@ def not_through_links(path: str, flags: int) -> int:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a file, one a line, up to the first that is broken."""
-    lines = []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    lines: list[dict[str, Any]] = []
+    text = read_text(path, TABLE_BYTES) if path.exists() else ""
     for line in text.splitlines():
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            document = parse_json(line)
+        except ValueError:
             break  # the line in which the process was killed
+        if not isinstance(document, dict):
+            break
+        lines.append(document)
     return lines
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object that a file holds; InputError names the file if it holds none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"is not valid JSON ({error})", "file", path) from None
-    if not isinstance(content, dict):
-        raise InputError("must hold one JSON object", "file", path)
-    return content
 
 
 def to_json(document: Mapping[str, Any], indent: int | None = None) -> bytes:

@@ -1,11 +1,21 @@
 """A run folder from a stranger: nothing in it is run, and nothing outside it changes."""
 
+import hashlib
+import io
+import json
 import os
+import pickle
+import re
 import shutil
+import time
+import zipfile
+from contextlib import suppress
 
+import numpy as np
 import pytest
-from omegaconf import OmegaConf
+import yaml
 
+import fedexp
 from fedexp.commands.cli import run_command
 from tests.support import gadgets
 
@@ -35,8 +45,13 @@ def theirs(here, killed_run):
 
 def change(folder, **groups):
     path = folder / "config.yaml"
-    config = OmegaConf.load(path)
-    path.write_text(OmegaConf.to_yaml(OmegaConf.merge(config, OmegaConf.create(groups))))
+    path.write_text(yaml.safe_dump(merged(yaml.safe_load(path.read_text()), groups)))
+
+
+def merged(node, changes):
+    if not (isinstance(node, dict) and isinstance(changes, dict)):
+        return changes
+    return {**node, **{key: merged(node.get(key), value) for key, value in changes.items()}}
 
 
 def refused(capfd, *command):
@@ -153,3 +168,157 @@ def test_a_pipe_in_the_folder_keeps_nobody_waiting(theirs, capfd):
     os.mkfifo(theirs / "checkpoints" / "pipe")
     for command in (RESUME, LEAKAGE, ("report", "theirs")):
         assert "is a pipe, no file" in refused(capfd, *command)
+
+
+# Contents: what each makes of a finished run's folder.
+
+
+def _json(name, **values):
+    def write(folder):
+        path = folder / name
+        document = json.loads(path.read_text()) if path.exists() else {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**document, **values}))
+
+    return write
+
+
+def _text(name, text):
+    def write(folder):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+    return write
+
+
+def _config(**groups):
+    return lambda folder: change(folder, **groups)
+
+
+def _huge(folder):
+    os.truncate(folder / "config.yaml", 2**40)  # of holes
+
+
+def _pipe(name):
+    def write(folder):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return write
+
+
+class _Gadget:
+    def __reduce__(self):
+        return gadgets.run, ()
+
+
+def _checkpoints(content):
+    """Every checkpoint with another content, and notes that agree with it."""
+
+    def write(folder):
+        for path in (folder / "checkpoints").glob("*.pt"):
+            path.write_bytes(content)
+            note = json.loads(path.with_suffix(".json").read_text())
+            note["sha256"] = hashlib.sha256(content).hexdigest()
+            path.with_suffix(".json").write_text(json.dumps(note))
+
+    return write
+
+
+def _findings(folder, name="theirs", **values):
+    place = folder / "leakage" / "theirs"
+    place.mkdir(parents=True)
+    (place / "figures.csv").write_text(f"subject,round,target,metric,value\n{HTML},1,0,psnr_db,3\n")
+    np.savez(place / "pictures.npz", roc=np.array([{"a": _Gadget()}], dtype=object))
+    document = {"name": name, "study": "x", "settings": {}, "headline": {"psnr_db": 1.0}}
+    words = {"conclusions": [], "adversary": "a", "seconds": 1.0}
+    (place / "findings.json").write_text(json.dumps({**document, **words, **values}))
+
+
+def _bomb(folder):
+    _findings(folder)
+    head = io.BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": (2**43,)}
+    np.lib.format.write_array_header_1_0(head, about)
+    with zipfile.ZipFile(folder / "leakage/theirs/pictures.npz", "w") as archive:
+        archive.writestr("roc.npy", head.getvalue())
+
+
+def _updates(content):
+    def write(folder):
+        _text("updates/round-000001/client-00000.pth", "")(folder)
+        (folder / "updates/round-000001/client-00000.pth").write_bytes(content)
+        row = f"1,0,0,1,1.0,round-000001/client-00000.pth,{hashlib.sha256(content).hexdigest()}\n"
+        head = "round,client,malicious,num_examples,norm,file,sha256\n"
+        (folder / "updates" / "index.csv").write_text(head + row)
+
+    return write
+
+
+ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202e"
+HTML = "<script>alert(1)</script>![x](http://theirs/x.png)[y](javascript:z)"
+NESTED = b"\x80\x02}" + b")" + b"\x85" * 1_000_000 + b"K\x01s."
+CONTENTS = {
+    "aliases that unfold": _text(
+        "config.yaml",
+        "a0: &a0 [x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 60)),
+    ),
+    "a config nested deep": _text("config.yaml", "a: " + "[" * 100_000),
+    "a config of a terabyte": _huge,
+    "a tag that makes objects": _text("config.yaml", "a: !!python/object/apply:os.getcwd []\n"),
+    "an interpolation": _config(objective="${oc.env:HOME}"),
+    "groups that are none": _config(attack=3),
+    "choices that are none": _config(choices=["a", 1]),
+    "a config that is a pipe": _pipe("config.yaml"),
+    "a summary nested deep": _text("summary.json", '{"final": ' + "[" * 100_000),
+    "figures that are none": _json("summary.json", final={"test": 3}, seconds="long"),
+    "a number of a thousand digits": _json("summary.json", seconds=10**1000),
+    "a promise that is none": _json("summary.json", privacy={"epsilon": "small"}),
+    "a partition of ragged rows": _json("partition.json", counts=[[1], [1, 2]]),
+    "a record that is a pipe": _pipe("metrics.csv"),
+    "a record of other kinds": _text("metrics.csv", "round,scope,client,metric,value\nx,y,z,1,w\n"),
+    "timing of other kinds": _text("timing.jsonl", '{"round": 1, "train": "x"}\n[]\n'),
+    "words that move the cursor": _json("summary.json", error=ESCAPES, remarks=[ESCAPES]),
+    "words that are HTML": _json(
+        "summary.json", error=HTML, remarks=[HTML], choices={"model": HTML}
+    ),
+    "names that are HTML": _json("partition.json", class_names=[HTML, ESCAPES, "$x^$"]),
+    "a state that is code": _checkpoints(pickle.dumps(_Gadget())),
+    "a state nested deep": _checkpoints(NESTED),
+    "findings that are code": _findings,
+    "findings whose name leads out": lambda folder: _findings(folder, name="../../../../home/x"),
+    "findings of other kinds": lambda folder: _findings(folder, headline=[1], seconds="x"),
+    "pictures of terabytes": _bomb,
+    "an update that is code": _updates(pickle.dumps(_Gadget())),
+    "an update nested deep": _updates(NESTED),
+    "a study whose name leads out": _config(
+        leakage={"../../../home/x": {"_target_": "fedexp.leakage.membership.lira.LiRA"}}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_no_content_does_more_than_be_refused(here, outside, whole_run, capfd, name):
+    theirs = shutil.copytree(whole_run, here / "theirs")
+    CONTENTS[name](theirs)
+    started = time.process_time()
+    for command in (
+        RESUME,
+        LEAKAGE,
+        ("report", "theirs"),
+        ("detect", "fit", "theirs", "--out", "d.safetensors"),
+        ("detect", "scan", "theirs", "--detector", "theirs/model.safetensors"),
+    ):
+        code = run_command(list(command))  # a traceback fails the test
+        said, error = capfd.readouterr()
+        assert code in (0, 1, 2), command
+        assert code != 2 or (said == "" and error.count("\n") == 1), error
+        assert "\x1b" not in said + error
+        assert "\u202e" not in said + error
+    for read in ("metrics", "clients", "leakage"):
+        with suppress(fedexp.InputError):
+            getattr(fedexp.load(theirs), read)
+    page = theirs / "report.md"
+    assert "<script" not in page.read_text()
+    assert not re.search(r"\]\((?!plots/)", page.read_text())
+    assert time.process_time() - started < 60  # it hangs on nothing; most take a second
