@@ -51,7 +51,7 @@ def _loader(name: str, node: dict[str, Any]) -> Any:
         return Parts({"dataset": node})("dataset")
     except InputError as error:  # of a file, and not of a run's key
         raise InputError(
-            error.reason, f"{name}{error.key[len('dataset') :]}", error.value
+            error.reason, f"{name}{(error.key or '').removeprefix('dataset')}", error.value
         ) from None
 
 

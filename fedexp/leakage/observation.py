@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedexp.core.protocols import Task
+from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Normalisation
-from fedexp.training.step_rule import StepRule
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ import torch
 
 from fedexp.core.checks import in_range, non_negative, positive
 from fedexp.core.protocols import LocalTraining, Model
+from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
-from fedexp.training.step_rule import StepRule
 from fedexp.training.steps import (
     Adjusted,
     Gradients,

@@ -18,8 +18,8 @@ from torch import Tensor
 from fedexp.core.checks import InputError, at_least, positive
 from fedexp.core.protocols import Model, Trainer
 from fedexp.core.rng import seeded, torch_generator
+from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
-from fedexp.training.step_rule import StepRule
 
 Gradients = tuple[Tensor, ...]
 

@@ -9,12 +9,12 @@ from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
 from fedexp.core.flat import vector_of
+from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Normalisation, Split
 from fedexp.data.digits import Digits
 from fedexp.data.mnist import IDXImages
 from fedexp.leakage.observation import Knowledge, Observation
 from fedexp.tasks.multiclass import Multiclass
-from fedexp.training.step_rule import StepRule
 
 CLASSES = 10
 

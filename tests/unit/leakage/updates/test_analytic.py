@@ -6,12 +6,12 @@ from torch import nn
 
 from fedexp.core.checks import InputError
 from fedexp.core.flat import vector_of
+from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Normalisation
 from fedexp.leakage.observation import Knowledge
 from fedexp.leakage.updates.analytic import Analytic
 from fedexp.models import lenet, logistic, mlp
 from fedexp.tasks.multiclass import Multiclass
-from fedexp.training.step_rule import StepRule
 from tests.support.observing import (
     CLASSES,
     batches,

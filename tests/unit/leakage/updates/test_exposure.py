@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
 from fedexp.core.flat import FlatModel
+from fedexp.core.step_rule import StepRule
 from fedexp.leakage.updates.exposure import Exposure
-from fedexp.training.step_rule import StepRule
 from tests.support.studied_runs import victim_of_run
 
 ONE = Exposure(
