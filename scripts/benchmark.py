@@ -25,7 +25,7 @@ from benchmarks.rules import rule_rows
 from benchmarks.secure_aggregation import rows as secure_aggregation_rows
 from benchmarks.workloads import WORKLOADS, cases
 
-from fedexp.config.schema import available_cores
+from fedexp.core.cores import available_cores
 
 
 def table(rows: Sequence[dict[str, object]]) -> str:

@@ -23,14 +23,15 @@ ARROWS = {
     "__init__": {"aggregation", "api", "core", "testing"},  # when they are first asked for
     "api": {"commands", "reporting"},
     "testing": set(),
+    "types": set(),
     "privacy": {"training"},
     "channel": {"privacy"},  # a mechanism of its own
     "config/folders": set(),
+    "config/origin": {"__init__", "partition"},  # the version
     "config/schema": set(),
     "config": {"data", "federation", "observers", "partition", "privacy", "training"},
     # Attacks know what they are shown; only these rooms open a run, train, read or write.
     "leakage/victim": {"config", "federation", "run_folder"},
-    "leakage/parallel": {"config"},
     "leakage/membership": {"config", "federation", "run_folder"},
     "leakage/updates": {"backends", "privacy", "run_folder", "training"},
     "leakage/audit": {"federation", "privacy", "training"},

@@ -2,20 +2,21 @@
 
 A pool costs one to two seconds before its first answer (every worker imports torch). The first
 round runs here and is timed; if the rounds left would take longer than `PAYS_AFTER`, the pool takes
-over. The bits are the same either way, so the choice may depend on the machine's speed.
+over. The bits are the same either way, so the choice may depend on the machine's speed, and a
+machine without room for a pool (a container has 64 MB of shared memory) goes on in this process.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Callable, Sequence
+from typing import TypeVar, final
 
 from torch import Tensor
 
 from fedexp.backends.in_process import InProcess
-from fedexp.backends.process_pool import ProcessPool
+from fedexp.backends.process_pool import ProcessPool, TooLittleSharedMemory
 from fedexp.core.checks import at_least
 from fedexp.core.protocols import Backend, Trainer
 from fedexp.core.types import ClientTask, Updates
@@ -24,6 +25,8 @@ from fedexp.core.workload import Workload
 PAYS_AFTER = 8.0  # seconds of work left, per further core about four times a pool's start-up
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 
 @final
@@ -39,7 +42,7 @@ class Auto:
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
         """As `InProcess.train` or `ProcessPool.train`, which agree bit for bit."""
         started = time.perf_counter()
-        updates = self._backend.train(trainer, tasks)
+        updates = self._or_in_process(lambda backend: backend.train(trainer, tasks))
         self._rounds_left -= 1
         if not self._decided and len(tasks) > 1:
             seconds = time.perf_counter() - started
@@ -56,8 +59,18 @@ class Auto:
 
     def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
         """As `InProcess.evaluate` or `ProcessPool.evaluate`."""
-        return self._backend.evaluate(models, split)
+        return self._or_in_process(lambda backend: backend.evaluate(models, split))
 
     def close(self) -> None:
         """End the pool, if there is one."""
         self._backend.close()
+
+    def _or_in_process(self, work: Callable[[Backend], Answer]) -> Answer:
+        """What the backend answers, or, where the machine cannot hold a pool, this process."""
+        try:
+            return work(self._backend)
+        except TooLittleSharedMemory as error:
+            log.warning("backend: goes on in one process, because a pool %s", error.reason)
+            self._backend.close()
+            self._backend = InProcess(self._workload)
+            return work(self._backend)

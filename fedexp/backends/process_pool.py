@@ -18,7 +18,8 @@ import os
 import shutil
 import signal
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, final
@@ -27,12 +28,12 @@ import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor
 
-from fedexp.backends.workspace import EVALUATION_BATCH, Layout, Workspace, layout_of, sends_of
+from fedexp.backends.workspace import Layout, Workspace, layout_of, sends_of
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.flat import vector_of
 from fedexp.core.protocols import Trainer
 from fedexp.core.types import ClientReport, ClientTask, Split, State, Updates, is_mapped, row_size
-from fedexp.core.workload import Workload
+from fedexp.core.workload import EVALUATION_BATCH, Workload
 
 SHARED_MEMORY = "/dev/shm"
 
@@ -100,6 +101,10 @@ class _Evaluate:
         return f"the evaluation on {self.split}"
 
 
+class TooLittleSharedMemory(InputError):
+    """What all workers see would not fit into the shared memory that is free."""
+
+
 @final
 class ProcessPool:
     """A pool of `workers` processes that live until `close`; they start with the first call.
@@ -109,8 +114,9 @@ class ProcessPool:
         workers: number of processes.
 
     Raises:
-        InputError: if the shared memory would not hold the data and the updates.
-        RuntimeError: from a call, if a worker raised or died; names the client.
+        TooLittleSharedMemory: from a call, if the data and the updates would not fit.
+        RuntimeError: from a call, if a worker raised; names the client.
+        ChildProcessError: from a call, if a worker died; names the client.
     """
 
     def __init__(self, workload: Workload, workers: int) -> None:
@@ -208,10 +214,7 @@ class ProcessPool:
             next_job=context.Value(ctypes.c_long, 0),
             at_work=torch.zeros(self._count, dtype=torch.int64).share_memory_(),
         )
-        # Ctrl-C goes to all processes of a terminal and is the parent's to handle. Workers inherit
-        # that it is blocked, from their first instruction on; for us it is only held back.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with _ctrl_c_held_back():
             for number in range(self._count):
                 ours, theirs = context.Pipe()
                 process = context.Process(
@@ -221,8 +224,6 @@ class ProcessPool:
                 theirs.close()
                 self._processes.append(process)
                 self._connections.append(ours)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._board, self._made_for = board, replace(needs, rows=rows)
         return board
 
@@ -233,8 +234,11 @@ class ProcessPool:
         self._board.at_work.fill_(-1)
         answers: list[tuple[int, Any]] = []
         try:
-            for connection in self._connections:
-                connection.send(work)
+            for connection, process in zip(self._connections, self._processes, strict=True):
+                try:
+                    connection.send(work)
+                except OSError as error:  # not the broken pipe of an output that nobody reads
+                    raise _died(process, "rest, between two tasks,") from error
             waiting = set(range(self._count))
             while waiting:
                 ready = wait(
@@ -253,6 +257,22 @@ class ProcessPool:
         return answers
 
 
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Ctrl-C goes to all processes of a terminal and is the parent's to handle.
+
+    Workers inherit that it is blocked, from their first instruction on; here it is held back only.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows, where workers ignore it
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _bytes(layout: tuple[tuple[int, ...], torch.dtype]) -> int:
     return math.prod(layout[0]) * layout[1].itemsize
 
@@ -267,11 +287,7 @@ def _answer_of(connection: Connection, process: Any, at_work: str) -> list[tuple
     try:
         answer = connection.recv()
     except (EOFError, OSError) as error:
-        process.join()
-        raise RuntimeError(
-            f"a worker process died at {at_work} with exit code {process.exitcode} (a negative "
-            "one is the signal that ended it; -9 is often the system, out of memory)"
-        ) from error
+        raise _died(process, at_work) from error
     if isinstance(answer, InputError):
         raise answer
     if isinstance(answer, str):
@@ -279,9 +295,19 @@ def _answer_of(connection: Connection, process: Any, at_work: str) -> list[tuple
     return list(answer)
 
 
+def _died(process: Any, at_work: str) -> ChildProcessError:
+    process.join()
+    return ChildProcessError(
+        f"a worker process died at {at_work} with exit code {process.exitcode} (a negative one is "
+        "the signal that ended it; -9 is often the system, out of memory)"
+    )
+
+
 def _work(number: int, connection: Connection, board: _Board, workload: Workload) -> None:
     """A worker's life: take messages until the parent is gone."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if not hasattr(signal, "pthread_sigmask"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     parent = os.getppid()
     workspace = Workspace(workload)
@@ -332,7 +358,7 @@ def _refuse_small_shared_memory(workload: Workload, more: int) -> None:
     needed = more + sum(t.nbytes for t in to_come)
     free = shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:
-        raise InputError(
+        raise TooLittleSharedMemory(
             f"needs {needed / 1e6:.0f} MB of shared memory and {SHARED_MEMORY} has "
             f"{free / 1e6:.0f} MB free; use backend=in_process",
             "backend",

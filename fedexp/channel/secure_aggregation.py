@@ -15,8 +15,9 @@ Promise: an honest-but-curious server, together with fewer than t clients, learn
 sums. With `neighbours` it is a matter of chance whether it holds: if the server works with a share
 of `colluders`, and as many drop out as the channel lets go, a round breaks it with a probability of
 `max_exposure` at most, or the run is refused (see `fedexp.channel.graph`). Not defended: a server
-that lies about who dropped out to different clients (there are no signatures), sybils, and rows
-that lie within the range.
+that lies about who dropped out to different clients (there are no signatures), sybils, rows that
+lie within the range, and a client that breaks the protocol (a false commitment, a tampered share):
+it is named, and its group has no sum that round, so it can keep the group from ever having one.
 
 Source: Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning",
 CCS 2017; with `neighbours`, Bell et al., "Secure Single-Server Aggregation with (Poly)Logarithmic
@@ -46,7 +47,7 @@ from fedexp.channel.graph import (
 from fedexp.channel.group import Meter, run_group
 from fedexp.channel.ring import Numbers, Ring
 from fedexp.channel.server import Server
-from fedexp.channel.violations import TooFewClients
+from fedexp.channel.violations import ProtocolError, TooFewClients
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.types import Delivery, Updates
 
@@ -179,7 +180,7 @@ class SecureAggregation:
             group = _Group(number, {updates.client_ids[i]: int(i) for i in np.sort(indices)})
             try:
                 arrivals.append(self._aggregate(group, updates, leaving, ring, meter, rng))
-            except TooFewClients as reason:
+            except ProtocolError as reason:  # too few, or one that does not play by the rules
                 lost.append(f"group {number} of {self.groups} is lost: {reason}")
         rows = [a.row for a in arrivals]
         matrix = np.stack(rows) if rows else np.zeros((0, d), np.float32)
@@ -199,6 +200,34 @@ class SecureAggregation:
             seconds=meter.seconds,
             clipped=sum(a.clipped for a in arrivals),
             views=tuple(a.view for a in arrivals) if self.record_views else (),
+        )
+
+    def as_received(self, updates: Updates, rng: np.random.Generator) -> Updates:
+        """The groups' means if nobody leaves, without rounding or noise.
+
+        From the state of the stream from which `transmit` starts, with the same groups; no rows of
+        a cohort that is too small for them.
+        """
+        n = len(updates)
+        if n < SMALLEST_GROUP * self.groups:
+            return updates.select(torch.zeros(n, dtype=torch.bool))
+        dealt = np.array_split(rng.permutation(n), self.groups)
+        weights = torch.ones(n, dtype=torch.float64)
+        if self.weighting == "examples":
+            weights = updates.num_examples.round().clamp(max=self.max_examples).cpu()
+        share = torch.zeros(self.groups, n, dtype=torch.float64)
+        for group, members in enumerate(dealt):
+            share[group, members] = weights[members]
+        total = share.sum(dim=1)
+        share /= torch.where(total > 0, total, 1)[:, None]
+        bounded = self.encoder.bounded(updates.matrix)
+        return replace(
+            updates,
+            matrix=share.to(bounded) @ bounded,
+            client_ids=tuple(-group for group in range(1, self.groups + 1)),
+            num_examples=total,
+            metrics=(),
+            clients_in=tuple(map(len, dealt)),
         )
 
     def _aggregate(

@@ -16,6 +16,7 @@ from fedexp import __version__
 from fedexp.commands.arguments import EXIT_BAD_INPUT, EXIT_OK
 from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.interrupt import Terminated, sigterm_as_interrupt
+from fedexp.core.text import printable
 
 EXIT_INTERRUPTED, EXIT_NO_READER, EXIT_TERMINATED = 130, 141, 143
 
@@ -120,5 +121,5 @@ def _mend_streams() -> None:
 
 
 def _refuse(reason: str) -> int:
-    print(f"fedexp: {' '.join(reason.splitlines())}", file=sys.stderr)
+    print(f"fedexp: {printable(' '.join(reason.splitlines()))}", file=sys.stderr)
     return EXIT_BAD_INPUT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import shlex
 import sys
@@ -17,16 +18,19 @@ import torch
 
 from fedexp.commands.about import about
 from fedexp.config.build import Built, build
+from fedexp.config.origin import origin_of
 from fedexp.core.checks import InputError
-from fedexp.core.files import locked
+from fedexp.core.files import not_through_links
 from fedexp.core.flat import vector_of
 from fedexp.core.interrupt import sigterm_as_interrupt
 from fedexp.core.observer import Observer, RunStart
+from fedexp.core.text import printable_lines
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.observers.progress import progress_for
 from fedexp.observers.redraw import Redraw
 from fedexp.observers.round_log import RoundLog
 from fedexp.partition.document import partition_document
+from fedexp.run_folder.origin import remarks_on_origin
 from fedexp.run_folder.record import Recorder
 
 log = logging.getLogger("fedexp")
@@ -39,7 +43,7 @@ def run(
 
     Args:
         config: the resolved config, plain dicts and lists.
-        folder: where everything is written.
+        folder: where everything is written, locked by the caller.
         resume: go on from the newest checkpoint in `folder`, if there is one.
         built: what was built of `config` already; closed in the end.
 
@@ -52,7 +56,6 @@ def run(
     go_on = f"fedexp resume {shlex.quote(str(folder))}"
     with (
         _closing(built),
-        locked(folder),
         _logging_to(folder, quiet=config["quiet"]),
         sigterm_as_interrupt(),
     ):
@@ -64,6 +67,7 @@ def run(
             built.dataset.test.y,
             names,
             account=exp.account,
+            origin=origin_of(config, built),
             sends=exp.server.algorithm.sends,
         )
         exp = replace(exp, store=recorder.client_states)
@@ -72,7 +76,7 @@ def run(
         if state is None:
             recorder.begin(document)
             state = initial_state(exp, vector_of(built.model))
-        for remark in built.remarks:
+        for remark in (*built.remarks, *remarks_on_origin(folder)):
             log.warning("%s", remark)
         redraw = [Redraw(lambda: _draw(folder, plots=True))] if config["plots"] else []
         observers: Sequence[Observer] = (
@@ -108,6 +112,8 @@ def run(
             if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
                 advice = f"the disk is full; free some space, then: {go_on}"
                 raise InputError(advice, "hydra.run.dir", folder) from problem
+            if isinstance(problem, ChildProcessError):
+                raise InputError(f"{reason}; go on with: {go_on}") from problem
             raise
         if stopped:
             log.warning("stopped after round %d: %s", state.round, stopped)
@@ -122,7 +128,8 @@ def prepare(config: Mapping[str, Any]) -> Built:
     Raises:
         InputError: it cannot be carried out.
     """
-    # One thread: its bits are the same on every machine, and several processes share no core.
+    # One thread: the bits do not depend on how many cores a machine has, and several processes
+    # share none. They do depend on its kernels, which are recorded.
     torch.set_num_threads(1)
     return build(config)
 
@@ -182,18 +189,32 @@ def _draw(folder: Path, plots: bool) -> str:
         return f"results: {folder}"
 
 
+class _OwnFile(logging.FileHandler):
+    """Appends to a file of the folder, not to what a link in its place leads to."""
+
+    def _open(self) -> io.TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=not_through_links)
+
+
+class _Plain(logging.Formatter):
+    """Words from a folder's files move no cursor."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
 @contextmanager
 def _logging_to(folder: Path, quiet: bool) -> Iterator[None]:
     """Everything to fedexp.log, what a person should see to the terminal too.
 
     Only the logger `fedexp` is touched, and left as it was found.
     """
-    to_file = logging.FileHandler(folder / "fedexp.log", encoding="utf-8")
+    to_file = _OwnFile(folder / "fedexp.log", encoding="utf-8")
     to_file.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_file.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_file.setLevel(logging.DEBUG)
     to_terminal = logging.StreamHandler(sys.stderr)
-    to_terminal.setFormatter(logging.Formatter("%(message)s"))
+    to_terminal.setFormatter(_Plain("%(message)s"))
     to_terminal.setLevel(logging.WARNING if quiet else logging.INFO)
     before = log.handlers, log.level, log.propagate
     log.handlers, log.propagate = [to_file, to_terminal], False

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fedexp.commands.execution import run
-from fedexp.commands.run import FoldersOfTheUser, admit, resolve
+from fedexp.commands.run import FoldersOfTheUser, admit, resolve, run_folder
+from fedexp.config.composition import Loader
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.core.checks import InputError
@@ -37,39 +37,30 @@ def run_here(overrides: Sequence[str]) -> Path:
     if isinstance(overrides, str):
         raise InputError("give a list: [...]", "overrides", repr(overrides))
     with _one_thread_for_now():
-        config, folder = _composed(present_overrides([str(override) for override in overrides]))
-        admitted = admit(config, folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except BaseException:
-            admitted.built.experiment.backend.close()
-            raise
-        run(admitted.config, folder, resume=False, built=admitted.built)
-    return folder
+        composed = _composed(present_overrides([str(override) for override in overrides]))
+        with admit(*composed) as admitted:
+            run(admitted.config, admitted.folder, resume=False, built=admitted.built)
+    return admitted.folder
 
 
-def _composed(overrides: list[str]) -> tuple[dict[str, Any], Path]:
-    """The resolved config, and the folder for the run."""
+def _composed(overrides: list[str]) -> tuple[dict[str, Any], Path, bool]:
+    """The resolved config, the folder for the run, and whether the clock has named it."""
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
         if any(override.is_sweep_override() for override in parsed):
             raise _sweep(overrides)
+        Loader.said = tuple(overrides)
         with _hydra_of_our_own(), initialize_config_dir(str(conf_folder()), version_base="1.3"):
             config: DictConfig = compose("config", overrides=overrides, return_hydra_config=True)
             if config.hydra.mode == RunMode.MULTIRUN:
                 raise _sweep(overrides)
-            folder = Path(config.hydra.run.dir).absolute()
+            folder, by_clock = run_folder(config)
             resolved = resolve(config, config.hydra)
     except InputError:
         raise
     except COMPLAINTS as error:
         raise InputError(one_line(error, overrides)) from error
-    if not any(override.key_or_group == "hydra.run.dir" for override in parsed):
-        # Its name is the time to the second, which two short runs may share.
-        numbered = (folder.with_name(f"{folder.name}-{k}") for k in count(2))
-        while folder.exists():
-            folder = next(numbered)
-    return resolved, folder
+    return resolved, folder.absolute(), by_clock
 
 
 def _sweep(overrides: Sequence[str]) -> InputError:

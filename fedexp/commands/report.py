@@ -12,8 +12,14 @@ def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
     options = parser("report", "Print the figures of runs and sweeps, and draw their plots anew.")
     options.add_argument("folders", metavar="RUN_OR_SWEEP", nargs="+", type=Path)
-    folders = options.parse_args(arguments).folders
+    options.add_argument(
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        help="write there alone; by default into run folders and the folder of a sweep",
+    )
+    given = options.parse_args(arguments)
     from fedexp.reporting.report import report
 
-    print(report(folders))
+    print(report(given.folders, given.out))
     return EXIT_OK

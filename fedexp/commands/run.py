@@ -11,12 +11,11 @@ import hashlib
 import logging
 import math
 import os
-import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -31,16 +30,19 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from fedexp.commands.arguments import EXIT_OK
-from fedexp.config import schema
+from fedexp.config import composition, schema
 from fedexp.config.catalogue import stated_target
 from fedexp.config.folders import conf_folder, config_folders, own_conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.core.checks import InputError, did_you_mean
+from fedexp.core.files import AtWork, locked, somebody_is_at, write_atomically
+from fedexp.core.links import refuse_ways_out
 from fedexp.core.renames import present_overrides, present_target
+from fedexp.run_folder.reservation import refuse_occupied, reserved
 
 if TYPE_CHECKING:
     from fedexp.config.build import Built
@@ -63,12 +65,14 @@ class FoldersOfTheUser(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra."""
         if self.config_dir is not None:
-            search_path.prepend("command-line", f"file://{self.config_dir.absolute()}", "main")
+            place = f"file://{self.config_dir.absolute()}"
+            search_path.prepend(composition.NAMED, place, "main")
         if (own := own_conf_folder()) is not None:
-            search_path.prepend("./conf", f"file://{own}", "main")
+            search_path.prepend(composition.OWN, f"file://{own}", "main")
 
 
 Plugins.instance().register(FoldersOfTheUser)
+composition.install()
 
 
 class PastHydra(BaseException):
@@ -94,17 +98,21 @@ class Gatekeeper(Callback):
 
     new_folders: ClassVar[list[Path]] = []  # that Hydra makes for a sweep, the innermost first
     admitted: ClassVar[Admitted | None] = None  # the single run that is about to start
+    held: ClassVar[ExitStack] = ExitStack()  # its folder and workers, until `leave`
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Before a single run: build everything, and see whether the folder can be used."""
         with _past_hydra():
-            folder = Path(config.hydra.run.dir)
-            Gatekeeper.admitted = admit(resolve(config, config.hydra), folder)
+            admitted = admit(resolve(config, config.hydra), *run_folder(config))
+            Gatekeeper.admitted = Gatekeeper.held.enter_context(admitted)
+            with read_write(config.hydra.run):
+                config.hydra.run.dir = str(Gatekeeper.admitted.folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Before a sweep."""
         folder = Path(config.hydra.sweep.dir)
         with _past_hydra():
+            refuse_ways_out(folder, below=False)  # Hydra writes multirun.yaml through a link
             _refuse_unwritable(folder, "hydra.sweep.dir")
             Gatekeeper.new_folders = [p for p in (folder, *folder.parents) if not p.exists()]
 
@@ -117,12 +125,12 @@ class Gatekeeper(Callback):
         with _past_hydra():
             if not any(folder.rglob("summary.json")):
                 raise InputError("the sweep has no jobs", "hydra.sweep.dir", folder)
-            table = report_sweep([folder])
+            table = report_sweep([folder], folder)
             if not config.quiet:
                 print(table)
-        summaries = [read_summary(path.parent) for path in folder.rglob("summary.json")]
-        if any(summary.get("status") != "complete" for summary in summaries):
-            sys.exit(EXIT_FAILED_JOBS)
+        for job in (path.parent for path in folder.rglob("summary.json")):
+            if read_summary(job).get("status") != "complete" and not somebody_is_at(job):
+                sys.exit(EXIT_FAILED_JOBS)
 
     @classmethod
     def hand_over(cls) -> Admitted | None:
@@ -132,9 +140,9 @@ class Gatekeeper(Callback):
 
     @classmethod
     def leave(cls) -> None:
-        """Give back what no job has taken over, and folders that no job has come to."""
-        if admitted := cls.hand_over():
-            admitted.built.experiment.backend.close()
+        """Give back what was held for a job, and folders that no job has come to."""
+        cls.admitted = None
+        cls.held.close()
         cls._remove_folders_without_a_job()
 
     @classmethod
@@ -190,6 +198,7 @@ def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[st
     for override in overrides:
         options.remove(override)
     overrides = present_overrides(overrides)
+    composition.Loader.said = tuple(overrides)
     added = [] if known.shell_completion else sweep_overrides(overrides)
     return options, [*overrides, *added]
 
@@ -211,6 +220,7 @@ def job(cfg: DictConfig) -> float:
         else:
             admitted = Gatekeeper.hand_over()
             assert admitted is not None, "Hydra has started a run that the gatekeeper has not seen"
+            _write_hydra_documents(cfg, folder)
             summary, text = run(admitted.config, folder, resume=False, built=admitted.built)
             if not cfg.quiet:
                 print(text)
@@ -219,6 +229,16 @@ def job(cfg: DictConfig) -> float:
 
 
 def _job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Run, go on with, or skip one job; skip it also where another process is at it."""
+    try:
+        with locked(folder):
+            return _job_in_a_locked_folder(cfg, folder)
+    except AtWork:
+        _say(cfg, f"{folder.name}: another process is at it")
+        return {}
+
+
+def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run, go on with, or skip one job; a failure is written down and does not stop the others."""
     from fedexp.commands.execution import run, study
     from fedexp.run_folder.format import config_hash
@@ -238,6 +258,7 @@ def _job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             return before
         _say(resolved, f"{name}: {'goes on' if started else 'starts'}")
         (folder / "error.txt").unlink(missing_ok=True)
+        _write_hydra_documents(cfg, folder)
         return run(resolved, folder, resume=started)[0]
     except BrokenPipeError:
         raise
@@ -251,8 +272,21 @@ def _job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _say(resolved: dict[str, Any], line: str) -> None:
-    if not resolved.get("quiet", False):
+def _write_hydra_documents(cfg: DictConfig, folder: Path) -> None:
+    """`.hydra/`, as Hydra writes it; but Hydra would before anybody knows whose the folder is."""
+    of_hydra = HydraConfig.get()
+    documents = {
+        "config": cfg,
+        "hydra": OmegaConf.create({"hydra": of_hydra}),
+        "overrides": of_hydra.overrides.task,
+    }
+    (folder / ".hydra").mkdir(exist_ok=True)
+    for name, document in documents.items():
+        write_atomically(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(document).encode())
+
+
+def _say(config: Mapping[Any, Any], line: str) -> None:
+    if not config.get("quiet", False):
         print(line, flush=True)
 
 
@@ -272,11 +306,17 @@ def resolve(cfg: DictConfig, of_hydra: Any) -> dict[str, Any]:
     for group, choice in chosen.items():
         if own := _own_class(container.get(group), group, str(choice)):
             chosen[group] = own
+    folders = composition.folders_used(of_hydra)
+    unnamed = composition.taken_unnamed(folders, of_hydra.runtime.choices)
+    for group, place in unnamed.items():
+        chosen[group] = f"{chosen[group]} of {place}"
     overrides = [str(override) for override in of_hydra.overrides.task]
     return {
         **{str(k): v for k, v in container.items()},
         "choices": chosen,
         "overrides": overrides,
+        **({"config_folders": folders} if folders else {}),
+        **({"taken_unnamed": unnamed} if unnamed else {}),
     }
 
 
@@ -295,30 +335,43 @@ def _own_class(node: Any, group: str, choice: str) -> str:
     return str(target).split(".")[-1]
 
 
+def run_folder(config: DictConfig) -> tuple[Path, bool]:
+    """The folder of a single run, and whether the clock has named it, to the second or coarser."""
+    stated = OmegaConf.to_container(config.hydra.run, resolve=False)
+    assert isinstance(stated, dict)
+    return Path(config.hydra.run.dir), "${now:" in str(stated["dir"])
+
+
 @dataclass(frozen=True)
 class Admitted:
     """A run that can be carried out."""
 
     config: dict[str, Any]  # resolved
     built: Built
+    folder: Path  # made, and locked
 
 
-def admit(config: dict[str, Any], folder: Path) -> Admitted:
-    """Let a run pass that can be carried out in `folder`; nothing is written.
+@contextmanager
+def admit(config: dict[str, Any], folder: Path, by_clock: bool) -> Iterator[Admitted]:
+    """Let a run pass that can be carried out; it has its folder to itself until the end.
+
+    Args:
+        config: the resolved config.
+        folder: for the run.
+        by_clock: two runs may come to its name by chance: then the next free number goes behind it.
 
     Raises:
-        InputError: `folder` holds a run or cannot be written to, or `config` is wrong.
+        InputError: `folder` holds a run or cannot be written to, or `config` is wrong. Nothing was
+            written.
     """
     from fedexp.commands.execution import prepare
 
-    if (folder / "config.yaml").exists() or (folder / "summary.json").exists():
-        raise InputError(
-            f"holds a run already; continue it with: fedexp resume {shlex.quote(str(folder))}",
-            "hydra.run.dir",
-            folder,
-        )
+    if not by_clock:
+        refuse_occupied(folder)
     _refuse_unwritable(folder, "hydra.run.dir")
-    return Admitted(config, prepare(config))
+    built = prepare(config)
+    with closing(built.experiment.backend), reserved(folder, by_clock) as own:
+        yield Admitted(config, built, own)
 
 
 def _refuse_unwritable(folder: Path, key: str) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -16,6 +15,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 
 from fedexp.core.checks import InputError, at_least, did_you_mean, in_range, positive
+from fedexp.core.cores import available_cores
 
 
 @dataclass
@@ -138,11 +138,6 @@ def unless(value: float, *others: float | None) -> float | None:
     (1.0, None)
     """
     return value if all(other is None for other in others) else None
-
-
-def available_cores() -> int:
-    """How many cores this process may use (its affinity, not the machine's count)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def folder_name(overrides: str, number: int) -> str:

@@ -116,7 +116,10 @@ class Trainer(Protocol):
 
 
 class Backend(Protocol):
-    """Where clients are trained and models evaluated. Same seed, same bits, whatever the backend.
+    """Where clients are trained and models evaluated.
+
+    Same seed, same bits, whatever the backend and its number of workers; on one kind of processor
+    and with the same versions, for kernels that another processor has round differently.
 
     Both methods answer in the order of their arguments, whatever order the workers finish in.
     """

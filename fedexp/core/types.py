@@ -8,8 +8,11 @@ noised, attacked and aggregated. For most algorithms `D = d`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +30,8 @@ Rule = Callable[[Tensor], Tensor]
 Adjust = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 """From one step's gradients, one a parameter, to those that the step is made with. It sees nothing
 else of the data, so that what DP-SGD made private stays so."""
+
+_HASHED_AT_ONCE = 4096  # examples
 
 
 @dataclass(frozen=True)
@@ -215,6 +220,17 @@ class Dataset:
     def has_subjects(self) -> bool:
         """Whether it is known of whom they are."""
         return self.train.has_subjects
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256, in hex, of all that the parts hold, and of the classes' names in their order."""
+        digest = hashlib.sha256(json.dumps(self.class_names).encode())
+        for part in self.parts.values():
+            for tensor in part.tensors():
+                digest.update(f"{tensor.dtype} {tuple(tensor.shape)} {part.divisor:g}".encode())
+                for block in tensor.split(_HASHED_AT_ONCE):  # of a mapped file, never all at once
+                    digest.update(block.contiguous().numpy())
+        return digest.hexdigest()
 
     def as_floats(self) -> Dataset:
         """Every part as float32 in its own unit: pixels in [0, 1]."""
@@ -422,18 +438,6 @@ class Updates:
             num_examples=self.num_examples[kept.to(self.num_examples.device)],
             metrics=tuple(m for m, k in zip(self.metrics, marks, strict=False) if k),
             clients_in=tuple(n for n, k in zip(self.clients_in, marks, strict=False) if k),
-        )
-
-    def with_last_as_reference(self) -> Updates:
-        """The last row becomes the `reference`: it is the server's own, not a client's."""
-        return replace(
-            self,
-            matrix=self.matrix[:-1],
-            client_ids=self.client_ids[:-1],
-            num_examples=self.num_examples[:-1],
-            metrics=self.metrics[:-1],
-            kept=self.kept[:-1],
-            reference=self.matrix[-1],
         )
 
 

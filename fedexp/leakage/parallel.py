@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from fedexp.config.schema import available_cores
+from fedexp.core.cores import available_cores
 
 WORTH_A_POOL = 5.0  # seconds of work, about what it takes to start one
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fedexp.config.build import Built, build
+from fedexp.config.origin import origin_of
 from fedexp.config.schema import check_root_keys
 from fedexp.core.checks import InputError
 from fedexp.core.flat import vector_of
@@ -19,6 +20,7 @@ from fedexp.core.types import Dataset, Normalisation, Partition, Split
 from fedexp.federation.rounds import Experiment
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
 from fedexp.run_folder.format import PROVENANCE, accepted_hashes
+from fedexp.run_folder.origin import refuse_other_origin
 from fedexp.run_folder.record import read_config, read_rows, read_summary
 
 
@@ -90,22 +92,28 @@ class Victim:
 IN_PROCESS = {"_target_": "fedexp.backends.in_process.InProcess"}  # studies bring their own workers
 
 
-def open_victim(folder: Path, data_dir: str | None, built: Built | None = None) -> Victim:
+def open_victim(
+    folder: Path, data_dir: str | None, built: Built | None = None, trust: Sequence[str] = ()
+) -> Victim:
     """A run's parts, built again from its config, and its models, read from its checkpoints.
 
     Args:
         folder: of the run.
         data_dir: where the data lie now, if not where they lay.
         built: the parts, if they are at hand: of the run's config, with its data.
+        trust: packages whose code may be built, in place of what the run's config says of it.
 
     Raises:
-        InputError: it is no run, has no checkpoint that can be read, or shares no model.
+        InputError: it is no run, has no checkpoint that can be read, or shares no model; or what
+            it was made of is not there any more.
     """
     config = {**read_config(folder), "backend": IN_PROCESS, "tracker": {}, "quiet": True}
+    config["trust"] = list(trust)
     if data_dir is not None:
         config["paths"] = {**config["paths"], "data_dir": data_dir}
     check_root_keys({key: value for key, value in config.items() if key not in PROVENANCE})
     built = built or build(config)
+    refuse_other_origin(folder, origin_of(config, built))  # who was a member would be another
     models = {0: built.experiment.setting.init(vector_of(built.model), built.experiment.n_clients)}
     if models[0].dim() != 1:
         raise InputError("its clients share no model (setting=local_only)", "RUN_DIR", folder)

@@ -42,7 +42,9 @@ from fedexp.privacy.renyi import epsilon_of, epsilon_of_2017
 
 Accountant = Literal["prv", "rdp"]
 ACCOUNTANTS: tuple[Accountant, ...] = ("prv", "rdp")
-Adjacency = Literal["add_remove", "replace_one"]
+Adjacency = Literal["add_remove", "zero_out", "replace_one"]
+"""Neighbours: with a member or without; with its row or zeros, where who takes part is known (as in
+cohorts of a fixed size); with the member or another in its place."""
 
 MOST_NOISE = 1e6  # and MOST_STEPS: beyond, rounding errors decide
 MOST_STEPS = 10**9

@@ -85,7 +85,7 @@ class Ledger:
             )
         for noise_multiplier, sample_rate in set(self._kinds()):
             Event(noise_multiplier, sample_rate, 0)
-            if sample_rate < 1 and self.adjacency == "replace_one":
+            if sample_rate < 1 and self.adjacency != "add_remove":
                 raise InputError(
                     "below 1 it amplifies for adjacency=add_remove only", "sample_rate", sample_rate
                 )

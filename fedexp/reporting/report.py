@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fedexp.core.files import write_atomically
+from fedexp.core.documents import read_json_object
+from fedexp.core.files import to_json, write_atomically
+from fedexp.core.links import refuse_ways_out
+from fedexp.core.text import printable_lines, without_markup
 from fedexp.reporting.adversary import adversary_facts
 from fedexp.reporting.leakage import leakage_report
 from fedexp.reporting.leakage_sweep import leakage_markdown, leakage_table
 from fedexp.reporting.no_effect import no_effect
 from fedexp.reporting.privacy import privacy_line, privacy_statement
-from fedexp.reporting.results import Run, find_runs, is_run, load_run
+from fedexp.reporting.results import Run, find_runs, is_run, links_not_followed, load_run
 from fedexp.reporting.robustness import robustness_markdown, robustness_table
 from fedexp.reporting.tables import (
-    common_folder,
     configurations,
     markdown,
     run_table,
@@ -27,13 +31,17 @@ from fedexp.reporting.tables import (
     to_markdown,
 )
 
-_OF_SOME_SWEEPS = (
-    "robustness.csv",
-    "attack_matrix.png",
-    "comparison.png",
-    "accuracy_by_epsilon.png",
+log = logging.getLogger("fedexp")
+
+_OF_A_SWEEP = (
+    *("table.csv", "summary.csv", "table.md", "robustness.csv"),
+    *("attack_matrix.png", "comparison.png", "accuracy_by_epsilon.png"),
     *("leakage.csv", "leakage_images.png", "leakage_classes.png", "leakage_noise.png"),
 )
+_WRITTEN = ".report.json"  # which of them the last report has written
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _HEADINGS = {
     "accuracy": "accuracy",
     "majority_baseline": "majority baseline",
@@ -45,31 +53,47 @@ _HEADINGS = {
 _OF_SOME_TASKS = {"exact_match": "exact match"}
 
 
-def report(folders: Sequence[Path]) -> str:
+def report(folders: Sequence[Path], out: Path | None = None) -> str:
     """What `fedexp report` prints: one run's report, or the table of a sweep or several runs.
+
+    Written is only into run folders, into a sweep's own folder where that is what was named, or, if
+    `out` is given, into `out` alone. What cannot be written is printed all the same.
 
     Raises:
         InputError: there is no run in `folders`.
     """
     if len(folders) == 1 and is_run(folders[0]):
-        return report_run(folders[0])
-    for path in find_runs(folders):
-        report_run(path, plots=bool(load_run(path).config.get("plots", True)))
-    return report_sweep(folders)
+        if out is None:
+            refuse_ways_out(folders[0])
+        return report_run(folders[0], folder=out)
+    if out is None:
+        for path in find_runs(folders):
+            if path in folders or not path.is_symlink():  # whose target may be anybody's
+                refuse_ways_out(path)
+                report_run(path, plots=bool(load_run(path).config.get("plots", True)))
+    return report_sweep(folders, out)
 
 
-def report_run(path: str | Path, plots: bool = True) -> str:
+def report_run(path: str | Path, plots: bool = True, folder: Path | None = None) -> str:
     """Write `report.md` and `plots/` into the run folder `path`; return the report in short.
 
-    Without `plots` no picture is drawn, which takes most of the time.
+    Args:
+        path: the run folder.
+        plots: draw pictures too, which takes most of the time.
+        folder: where to write, if not into the run folder.
 
     Raises:
         InputError: `path` is no run folder, or one of its files cannot be read.
     """
     run = load_run(path)
-    pictures = _draw(run) if plots else []
+    folder = run.path if folder is None else folder
+    pictures: list[Path] = []
+    with _as_far_as_possible(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = _draw(run, folder / "plots") if plots else []
     of_adversary = adversary_facts(run)
     leaked, leaked_lines = leakage_report(run)
+    shown = "\n\n".join(f"![{p.stem}]({p.relative_to(folder)})" for p in pictures)
     blocks = [f"# {run.path.name}", _headline(run)]
     if run.error:
         blocks.append(f"**Error:** {run.error}")
@@ -84,11 +108,11 @@ def report_run(path: str | Path, plots: bool = True) -> str:
         "Partition": _facts(_measures(run.partition or {})),
         "Cost": _facts(_cost(run)),
         "How to repeat it": _facts(_provenance(run)),
-        "Plots": "\n\n".join(f"![{p.stem}]({p.relative_to(run.path)})" for p in pictures),
     }.items():
         if text:
             blocks.append(f"## {heading}\n\n{text}")
-    write_atomically(run.path / "report.md", ("\n\n".join(blocks) + "\n").encode())
+    page = without_markup("\n\n".join(blocks))
+    page += f"\n\n## Plots\n\n{shown}\n" if shown else "\n"
 
     lines = [_headline(run)]
     if run.error:
@@ -102,38 +126,41 @@ def report_run(path: str | Path, plots: bool = True) -> str:
         lines += [promise, ""]
     if leaked_lines:
         lines += [leaked_lines, ""]
-    lines.append(f"Report: {run.path / 'report.md'}")
+    with _as_far_as_possible(folder):
+        write_atomically(folder / "report.md", page.encode())
+        lines.append(f"Report: {folder / 'report.md'}")
     if pictures:
         names = ", ".join(picture.name for picture in pictures)
-        lines.append(f"Plots:  {run.path / 'plots'} ({names})")
-    return "\n".join(lines)
+        lines.append(f"Plots:  {folder / 'plots'} ({names})")
+    return printable_lines("\n".join(lines))
 
 
 def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) -> str:
     """Compare the runs among and below `paths`; return what to print, in Markdown.
 
     Writes table.csv (one row a job), summary.csv (one row a configuration), table.md and
-    comparison.png into `folder`: by default the one folder that was named, else the innermost
-    folder that holds all the runs. Where the attack differs between runs, also robustness.csv and
+    comparison.png into `folder`. Where the attack differs between runs, also robustness.csv and
     attack_matrix.png, which above 24 configurations take the place of comparison.png; where epsilon
     differs, accuracy_by_epsilon.png; where leakage was studied, leakage.csv (one row a figure) and
-    the pictures of it.
+    the pictures of it. What an earlier report wrote there and this one does not is removed.
+
+    Args:
+        paths: of runs, or folders that hold some.
+        folder: where to write; by default the one path that was named, if a sweep made that folder,
+            else nowhere: tables of somebody's own may lie there.
 
     Raises:
         InputError: a path is no folder, no run lies there, or a file cannot be read.
     """
     from fedexp.reporting.comparison import MOST_CURVES, comparison_figure, run_in_common
-    from fedexp.reporting.figures import save
     from fedexp.reporting.heatmaps import attack_matrix_figure
     from fedexp.reporting.leakage_plots import leakage_sweep_figures
     from fedexp.reporting.privacy_plots import accuracy_by_epsilon_figure
 
-    paths = [Path(path) for path in paths]
+    paths = list(map(Path, paths))
     runs = [load_run(path) for path in find_runs(paths)]
-    if folder is None:
-        folder = paths[0] if len(paths) == 1 else common_folder([run.path for run in runs])
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder is None and len(paths) == 1 and _is_of_a_sweep(Path(paths[0])):
+        folder = paths[0]
 
     robustness, groups = robustness_table(runs), configurations(runs)
     tables = {"table.csv": run_table(runs), "summary.csv": summary_table(runs)}
@@ -154,31 +181,75 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
         tables["leakage.csv"] = leakage_table(runs)
         figures |= leakage_sweep_figures(groups, run_in_common(runs))
 
-    for name, table in tables.items():
-        write_atomically(folder / name, table.to_csv(index=False).encode())
-    for name, figure in figures.items():
-        save(figure, folder / name)
-    for name in {*_OF_SOME_SWEEPS} - {*tables, *figures}:
-        (folder / name).unlink(missing_ok=True)  # of an earlier report on fewer or other runs
     whole = markdown(runs)
     sections = [f"## What survives which attack\n\n{matrix}\n"] if matrix else []
     pictures = [f"![{Path(name).stem}]({name})" for name in figures]
     page = [*sections, f"## All configurations\n\n{whole}" if matrix else whole]
     idle = "\n".join(f"- {sentence}" for sentence in no_effect(runs))
     idle = f"## Without effect\n\n{idle}\n" if idle else ""
-    page += [*filter(None, [leaked, idle]), *pictures]
-    write_atomically(folder / "table.md", ("\n".join(page) + "\n").encode())
-    written = ", ".join([*tables, "table.md", *figures])
-    parts = [matrix, "" if many else whole.rstrip("\n"), leaked.rstrip("\n"), idle.rstrip("\n")]
-    shown = "\n\n".join(filter(None, parts))
-    return f"{shown}\n\nWritten to {folder}: {written}"
+    passed_over = "\n".join(f"- {link}" for link in links_not_followed(paths))
+    passed_over = f"## Links that were not followed\n\n{passed_over}\n" if passed_over else ""
+    page += filter(None, [leaked, idle, passed_over])
+    page = [without_markup("\n".join(page)), *pictures]
+    parts = [matrix, "" if many else whole, leaked, idle, passed_over]
+    shown = printable_lines("\n\n".join(part.rstrip("\n") for part in parts if part))
+    if folder is None:
+        return f"{shown}\n\nNothing was written; --out FOLDER keeps the tables and pictures"
+    texts = {name: table.to_csv(index=False) for name, table in tables.items()}
+    written = _write(Path(folder), {**texts, "table.md": "\n".join(page) + "\n"}, figures)
+    place = printable_lines(str(folder))
+    return f"{shown}\n\nWritten to {place}: {', '.join(written) or 'nothing'}"
 
 
-def _draw(run: Run) -> list[Path]:
+def _write(folder: Path, texts: Mapping[str, str], figures: Mapping[str, Figure]) -> list[str]:
+    """Write a sweep's report, in place of an earlier one; the names of what was written."""
+    from fedexp.reporting.figures import save
+
+    written: list[str] = []
+    with _as_far_as_possible(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        earlier = _written_before(folder)
+        # First, so that a report that is cut short forgets nothing it wrote.
+        names = [*texts, *figures]
+        write_atomically(folder / _WRITTEN, to_json({"files": sorted({*earlier, *names})}))
+        for name, text in texts.items():
+            write_atomically(folder / name, text.encode())
+            written.append(name)
+        for name, figure in figures.items():
+            save(figure, folder / name)
+            written.append(name)
+        for name in earlier - {*names}:  # of a report on fewer or other runs
+            (folder / name).unlink(missing_ok=True)
+        write_atomically(folder / _WRITTEN, to_json({"files": names}))
+    return written
+
+
+def _is_of_a_sweep(folder: Path) -> bool:
+    return (folder / "multirun.yaml").is_file() or (folder / _WRITTEN).is_file()
+
+
+def _written_before(folder: Path) -> set[str]:
+    """Which of the files that reports write an earlier one has written here."""
+    if not (folder / _WRITTEN).is_file():
+        return set()
+    files = read_json_object(folder / _WRITTEN).get("files")
+    return {*_OF_A_SWEEP} & {*map(str, files if isinstance(files, list) else ())}
+
+
+@contextmanager
+def _as_far_as_possible(folder: Path) -> Iterator[None]:
+    """Say what cannot be written, and go on: figures are for reading in the first place."""
+    try:
+        yield
+    except OSError as problem:
+        log.warning("cannot write to %s: %s", folder, problem.strerror or problem)
+
+
+def _draw(run: Run, folder: Path) -> list[Path]:
     # matplotlib is heavy, and a run without pictures does not need it.
     from fedexp.reporting.plots import write_run_plots
 
-    return write_run_plots(run, run.path / "plots")
+    return write_run_plots(run, folder)
 
 
 def _headline(run: Run) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fedexp.reporting.adversary import DETECTOR_RATES, detector_rates
+from fedexp.reporting.divergence import NOTE, diverged, dropped_share, marked
 from fedexp.reporting.privacy import epsilon_of
 from fedexp.reporting.results import Run, choice_name
 from fedexp.run_folder.format import COLUMNS_OF_THEIR_OWN, PROVENANCE, WITHOUT_EFFECT
@@ -36,6 +37,7 @@ _SUMMARISED = {
     "caught": "caught",
     "false_alarms": "false alarms",
     "epsilon": "epsilon",
+    "dropped": "dropped",
 }
 
 
@@ -126,8 +128,9 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
     Columns: job, the settings that differ (seed last), status, rounds_done, test_accuracy,
     test_macro_f1, test_balanced_accuracy, test_auc, test_loss, attack_success (the share of the
     adversary's wanted answers given), detector_auc, caught and false_alarms (shares of the
-    malicious and of the honest updates that it scored), epsilon, test_accuracy_last_5 (the mean
-    over the last five evaluations), majority_baseline, seconds, error. What is unknown is NaN.
+    malicious and of the honest updates that it scored), epsilon, dropped (the share of the honest
+    updates that could not be used), test_accuracy_last_5 (the mean over the last five evaluations),
+    majority_baseline, seconds, error. What is unknown is NaN.
     """
     keys = sorted(varied_keys(runs), key=lambda key: key == "seed")
     return pd.DataFrame(
@@ -140,6 +143,7 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
             "attack_success": run.attack_success,
             **detector_rates(run),
             "epsilon": epsilon_of(run),
+            "dropped": dropped_share(run),
             "test_accuracy_last_5": run.mean_last_5("test", "accuracy"),
             "majority_baseline": run.majority_baseline("test"),
             "seconds": run.summary.get("seconds"),
@@ -153,10 +157,11 @@ def summary_table(runs: Sequence[Run]) -> pd.DataFrame:
     """One row a configuration: mean and standard deviation over its complete runs' seeds.
 
     Columns: the settings that differ without the seed, n (seeds with a complete run), failed,
-    unfinished, then `<figure>_mean` and `<figure>_sd` for the test part's accuracy (last, and mean
-    of the last five evaluations), balanced accuracy, macro-F1 and AUC, for the attack's success
-    and for what the detector caught. The standard deviation is the sample's (n - 1), NaN for n = 1.
-    A mean is NaN if one of the seeds lacks the figure.
+    unfinished, diverged (of the complete runs), then `<figure>_mean` and `<figure>_sd` for the test
+    part's accuracy (last, and mean of the last five evaluations), balanced accuracy, macro-F1 and
+    AUC, for the attack's success, for what the detector caught and what was dropped. The standard
+    deviation is the sample's (n - 1), NaN for n = 1. A mean is NaN if one of the seeds lacks the
+    figure.
     """
     table = run_table(runs).set_index("job")
     names = dict(zip((run.path for run in runs), job_names(runs), strict=True))
@@ -171,6 +176,7 @@ def summary_table(runs: Sequence[Run]) -> pd.DataFrame:
             "n": len(by_seed),
             "failed": group.failed,
             "unfinished": group.unfinished,
+            "diverged": sum(map(diverged, group.complete)),
         }
         for figure in _SUMMARISED:
             row[f"{figure}_mean"] = by_seed[figure].mean(skipna=False)
@@ -187,7 +193,8 @@ def markdown(runs: Sequence[Run]) -> str:
     shown = summary.drop(columns=figures)
     shown = shown.rename(columns={"n": "seeds"})
     # Counts that are 0 in every row say nothing.
-    shown = shown.drop(columns=[c for c in ("failed", "unfinished") if not shown[c].any()])
+    counts = ("failed", "unfinished", "diverged")
+    shown = shown.drop(columns=[c for c in counts if not shown[c].any()])
     for figure, heading in _SUMMARISED.items():
         shown[heading] = [
             spread(mean, deviation)
@@ -197,7 +204,13 @@ def markdown(runs: Sequence[Run]) -> str:
         ]
     silent = [_SUMMARISED[f] for f in ("attack_success", *DETECTOR_RATES, "epsilon")]
     shown = shown.drop(columns=[c for c in silent if not shown[c].any()])
+    if not summary["diverged"].any():
+        shown = shown.drop(columns=_SUMMARISED["dropped"])
+    accuracy = _SUMMARISED["test_accuracy"]
+    shown[accuracy] = list(map(marked, shown[accuracy], summary["diverged"]))
     text = "Mean ± standard deviation over the seeds, on the test part.\n\n" + to_markdown(shown)
+    if summary["diverged"].any():
+        text += f"\n\n{NOTE}"
 
     jobs = run_table(runs)
     left_out = jobs.loc[jobs["status"] != "complete", ["job", "status", "error"]]

@@ -5,6 +5,7 @@ files that are replaced are written beside their place, flushed to the disk and 
 grow get whole lines, and what a killed round left in them is cut off when the run is resumed.
 
     config.yaml           the resolved config
+    origin.json           what the figures are made of, and on what they were computed
     partition.json        who holds what
     metrics.jsonl, .csv   one measured number a row
     timing.jsonl          seconds a round, by phase
@@ -30,14 +31,14 @@ from typing import Any, final
 
 import numpy as np
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from fedexp.core.checks import InputError
+from fedexp.core.documents import DOCUMENT_BYTES, parse_json, read_text, read_yaml_mapping
 from fedexp.core.files import append, plain, read_lines, to_json, write_atomically
 from fedexp.core.flat import state_dict_of
 from fedexp.core.observer import RunStart
+from fedexp.core.origin import Origin
 from fedexp.core.protocols import Account, Task
 from fedexp.core.renames import present_config
 from fedexp.core.types import Metric, RoundRecord, Sent, ServerState
@@ -52,12 +53,20 @@ from fedexp.run_folder.checkpoints import (
 from fedexp.run_folder.client_states import ClientStates
 from fedexp.run_folder.format import (
     COLUMNS,
+    PROVENANCE,
     accepted_hashes,
     config_hash,
     config_hash_0_1,
 )
 from fedexp.run_folder.memory import memory
+from fedexp.run_folder.origin import (
+    note_stretch,
+    refuse_other_origin,
+    remarks_on_origin,
+    write_origin,
+)
 from fedexp.run_folder.scores import Scores
+from fedexp.run_folder.shapes import CONFIG, TIMING, checked
 from fedexp.run_folder.update_files import update_record
 
 KEPT_CHECKPOINTS = 2
@@ -70,16 +79,25 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     if not path.is_file():
         raise InputError("is not a run folder (it has no config.yaml)", "RUN_DIR", folder)
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError):
-        config = None
-    if not isinstance(config, dict) or not config:
+    saved = checked(read_yaml_mapping(path), CONFIG, path)
+    if not saved:
         raise InputError("its config.yaml is broken", "RUN_DIR", folder)
-    saved = {str(k): v for k, v in config.items()}
+    _refuse_interpolations({k: v for k, v in saved.items() if k not in PROVENANCE}, path)
     present = present_config(saved)
     # Its checkpoints know the config as it was.
     return saved if present == saved else {**present, "saved_as": config_hash_0_1(saved)}
+
+
+def _refuse_interpolations(node: Any, path: Path) -> None:
+    """A run's config is written resolved: who reads one resolves nothing (`${oc.env:...}`)."""
+    if isinstance(node, Mapping):
+        for value in node.values():
+            _refuse_interpolations(value, path)
+    elif isinstance(node, list):
+        for value in node:
+            _refuse_interpolations(value, path)
+    elif isinstance(node, str) and "${" in node:
+        raise InputError(f"holds {node[:60]!r}, which no run writes", "file", path)
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -89,9 +107,12 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 def read_summary(folder: Path) -> dict[str, Any]:
     """`summary.json`, or an empty dict where there is none."""
+    path = folder / "summary.json"
     try:
-        summary = json.loads((folder / "summary.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        summary = parse_json(read_text(path, DOCUMENT_BYTES))
+    except InputError:
+        raise
+    except (FileNotFoundError, ValueError):
         return {}
     return summary if isinstance(summary, dict) else {}
 
@@ -116,6 +137,7 @@ class Recorder:
         test_y: the test part's labels, for the confusion matrix.
         class_names: its rows' and columns' names.
         account: says what has been spent of the privacy, for the summary.
+        origin: what this process makes the figures of, and on what.
         sends: what clients send beside their deltas.
 
     Attributes:
@@ -131,11 +153,12 @@ class Recorder:
         test_y: Tensor,
         class_names: Sequence[str],
         account: Account,
+        origin: Origin,
         sends: Sequence[Sent] = (),
     ) -> None:
         self.folder = folder
         self.client_states = ClientStates(folder)
-        self._config, self._model, self._account = config, model, account
+        self._config, self._model, self._account, self._origin = config, model, account, origin
         self._task, self._test_y, self._class_names = task, test_y, class_names
         self.recorded: list[Metric] = []  # what earlier starts of the run left, after `resume`
         self._about: dict[str, Any] = {}
@@ -148,6 +171,7 @@ class Recorder:
         """Write what is known before the first round."""
         (self.folder / "checkpoints").mkdir(exist_ok=True)
         write_config(self.folder, self._config)
+        write_origin(self.folder, self._origin)
         write_atomically(self.folder / "partition.json", to_json(partition_document))
         for name in ("metrics.jsonl", "timing.jsonl"):
             write_atomically(self.folder / name, b"")
@@ -159,6 +183,9 @@ class Recorder:
         """The newest state that can be read, with everything later than it cut off the record.
 
         None if no round was completed. A broken checkpoint is removed with a warning.
+
+        Raises:
+            InputError: the rounds so far are those of another experiment.
         """
         checkpoints = self.folder / "checkpoints"
         for leftover in self.folder.rglob(".*.tmp"):
@@ -172,9 +199,13 @@ class Recorder:
                 log.warning("%s cannot be used: %s; going back further", path, error)
                 remove_checkpoint(path)  # or it would pass for a newer one than those to come
                 continue
+            refuse_other_origin(self.folder, self._origin)
             self._keep_until(state.round, rows)
             self._updates.keep_until(state.round)
             self._forget_client_states(state)
+            if state.round < self._config["rounds"]:
+                note_stretch(self.folder, self._origin, state.round)
+            self._write_model(state)  # what is there may be a round older, or newer
             return state
         if saved:
             log.warning("no checkpoint can be used: starting again from the first round")
@@ -182,7 +213,11 @@ class Recorder:
 
     def run_started(self, run: RunStart) -> None:
         """Say that the run is going on."""
-        self._about = {**run.about, "privacy": self._account.statement(run.state.ledger)}
+        self._about = {
+            **run.about,
+            "remarks": [*run.about.get("remarks", ()), *remarks_on_origin(self.folder)],
+            "privacy": self._account.statement(run.state.ledger),
+        }
         write_summary(self.folder, self.summary("running"))
 
     def round_done(self, state: ServerState, record: RoundRecord) -> None:
@@ -253,8 +288,8 @@ class Recorder:
         if not due:
             return
         path = folder / f"round-{state.round:06d}.pt"
+        self._write_model(state)  # before: once the checkpoint is there, nothing is done again
         write_checkpoint(path, content, state.round, self._rows, files)
-        write_atomically(self.folder / "model.safetensors", self._weights(state.params))
         for old in sorted(folder.glob("round-*.pt"))[:-KEPT_CHECKPOINTS]:
             remove_checkpoint(old)
         self._unsaved = None
@@ -272,7 +307,8 @@ class Recorder:
         lines = "".join(json.dumps(plain(_as_dict(row))) + "\n" for row in kept)
         write_atomically(self.folder / "metrics.jsonl", lines.encode())
         write_atomically(self.folder / "metrics.csv", _csv(kept, header=True))
-        timing = [t for t in read_lines(self.folder / "timing.jsonl") if t["round"] <= round]
+        path = self.folder / "timing.jsonl"
+        timing = [t for t in read_lines(path) if checked(t, TIMING, path)["round"] <= round]
         write_atomically(
             self.folder / "timing.jsonl", "".join(json.dumps(t) + "\n" for t in timing).encode()
         )
@@ -281,6 +317,9 @@ class Recorder:
         for number, of_round in groupby(kept, key=lambda row: row.round):
             phases = {k: v for k, v in seconds.get(number, {}).items() if k != "round"}
             self._scores.add(tuple(of_round), sum(phases.values()), phases.get("train", 0.0))
+
+    def _write_model(self, state: ServerState) -> None:
+        write_atomically(self.folder / "model.safetensors", self._weights(state.params))
 
     def _weights(self, params: Tensor) -> bytes:
         from safetensors.torch import save
@@ -308,10 +347,11 @@ def read_rows(folder: Path) -> list[Metric]:
     rows = []
     for line in read_lines(folder / "metrics.jsonl"):
         try:
-            value = math.nan if line["value"] is None else line["value"]
-            rows.append(Metric(**{**line, "value": value}))
-        except (KeyError, TypeError):
+            value = math.nan if line["value"] is None else float(line["value"])
+            row = Metric(**{**line, "value": value, "round": int(line["round"])})
+        except (KeyError, TypeError, ValueError, OverflowError):
             break
+        rows.append(row)
     return rows
 
 

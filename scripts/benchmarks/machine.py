@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fedexp.config.schema import available_cores
+from fedexp.core.cores import available_cores
 
 
 def machine() -> dict[str, object]:

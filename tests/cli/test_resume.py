@@ -1,12 +1,16 @@
 """A run that was killed goes on as if nothing had happened, whatever the kill left behind."""
 
+import json
 import shutil
 import time
+from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 
 from fedexp.commands.cli import run_command
 from fedexp.core.files import locked
+from fedexp.data.digits import Digits
 from tests.support.commands import (
     assert_same_bits,
     kill,
@@ -182,6 +186,43 @@ def test_a_broken_config_is_refused(killed, capfd, content):
     said, error = capfd.readouterr()
     assert (said, error.count("\n")) == ("", 1)
     assert error.startswith("fedexp: ")
+
+
+def test_other_data_are_another_experiment(killed, capfd, monkeypatch):
+    whole = Digits.__call__
+
+    def with_one_other_pixel(self, data_dir):
+        dataset = whole(self, data_dir)
+        x = dataset.test.x.clone()
+        x[0, 0, 3, 3] = 16 - x[0, 0, 3, 3]
+        return replace(dataset, test=replace(dataset.test, x=x))
+
+    monkeypatch.setattr(Digits, "__call__", with_one_other_pixel)
+    monkeypatch.setattr("fedexp.data.loader._kept", OrderedDict())
+    before = {p: p.read_bytes() for p in killed.rglob("*") if p.is_file()}
+    assert run_command(["resume", "killed"]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("fedexp: RUN_DIR=killed: it was made with other data: ")
+    assert error.count("\n") == 1
+    log = killed / "fedexp.log"
+    assert {p: c for p, c in before.items() if p != log} == {
+        p: p.read_bytes() for p in killed.rglob("*") if p.is_file() and p != log
+    }
+
+
+def test_another_processor_is_said_in_the_record(killed, capfd):
+    path = killed / "origin.json"
+    origin = json.loads(path.read_text())
+    (stretch,) = origin["stretches"]
+    here, done = stretch["kernels"], summary_of(killed)["rounds"]
+    path.write_text(json.dumps({**origin, "stretches": [{**stretch, "kernels": "ALTIVEC"}]}))
+    assert run_command(["resume", "killed"]) == 0
+    said = f"from round {done + 1} on: kernels ALTIVEC -> {here}; "
+    assert said in capfd.readouterr().err
+    (remark,) = summary_of(killed)["remarks"]
+    assert remark.startswith(said)
+    assert said in (killed / "report.md").read_text()
+    assert summary_of(killed)["hardware"]["kernels"] == here
 
 
 def test_two_processes_do_not_share_a_folder(killed, whole_run, capfd):

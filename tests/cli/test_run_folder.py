@@ -28,6 +28,7 @@ def test_the_folder_is_complete(whole_run):
     assert left - {name for name in left if name.startswith(".hydra/")} == {
         ".lock",
         "config.yaml",
+        "origin.json",
         "partition.json",
         "metrics.jsonl",
         "metrics.csv",
@@ -243,3 +244,14 @@ def test_any_locale_will_do(here, locale):
     done = fedexp("run", "debug=fast", "hydra.run.dir='Übung'", env=env)
     assert (done.returncode, done.stderr) == (0, "")
     assert summary_of(here / "Übung")["status"] == "complete"
+
+
+def test_two_runs_that_the_clock_gives_one_name(here):
+    for seed in (0, 1):
+        folder = "hydra.run.dir=outputs/${now:%Y}"
+        assert run_command(["run", "debug=fast", "quiet=true", f"seed={seed}", folder]) == 0
+    folders = sorted((here / "outputs").iterdir())
+    assert [folder.name.partition("-")[2] for folder in folders] == ["", "2"]
+    for seed, folder in enumerate(folders):
+        assert summary_of(folder)["seed"] == seed
+        assert f"seed={seed}" in (folder / ".hydra" / "overrides.yaml").read_text()

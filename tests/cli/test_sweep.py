@@ -8,11 +8,12 @@ import pytest
 from hydra.experimental.callback import Callback
 
 from fedexp.commands.cli import run_command
+from fedexp.core.files import locked
 from tests.support.commands import fedexp, rows_of_csv, summary_of
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 FAST = ("debug=fast", "hydra.sweep.dir=sweep")
-TABLES = {"multirun.yaml", "table.csv", "table.md", "summary.csv", "comparison.png"}
+TABLES = {"multirun.yaml", ".report.json", "table.csv", "table.md", "summary.csv", "comparison.png"}
 
 
 def _jobs(folder):
@@ -122,6 +123,7 @@ def test_the_same_sweep_has_the_same_folder(here, capfd):
 def test_another_config_is_not_mixed_in(here, capfd):
     assert run_command(["run", "-m", "seed=0,1", *FAST]) == 0
     before = _times(here / "sweep" / "seed=0")
+    asked_for = (here / "sweep" / "seed=0" / ".hydra" / "overrides.yaml").read_text()
     capfd.readouterr()
     assert run_command(["run", "-m", "seed=0,1", "training.lr=0.3", *FAST]) == 2
     error = capfd.readouterr().err
@@ -129,6 +131,21 @@ def test_another_config_is_not_mixed_in(here, capfd):
         "fedexp: job=seed=0: holds the results of another config; take another hydra.sweep.dir\n"
     )
     assert _times(here / "sweep" / "seed=0") == before
+    assert (here / "sweep" / "seed=0" / ".hydra" / "overrides.yaml").read_text() == asked_for
+
+
+def test_a_job_that_another_process_is_at_is_left_to_it(here, capfd):
+    job = here / "sweep" / "seed=0"
+    job.mkdir(parents=True)
+    (job / "summary.json").write_text('{"status": "running"}')
+    with locked(job):
+        assert run_command(["run", "-m", "seed=0,1", *FAST]) == 0
+    said, errors = capfd.readouterr()
+    assert errors == ""
+    assert "seed=0: another process is at it\n" in said
+    assert sorted(path.name for path in job.iterdir()) == [".lock", "summary.json"]
+    assert run_command(["run", "-m", "seed=0,1", *FAST]) == 0
+    assert summary_of(job)["status"] == "complete"
 
 
 def test_a_sweep_gives_what_alone_gives(here):

@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -193,7 +194,7 @@ def test_a_client_that_raises_is_named_with_its_traceback(new_children):
 @pytest.mark.usefixtures("quick_workers")
 def test_a_worker_that_dies_is_named_and_does_not_hang(new_children):
     broken = ProcessPool(workload(), workers=2)
-    with pytest.raises(RuntimeError, match=r"died at client 1 with exit code 7"):
+    with pytest.raises(ChildProcessError, match=r"died at client 1 with exit code 7"):
         broken.train(Dies(), tasks(start(workload())))
     assert not new_children()
 
@@ -204,8 +205,23 @@ def test_a_worker_killed_from_outside_does_not_hang(new_children):
     broken.train(trainer(), tasks(start(workload())))
     victim = new_children()[0]
     threading.Timer(0.5, os.kill, (victim, signal.SIGKILL)).start()
-    with pytest.raises(RuntimeError, match="exit code -9"):
+    with pytest.raises(ChildProcessError, match="exit code -9"):
         broken.train(Hangs(), tasks(start(workload())))
+    assert not new_children()
+
+
+@pytest.mark.usefixtures("quick_workers")
+def test_a_worker_that_dies_between_two_tasks_is_told_from_a_closed_output(new_children):
+    broken = ProcessPool(workload(), workers=2)
+    broken.train(trainer(), tasks(start(workload())))
+    os.kill(new_children()[0], signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while len(new_children()) == 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    # Not a BrokenPipeError, at which a run ends as if nobody read its output any more.
+    with pytest.raises(ChildProcessError, match=r"died at rest, .* with exit code -9") as death:
+        broken.train(trainer(), tasks(start(workload())))
+    assert not isinstance(death.value, BrokenPipeError)
     assert not new_children()
 
 
@@ -256,6 +272,18 @@ def test_auto_moves_to_a_pool_without_changing_bits(monkeypatch):
         assert isinstance(auto._backend, ProcessPool)
     finally:
         auto.close()
+
+
+def test_auto_goes_on_in_process_where_a_pool_has_no_room(monkeypatch, caplog):
+    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
+    nearly_full = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr("fedexp.backends.process_pool.shutil.disk_usage", lambda path: nearly_full)
+    auto = Auto(workload(), workers=2, rounds=4)
+    assert final_models(auto, workload()) == final_models(InProcess(workload()), workload())
+    assert len(auto.evaluate([start(workload())], "test")) == 1
+    assert "MB of shared memory" in caplog.text
+    with pytest.raises(InputError, match="use backend=in_process"):
+        ProcessPool(workload(), workers=2).train(trainer(), tasks(start(workload())))
 
 
 def live_with_a_pool(connection):

@@ -56,7 +56,8 @@ def test_many_configurations_are_compared_by_the_matrix_alone(tmp_path: Path) ->
     accuracy = {(f"rule{k}", attack): (0.5,) for k in range(count) for attack in ("none", "alie")}
     write_sweep(tmp_path, accuracy, rounds=1)
     (tmp_path / "comparison.png").write_bytes(b"of an earlier report")
-    text = report_sweep([tmp_path])
+    (tmp_path / ".report.json").write_text('{"files": ["comparison.png"]}')
+    text = report_sweep([tmp_path], tmp_path)
     assert not (tmp_path / "comparison.png").exists()
     assert drawn(tmp_path / "attack_matrix.png")
     # Thirteen columns are too wide for a page: the defences become the rows.

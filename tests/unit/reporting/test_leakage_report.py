@@ -86,7 +86,7 @@ def test_cells_are_means_with_intervals_over_the_targets(tmp_path: Path) -> None
     study_of(write_run(tmp_path / "r", rounds=1, n_clients=2), rows=rows)
     table = table_of(tmp_path / "r").set_index("subject")
     assert list(table) == ["SSIM", "PSNR (dB)"]  # one round, and as many values of each: no columns
-    assert table.loc[FOUND].tolist() == ["0.5 [0, 1]", "24 [24, 24]"]
+    assert table.loc[FOUND].tolist() == ["0.5 [0.0126, 0.987]", "24 [24, 24]"]
     assert table.loc["class mean"].tolist() == ["0.25", "-"]
 
 
@@ -181,7 +181,7 @@ def test_a_run_that_nobody_studied_is_reported_as_ever(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "r", rounds=2, n_clients=2)
     assert "eakage" not in report_run(folder) + (folder / "report.md").read_text()
     assert not list((folder / "plots").glob("leakage*"))
-    text = report_sweep([tmp_path])
+    text = report_sweep([tmp_path], tmp_path)
     assert "eakage" not in text
     assert not list(tmp_path.glob("leakage*"))
 
@@ -217,7 +217,7 @@ def compared(runs: Sequence[Run]) -> list[str]:
 def test_means_over_the_seeds_stand_beside_the_accuracy(tmp_path: Path) -> None:
     values = {("federated", "mlp"): (10.0, 12.0, 14.0), ("federated", "cnn"): (7.0,)}
     runs = sweep(tmp_path, values)
-    text = report_sweep([tmp_path])
+    text = report_sweep([tmp_path], tmp_path)
     section = text.split("## Leakage\n")[1]
     cells = [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -337,7 +337,7 @@ def test_a_run_that_is_not_complete_is_left_out(tmp_path: Path) -> None:
     sweep(tmp_path, {("federated", "mlp"): (1.0, 2.0)})
     folder = write_run(tmp_path / "late", seed=2, rounds=1, n_clients=2, status="interrupted")
     study_of(folder, "geiping", headline={"psnr_db": 99.0})
-    report_sweep([tmp_path])
+    report_sweep([tmp_path], tmp_path)
     assert pd.read_csv(tmp_path / "leakage.csv")["value"].max() < 90
 
 
@@ -510,7 +510,7 @@ def test_settings_of_a_sweep_stand_below_each_other(tmp_path: Path) -> None:
             )
             study_of(run, "model_inversion", arrays=classes(seed + 1))
             study_of(run, "dlg", arrays=inversion(3, 1, (1,), seed=len(model) + seed))
-    report_sweep([tmp_path])
+    report_sweep([tmp_path], tmp_path)
     groups = configurations([load_run(path) for path in find_runs([tmp_path])])
     of_classes = sweep_classes_figure(groups, "")
     of_updates = sweep_reconstructions_figure(groups, "")

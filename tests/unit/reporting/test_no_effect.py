@@ -24,7 +24,7 @@ def test_a_key_without_effect_is_named(tmp_path):
         "last digit"
     )
     assert no_effect(load(tmp_path)) == [sentence]
-    assert sentence in report_sweep([tmp_path])
+    assert sentence in report_sweep([tmp_path], tmp_path)
     assert "## Without effect" in (tmp_path / "table.md").read_text()
 
 

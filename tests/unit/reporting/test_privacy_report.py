@@ -85,7 +85,7 @@ def test_a_sweep_over_epsilon_is_a_table_and_a_picture(tmp_path: Path) -> None:
         for seed in (0, 1):
             folder = tmp_path / f"{epsilon}-{seed}"
             with_promise(folder, epsilon, seed=seed, choices=choice, config=config)
-    table = report_sweep([tmp_path])
+    table = report_sweep([tmp_path], tmp_path)
     assert "| epsilon" in table
     assert "8.000 ± 0.000" in table
     assert "| inf " in table

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from fedexp.reporting.report import report_run, report_sweep
+from fedexp.reporting.report import report, report_run, report_sweep
 from fedexp.reporting.results import find_runs
 from tests.support.run_folders import write_failed, write_run
 from tests.support.sweep_folders import write_two_rules
@@ -55,5 +56,78 @@ def test_report_sweep_of_runs_named_one_by_one(sweep: Path, tmp_path: Path) -> N
     runs = [path for path in find_runs([sweep]) if "mean" in path.name]
     report_sweep(runs, folder=tmp_path / "elsewhere")
     assert len(pd.read_csv(tmp_path / "elsewhere" / "table.csv")) == 4
-    report_sweep(runs)
-    assert len(pd.read_csv(sweep / "table.csv")) == 4
+
+
+def _written(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_some_runs_of_a_sweep_do_not_replace_its_tables(sweep: Path, tmp_path: Path) -> None:
+    report_sweep([sweep])
+    before = _written(tmp_path)
+    text = report([path for path in find_runs([sweep]) if "mean" in path.name])
+    assert "0.940 ± 0.040" in text
+    assert "Nothing was written; --out FOLDER" in text
+    runs = find_runs([sweep])
+    after = _written(tmp_path)
+    changed = {path for path in after if after[path] != before.get(path)}
+    assert changed
+    assert all(any(run in path.parents for run in runs) for path in changed)
+
+
+@pytest.mark.parametrize("name", ["leakage.csv", "robustness.csv", "table.csv", "notes.txt"])
+def test_a_table_of_somebodys_own_is_not_touched(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    runs = [write_run(tmp_path / f"r{seed}", seed=seed, rounds=1, n_clients=2) for seed in (0, 1)]
+    report(runs)
+    report([tmp_path])
+    (tmp_path / "multirun.yaml").touch()
+    if name != "table.csv":  # which the sweep has of its own
+        report([tmp_path])
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_out_is_the_only_place_that_is_written_to(sweep: Path, tmp_path: Path) -> None:
+    before = _written(sweep)
+    out = tmp_path / "out"
+    report([sweep], out)
+    report([sweep / "aggregator=mean,seed=0"], out / "run")
+    assert {path for path in _written(sweep) if out not in path.parents} == set(before)
+    assert len(pd.read_csv(out / "table.csv")) == 7
+    assert "plots/accuracy.png" in (out / "run" / "report.md").read_text()
+    assert (out / "run" / "plots" / "accuracy.png").is_file()
+
+
+def test_what_cannot_be_written_is_printed(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read_only(path: Path, content: bytes) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr("fedexp.reporting.report.write_atomically", read_only)
+    monkeypatch.setattr("fedexp.reporting.figures.write_atomically", read_only)
+    before = _written(sweep)
+    run = sweep / "aggregator=mean,seed=0"
+    assert "0.9000" in report([run])
+    assert f"cannot write to {run}: Read-only file system" in caplog.messages
+    assert "0.940 ± 0.040" in report([sweep])
+    assert f"cannot write to {sweep}: Read-only file system" in caplog.messages
+    assert _written(sweep) == before
+
+
+def test_a_linked_run_is_counted_and_not_written_to(sweep: Path, tmp_path: Path) -> None:
+    disk = tmp_path.parent / f"{tmp_path.name}-disk"
+    disk.mkdir()
+    (sweep / "aggregator=mean,seed=1").rename(disk / "run")
+    (sweep / "aggregator=mean,seed=1").symlink_to(disk / "run")
+    (sweep / "elsewhere").symlink_to(disk)
+    (sweep / "gone").symlink_to(disk / "nothing")
+    before = _written(disk)
+    text = report([sweep])
+    assert list(pd.read_csv(sweep / "summary.csv")["n"]) == [2, 3, 0]
+    assert _written(disk) == before
+    said = text.partition("## Links that were not followed")[2]
+    assert [line for line in said.splitlines() if line.startswith("- ")] == [
+        f"- {sweep / 'elsewhere'}",
+        f"- {sweep / 'gone'}",
+    ]
