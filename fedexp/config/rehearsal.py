@@ -62,7 +62,7 @@ def rehearse(
         for size, why in _batch_sizes(trainer.work(), workload.shards).items():
             idle.append(stage.step(workload.train.between(0, size).to(workload.device), why))
             copy.load(start)
-    return _remarks(set.intersection(*idle))
+    return [*_of_unused(set.intersection(*idle)), *_of_little_work(trainer.work(), workload.shards)]
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,18 @@ def _examples(part: Split) -> str:
     return f"a batch of {len(part)}"
 
 
-def _remarks(unused: set[str]) -> list[str]:
+def _of_little_work(work: Work, shards: Sequence[np.ndarray]) -> list[str]:
+    """At least one step is made, however small a fraction of an epoch was asked for."""
+    most = max(work.batches(len(shard)) for shard in shards)
+    if work.epochs is None or work.epochs * most >= 0.5:
+        return []
+    return [
+        f"training.epochs={work.epochs:g} is less than half a batch of any client: everybody makes "
+        "one step a round"
+    ]
+
+
+def _of_unused(unused: set[str]) -> list[str]:
     if not unused:
         return []
     return [
