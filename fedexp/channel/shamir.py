@@ -81,8 +81,8 @@ def reconstruct_secret(shares: Mapping[int, int], threshold: int, commitment: by
         if hmac.compare_digest(commitment_to(secret), commitment):
             return secret
     raise ProtocolError(
-        "a share of its secret was tampered with, or its commitment is false: they do not belong to "
-        "one secret"
+        "a share of its secret was tampered with, or its commitment is false: they do not belong "
+        "to one secret"
     )
 
 

@@ -49,7 +49,7 @@ def change(folder, **groups):
 
 
 def merged(node, changes):
-    if not (isinstance(node, dict) and isinstance(changes, dict)):
+    if not (isinstance(node, dict) and isinstance(changes, dict)) or "_target_" in changes:
         return changes
     return {**node, **{key: merged(node.get(key), value) for key, value in changes.items()}}
 
@@ -73,7 +73,7 @@ TARGETS = {
         "update_validation": {
             "_target_": "fedexp.core.files.append",
             "path": "{outside}/precious",
-            "content": "theirs",
+            "content": b"theirs",  # YAML has bytes, and OmegaConf too
         }
     },
     "a command of ours": {
