@@ -147,7 +147,9 @@ def _check_arguments(target: Any, node: Config, path: str, runtime: Sequence[str
         if name in hints and not _fits(value, hints[name]):
             raise InputError(f"must be {_describe(hints[name])}", f"{path}.{name}", value)
         if _overflows(value):
-            reason = f"is more than numbers hold: within {LARGEST_FLOAT:.1e}, whole ones below 2**63"
+            reason = (
+                f"is more than numbers hold: within {LARGEST_FLOAT:.1e}, whole ones below 2**63"
+            )
             raise InputError(reason, f"{path}.{name}", value)
     for name, parameter in parameters.items():
         given = name in node or name in runtime or node.get("_partial_", False)

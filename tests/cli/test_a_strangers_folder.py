@@ -266,6 +266,7 @@ CONTENTS = {
     "a config nested deep": _text("config.yaml", "a: " + "[" * 100_000),
     "a config of a terabyte": _huge,
     "a tag that makes objects": _text("config.yaml", "a: !!python/object/apply:os.getcwd []\n"),
+    "data that are to be put elsewhere": _config(paths={"data_dir": "/nowhere/theirs"}),
     "an interpolation": _config(objective="${oc.env:HOME}"),
     "groups that are none": _config(attack=3),
     "choices that are none": _config(choices=["a", 1]),
