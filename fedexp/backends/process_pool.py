@@ -28,12 +28,12 @@ import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor
 
-from fedexp.backends.workspace import EVALUATION_BATCH, Layout, Workspace, layout_of, sends_of
+from fedexp.backends.workspace import Layout, Workspace, layout_of, sends_of
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.flat import vector_of
 from fedexp.core.protocols import Trainer
 from fedexp.core.types import ClientReport, ClientTask, Split, State, Updates, is_mapped, row_size
-from fedexp.core.workload import Workload
+from fedexp.core.workload import EVALUATION_BATCH, Workload
 
 SHARED_MEMORY = "/dev/shm"
 

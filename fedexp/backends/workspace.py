@@ -16,10 +16,9 @@ from fedexp.core.checks import InputError
 from fedexp.core.flat import TaskModel
 from fedexp.core.protocols import Sends, Trainer
 from fedexp.core.types import ClientReport, ClientTask, Sent, Split, State
-from fedexp.core.workload import Workload
+from fedexp.core.workload import EVALUATION_BATCH, Workload
 
 Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-EVALUATION_BATCH = 200  # images; large enough to fill the processor, small enough for its cache
 
 
 @final

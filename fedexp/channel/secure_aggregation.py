@@ -202,6 +202,34 @@ class SecureAggregation:
             views=tuple(a.view for a in arrivals) if self.record_views else (),
         )
 
+    def as_received(self, updates: Updates, rng: np.random.Generator) -> Updates:
+        """The groups' means if nobody leaves, without rounding or noise.
+
+        From the state of the stream from which `transmit` starts, with the same groups; no rows of
+        a cohort that is too small for them.
+        """
+        n = len(updates)
+        if n < SMALLEST_GROUP * self.groups:
+            return updates.select(torch.zeros(n, dtype=torch.bool))
+        dealt = np.array_split(rng.permutation(n), self.groups)
+        weights = torch.ones(n, dtype=torch.float64)
+        if self.weighting == "examples":
+            weights = updates.num_examples.round().clamp(max=self.max_examples).cpu()
+        share = torch.zeros(self.groups, n, dtype=torch.float64)
+        for group, members in enumerate(dealt):
+            share[group, members] = weights[members]
+        total = share.sum(dim=1)
+        share /= torch.where(total > 0, total, 1)[:, None]
+        bounded = self.encoder.bounded(updates.matrix)
+        return replace(
+            updates,
+            matrix=share.to(bounded) @ bounded,
+            client_ids=tuple(-group for group in range(1, self.groups + 1)),
+            num_examples=total,
+            metrics=(),
+            clients_in=tuple(map(len, dealt)),
+        )
+
     def _aggregate(
         self,
         group: _Group,

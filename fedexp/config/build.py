@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fedexp.config.parts import Config, Parts, prefixed, required
 from fedexp.config.refusals import refuse, remarks
+from fedexp.config.rehearsal import rehearse
 from fedexp.core.capabilities import (
     ChecksTheModel,
     communicates,
@@ -47,6 +48,7 @@ from fedexp.data.folder import data_folder
 from fedexp.data.loader import Loader, load
 from fedexp.federation.evaluation import ModelEvaluator
 from fedexp.federation.own_rows import held_to_its_word
+from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
 from fedexp.observers.guarded import Guarded
@@ -142,6 +144,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     parts.sampler(n_clients, generator(seed, "cohort", 0))  # what cannot be drawn fails here
     sampler = setting.sampler(parts.sampler)
     aggregator = setting.aggregator(parts.aggregator, n_clients)
+    partition, root_rows = _without_root_data(partition, root_examples(aggregator), seed)
     malicious = _malicious(config, n_clients)
     _rehearse(parts, aggregator)
     with prefixed("attack"):
@@ -153,7 +156,6 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             parts.first_attacked_round,
         )
     scale = Normalisation.of(pixels.train)
-    pixels, root = _with_root_data(pixels, aggregator, seed)
     dataset = replace(pixels, train=trained_on)
     model = _model(chosen, config, dataset)
 
@@ -170,13 +172,17 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     _check_local(parts.algorithm, protection.trainer)
     counts = partition.label_counts(dataset.num_classes, task)
     evaluation = {"validation": dataset.validation, "test": dataset.test}
-    if malicious.any() and len(wanted := parts.attack.targeted_examples(dataset.test.as_floats())):
+    if len(wanted := parts.attack.targeted_examples(dataset.test.as_floats())):
         evaluation["attack"] = wanted.stored_like(dataset.test)
     cohort_size = min(config["cohort_size"], len(shards))
     device = _device(config["device"])
     workload = Workload(model, dataset.train, shards, evaluation, cohort_size, device, task, scale)
-    if len(root):
-        workload = _with_root_shard(workload, root)
+    classes = dataset.num_classes
+    said = rehearse(workload, classes, parts.trainer, protection.trainer, seed)
+    root: NoRootData | RootData = NoRootData()
+    if len(root_rows):
+        root = RootData(len(shards), parts.trainer)
+        workload = replace(workload, shards=(*shards, root_rows))
     experiment = Experiment(
         seed=seed,
         rounds=config["rounds"],
@@ -185,10 +191,10 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         n_clients=len(shards),
         malicious=malicious if len(shards) == n_clients else np.zeros(len(shards), dtype=bool),
         first_attacked_round=parts.first_attacked_round,
-        root_client=len(shards) if len(root) else None,
         setting=setting,
         sampler=sampler,
         trainer=protection.trainer,
+        root=root,
         worker_momentum=parts.worker_momentum,
         backend=chosen.make("backend", workload=workload),
         attack=held_to_its_word(parts.attack),
@@ -219,7 +225,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         reserve=reserve,
         partition=partition,
         observers=chosen.observers,
-        remarks=(*_of_folders(config), *remarks(parts), *protection.remarks),
+        remarks=(*_of_folders(config), *remarks(parts), *protection.remarks, *said),
     )
 
 
@@ -338,32 +344,30 @@ def _check_local(algorithm: Algorithm, trainer: Trainer) -> None:
         )
 
 
-def _with_root_data(pixels: Dataset, aggregator: Aggregator, seed: int) -> tuple[Dataset, Split]:
-    """The data without the examples that the server keeps for itself, and those examples."""
-    wanted = root_examples(aggregator)
-    if not wanted:
-        return pixels, pixels.validation.between(0, 0)
-    available = len(pixels.validation)
-    if wanted >= available:
+def _without_root_data(
+    partition: Partition, wanted: int, seed: int
+) -> tuple[Partition, np.ndarray]:
+    """The partition without the examples that the server keeps, and their rows in `train`.
+
+    They are taken from the clients, so that a rule with root data has no more of the training part
+    than its rivals, and the validation part is everybody's. No client loses its last example.
+    """
+    left = np.array([len(shard) for shard in partition.shards])
+    holder = np.repeat(np.arange(len(left)), left)
+    held = np.concatenate(partition.shards)
+    root: list[int] = []
+    for place in generator(seed, "root").permutation(len(held)) if wanted else ():
+        if left[holder[place]] > 1 and len(root) < wanted:
+            left[holder[place]] -= 1
+            root.append(int(held[place]))
+    if len(root) < wanted:
         raise InputError(
-            f"the validation part has only {available} examples, and needs some for itself",
+            f"the clients can give {len(root)} of their {len(held)} examples and keep one each",
             "aggregator.root_examples",
             wanted,
         )
-    order = torch.from_numpy(generator(seed, "root").permutation(available))
-    root, rest = order[:wanted].sort().values, order[wanted:].sort().values
-    return replace(pixels, validation=pixels.validation.rows(rest)), pixels.validation.rows(root)
-
-
-def _with_root_shard(workload: Workload, root: Split) -> Workload:
-    """The server's own examples as one more shard, behind the clients'."""
-    train, n = workload.train, len(workload.train)
-    return replace(
-        workload,
-        train=train.joined(root),
-        shards=(*workload.shards, np.arange(n, n + len(root))),
-        cohort_size=workload.cohort_size + 1,
-    )
+    shards = tuple(np.setdiff1d(shard, root, assume_unique=True) for shard in partition.shards)
+    return replace(partition, shards=shards), np.array(sorted(root), dtype=np.int64)
 
 
 def _check_root(config: Config) -> None:

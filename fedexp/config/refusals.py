@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import torch
 
+from fedexp.config import assumption
 from fedexp.core.capabilities import (
     Weighs,
     called,
@@ -154,7 +155,7 @@ def _refuse_what_needs_rows(parts: Combination) -> None:
 
 
 def remarks(parts: Combination) -> tuple[str, ...]:
-    """Sentences about choices that will have no effect in this run, though they could have."""
+    """Sentences about choices without effect in this run, and about what a rule cannot hold."""
     said = []
     attacks, malicious = not does_nothing(parts.attack), parts.n_malicious
     if attacks and not malicious:
@@ -170,4 +171,4 @@ def remarks(parts: Combination) -> tuple[str, ...]:
             f"detector={type(parts.detector).__name__} has no effect: it learns in its first "
             f"{warm_up} rounds, and the run has {parts.rounds}"
         )
-    return tuple(said)
+    return (*said, *assumption.remark(parts))

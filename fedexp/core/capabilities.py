@@ -18,6 +18,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
     detector, ...     does_nothing                 it does something
     channel           refuse, protect (Mechanism)  it adds no noise of its own
+                      as_received(updates, rng)    the server sees the rows themselves
     tracker           sends_to                     what it does beyond the run folder is its code's
 """
 
@@ -26,9 +27,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol, final, runtime_checkable
 
+import numpy as np
 from torch import Tensor, nn
 
 from fedexp.core.protocols import Task
+from fedexp.core.types import Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
 
@@ -67,7 +70,7 @@ class Weighs(Protocol):
 class NeedsRootData(Protocol):
     """A rule that compares the clients with a row that the server trains itself."""
 
-    root_examples: int  # clean examples that the server holds, taken from validation
+    root_examples: int  # clean examples that the server holds, taken from the clients'
 
 
 @runtime_checkable
@@ -78,6 +81,14 @@ class StatesItsSampling(Protocol):
 
     def rate(self, n_clients: int) -> float:
         """The probability with which each client is in a cohort."""
+
+
+@runtime_checkable
+class StatesWhatArrives(Protocol):
+    """A channel after which the server has other rows than the clients sent."""
+
+    def as_received(self, updates: Updates, rng: np.random.Generator) -> Updates:
+        """What `transmit` with this stream brings if nobody leaves, without rounding or noise."""
 
 
 @runtime_checkable
@@ -129,6 +140,11 @@ def sampling_of(sampler: object, n_clients: int) -> Sampling | None:
     if not isinstance(sampler, StatesItsSampling):
         return None
     return Sampling(sampler.sampling, sampler.rate(n_clients))
+
+
+def as_received(channel: object, updates: Updates, rng: np.random.Generator) -> Updates:
+    """The rows `[rows, D]` that the server would see."""
+    return channel.as_received(updates, rng) if isinstance(channel, StatesWhatArrives) else updates
 
 
 def does_nothing(part: object) -> bool:

@@ -11,6 +11,8 @@ import torch
 from fedexp.core.protocols import Task
 from fedexp.core.types import Normalisation, Split
 
+EVALUATION_BATCH = 200  # images; large enough to fill the processor, small enough for its cache
+
 
 @dataclass(frozen=True)
 class Workload:

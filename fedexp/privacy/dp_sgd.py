@@ -24,13 +24,14 @@ from functools import partial
 from itertools import accumulate
 from typing import ClassVar, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedexp.core.checks import InputError, non_negative, one_of, positive
 from fedexp.core.protection import Combination, Plan, Protection
 from fedexp.core.protocols import LocalTraining, Model, Task, Trainer
-from fedexp.core.rng import generator, seed_for, torch_generator
+from fedexp.core.rng import generator
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 from fedexp.privacy.account import (
     NOT_COVERED,
@@ -40,6 +41,7 @@ from fedexp.privacy.account import (
 )
 from fedexp.privacy.ledger import Ledger
 from fedexp.privacy.lone_examples import refuse_examples_that_mix
+from fedexp.privacy.noise import NOISE_SEEDS, add_noise
 from fedexp.privacy.terms import (
     NOISE_SOURCES,
     ONE_EXAMPLE,
@@ -54,7 +56,6 @@ from fedexp.training.private_layers import trained_layers
 from fedexp.training.steps import Adjusted, Step, StepSource, StepTrainer, Work
 
 CLIPPING = ("ghost", "hooks", "auto")
-NOISE_SEEDS = ("task", "os")
 
 
 @final
@@ -94,8 +95,8 @@ class PrivateSteps:
         expected = n / batches
         noise = self.noise_multiplier * self.clip_norm / expected
         # The batches have a stream of their own: the same ones whatever else is drawn.
-        poisson = torch_generator(seed_for(task.seed, "batches"))
-        fill_with_noise = self._noise()
+        poisson = generator(task.seed, "batches")
+        fill_with_noise = self._noise(task)
         gradient = torch.empty(sum(p.numel() for p in model.parameters), device=shard.x.device)
         ends = accumulate(p.numel() for p in model.parameters)
         targets = {
@@ -104,8 +105,8 @@ class PrivateSteps:
         }
         with watching(model.module) as watch:
             for _ in range(work.steps_for(n)):
-                drawn = torch.rand(n, generator=poisson, dtype=torch.float64) < 1 / batches
-                batch = shard.rows(drawn.nonzero().flatten().to(shard.y.device))
+                drawn = torch.from_numpy(np.flatnonzero(poisson.random(n) < 1 / batches))
+                batch = shard.rows(drawn.to(shard.y.device))
                 fill_with_noise(gradient, noise)
                 loss = gradient.new_zeros(())
                 if len(batch):
@@ -114,14 +115,20 @@ class PrivateSteps:
                     loss = losses.detach().mean()
                 yield Step(tuple(targets.values()), loss, len(batch))
 
-    def _noise(self) -> Callable[[Tensor, float], object]:
-        """Fills a vector `[d]` with Gaussian noise of a standard deviation."""
-        if self.noise_seed == "task":  # torch's own generator, which starts at the task's seed
-            return lambda vector, std: vector.normal_(0, std)
-        rng = generator(int.from_bytes(os.urandom(16), "little"), "noise")
-        return lambda vector, std: vector.copy_(
-            torch.from_numpy(std * rng.standard_normal(len(vector)))
-        )
+    def _noise(self, task: ClientTask) -> Callable[[Tensor, float], object]:
+        """Fills a vector `[d]` with Gaussian noise of a standard deviation.
+
+        By NumPy: torch's generator on the CPU keeps 32 bits of a seed, which can all be tried.
+        """
+        of_the_system = self.noise_seed == "os"
+        seed = int.from_bytes(os.urandom(16), "little") if of_the_system else task.seed
+        rng = generator(seed, "noise")
+
+        def fill(vector: Tensor, std: float) -> None:
+            vector.zero_()
+            add_noise(vector, std, rng.standard_normal)
+
+        return fill
 
     def _add_clipped(self, watch: Watch, losses: Tensor, targets: Targets, expected: float) -> None:
         """Add the batch's clipped gradients, divided by the expected size, to the noise."""

@@ -146,8 +146,21 @@ class Run:
 
     @cached_property
     def attack_success(self) -> float:
-        """The share of the adversary's wanted answers at the last evaluation, or NaN."""
+        """The share of the adversary's wanted answers at the last evaluation, or NaN.
+
+        Of a run in which the attack has no clients: what there is without an attacker.
+        """
         return self.final("attack", "success")
+
+    @cached_property
+    def dropped_exactly_the_attackers(self) -> bool:
+        """Whether in every round what the adversary sent was left out, and nothing else was."""
+        rows = self.metrics[(self.metrics["scope"] == "update") & (self.metrics["value"] == 1)]
+        malicious, dropped = (
+            set(map(tuple, rows.loc[rows["metric"] == metric, ["round", "client"]].to_numpy()))
+            for metric in ("malicious", "dropped")
+        )
+        return bool(malicious) and malicious == dropped
 
     def curve(self, scope: str, metric: str, client: str = "all") -> pd.Series[float]:
         """One number over the rounds in which it was measured, indexed by round."""
@@ -196,8 +209,6 @@ class Run:
         figures = (self.summary.get(span) or {}).get(part) or {}
         if metric in figures:
             return math.nan if figures[metric] is None else float(figures[metric])
-        if part == "attack" and not self.attacked:
-            return math.nan
         # A run that is not over has no figures in its summary yet. An unmeasured last value (an
         # AUC that is not defined) stays unknown: an older round's would pass for the last one.
         return float(self.model_curve(part, metric).iloc[-last:].mean(skipna=False))

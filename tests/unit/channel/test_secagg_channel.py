@@ -58,6 +58,19 @@ def mean_of(given, clients, weighted):
 
 
 @pytest.mark.parametrize("weighting", ["examples", "uniform"])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_what_an_adversary_expects_to_arrive_is_what_arrives(groups, weighting):
+    given, sent = updates(n=10), channel(groups=groups, weighting=weighting)
+    given.matrix[4] = 50.0  # cut to the range
+    expected, delivery = sent.as_received(given, rng(3)), sent.transmit(given, rng(3))
+    assert expected.client_ids == delivery.received.client_ids
+    assert expected.clients_in == delivery.received.clients_in
+    assert torch.equal(expected.num_examples, delivery.received.num_examples)
+    assert (expected.matrix - delivery.received.matrix).abs().max() < STEP
+    assert len(sent.as_received(updates(n=3 * groups - 1), rng())) == 0
+
+
+@pytest.mark.parametrize("weighting", ["examples", "uniform"])
 @pytest.mark.parametrize("neighbours", [None, 2, 4])
 @pytest.mark.parametrize("groups", [1, 3])
 def test_rows_are_the_means_of_groups(groups, neighbours, weighting):

@@ -1,0 +1,144 @@
+"""One training step before the run, so that what fails in training only fails before it.
+
+In evaluation a model may answer as it should, and in training give a tuple (auxiliary heads), lose
+the axis of a batch of one (`squeeze`), or refuse such a batch (batch normalisation). So a step is
+made for the sizes of batches that will occur, on a copy of the model and on real examples. Nothing
+that is drawn or moved here reaches the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedexp.core.checks import InputError
+from fedexp.core.flat import TaskModel
+from fedexp.core.protocols import Trainer
+from fedexp.core.rng import seed_for, seeded
+from fedexp.core.types import ClientTask, Split
+from fedexp.core.workload import EVALUATION_BATCH, Workload
+from fedexp.training.steps import StepTrainer, Work
+
+LARGEST = 128  # examples of a step; a larger batch fails as this one does
+AT_MOST = 128  # examples in all; sizes are tried from the smallest on
+A_FEW = 2  # examples of the one client of a trainer that is not known to go step by step
+
+
+def rehearse(
+    workload: Workload, num_classes: int, trainer: Trainer, protected: Trainer, seed: int
+) -> list[str]:
+    """Train a copy of the model for a step or a few; sentences on what a person should know.
+
+    Args:
+        workload: the model, and what it is trained and evaluated on.
+        num_classes: how many numbers a model answers with.
+        trainer: the local training.
+        protected: the same under the run's mechanism, which may make its steps itself.
+        seed: of the run.
+
+    Raises:
+        InputError: the model cannot be trained, or not in batches of a size that will occur.
+    """
+    copy = TaskModel(workload.model, workload.device, workload.task, workload.normalisation)
+    stage = _Stage(copy, type(workload.model).__name__, num_classes)
+    start = copy.vector.clone()
+    with seeded(seed_for(seed, "rehearsal"), workload.device):
+        for name, part in workload.evaluation.items():
+            if len(part) % EVALUATION_BATCH == 1:  # the last batch of it
+                stage.answer(part.between(0, 1).to(workload.device), f"the {name} part ends in it")
+        if protected is not trainer or not isinstance(trainer, StepTrainer):
+            task = ClientTask(0, start, 0, seed_for(seed, "rehearsal", 0))
+            # A mechanism that makes the steps may draw a batch of any size.
+            for n in (A_FEW,) if protected is trainer else (A_FEW, 1):
+                stage.train(protected, workload.train.between(0, n).to(workload.device), task)
+                copy.load(start)
+            return []
+        idle: list[set[str]] = []
+        for size, why in _batch_sizes(trainer.work(), workload.shards).items():
+            idle.append(stage.step(workload.train.between(0, size).to(workload.device), why))
+            copy.load(start)
+    return _remarks(set.intersection(*idle))
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A copy of the model, to be spoilt."""
+
+    model: TaskModel
+    name: str
+    num_classes: int
+
+    def step(self, batch: Split, why: str) -> set[str]:
+        """A step's gradients; the names of the parameters that the answer does not depend on."""
+        self.model.module.train()
+        answer = self.answer(batch, why)
+        with self._refusing(f"cannot be trained on {_examples(batch)}, and {why}"):
+            loss = self.model.task.loss(answer, batch.y)
+            gradients = torch.autograd.grad(loss, self.model.parameters, allow_unused=True)
+        trained = [name for name, p in self.model.module.named_parameters() if p.requires_grad]
+        return {name for name, g in zip(trained, gradients, strict=True) if g is None}
+
+    def answer(self, batch: Split, why: str) -> Tensor:
+        """Logits `[n, num_classes]`; whatever else is refused."""
+        when = "in training" if self.model.module.training else "in evaluation"
+        with self._refusing(f"fails {when} on {_examples(batch)}, and {why}"):
+            answer = self.model.module(self.model.arrange(batch))
+        expected = (len(batch), self.num_classes)
+        given = tuple(answer.shape) if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+        if not isinstance(answer, Tensor) or given != expected:
+            reason = f"gives {given} {when} for {_examples(batch)}, not {expected}; {why}"
+            raise InputError(reason, "model", self.name)
+        return answer
+
+    def train(self, trainer: Trainer, shard: Split, task: ClientTask) -> None:
+        """A round of one client."""
+        with self._refusing(f"cannot be trained on {_examples(shard)}"):
+            trainer(self.model, shard, task)
+
+    @contextmanager
+    def _refusing(self, reason: str) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(f"{reason}: {first}", "model", self.name) from error
+
+
+def _batch_sizes(work: Work, shards: Sequence[np.ndarray]) -> Mapping[int, str]:
+    """The sizes of batches that occur, the smallest first, each with a client that has it.
+
+    The largest, and of the others as many as `AT_MOST` examples make.
+    """
+    found: dict[int, str] = {}
+    for client, shard in enumerate(shards):
+        n = len(shard)
+        batch = min(work.batch_size or n, n)
+        for size in (batch, n % batch or batch):
+            have = f"client {client} has {n} example{'s' if n > 1 else ''}"
+            found.setdefault(size, have if size == n else f"{have}, in batches of {batch}")
+    spent, chosen = 0, {}
+    for size in sorted(found):
+        spent += size
+        if size == max(found) or spent <= AT_MOST:
+            chosen[min(size, LARGEST)] = found[size]
+    return chosen
+
+
+def _examples(part: Split) -> str:
+    return f"a batch of {len(part)}"
+
+
+def _remarks(unused: set[str]) -> list[str]:
+    if not unused:
+        return []
+    return [
+        f"the model's answer does not depend on {', '.join(sorted(unused))}: that is sent and "
+        "counted, and does not learn"
+    ]

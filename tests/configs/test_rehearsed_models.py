@@ -1,0 +1,120 @@
+"""What fails in training only is told before it: in one line, with nothing written."""
+
+import pytest
+import torch
+
+from fedexp.config import rehearsal
+from fedexp.config.build import build
+from fedexp.config.rehearsal import _batch_sizes
+from fedexp.core.flat import vector_of
+from fedexp.federation.rounds import initial_state, run_round
+from fedexp.training.steps import Work
+from tests.support import awkward_models
+from tests.support.composing import config_for
+from tests.support.refusing import refusal
+
+
+def _config(model, *overrides):
+    return config_for(
+        *("model=custom", f"model._target_={awkward_models.__name__}.{model}"),
+        *("trust=[tests.support.]", "buffers=average", "partition=iid", "training.epochs=1"),
+        *overrides,
+    )
+
+
+# 1257 examples for ten clients: 125 or 126 each.
+@pytest.mark.parametrize(
+    ("model", "overrides", "said"),
+    [
+        (
+            "Normalises",
+            ["training.batch_size=25"],
+            "model=Normalises: fails in training on a batch of 1, and client 1 has 126 examples, "
+            "in batches of 25: Expected more than 1 value per channel",
+        ),
+        (
+            "AuxiliaryHead",
+            [],
+            "model=AuxiliaryHead: gives a tuple in training for a batch of 5, not (5, 10); ",
+        ),
+        (
+            "Squeezes",
+            ["training.batch_size=25"],
+            "model=Squeezes: gives (10,) in training for a batch of 1, not (1, 10); client 1 has "
+            "126 examples, in batches of 25",
+        ),
+        (
+            "FixedBatch",
+            ["training.batch_size=25", "n_clients=11"],
+            "model=FixedBatch: fails in training on a batch of 14, and client 0 has 114 examples",
+        ),
+        ("Detached", [], "model=Detached: cannot be trained on a batch of 5, and client "),
+        (
+            "UnusedHead",
+            ["privacy=dp_sgd", "privacy.noise_multiplier=1"],
+            "model=UnusedHead: layer leftover (Linear) did not run",
+        ),
+        (
+            "AuxiliaryHead",
+            ["privacy=dp_sgd", "privacy.noise_multiplier=1"],
+            "model=AuxiliaryHead: cannot be trained on a batch of 2: ",
+        ),
+    ],
+)
+def test_refused(model, overrides, said):
+    assert refusal(_config(model, *overrides)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides"),
+    [
+        ("Normalises", ["training.batch_size=10"]),  # 5 or 6 are left
+        ("Squeezes", ["training.batch_size=10"]),
+        ("FixedBatch", ["training.batch_size=25", "train_examples=1250"]),
+    ],
+)
+def test_what_can_be_trained_is_not_refused(model, overrides):
+    assert build(_config(model, *overrides)).remarks == ()
+
+
+def test_a_parameter_that_plays_no_part_stays_as_it_is_and_is_named():
+    built = build(_config("UnusedHead"))
+    (remark,) = built.remarks
+    assert "does not depend on leftover.bias, leftover.weight" in remark
+    before = vector_of(built.model)
+    state, _ = run_round(built.experiment, initial_state(built.experiment, before))
+    unused = 3 * 64 + 3
+    assert torch.equal(state.params[-unused:], before[-unused:])
+    assert not torch.equal(state.params[:-unused], before[:-unused])
+
+
+def test_the_rehearsal_leaves_no_trace(monkeypatch):
+    built = [build(_config("Drops"))]
+    monkeypatch.setattr("fedexp.config.build.rehearse", lambda *arguments: [])
+    built.append(build(_config("Drops")))
+    assert [b.model.calls for b in built] == [1, 1]  # of the look at its answer
+    after = []
+    for each in built:
+        start = initial_state(each.experiment, vector_of(each.model))
+        after.append(run_round(each.experiment, start)[0].params)
+    assert torch.equal(*after)
+
+
+def test_the_last_batch_of_an_evaluation_may_be_one_image(monkeypatch):
+    monkeypatch.setattr(rehearsal, "EVALUATION_BATCH", 359)  # the test part has 360
+    said = refusal(_config("Squeezes", "training.batch_size=10"))
+    assert said.startswith("model=Squeezes: gives (10,) in evaluation for a batch of 1, not (1, 10")
+    assert said.endswith("the test part ends in it")
+
+
+def test_which_sizes_are_tried():
+    def sizes(batch_size, *shards):
+        work = Work(batch_size, 1, None)
+        return list(_batch_sizes(work, [torch.arange(n).numpy() for n in shards]))
+
+    assert sizes(10, 25, 30, 7) == [5, 7, 10]
+    assert sizes(10, 21) == [1, 10]
+    assert sizes(None, 40, 3) == [3, 40]
+    assert sizes(64, 6, 6) == [6]
+    assert sizes(None, 5000, 6000) == [128]
+    assert sizes(None, 60, 61, 62, 63) == [60, 61, 63]  # not more than 128 examples but the largest
