@@ -84,6 +84,9 @@ def _check_node(node: Any, path: str, trust: Sequence[str], runtime: Sequence[st
         return
     for key, child in node.items():
         _check_node(child, f"{path}.{key}", trust, ())
+    for key, kind, words in (("_partial_", bool, "true or false"), ("_args_", list, "a list")):
+        if key in node and not isinstance(node[key], kind):
+            raise InputError(f"must be {words}", f"{path}.{key}", node[key])
     if "_target_" in node:
         _check_arguments(buildable(str(node["_target_"]), path, trust), node, path, runtime)
 

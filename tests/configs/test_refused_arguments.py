@@ -131,6 +131,10 @@ REFUSED = {
         ["model.hidden=[99999999999999999999]"],
         "model.hidden=[99999999999999999999]: is more than numbers hold",
     ),
+    "word for whether a part is made later": (
+        ["training=adam", "training.optimizer._partial_=[1]"],
+        "training.optimizer._partial_=[1]: must be true or false",
+    ),
     "trust in everything": (["trust=['']"], "trust=: must be names of packages"),
     "target that cannot be made": (
         [CUSTOM, "model._target_=torch.nn.Module", "+model.x=1"],
