@@ -135,6 +135,11 @@ REFUSED = {
         ["training=adam", "training.optimizer._partial_=[1]"],
         "training.optimizer._partial_=[1]: must be true or false",
     ),
+    "module of the user's own that is not there": (
+        [CUSTOM, "model._target_=mynet.net", "trust=[mynet]"],
+        "model._target_=mynet.net: not found: No module named 'mynet'; modules are looked for on "
+        "PYTHONPATH",
+    ),
     "trust in everything": (["trust=['']"], "trust=: must be names of packages"),
     "target that cannot be made": (
         [CUSTOM, "model._target_=torch.nn.Module", "+model.x=1"],
