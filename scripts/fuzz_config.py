@@ -60,6 +60,7 @@ NEEDS = {
     "aggregator/bulyan": ("n_clients=8",),
     "dataset/own": (),
     "early_stopping/patience": ("early_stopping.patience=1",),
+    "leakage": ("~train_examples",),
     "model": ("~model.hidden",),
     "privacy/client_dp": ("privacy.noise_multiplier=1", "privacy.delta=1e-2"),
     "privacy/dp_sgd": ("privacy.noise_multiplier=1",),
@@ -199,11 +200,15 @@ def _wrong(
         last = said.splitlines()[-1:] or [""]
         return f"exit code {code}: {last[0]}"
     if code == 2:
-        if not said.startswith("fedexp: ") or "\n" in said:
+        *before, last = said.splitlines() or [""]
+        if not last.startswith("fedexp: "):
             return "not one line"
+        if before and all(line.startswith("round ") for line in before):
+            return ""  # it was tried, and each round said what became of it
         words = key.split(".")
         named = any(re.search(rf"\b{re.escape(word)}\b", said) for word in (key, *words[-2:]))
-        return "" if named else "names no key"
+        missing = "could not be downloaded" in said  # whatever the value
+        return "" if (named and not before) or missing else "names no key in one line"
     if summary.get("status") != "complete":
         return f"exit code 0, status {summary.get('status')}"
     if said.count("Error") or "RuntimeWarning" in said:
