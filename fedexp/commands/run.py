@@ -195,6 +195,12 @@ def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[st
         ]
         suggestion = did_you_mean(unknown[0], known_options)
         raise InputError(f"{unknown[0]}: there is no such option; {suggestion}See: fedexp run -h")
+    if known.experimental_rerun is not None:
+        raise InputError(
+            "is a pickle, which runs the code in it; to go on with a run: fedexp resume RUN_DIR",
+            "--experimental-rerun",
+            known.experimental_rerun,
+        )
     FoldersOfTheUser.config_dir = known.config_dir and Path(known.config_dir)
     overrides: list[str] = known.overrides
     options = list(arguments)
