@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# An MSE of 1e-8, a hundredth of what storing a pixel in 8 bits costs. Beyond, the roundings of float32
-# decide, and they differ between processors: 115 dB here was 120 there.
+# An MSE of 1e-8, a hundredth of what storing a pixel in 8 bits costs. Beyond, roundings of float32
+# decide, which differ between processors: what is 115 dB on one is 120 on another.
 PSNR_CAP_DB = 80.0
 GREY = 0.5  # what a true image that nothing was matched to is compared with
 WINDOW = 7  # pixels, side of SSIM's window; smaller on images smaller than that
