@@ -413,9 +413,16 @@ def _check_root(config: Config) -> None:
             raise InputError("is not chosen", f"pre_aggregation.{name}", mixer)
     for key in ADVERSARY:
         required(config["attack"], key, "attack")
-    at_least(0, seed=config["seed"])
+    if config["seed"] < 0:  # of any length: streams are keyed by it, nothing counts with it
+        at_least(0, seed=config["seed"])
     for key in POSITIVE:
         at_least(1, **{key: config[key]})
+    if config["cohort_size"] > config["n_clients"]:
+        raise InputError(
+            f"a cohort cannot be larger than the federation (n_clients={config['n_clients']})",
+            "cohort_size",
+            config["cohort_size"],
+        )
     if config["min_clients"] > config["cohort_size"]:
         raise InputError(
             f"would skip nearly every round: cohort_size is {config['cohort_size']}",
@@ -490,6 +497,10 @@ def _mixes(counts: np.ndarray) -> np.ndarray:
 def _rehearse(parts: Combination, aggregator: Aggregator) -> None:
     """Aggregate a cohort of zero rows: a precondition that cannot hold fails before training."""
     n = parts.channel.rows(parts.cohort_size)
+    if n > parts.cohort_size:
+        raise InputError(
+            f"cannot make {n} sums of {parts.cohort_size} clients", "channel.groups", n
+        )
     rows = Updates(
         torch.zeros(n, 1),
         # The last clients: a rule that keeps something of each must have room for them.
