@@ -125,7 +125,7 @@ REFUSED = {
     "examples=-5": {**BY_SIZE, "examples": -5},
     "epochs=0": {**BY_SIZE, "epochs": 0},
     "target_epsilon=0.0: must be": {**POISSON, "target_epsilon": 0.0},
-    "target_epsilon=0.001: out of reach": {**POISSON, "target_epsilon": 0.001},
+    "target_epsilon=1e-07: out of reach": {**POISSON, "target_epsilon": 1e-7},
     "sampling=poison: did you mean poisson?": {**POISSON, "sampling": "poison"},
     "sampling=fixed: needs --examples and --batch-size": {**POISSON, "sampling": "fixed"},
     "target_epsilon=2.0: is for sampling=poisson": {
