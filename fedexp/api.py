@@ -81,7 +81,7 @@ class Run:
             }
         )
         rows = self.metrics
-        rows = rows[rows["client"].str.isdigit() & rows["scope"].isin(_PARTS)]
+        rows = rows[rows["client"].str.fullmatch(r"[0-9]{1,15}") & rows["scope"].isin(_PARTS)]
         figures = rows["scope"] + "_" + rows["metric"]
         measured = rows.assign(client=rows["client"].astype("int64"), figure=figures)
         last = measured.drop_duplicates(["client", "figure"], keep="last")

@@ -105,7 +105,7 @@ def _private() -> Iterator[tuple[str, tuple[str, ...]]]:
         (
             "channel=secure_aggregation",
             "channel.drop_before_masking=0.1",
-            "channel.neighbours=6",
+            "channel.neighbours=10",
         ),
     )
     yield "channel skellam", ("channel=secure_skellam", "channel.delta=0.01")

@@ -32,8 +32,9 @@ class FLTrust(Stateless):
     """The mean of the rows, scaled to the server's norm and weighted by trust: `[n, d]` to `[d]`.
 
     Args:
-        root_examples: clean examples that the server holds, taken from validation; it trains on
-            them each round, and the row that results comes in as `Updates.reference` `[d]`.
+        root_examples: clean examples that the server holds, taken from the clients'; it trains on
+            them each round without noise (nothing promised covers them), and the row that results
+            comes in as `Updates.reference` `[d]`.
 
     >>> rows, clean = torch.tensor([[8.0, 0.0], [-1.0, 0.0]]), torch.tensor([2.0, 0.0])
     >>> updates = Updates(rows, (0, 1), torch.ones(2), reference=clean)

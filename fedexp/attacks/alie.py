@@ -1,6 +1,6 @@
 """ALIE ("a little is enough"): the attackers agree on a row that stays within the honest spread.
 
-    delta_k <- m - z * sigma        m, sigma: mean and deviation of every coordinate, honest rows
+    delta_k <- m + z * sigma        m, sigma: mean and deviation of every coordinate, honest rows
     z = Phi^-1((n - f - s) / (n - f)),   s = floor(n / 2 + 1) - f
 
 n clients answered, f of them malicious; with the s honest ones that lie further out than z on that
@@ -10,41 +10,50 @@ Knows: the honest updates of this round; the paper's adversary estimates m and s
 own clients trained. Source: Baruch, Baruch and Goldberg, "A Little Is Enough: Circumventing
 Defenses For Distributed Learning", NeurIPS 2019, algorithm 3.
 
-Sign: minus, as in the authors' code (there on gradients); every coordinate moves the same way, and
-a negative z moves it up. byzfl adds: its tau is -z. Deviation: unbiased (h - 1), as in byzfl; the
-authors' code divides by h. The formula gives z > 0 only from f = 3 on (f = 2 where n is odd), and
-none at all where the attackers are a majority by themselves (then s = 1 is taken) or where the s
-supporters would be everybody (then z = 0, the mean).
+Direction: the authors subtract z deviations from gradients. A delta is minus the learning rate
+times a gradient, so that here they are added and every weight moves up, which is what `up` means;
+`down` is the other way. A deviation has no sign, so the two are different attacks, and a network of
+ReLUs suffers from them unevenly. byzfl adds to gradients, which is `down` here. Deviation: unbiased
+(h - 1), as in byzfl; the authors' code divides by h. The formula gives z > 0 only from f = 3 on (f
+= 2 where n is odd), and none at all where the attackers are a majority by themselves (then s = 1 is
+taken) or where the s supporters would be everybody (then z = 0, the mean).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 from torch import Tensor
 
 from fedexp.attacks.base import LeavesData, with_malicious_rows
 from fedexp.attacks.honest import known_rows, mean_and_deviation
-from fedexp.core.checks import in_range
+from fedexp.core.checks import in_range, one_of
 from fedexp.core.types import Rule, Updates
+
+Direction = Literal["up", "down"]
+DIRECTIONS = {"up": 1, "down": -1}  # of the weights
 
 
 @final
 @dataclass(frozen=True)
 class Alie(LeavesData):
-    """Every malicious client sends m - z * sigma.
+    """Every malicious client sends m + z * sigma.
 
     Args:
         z: deviations from the mean; None takes the paper's formula with n and f of the round.
+        direction: "up" adds them to the deltas, as the authors' code does in its own terms; "down"
+            subtracts them.
     """
 
     z: float | None
+    direction: Direction
 
     def __post_init__(self) -> None:
         check_z(self.z)
+        one_of(tuple(DIRECTIONS), direction=self.direction)
 
     def rewrite(
         self, updates: Updates, malicious: Tensor, rule: Rule, rng: np.random.Generator
@@ -54,7 +63,9 @@ class Alie(LeavesData):
             return updates
         mean, deviation = mean_and_deviation(known_rows(updates, malicious))
         z = formula_z(len(updates), int(malicious.sum())) if self.z is None else self.z
-        return with_malicious_rows(updates, malicious, mean - z * deviation)
+        return with_malicious_rows(
+            updates, malicious, mean + DIRECTIONS[self.direction] * z * deviation
+        )
 
 
 def check_z(z: float | None) -> None:

@@ -16,7 +16,7 @@ size stays honest.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class Backdoor:
         InputError: when poisoning or probing, if the trigger does not fit into the images, if the
             examples are none, or have several labels.
     """
+
+    sees_other_clients: ClassVar[bool] = False
 
     trigger_size: int
     trigger_value: float

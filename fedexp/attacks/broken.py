@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from torch import Tensor
@@ -23,6 +23,8 @@ from fedexp.core.types import Rule, Updates
 @dataclass(frozen=True)
 class Broken(LeavesData):
     """Put NaN in the malicious rows."""
+
+    sees_other_clients: ClassVar[bool] = False
 
     def rewrite(
         self, updates: Updates, malicious: Tensor, rule: Rule, rng: np.random.Generator

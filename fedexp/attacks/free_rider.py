@@ -9,7 +9,7 @@ Federated Learning", AISTATS 2021 (plain free-riding).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from torch import Tensor
@@ -22,6 +22,8 @@ from fedexp.core.types import Rule, Updates
 @dataclass(frozen=True)
 class FreeRider(LeavesData):
     """Put zeros in the malicious rows."""
+
+    sees_other_clients: ClassVar[bool] = False
 
     def rewrite(
         self, updates: Updates, malicious: Tensor, rule: Rule, rng: np.random.Generator

@@ -10,7 +10,7 @@ Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017 (Gaussian worker
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ class Gaussian(LeavesData):
         std: standard deviation of every coordinate, in the units of an update.
         added: whether the noise goes on top of what the client trained.
     """
+
+    sees_other_clients: ClassVar[bool] = False
 
     std: float
     added: bool

@@ -12,7 +12,7 @@ Systems", ESORICS 2020.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ class LabelFlip(LeavesRows):
     >>> LabelFlip("pair", num_classes=3, source=2, target=0).poison(data, None).y
     tensor([0, 1, 0, 0])
     """
+
+    sees_other_clients: ClassVar[bool] = False
 
     mode: str
     num_classes: int

@@ -4,7 +4,9 @@
     Min-Max: the largest gamma with  max_i ||delta_k - x_i|| <= max_ij ||x_i - x_j||
     Min-Sum: the largest gamma with  sum_i ||delta_k - x_i||^2 <= max_i sum_j ||x_i - x_j||^2
 
-p is -m / ||m|| (unit_vector), -deviation of every coordinate (std), or -sign(m) (sign).
+p is -m / ||m|| (unit_vector), -sign(m) (sign), or the deviation of every coordinate, upwards (std)
+or downwards (std_down). The authors' code subtracts deviations from gradients; a delta is minus the
+learning rate times a gradient, so that theirs is `std`. The other two mean the same in both terms.
 
 Knows: the honest updates of this round, not the rule (AGR-agnostic). Source: Shejwalkar and
 Houmansadr, "Manipulating the Byzantine: Optimizing Model Poisoning Attacks and Defenses for
@@ -38,8 +40,8 @@ from fedexp.core.checks import one_of
 from fedexp.core.geometry import squared_distances
 from fedexp.core.types import Rule, Updates
 
-Perturbation = Literal["unit_vector", "std", "sign"]
-PERTURBATIONS = ("unit_vector", "std", "sign")
+Perturbation = Literal["unit_vector", "std", "std_down", "sign"]
+PERTURBATIONS = ("unit_vector", "std", "std_down", "sign")
 
 
 @final
@@ -122,6 +124,11 @@ def mean_and_direction(rows: Tensor, perturbation: Perturbation) -> tuple[Tensor
     (tensor([3., 4.]), tensor([-0.6000, -0.8000]))
     """
     mean, deviation = mean_and_deviation(rows)
-    away = {"unit_vector": mean, "std": deviation, "sign": mean.sign()}[perturbation]
+    away = {
+        "unit_vector": -mean,
+        "std": deviation,
+        "std_down": -deviation,
+        "sign": -mean.sign(),
+    }[perturbation]
     length = torch.linalg.vector_norm(away)
-    return mean, -away / length if length > 0 else torch.zeros_like(away)
+    return mean, away / length if length > 0 else torch.zeros_like(away)

@@ -11,7 +11,7 @@ where noise is drawn from all classes, one in C is right by chance.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ class NoisyLabels(LeavesRows):
         noise_fraction: share of a client's labels that are replaced, to the nearest example.
         num_classes: C, at least 2.
     """
+
+    sees_other_clients: ClassVar[bool] = False
 
     noise_fraction: float
     num_classes: int

@@ -14,3 +14,4 @@ class NoAttack(LeavesData, LeavesRows):
     """Data and rows unchanged."""
 
     does_nothing: ClassVar[bool] = True
+    sees_other_clients: ClassVar[bool] = False

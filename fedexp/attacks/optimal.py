@@ -1,12 +1,17 @@
 """Optimal ALIE and IPM: the factor is searched against the rule that the server uses.
 
-    factor = argmax ||rule(rows with the malicious ones crafted) - m||^2,   m: the honest mean
-    ALIE: crafted = m - factor * sigma          IPM: crafted = -factor * m
+    factor = argmax <rule(rows with the malicious ones crafted) - m, u>,    m: the honest mean
+    ALIE: crafted = m + factor * sigma,  u = sigma / ||sigma||   (`down`: minus both)
+    IPM:  crafted = -factor * m,         u = -m / ||m||
 
-Knows: the honest updates of this round, and the rule, which it may try out. Source of the search:
-Shejwalkar and Houmansadr, "Manipulating the Byzantine", NDSS 2021; as a line search on
+Knows: the honest updates of this round, and the rule, which it may try out as it is applied: behind
+the validation of updates, and on the means of groups where the server sees no rows. Source of the
+search: Shejwalkar and Houmansadr, "Manipulating the Byzantine", NDSS 2021; as a line search on
 these two attacks: Allouah, Farhadkhani, Guerraoui, Gupta, Pinot and Stephan, "Fixing by Mixing",
 AISTATS 2023, and byzfl. ALIE and IPM: see `fedexp.attacks.alie` and `fedexp.attacks.ipm`.
+
+Damage is how far the step moves the way the attack pushes. They take ||step - m|| instead, which
+counts as a success that a rule which selects, such as Krum, was made to select another honest row.
 
 The search is byzfl's: from 0 upwards with steps that double as long as the damage grows, then with
 steps that shrink. Damage need not have one peak, so that the result is a good factor rather than
@@ -23,13 +28,12 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from fedexp.attacks.alie import check_z, formula_z
+from fedexp.attacks.alie import DIRECTIONS, Direction, check_z, formula_z
 from fedexp.attacks.base import LeavesData, with_malicious_rows
 from fedexp.attacks.honest import known_rows, mean_and_deviation
-from fedexp.core.checks import InputError, at_least, positive
+from fedexp.core.checks import InputError, at_least, one_of, positive
 from fedexp.core.types import Rule, Updates
 
 
@@ -43,15 +47,18 @@ class OptimalAlie(LeavesData):
         evaluations: trials of the search, each one call of the rule.
         first_step: step of the search, in deviations.
         ratio: factor on the step after a trial that did not help, between 0 and 1.
+        direction: see `Alie`.
     """
 
     z: float | None
     evaluations: int
     first_step: float
     ratio: float
+    direction: Direction
 
     def __post_init__(self) -> None:
         check_z(self.z)
+        one_of(tuple(DIRECTIONS), direction=self.direction)
         check_search(self.evaluations, self.first_step, self.ratio)
 
     def rewrite(
@@ -61,10 +68,11 @@ class OptimalAlie(LeavesData):
         if not malicious.any():
             return updates
         mean, deviation = mean_and_deviation(known_rows(updates, malicious))
-        damage = damage_to(rule, updates, malicious, mean, lambda z: mean - z * deviation)
+        towards = DIRECTIONS[self.direction] * deviation
+        damage = damage_to(rule, updates, malicious, mean, towards, lambda z: mean + z * towards)
         plain = formula_z(len(updates), int(malicious.sum())) if self.z is None else self.z
         z = most_damaging(damage, plain, self.evaluations, self.first_step, self.ratio)
-        return with_malicious_rows(updates, malicious, mean - z * deviation)
+        return with_malicious_rows(updates, malicious, mean + z * towards)
 
 
 @final
@@ -95,7 +103,7 @@ class OptimalIpm(LeavesData):
         if not malicious.any():
             return updates
         mean = known_rows(updates, malicious).mean(dim=0)
-        damage = damage_to(rule, updates, malicious, mean, lambda epsilon: -epsilon * mean)
+        damage = damage_to(rule, updates, malicious, mean, -mean, lambda epsilon: -epsilon * mean)
         epsilon = most_damaging(damage, self.epsilon, self.evaluations, self.first_step, self.ratio)
         return with_malicious_rows(updates, malicious, -epsilon * mean)
 
@@ -113,13 +121,16 @@ def damage_to(
     updates: Updates,
     malicious: Tensor,
     mean: Tensor,
+    towards: Tensor,
     craft: Callable[[float], Tensor],
 ) -> Callable[[float], float]:
-    """How far the rule's step ends up from the honest mean, as a function of the factor.
+    """How far the rule's step ends up from the honest mean, along `towards` `[D]`, by the factor.
 
-    -inf where the rule refuses the rows or its step is not finite.
+    In lengths of `towards`; -inf where the rule refuses the rows or its step is not finite.
     """
     matrix = updates.matrix.clone()  # one for all trials: only the malicious rows change
+    pushed = towards.double()
+    square = float(pushed @ pushed) or 1.0  # nothing to push along: no damage, whatever the factor
 
     def damage(factor: float) -> float:
         matrix[malicious] = craft(factor)
@@ -127,7 +138,7 @@ def damage_to(
             step = rule(matrix)
         except InputError:
             return -math.inf
-        distance = float(torch.linalg.vector_norm(step - mean, dtype=torch.float64))
+        distance = float((step - mean).double() @ pushed) / square
         return distance if math.isfinite(distance) else -math.inf
 
     return damage

@@ -39,6 +39,11 @@ class Scaling(LeavesData):
         if self.factor is not None:
             positive(factor=self.factor)
 
+    @property
+    def sees_other_clients(self) -> bool:
+        """How many they are, where the factor depends on it."""
+        return self.factor is None
+
     def rewrite(
         self, updates: Updates, malicious: Tensor, rule: Rule, rng: np.random.Generator
     ) -> Updates:

@@ -9,7 +9,7 @@ Stochastic Aggregation Methods", AAAI 2019, section 5 (sign-flipping, with a fac
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from torch import Tensor
@@ -27,6 +27,8 @@ class SignFlip(LeavesData):
     Args:
         scale: 1 sends the exact opposite; more outvotes more honest clients in a mean.
     """
+
+    sees_other_clients: ClassVar[bool] = False
 
     scale: float
 

@@ -28,7 +28,7 @@ from fedexp.channel.messages import (
 )
 from fedexp.channel.ring import Numbers, Ring
 from fedexp.channel.shamir import SECRET_BYTES, SHARE_BYTES, SharedSecret, share_secret
-from fedexp.channel.violations import ProtocolError, TooFewClients
+from fedexp.channel.violations import ProtocolError, TooFewClients, blamed_on
 
 TURNS = ("advertise", "share", "mask", "unmask")
 MASKS, SHARES = b"fedexp pairwise mask", b"fedexp share encryption"  # what a common key is for
@@ -99,7 +99,8 @@ class Client:
         masked = row.copy()
         add_mask(masked, self._seed, 1)
         for other in senders:
-            common = self._masking.agree(self._roster[other].masking_key, MASKS)
+            with blamed_on(other):
+                common = self._masking.agree(self._roster[other].masking_key, MASKS)
             add_mask(masked, common, pair_sign(self._number, other))
         return MaskedRow(self._number, self._ring.encode(masked))
 
@@ -155,12 +156,15 @@ class Client:
     def _open(self, sender: int) -> tuple[int, int]:
         """(share of the seed, share of the key) that `sender` sent."""
         box, envelope = self._boxes[sender], _envelope(sender, self._number)
-        message = unseal(self._common(sender), box, envelope)
+        common = self._common(sender)
+        with blamed_on(sender):
+            message = unseal(common, box, envelope)
         seed, key = message[:SHARE_BYTES], message[SHARE_BYTES:]
         return int.from_bytes(seed, "little"), int.from_bytes(key, "little")
 
     def _common(self, other: int) -> bytes:
-        return self._encryption.agree(self._roster[other].encryption_key, SHARES)
+        with blamed_on(other):
+            return self._encryption.agree(self._roster[other].encryption_key, SHARES)
 
 
 def holder_of(client: int) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from fedexp.channel.ring import Numbers
 from fedexp.core.checks import InputError
@@ -28,6 +29,9 @@ class Encoder(Protocol):
         Raises:
             InputError: the row has NaN or Inf.
         """
+
+    def bounded(self, rows: Tensor) -> Tensor:
+        """Rows `[n, d]` cut to what can be sent, as `encode` cuts them, before rounding."""
 
     def decode(self, total: Numbers, weight: int) -> Numbers:
         """The mean row `[d]` float32 behind a sum `[d]` int64 of rows that together weigh so."""

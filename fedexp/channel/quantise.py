@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+from torch import Tensor
 
 from fedexp.channel.encoder import Encoded, refuse_non_finite
 from fedexp.channel.ring import Numbers
@@ -69,6 +70,10 @@ class Quantiser:
         # After rounding: what lies outside is cut, and what rounding lifted beyond the last level.
         np.clip(levels, -self.largest, self.largest, out=levels)
         return Encoded(levels.astype(np.int64), clipped)
+
+    def bounded(self, rows: Tensor) -> Tensor:
+        """Every coordinate within the range."""
+        return rows.clamp(-self.value_range, self.value_range)
 
     def decode(self, total: Numbers, weight: int) -> Numbers:
         """The mean row `[d]` float32."""

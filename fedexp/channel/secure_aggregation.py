@@ -6,14 +6,18 @@ The weights w_k travel masked, as one more coordinate of the row that they multi
 only the mean makes sense behind this channel; with several, a robust rule or a detector works on
 the groups' means, and the sums of groups are what is revealed.
 
-A group of n needs T = floor(threshold n) + 1 clients at every stage, and a secret with m holders
-(itself and its neighbours) t = floor(threshold m) + 1 of them; a group that falls below is lost and
-the others go on. Keys come from the operating system and cancel exactly, so a run stays the same
-bit for bit; groups, neighbours, dropouts and rounding are drawn from the run's seed.
+A group of n needs T = max(3, floor(threshold n) + 1) clients at every stage, and a secret with m
+holders (itself and its neighbours) t = floor(threshold m) + 1 of them; a group that falls below is
+lost and the others go on. Keys come from the operating system and cancel exactly, so a run stays
+the same bit for bit; groups, neighbours, dropouts and rounding are drawn from the run's seed.
 
 Promise: an honest-but-curious server, together with fewer than t clients, learns nothing but the
-sums. Not defended: a server that lies about who dropped out to different clients (there are no
-signatures), sybils, and rows that lie within the range.
+sums. With `neighbours` it is a matter of chance whether it holds: if the server works with a share
+of `colluders`, and as many drop out as the channel lets go, a round breaks it with a probability of
+`max_exposure` at most, or the run is refused (see `fedexp.channel.graph`). Not defended: a server
+that lies about who dropped out to different clients (there are no signatures), sybils, rows that
+lie within the range, and a client that breaks the protocol (a false commitment, a tampered share):
+it is named, and its group has no sum that round, so it can keep the group from ever having one.
 
 Source: Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning",
 CCS 2017; with `neighbours`, Bell et al., "Secure Single-Server Aggregation with (Poly)Logarithmic
@@ -25,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -33,11 +37,17 @@ import torch
 
 from fedexp.channel.client import TURNS
 from fedexp.channel.encoder import Encoder
-from fedexp.channel.graph import Graph, complete_graph, neighbour_graph
+from fedexp.channel.graph import (
+    Graph,
+    complete_graph,
+    exposure,
+    neighbour_graph,
+    neighbours_needed,
+)
 from fedexp.channel.group import Meter, run_group
 from fedexp.channel.ring import Numbers, Ring
 from fedexp.channel.server import Server
-from fedexp.channel.violations import TooFewClients
+from fedexp.channel.violations import ProtocolError, TooFewClients
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.types import Delivery, Updates
 
@@ -63,6 +73,9 @@ class SecureAggregation:
         drop_before_masking: the same for the third: its row is not in the sum.
         drop_before_unmasking: the same for the fourth: its row is in the sum.
         record_views: keep what the server saw, masked rows included, in `Delivery.views`.
+        colluders: with `neighbours`, the share of a group that may work with the server.
+        max_exposure: with `neighbours`, how probable it may be that a round tells more than the
+            sums; 1 allows any graph.
     """
 
     sums: ClassVar[bool] = True
@@ -79,6 +92,8 @@ class SecureAggregation:
     drop_before_masking: float
     drop_before_unmasking: float
     record_views: bool
+    colluders: float = field(default=0.2, kw_only=True)
+    max_exposure: float = field(default=1e-12, kw_only=True)
 
     def __post_init__(self) -> None:
         if not hasattr(self.encoder, "encode"):
@@ -101,7 +116,9 @@ class SecureAggregation:
             drop_before_sharing=self.drop_before_sharing,
             drop_before_masking=self.drop_before_masking,
             drop_before_unmasking=self.drop_before_unmasking,
+            max_exposure=self.max_exposure,
         )
+        in_range(0, 0.5, colluders=self.colluders)  # more could open any secret by themselves
 
     def rows(self, n: int) -> int:
         """A row a group."""
@@ -111,12 +128,30 @@ class SecureAggregation:
         """The ring for a cohort of `n` with rows of `d` coordinates.
 
         Raises:
-            InputError: fewer than 3 clients in a group, or sums that no ring or not this one holds.
+            InputError: fewer than 3 clients in a group, neighbours too few for its size, or sums
+                that no ring or not this one holds.
         """
         if n < SMALLEST_GROUP * self.groups:
             raise InputError(self._too_few(n), "groups", self.groups)
+        for size in {n // self.groups, math.ceil(n / self.groups)}:
+            if complaint := self._too_exposed(size):
+                raise InputError(complaint, "neighbours", self.neighbours)
+        return self._ring_for(n, d)
+
+    def remarks(self, n: int) -> tuple[str, ...]:
+        """How probable it is that a round tells more than its sums, where neighbours are few."""
+        size = math.ceil(n / self.groups)
+        if self.neighbours is None or self.neighbours >= size - 1:
+            return ()
+        return (
+            f"secure aggregation with {self.neighbours} neighbours: where the server works with "
+            f"{self._colluding(size)} of {size} clients, a round tells it more than the sums with "
+            f"probability {self._exposure(size, self.neighbours):.1g} at most",
+        )
+
+    def _ring_for(self, n: int, d: int) -> Ring:
         largest_group, smallest_group = math.ceil(n / self.groups), n // self.groups
-        largest = self.encoder.largest_sum(largest_group, self._least(smallest_group), d)
+        largest = self.encoder.largest_sum(largest_group, self._survivors(smallest_group), d)
         if self.weighting == "examples":
             largest *= self.max_examples
         return Ring.that_holds(largest) if self.ring_bits is None else self._ring(largest)
@@ -136,7 +171,7 @@ class SecureAggregation:
             reason = f"the cohort is lost: secure aggregation {self._too_few(n)}"
             lost_groups = (reason,) * self.groups if n else ()
             return Delivery(nobody, (), (), lost_groups, 0, 0, meter.seconds, 0)
-        ring = self.check(n, d)
+        ring = self._ring_for(n, d)
         groups = np.array_split(rng.permutation(n), self.groups)
         leaving = self._leaving(updates, rng)
         arrivals = []
@@ -145,7 +180,7 @@ class SecureAggregation:
             group = _Group(number, {updates.client_ids[i]: int(i) for i in np.sort(indices)})
             try:
                 arrivals.append(self._aggregate(group, updates, leaving, ring, meter, rng))
-            except TooFewClients as reason:
+            except ProtocolError as reason:  # too few, or one that does not play by the rules
                 lost.append(f"group {number} of {self.groups} is lost: {reason}")
         rows = [a.row for a in arrivals]
         matrix = np.stack(rows) if rows else np.zeros((0, d), np.float32)
@@ -167,6 +202,34 @@ class SecureAggregation:
             views=tuple(a.view for a in arrivals) if self.record_views else (),
         )
 
+    def as_received(self, updates: Updates, rng: np.random.Generator) -> Updates:
+        """The groups' means if nobody leaves, without rounding or noise.
+
+        From the state of the stream from which `transmit` starts, with the same groups; no rows of
+        a cohort that is too small for them.
+        """
+        n = len(updates)
+        if n < SMALLEST_GROUP * self.groups:
+            return updates.select(torch.zeros(n, dtype=torch.bool))
+        dealt = np.array_split(rng.permutation(n), self.groups)
+        weights = torch.ones(n, dtype=torch.float64)
+        if self.weighting == "examples":
+            weights = updates.num_examples.round().clamp(max=self.max_examples).cpu()
+        share = torch.zeros(self.groups, n, dtype=torch.float64)
+        for group, members in enumerate(dealt):
+            share[group, members] = weights[members]
+        total = share.sum(dim=1)
+        share /= torch.where(total > 0, total, 1)[:, None]
+        bounded = self.encoder.bounded(updates.matrix)
+        return replace(
+            updates,
+            matrix=share.to(bounded) @ bounded,
+            client_ids=tuple(-group for group in range(1, self.groups + 1)),
+            num_examples=total,
+            metrics=(),
+            clients_in=tuple(map(len, dealt)),
+        )
+
     def _aggregate(
         self,
         group: _Group,
@@ -177,10 +240,12 @@ class SecureAggregation:
         rng: np.random.Generator,
     ) -> _Arrival:
         """Raises TooFewClients."""
+        if complaint := self._too_exposed(len(group.rows)):
+            raise TooFewClients(f"neighbours={self.neighbours}: {complaint}")
         graph = self._graph(list(group.rows), rng)
         holders = min(len(among) for among in graph.values())
         weighs, d = self.weighting == "examples", updates.matrix.shape[1]
-        least, clipped = self._least(len(graph)), 0
+        least, clipped = self._survivors(len(graph)), 0
         server = Server(
             graph, least, self._least(holders), ring, d + weighs, record_rows=self.record_views
         )
@@ -214,6 +279,39 @@ class SecureAggregation:
 
     def _least(self, n: int) -> int:
         return math.floor(self.threshold * n) + 1
+
+    def _survivors(self, n: int) -> int:
+        """T: a sum of two would tell each of them the other's row, whatever the threshold."""
+        return max(SMALLEST_GROUP, self._least(n))
+
+    def _colluding(self, n: int) -> int:
+        return math.ceil(self.colluders * n)
+
+    def _exposure(self, n: int, neighbours: int) -> float:
+        stays = 1.0  # until its row has arrived
+        for leaves in (
+            self.drop_before_advertising,
+            self.drop_before_sharing,
+            self.drop_before_masking,
+        ):
+            stays *= 1 - leaves
+        holders = min(neighbours + 1, n)
+        return exposure(n, neighbours, self._least(holders), self._colluding(n), 1 - stays)
+
+    def _too_exposed(self, n: int) -> str:
+        """What is wrong with the neighbours in a group of n; "" for nothing."""
+        if self.neighbours is None:
+            return ""
+        found = self._exposure(n, self.neighbours)
+        if found <= self.max_exposure:
+            return ""
+        needed = neighbours_needed(n, self.max_exposure, lambda k: self._exposure(n, k))
+        instead = "null (all)" if needed is None else f"{needed} or more"
+        return (
+            f"a server that works with {self._colluding(n)} of the {n} clients of a group would "
+            f"learn more than the sum with probability {found:.1g} a round, and max_exposure is "
+            f"{self.max_exposure:.1g}; use {instead}"
+        )
 
     def _ring(self, largest: int) -> Ring:
         assert self.ring_bits is not None

@@ -124,7 +124,7 @@ class SecureSkellam(SecureAggregation):
             lambda releases: encoder.epsilon(plan.d, releases, terms.delta),
             terms.delta,
             "rdp",
-            "add_remove",
+            "zero_out",
         )
         account = PrivacyAccount(ledger, OneReleaseAClient(), description, terms.max_epsilon)
         return terms.kept(replace(bare, channel=channel, account=account), plan, "task")

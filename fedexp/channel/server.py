@@ -33,7 +33,7 @@ from fedexp.channel.messages import (
 )
 from fedexp.channel.ring import Numbers, Ring
 from fedexp.channel.shamir import reconstruct_secret
-from fedexp.channel.violations import ProtocolError, TooFewClients
+from fedexp.channel.violations import ProtocolError, TooFewClients, blamed_on
 from fedexp.core.checks import InputError
 
 
@@ -152,7 +152,8 @@ class Server:
 
         Raises:
             TooFewClients: too few helped.
-            ProtocolError: a revealed share is not the one that was handed out.
+            ProtocolError: a revealed share is not the one that was handed out, or a commitment is
+                false; names whose secret it is.
         """
         view = self.view
         self._require(view.revealed, "helped to unmask", view.shares)
@@ -163,7 +164,9 @@ class Server:
                 for h in self._among(client, view.revealed)
             }
             commitment = view.shares[client].seed_commitment
-            add_mask(total, reconstruct_secret(shares, self._share_threshold, commitment), -1)
+            with blamed_on(client):
+                seed = reconstruct_secret(shares, self._share_threshold, commitment)
+            add_mask(total, seed, -1)
         for client in sorted(view.shares.keys() - view.rows):
             self._take_off_pair_masks(total, client)
         view.total = self._ring.reduced(total)
@@ -175,11 +178,13 @@ class Server:
         holders = self._among(dropped, view.revealed)
         shares = {holder_of(h): view.revealed[h].of_keys[dropped] for h in holders}
         commitment = view.shares[dropped].key_commitment
-        keys = KeyPair(reconstruct_secret(shares, self._share_threshold, commitment))
+        with blamed_on(dropped):
+            keys = KeyPair(reconstruct_secret(shares, self._share_threshold, commitment))
         if keys.public != view.advertisements[dropped].masking_key:
             raise ProtocolError(f"client {dropped} shared a key that is not the one it advertised")
         for other in self._among(dropped, view.rows):
-            common = keys.agree(view.advertisements[other].masking_key, MASKS)
+            with blamed_on(other):
+                common = keys.agree(view.advertisements[other].masking_key, MASKS)
             add_mask(total, common, pair_sign(dropped, other))
 
     def _admit(self, client: int, expected: Collection[int], seen: Collection[int]) -> None:
@@ -221,3 +226,9 @@ def check_thresholds(graph: Graph, group_threshold: int, share_threshold: int) -
                 name,
                 threshold,
             )
+    if group_threshold < 3:
+        raise InputError(
+            "must be 3 or more: a sum of two tells each of them the other's row",
+            "group_threshold",
+            group_threshold,
+        )

@@ -68,7 +68,8 @@ def reconstruct_secret(shares: Mapping[int, int], threshold: int, commitment: by
 
     Raises:
         TooFewClients: fewer than `threshold` shares.
-        ProtocolError: a share is not what its owner handed out.
+        ProtocolError: a share is not what its owner handed out, or the commitment is to another
+            secret.
     """
     if len(shares) < threshold:
         raise TooFewClients(f"{len(shares)} of the {threshold} shares needed of a secret are left")
@@ -79,7 +80,10 @@ def reconstruct_secret(shares: Mapping[int, int], threshold: int, commitment: by
         secret = value.to_bytes(SECRET_BYTES, "little")
         if hmac.compare_digest(commitment_to(secret), commitment):
             return secret
-    raise ProtocolError("a share of a secret was tampered with: the secret is not the one shared")
+    raise ProtocolError(
+        "a share of its secret was tampered with, or its commitment is false: they do not belong "
+        "to one secret"
+    )
 
 
 def _field_element() -> int:

@@ -27,12 +27,14 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+from torch import Tensor
 
 from fedexp.channel.encoder import Encoded, refuse_non_finite
 from fedexp.channel.ring import Numbers
 from fedexp.core.checks import InputError, at_least, positive
+from fedexp.core.norms import clip_factors, row_norms
 
-ORDERS = np.arange(2, 64)  # the bound is for whole orders
+ORDERS = np.array([*range(2, 64), *(2**k for k in range(6, 19))])  # the bound is for whole ones
 BETA = math.exp(-0.5)  # rounding fails at most this often, and is then repeated
 TAIL = 6  # standard deviations of noise for which the ring has room
 
@@ -95,6 +97,10 @@ class Skellam:
         rounded = self._round(scaled, rng).astype(np.int64)
         noisy = rounded + self.noise_share(len(row), survivors, rng)
         return Encoded(noisy, len(row) if norm > longest else 0)
+
+    def bounded(self, rows: Tensor) -> Tensor:
+        """Every row within the clip norm."""
+        return rows * clip_factors(row_norms(rows), self.clip_norm)[:, None].to(rows)
 
     def _round(self, scaled: Numbers, rng: np.random.Generator) -> Numbers:
         bound = self.l2_sensitivity(len(scaled))

@@ -17,6 +17,7 @@ from fedexp.commands.arguments import EXIT_BAD_INPUT, EXIT_OK
 from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.interrupt import Terminated, endings_as_interrupts
 from fedexp.core.library_warnings import into_the_log
+from fedexp.core.text import printable
 
 EXIT_INTERRUPTED, EXIT_NO_READER = 130, 141
 
@@ -121,5 +122,5 @@ def _mend_streams() -> None:
 
 
 def _refuse(reason: str) -> int:
-    print(f"fedexp: {' '.join(reason.splitlines())}", file=sys.stderr)
+    print(f"fedexp: {printable(' '.join(reason.splitlines()))}", file=sys.stderr)
     return EXIT_BAD_INPUT

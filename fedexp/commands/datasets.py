@@ -43,8 +43,16 @@ def _loaders(folders: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
             known = sorted(paths)
             raise InputError(f"{did_you_mean(name, known)}Known: {', '.join(known)}", "NAME", name)
     nodes = {name: _node(paths[name]) for name in names or sorted(paths)}
-    part = Parts(nodes)
-    return {name: part(name) for name in nodes}
+    return {name: _loader(name, node) for name, node in nodes.items()}
+
+
+def _loader(name: str, node: dict[str, Any]) -> Any:
+    try:
+        return Parts({"dataset": node})("dataset")
+    except InputError as error:  # of a file, and not of a run's key
+        raise InputError(
+            error.reason, f"{name}{(error.key or '').removeprefix('dataset')}", error.value
+        ) from None
 
 
 def _node(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from fedexp.config.folders import conf_folder
 from fedexp.core.checks import InputError, at_least, in_range
 from fedexp.core.files import write_atomically
+from fedexp.core.text import printable
 from fedexp.core.types import Updates
 from fedexp.detection.fitted import Fitted
 from fedexp.detection.fitted import fit as fit_detector
@@ -27,7 +28,6 @@ from fedexp.run_folder.untrusted import (
     NotUsable,
     OtherModel,
     metadata,
-    printable,
     read_bytes,
     tensors_in,
     with_metadata,
@@ -152,6 +152,8 @@ def scan(
     ]
     if scored:
         place = detector.parent / f"scan-of-{_name_of(folder)}" if out is None else out
+        if out is None and place.is_symlink():
+            raise InputError("is a link; name the folder with --out", "--out", place)
         unusable = [(u.path, u.reason) for u in found.unusable]
         subtitle = f"{printable(str(folder))}, scored by {printable(str(detector))}"
         print(write_scan(scored, unusable, limit, place, subtitle))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import shlex
 import sys
@@ -19,10 +20,12 @@ from fedexp.commands.about import about
 from fedexp.config.build import Built, build
 from fedexp.config.origin import origin_of
 from fedexp.core.checks import InputError
+from fedexp.core.files import not_through_links
 from fedexp.core.flat import vector_of
 from fedexp.core.interrupt import endings_as_interrupts
 from fedexp.core.library_warnings import into_the_log
 from fedexp.core.observer import Observer, RunStart
+from fedexp.core.text import printable_lines
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.observers.progress import progress_for
 from fedexp.observers.redraw import Redraw
@@ -188,18 +191,32 @@ def _draw(folder: Path, plots: bool) -> str:
         return f"results: {folder}"
 
 
+class _OwnFile(logging.FileHandler):
+    """Appends to a file of the folder, not to what a link in its place leads to."""
+
+    def _open(self) -> io.TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=not_through_links)
+
+
+class _Plain(logging.Formatter):
+    """Words from a folder's files move no cursor."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
 @contextmanager
 def _logging_to(folder: Path, quiet: bool) -> Iterator[None]:
     """Everything to fedexp.log, what a person should see to the terminal too.
 
     Only the logger `fedexp` is touched, and left as it was found.
     """
-    to_file = logging.FileHandler(folder / "fedexp.log", encoding="utf-8")
+    to_file = _OwnFile(folder / "fedexp.log", encoding="utf-8")
     to_file.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_file.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_file.setLevel(logging.DEBUG)
     to_terminal = logging.StreamHandler(sys.stderr)
-    to_terminal.setFormatter(logging.Formatter("%(message)s"))
+    to_terminal.setFormatter(_Plain("%(message)s"))
     to_terminal.setLevel(logging.WARNING if quiet else logging.INFO)
     before = log.handlers, log.level, log.propagate
     log.handlers, log.propagate = [to_file, to_terminal], False

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 
 from fedexp.commands.execution import run
 from fedexp.commands.run import FoldersOfTheUser, admit, resolve, run_folder
+from fedexp.config.composition import Loader
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.core.checks import InputError
@@ -48,6 +49,7 @@ def _composed(overrides: list[str]) -> tuple[dict[str, Any], Path, bool]:
         parsed = OverridesParser.create().parse_overrides(overrides)
         if any(override.is_sweep_override() for override in parsed):
             raise _sweep(overrides)
+        Loader.said = tuple(overrides)
         with _hydra_of_our_own(), initialize_config_dir(str(conf_folder()), version_base="1.3"):
             config: DictConfig = compose("config", overrides=overrides, return_hydra_config=True)
             if config.hydra.mode == RunMode.MULTIRUN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from fedexp.commands.trust import refuse_borrowed_trackers, refuse_borrowed_trust
 from fedexp.config import schema
 from fedexp.config.folders import conf_folder
 from fedexp.core.checks import InputError, did_you_mean, one_of
@@ -24,12 +26,14 @@ def resume(folder: Path, overrides: Sequence[str]) -> str:
     A complete run is only reported.
 
     Raises:
-        InputError: it is no run folder, or an override would change the results.
+        InputError: it is no run folder, an override would change the results, or its config asks
+            for what only the command line can give.
     """
     saved = read_config(folder)
     schema.check_root_keys({k: v for k, v in saved.items() if k not in PROVENANCE})
+    refuse_borrowed_trust(saved, overrides)
     try:
-        changed = _with_overrides(saved, overrides)
+        changed = _with_overrides({**saved, "trust": []}, overrides)
     except (OmegaConfBaseException, YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"cannot be read: {reason}", "override", " ".join(overrides)) from error
@@ -47,10 +51,12 @@ def resume(folder: Path, overrides: Sequence[str]) -> str:
             study(changed, folder)
         text = f"{folder} is complete already\n{report_run(folder, changed['plots'])}"
     else:
-        from fedexp.commands.execution import run
+        from fedexp.commands.execution import prepare, run
 
-        with locked(folder):
-            text = run(changed, folder, resume=True)[1]
+        built = prepare(changed)
+        with closing(built.experiment.backend), locked(folder):
+            refuse_borrowed_trackers(built.observers, overrides)
+            text = run(changed, folder, resume=True, built=built)[1]
     return "" if changed["quiet"] else text
 
 

@@ -34,12 +34,13 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from fedexp.commands.arguments import EXIT_OK
-from fedexp.config import schema
+from fedexp.config import composition, schema
 from fedexp.config.catalogue import stated_target
 from fedexp.config.folders import conf_folder, config_folders, own_conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.files import AtWork, locked, somebody_is_at, write_atomically
+from fedexp.core.links import refuse_ways_out
 from fedexp.core.renames import present_overrides, present_target
 from fedexp.run_folder.reservation import refuse_occupied, reserved
 
@@ -64,12 +65,14 @@ class FoldersOfTheUser(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra."""
         if self.config_dir is not None:
-            search_path.prepend("command-line", f"file://{self.config_dir.absolute()}", "main")
+            place = f"file://{self.config_dir.absolute()}"
+            search_path.prepend(composition.NAMED, place, "main")
         if (own := own_conf_folder()) is not None:
-            search_path.prepend("./conf", f"file://{own}", "main")
+            search_path.prepend(composition.OWN, f"file://{own}", "main")
 
 
 Plugins.instance().register(FoldersOfTheUser)
+composition.install()
 
 
 class PastHydra(BaseException):
@@ -109,6 +112,7 @@ class Gatekeeper(Callback):
         """Before a sweep."""
         folder = Path(config.hydra.sweep.dir)
         with _past_hydra():
+            refuse_ways_out(folder, below=False)  # Hydra writes multirun.yaml through a link
             _refuse_unwritable(folder, "hydra.sweep.dir")
             Gatekeeper.new_folders = [p for p in (folder, *folder.parents) if not p.exists()]
 
@@ -194,6 +198,7 @@ def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[st
     for override in overrides:
         options.remove(override)
     overrides = present_overrides(overrides)
+    composition.Loader.said = tuple(overrides)
     added = [] if known.shell_completion else sweep_overrides(overrides)
     return options, [*overrides, *added]
 
@@ -301,11 +306,17 @@ def resolve(cfg: DictConfig, of_hydra: Any) -> dict[str, Any]:
     for group, choice in chosen.items():
         if own := _own_class(container.get(group), group, str(choice)):
             chosen[group] = own
+    folders = composition.folders_used(of_hydra)
+    unnamed = composition.taken_unnamed(folders, of_hydra.runtime.choices)
+    for group, place in unnamed.items():
+        chosen[group] = f"{chosen[group]} of {place}"
     overrides = [str(override) for override in of_hydra.overrides.task]
     return {
         **{str(k): v for k, v in container.items()},
         "choices": chosen,
         "overrides": overrides,
+        **({"config_folders": folders} if folders else {}),
+        **({"taken_unnamed": unnamed} if unnamed else {}),
     }
 
 

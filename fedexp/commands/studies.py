@@ -21,6 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
+from fedexp.commands.trust import refuse_borrowed_trust
 from fedexp.config.build import Built
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
@@ -52,7 +53,8 @@ def leak(folder: Path, overrides: Sequence[str], name: str | None, force: bool) 
     """
     from fedexp.reporting.report import report_run
 
-    read_config(folder)  # a folder without a run is the first thing to complain about
+    # A folder without a run is the first thing to complain about.
+    refuse_borrowed_trust(read_config(folder), overrides)
     combinations = _combinations(overrides)
     chosen = [(_chosen(single), varied) for single, varied in combinations]
     nodes = {
@@ -87,7 +89,8 @@ def study_run(
         folder: of the run.
         nodes: by name, a study's part of a resolved config.
         data_dir: where the data lie now; None: where they lay.
-        trust: further prefixes of `_target_` that may be built.
+        trust: packages whose code may be built beside fedexp's; what the run's own config says
+            of it counts for nothing.
         force: carry out studies again whose findings are there.
         say: is given a line now and then.
         built: what was built of the run's config, if that is at hand.
@@ -98,7 +101,7 @@ def study_run(
     torch.set_num_threads(1)  # as in a run: the same bits for any number of cores
     studies = {name: _study(name, node, trust) for name, node in nodes.items()}
     there = {found.name: found for found in read_findings(folder)}
-    victim = open_victim(folder, data_dir, built)
+    victim = open_victim(folder, data_dir, built, trust)
     for name, study in studies.items():
         if name in there and there[name].settings == nodes[name] and not force:
             say(f"{name}: its findings are there already")

@@ -6,6 +6,7 @@ Everything a user can get wrong is found before any training: here what does not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -25,7 +26,7 @@ from fedexp.core.capabilities import (
     sampling_of,
 )
 from fedexp.core.checks import InputError, at_least, in_range, one_of
-from fedexp.core.flat import refuse_changing_buffers, vector_of
+from fedexp.core.flat import vector_of
 from fedexp.core.observer import Observer
 from fedexp.core.protection import Combination, Mechanism, Plan, Protection
 from fedexp.core.protocols import (
@@ -34,6 +35,7 @@ from fedexp.core.protocols import (
     Attack,
     ChecksData,
     Partitioner,
+    Remarks,
     Sends,
     ServerOptimizer,
     Task,
@@ -45,12 +47,15 @@ from fedexp.core.workload import Workload
 from fedexp.data.folder import data_folder
 from fedexp.data.loader import Loader, load
 from fedexp.federation.evaluation import ModelEvaluator
+from fedexp.federation.own_rows import held_to_its_word
+from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
 from fedexp.observers.guarded import Guarded
 from fedexp.partition.check import checked
 from fedexp.privacy.account import NoAccount
 from fedexp.privacy.none import NoPrivacy
+from fedexp.training.rehearsal import made_up, refuse_what_moves
 
 GROUPS = (
     "dataset",
@@ -139,6 +144,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     parts.sampler(n_clients, generator(seed, "cohort", 0))  # what cannot be drawn fails here
     sampler = setting.sampler(parts.sampler)
     aggregator = setting.aggregator(parts.aggregator, n_clients)
+    partition, root_rows = _without_root_data(partition, root_examples(aggregator), seed)
     malicious = _malicious(config, n_clients)
     _rehearse(parts, aggregator)
     with prefixed("attack"):
@@ -150,7 +156,6 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             parts.first_attacked_round,
         )
     scale = Normalisation.of(pixels.train)
-    pixels, root = _with_root_data(pixels, aggregator, seed)
     dataset = replace(pixels, train=trained_on)
     model = _model(chosen, config, dataset)
 
@@ -167,15 +172,17 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     _check_local(parts.algorithm, protection.trainer)
     counts = partition.label_counts(dataset.num_classes, task)
     evaluation = {"validation": dataset.validation, "test": dataset.test}
-    if malicious.any() and len(wanted := parts.attack.targeted_examples(dataset.test.as_floats())):
+    if len(wanted := parts.attack.targeted_examples(dataset.test.as_floats())):
         evaluation["attack"] = wanted.stored_like(dataset.test)
     cohort_size = min(config["cohort_size"], len(shards))
     device = _device(config["device"])
     workload = Workload(model, dataset.train, shards, evaluation, cohort_size, device, task, scale)
     classes = dataset.num_classes
     said = rehearse(workload, classes, parts.trainer, protection.trainer, seed)
-    if len(root):
-        workload = _with_root_shard(workload, root)
+    root: NoRootData | RootData = NoRootData()
+    if len(root_rows):
+        root = RootData(len(shards), parts.trainer)
+        workload = replace(workload, shards=(*shards, root_rows))
     experiment = Experiment(
         seed=seed,
         rounds=config["rounds"],
@@ -184,13 +191,13 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         n_clients=len(shards),
         malicious=malicious if len(shards) == n_clients else np.zeros(len(shards), dtype=bool),
         first_attacked_round=parts.first_attacked_round,
-        root_client=len(shards) if len(root) else None,
         setting=setting,
         sampler=sampler,
         trainer=protection.trainer,
+        root=root,
         worker_momentum=parts.worker_momentum,
         backend=chosen.make("backend", workload=workload),
-        attack=parts.attack,
+        attack=held_to_its_word(parts.attack),
         channel=protection.channel,
         server=Server(
             n_clients=len(shards),
@@ -218,8 +225,14 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         reserve=reserve,
         partition=partition,
         observers=chosen.observers,
-        remarks=(*remarks(parts), *protection.remarks, *said),
+        remarks=(*_of_folders(config), *remarks(parts), *protection.remarks, *said),
     )
+
+
+def _of_folders(config: Config) -> tuple[str, ...]:
+    """What came from other folders than the packaged one without a name that says so."""
+    taken = config.get("taken_unnamed", {})
+    return tuple(f"{group} is not fedexp's own: it is of {place}" for group, place in taken.items())
 
 
 @dataclass(frozen=True)
@@ -294,11 +307,14 @@ def _protect(parts: Combination, plan: Plan) -> Protection:
     with prefixed("channel"):
         if isinstance(parts.channel, Mechanism):
             protection = parts.channel.protect(plan, protection)
-        protection.channel.check(parts.cohort_size, plan.d)
+        channel, largest = protection.channel, parts.cohort_size
+        channel.check(largest, plan.d)
         said = sampling_of(parts.sampler, parts.n_clients)
         if said is None or said.kind == "poisson":  # whose cohorts may be that large
-            protection.channel.check(parts.n_clients, plan.d)
-    return protection
+            largest = parts.n_clients
+            channel.check(largest, plan.d)
+    said_beforehand = channel.remarks(largest) if isinstance(channel, Remarks) else ()
+    return replace(protection, remarks=(*protection.remarks, *said_beforehand))
 
 
 def _with_reserve(pixels: Dataset, wanted: int | None, seed: int) -> tuple[Dataset, Split]:
@@ -328,37 +344,39 @@ def _check_local(algorithm: Algorithm, trainer: Trainer) -> None:
         )
 
 
-def _with_root_data(pixels: Dataset, aggregator: Aggregator, seed: int) -> tuple[Dataset, Split]:
-    """The data without the examples that the server keeps for itself, and those examples."""
-    wanted = root_examples(aggregator)
-    if not wanted:
-        return pixels, pixels.validation.between(0, 0)
-    available = len(pixels.validation)
-    if wanted >= available:
+def _without_root_data(
+    partition: Partition, wanted: int, seed: int
+) -> tuple[Partition, np.ndarray]:
+    """The partition without the examples that the server keeps, and their rows in `train`.
+
+    They are taken from the clients, so that a rule with root data has no more of the training part
+    than its rivals, and the validation part is everybody's. No client loses its last example.
+    """
+    left = np.array([len(shard) for shard in partition.shards])
+    holder = np.repeat(np.arange(len(left)), left)
+    held = np.concatenate(partition.shards)
+    root: list[int] = []
+    for place in generator(seed, "root").permutation(len(held)) if wanted else ():
+        if left[holder[place]] > 1 and len(root) < wanted:
+            left[holder[place]] -= 1
+            root.append(int(held[place]))
+    if len(root) < wanted:
         raise InputError(
-            f"the validation part has only {available} examples, and needs some for itself",
+            f"the clients can give {len(root)} of their {len(held)} examples and keep one each",
             "aggregator.root_examples",
             wanted,
         )
-    order = torch.from_numpy(generator(seed, "root").permutation(available))
-    root, rest = order[:wanted].sort().values, order[wanted:].sort().values
-    return replace(pixels, validation=pixels.validation.rows(rest)), pixels.validation.rows(root)
-
-
-def _with_root_shard(workload: Workload, root: Split) -> Workload:
-    """The server's own examples as one more shard, behind the clients'."""
-    train, n = workload.train, len(workload.train)
-    return replace(
-        workload,
-        train=train.joined(root),
-        shards=(*workload.shards, np.arange(n, n + len(root))),
-        cohort_size=workload.cohort_size + 1,
-    )
+    shards = tuple(np.setdiff1d(shard, root, assume_unique=True) for shard in partition.shards)
+    return replace(partition, shards=shards), np.array(sorted(root), dtype=np.int64)
 
 
 def _check_root(config: Config) -> None:
     for group in GROUPS:
         required(config[group], "_target_", group)
+    for group in ("pre_aggregation", "leakage", "tracker"):
+        for name in config[group]:
+            if not re.fullmatch(r"\w[\w-]*", str(name)):  # it becomes a key's, and a folder's
+                raise InputError("must be made of letters, digits, _ and -", group, name)
     for name, mixer in config["pre_aggregation"].items():
         if not isinstance(mixer, Mapping) or "_target_" not in mixer:
             raise InputError("is not chosen", f"pre_aggregation.{name}", mixer)
@@ -460,10 +478,7 @@ def _model(chosen: _Chosen, config: Config, dataset: Dataset) -> nn.Module:
         name = type(model).__name__
         if not isinstance(model, nn.Module):
             raise InputError("is not a torch.nn.Module", "model", name)
-        mechanism = chosen.combination.privacy
-        if isinstance(mechanism, ChecksTheModel):
-            mechanism.check_model(model)
-        _check_buffers(config["buffers"], model, chosen.combination.server_optimizer)
+        averaged = _buffers_are_averaged(config["buffers"], chosen.combination.server_optimizer)
         kind = "images" if dataset.train.are_images else "rows"
         try:
             with torch.no_grad():  # lazy layers draw their weights here
@@ -476,20 +491,25 @@ def _model(chosen: _Chosen, config: Config, dataset: Dataset) -> nn.Module:
     if shape != expected:
         raise InputError(f"gives {shape} for 2 {kind}, not {expected}", "model", name)
     vector_of(model)  # refuses a module that has nothing to train
+    x = made_up(dataset.input_shape)
+    y = dataset.train.y[torch.arange(len(x)) % len(dataset.train)]
+    mechanism = chosen.combination.privacy
+    if isinstance(mechanism, ChecksTheModel):
+        mechanism.check_model(model, chosen.task, x, y)
+    refuse_what_moves(model, chosen.task, x, y, averaged)
     return model
 
 
-def _check_buffers(buffers: str, model: nn.Module, server_optimizer: ServerOptimizer) -> None:
+def _buffers_are_averaged(buffers: str, server_optimizer: ServerOptimizer) -> bool:
     one_of(("refuse", "average"), buffers=buffers)
-    if buffers == "refuse":
-        refuse_changing_buffers(model)
-    elif not is_linear(server_optimizer):
+    if buffers == "average" and not is_linear(server_optimizer):
         raise InputError(
             "an adaptive server optimiser can make running variances negative; use "
             "server_optimizer=sgd or buffers=refuse",
             "buffers",
             buffers,
         )
+    return buffers == "average"
 
 
 def _device(name: str) -> torch.device:

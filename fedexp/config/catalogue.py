@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from fedexp.core.checks import InputError, did_you_mean
+from fedexp.core.text import printable_lines
 
 HIDDEN = ("paths", "local", "hydra")
 
@@ -67,4 +68,4 @@ def listing(folders: list[Path], group: str | None) -> str:
         lines += [f"  {choice:<{width}}{text}" for choice, text in choices.items()]
         lines.append("")
     lines.append("Choose with group=choice, e.g. fedexp run partition=shards model=cnn")
-    return "\n".join(lines)
+    return printable_lines("\n".join(lines))

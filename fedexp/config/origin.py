@@ -17,7 +17,8 @@ import torch
 
 import fedexp
 from fedexp.config.build import Built
-from fedexp.config.parts import TRUSTED_PREFIXES, Config
+from fedexp.config.declared import NOT_THE_USERS
+from fedexp.config.parts import Config
 from fedexp.core.origin import Origin
 from fedexp.partition.document import partition_hash
 
@@ -91,7 +92,7 @@ def _device(device: torch.device) -> str:
 def _own_sources(config: Config) -> dict[str, str]:
     """By module: the user's own parts, and what lies in the same packages and is loaded."""
     deciding = {key: node for key, node in config.items() if key not in DECIDES_NOTHING}
-    targets = {t for t in _targets(deciding) if not t.startswith(TRUSTED_PREFIXES)}
+    targets = {t for t in _targets(deciding) if not t.startswith(NOT_THE_USERS)}
     packages = {target.partition(".")[0] for target in targets}
     sources = {}
     for name, module in sorted(sys.modules.items()):

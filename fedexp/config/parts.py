@@ -1,26 +1,24 @@
 """From one group of a resolved config to the part that it describes.
 
-What may be built of what is checked first: the target lies under a trusted prefix, every argument
-is one of its constructor's, and has the annotated type. So a part needs no schema beside its own
+What may be built of what is checked first: the target may be built (`declared`), every argument is
+one of its constructor's, and has the annotated type. So a part needs no schema beside its own
 constructor, and a mistake is one line with the key in it.
 """
 
 from __future__ import annotations
 
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Union
 
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
 
+from fedexp.config.declared import buildable
 from fedexp.core.checks import InputError, did_you_mean
-from fedexp.core.renames import present_target, present_targets
-
-TRUSTED_PREFIXES = ("fedexp.", "torch.nn.", "torch.optim.", "torchvision.models.")
+from fedexp.core.renames import present_targets
 
 Config = Mapping[str, Any]
 
@@ -36,12 +34,12 @@ class Parts:
 
     Args:
         config: group -> its node, plain dicts and lists with a `_target_`.
-        trust: prefixes of targets that may be built beside ours and torch's.
+        trust: packages whose code may be built beside what is declared.
     """
 
     def __init__(self, config: Config, trust: Sequence[str] = ()) -> None:
         self._config = config
-        self._trusted = (*TRUSTED_PREFIXES, *trust)
+        self._trust = tuple(trust)
 
     def __call__(self, group: str, without: Sequence[str] = (), **runtime: object) -> Any:
         """The part of a group (or of `group.name`, where a group holds several by name).
@@ -55,24 +53,9 @@ class Parts:
         for key in group.split("."):
             whole = whole[key]
         node = present_targets({k: v for k, v in whole.items() if k not in without})
-        _check_node(node, group, self._trusted, tuple(runtime))
+        _check_node(node, group, self._trust, tuple(runtime))
         with prefixed(group):
-            try:
-                # In two steps: Hydra would take a dataclass among the arguments for a config.
-                make = instantiate({**node, "_partial_": True}, _convert_="all")
-                return make(**runtime)
-            except InputError:
-                raise
-            except Exception as error:
-                cause = error.__cause__ if isinstance(error, InstantiationException) else error
-                if isinstance(cause, InputError):
-                    # Hydra's message ends with where in the group the part lies that refused.
-                    inner = re.search(r"full_key: (\S+)", str(error))
-                    raise (cause.under(inner[1]) if inner else cause) from None
-                reason = str(cause or error).splitlines()[0]
-                raise InputError(f"cannot be built: {reason}", "_target_", node["_target_"]) from (
-                    error
-                )
+            return _made({**node, "_partial_": False}, runtime)
 
 
 class prefixed:
@@ -90,36 +73,49 @@ class prefixed:
             raise error.under(self._group) from None
 
 
-def _check_node(node: Any, path: str, trusted: Sequence[str], runtime: Sequence[str]) -> None:
-    """Refuse targets outside the trusted prefixes, unknown arguments and wrong types."""
+def _check_node(node: Any, path: str, trust: Sequence[str], runtime: Sequence[str]) -> None:
+    """Refuse targets that may not be built, unknown arguments and wrong types."""
     if isinstance(node, list):
         for i, child in enumerate(node):
-            _check_node(child, f"{path}.{i}", trusted, ())
+            _check_node(child, f"{path}.{i}", trust, ())
     if not isinstance(node, Mapping):
         return
     for key, child in node.items():
-        _check_node(child, f"{path}.{key}", trusted, ())
+        _check_node(child, f"{path}.{key}", trust, ())
     if "_target_" in node:
-        target = _locate(node["_target_"], path, trusted)
-        _check_arguments(target, node, path, runtime)
+        _check_arguments(buildable(str(node["_target_"]), path, trust), node, path, runtime)
 
 
-def _locate(name: Any, path: str, trusted: Sequence[str]) -> Any:
-    # `hydra.utils.instantiate` is no sandbox, and a config may come from somebody else. The
-    # second look is for names such as fedexp.commands.cli.os.system, which only pass through our
-    # modules.
-    allowed = f"only targets under {', '.join(trusted)} may be built (see the config key trust)"
-    name = present_target(str(name))
-    if not name.startswith(tuple(trusted)):
-        raise InputError(allowed, f"{path}._target_", name)
+def _made(node: Any, runtime: Mapping[str, object]) -> Any:
+    """What a checked node describes, the parts inside it first.
+
+    Not Hydra's `instantiate`: it resolves interpolations once more, and what these give (a
+    `${oc.create:...}` makes any node) nobody has checked.
+    """
+    if isinstance(node, list):
+        return [_made_inside(child, str(i)) for i, child in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    values = {key: _made_inside(child, str(key)) for key, child in node.items()}
+    if "_target_" not in node:
+        return values
+    name, arguments = values.pop("_target_"), values.pop("_args_", [])
+    later = values.pop("_partial_", False)
     try:
-        target = get_object(name)
+        make = partial(get_object(name), *arguments, **values, **runtime)
+        return make if later else make()
+    except InputError:
+        raise
     except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"not found: {reason}", f"{path}._target_", name) from error
-    if not f"{getattr(target, '__module__', '')}.".startswith(tuple(trusted)):
-        raise InputError(allowed, f"{path}._target_", name)
-    return target
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"cannot be built: {reason}", "_target_", name) from error
+
+
+def _made_inside(child: Any, key: str) -> Any:
+    if not isinstance(child, list | Mapping):
+        return child
+    with prefixed(key):
+        return _made(child, {})
 
 
 def _check_arguments(target: Any, node: Config, path: str, runtime: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import torch
 
+from fedexp.config import assumption
 from fedexp.core.capabilities import (
     Weighs,
     called,
@@ -20,6 +21,8 @@ from fedexp.core.capabilities import (
     does_nothing,
     is_linear,
     needs_only_the_sum,
+    noised_before_seen,
+    sees_other_clients,
     shares_one_model,
     weighs_by_examples,
 )
@@ -50,10 +53,29 @@ def refuse(parts: Combination) -> None:
             "down_weight",
         )
     parts.privacy.refuse(parts)
+    mechanisms = [] if does_nothing(parts.privacy) else [parts.privacy]
     if isinstance(parts.channel, Mechanism):
         parts.channel.refuse(parts)
+        mechanisms.append(parts.channel)
+    if parts.n_malicious and not all(noised_before_seen(mechanism) for mechanism in mechanisms):
+        _refuse_readers_of_rows(parts)
     if parts.channel.sums:
         _refuse_behind_sums(parts)
+
+
+def _refuse_readers_of_rows(parts: Combination) -> None:
+    """Noise for one client's row hides one client only while no other row depends on that one."""
+    if not sees_other_clients(parts.attack):
+        return
+    moved = 1 + 2 * min(parts.n_malicious, parts.n_clients - 1)
+    raise InputError(
+        "computes what malicious clients send from the others' updates, before there is noise in "
+        f"them: one client would move the sum by up to 1 + 2 n_malicious = {moved} clip norms, and "
+        "the noise is for 1; use an attack that sees its own clients alone (sign_flip, backdoor, "
+        "scaling with a factor, ...), or noise in the clients: privacy=local_gaussian or dp_sgd",
+        "attack",
+        called(parts.attack),
+    )
 
 
 def _refuse_defences(parts: Combination) -> None:
@@ -133,7 +155,7 @@ def _refuse_what_needs_rows(parts: Combination) -> None:
 
 
 def remarks(parts: Combination) -> tuple[str, ...]:
-    """Sentences about choices that will have no effect in this run, though they could have."""
+    """Sentences about choices without effect in this run, and about what a rule cannot hold."""
     said = []
     attacks, malicious = not does_nothing(parts.attack), parts.n_malicious
     if attacks and not malicious:
@@ -149,4 +171,4 @@ def remarks(parts: Combination) -> tuple[str, ...]:
             f"detector={type(parts.detector).__name__} has no effect: it learns in its first "
             f"{warm_up} rounds, and the run has {parts.rounds}"
         )
-    return tuple(said)
+    return (*said, *assumption.remark(parts))

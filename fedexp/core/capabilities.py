@@ -14,8 +14,12 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     setting           communicates                 nothing is shared, so nothing can be attacked
                       shares_one_model             there is no shared model
     server optimiser  is_linear                    it is not
+    attack            sees_other_clients           it reads every honest row of the round
+    mechanism         noised_before_seen           whoever reads rows reads them without their noise
     detector, ...     does_nothing                 it does something
     channel           refuse, protect (Mechanism)  it adds no noise of its own
+                      as_received(updates, rng)    the server sees the rows themselves
+    tracker           sends_to                     what it does beyond the run folder is its code's
 """
 
 from __future__ import annotations
@@ -23,7 +27,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol, final, runtime_checkable
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
+
+from fedexp.core.protocols import Task
+from fedexp.core.types import Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
 
@@ -62,7 +70,7 @@ class Weighs(Protocol):
 class NeedsRootData(Protocol):
     """A rule that compares the clients with a row that the server trains itself."""
 
-    root_examples: int  # clean examples that the server holds, taken from validation
+    root_examples: int  # clean examples that the server holds, taken from the clients'
 
 
 @runtime_checkable
@@ -76,11 +84,26 @@ class StatesItsSampling(Protocol):
 
 
 @runtime_checkable
+class StatesWhatArrives(Protocol):
+    """A channel after which the server has other rows than the clients sent."""
+
+    def as_received(self, updates: Updates, rng: np.random.Generator) -> Updates:
+        """What `transmit` with this stream brings if nobody leaves, without rounding or noise."""
+
+
+@runtime_checkable
 class ChecksTheModel(Protocol):
     """A mechanism that cannot train every model."""
 
-    def check_model(self, model: nn.Module) -> None:
-        """Raise InputError for a model that the promise would not hold for; names the layer."""
+    def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
+        """Raise InputError for a model that the promise would not hold for; names the layer.
+
+        Args:
+            model: left as it is.
+            task: what labels mean.
+            x: three examples `[3, *shape]` as the model takes them, to try it on.
+            y: their labels.
+        """
 
 
 @final
@@ -119,9 +142,28 @@ def sampling_of(sampler: object, n_clients: int) -> Sampling | None:
     return Sampling(sampler.sampling, sampler.rate(n_clients))
 
 
+def as_received(channel: object, updates: Updates, rng: np.random.Generator) -> Updates:
+    """The rows `[rows, D]` that the server would see."""
+    return channel.as_received(updates, rng) if isinstance(channel, StatesWhatArrives) else updates
+
+
 def does_nothing(part: object) -> bool:
     """Whether a part declares that it is the "none" of its group."""
     return getattr(part, "does_nothing", False) is True
+
+
+def sees_other_clients(attack: object) -> bool:
+    """Whether what malicious clients send depends on more than these clients' own data and rows.
+
+    On the rows of others, or on how many others there are. `fedexp.federation.own_rows` holds
+    an attack to its word.
+    """
+    return getattr(attack, "sees_other_clients", True) is not False
+
+
+def noised_before_seen(mechanism: object) -> bool:
+    """Whether all the noise of an account is in a client's row before anybody else reads it."""
+    return getattr(mechanism, "noised_before_seen", False) is True
 
 
 def communicates(setting: object) -> bool:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import stat
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from fedexp.core.checks import InputError
+from fedexp.core.documents import TABLE_BYTES, parse_json, read_text
+from fedexp.core.links import refuse_ways_out
+
+_LEFTOVER = re.compile(r"\.[0-9a-f]{16}\.tmp")  # see `write_atomically`
 
 
 class AtWork(InputError):
@@ -21,10 +28,14 @@ class AtWork(InputError):
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader, or a crash, sees the old one or the new one, never half."""
-    beside = path.with_name(f".{path.name}.tmp")
+    """Replace a file so that a reader, or a crash, sees the old one or the new one, never half.
+
+    A link in its place is replaced, not followed.
+    """
+    # A name that nobody could have put a link under; "x" follows none either.
+    beside = path.with_name(f".{os.urandom(8).hex()}.tmp")
     try:
-        with open(beside, "wb") as file:
+        with open(beside, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -49,7 +60,7 @@ def _flush_folder(folder: Path) -> None:
 def append(path: Path, content: bytes) -> None:
     """Append whole lines, or, on a full disk, nothing."""
     # Unbuffered: a buffer that could not be written would be tried again on closing the file.
-    with open(path, "ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=not_through_links) as file:
         before = file.tell()
         try:
             rest = memoryview(content)
@@ -57,31 +68,41 @@ def append(path: Path, content: bytes) -> None:
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         except OSError:
-            os.truncate(path, before)
+            file.truncate(before)
             raise
+
+
+def not_through_links(path: str, flags: int) -> int:
+    """For `open(..., opener=)`: a file that is to grow, and nobody else's.
+
+    A symbolic link is an OSError. A file that has a second name elsewhere, as in a backup made of
+    hard links, becomes a copy first, which the other name does not see.
+    """
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe does not wait
+    descriptor = os.open(path, flags, 0o666)
+    about = os.fstat(descriptor)
+    if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
+        return descriptor
+    os.close(descriptor)
+    if not stat.S_ISREG(about.st_mode):
+        raise InputError("is no file", "file", path)
+    write_atomically(Path(path), Path(path).read_bytes())
+    return os.open(path, flags, 0o666)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a file, one a line, up to the first that is broken."""
-    lines = []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    lines: list[dict[str, Any]] = []
+    text = read_text(path, TABLE_BYTES) if path.exists() else ""
     for line in text.splitlines():
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            document = parse_json(line)
+        except ValueError:
             break  # the line in which the process was killed
+        if not isinstance(document, dict):
+            break
+        lines.append(document)
     return lines
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object that a file holds; InputError names the file if it holds none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"is not valid JSON ({error})", "file", path) from None
-    if not isinstance(content, dict):
-        raise InputError("must hold one JSON object", "file", path)
-    return content
 
 
 def to_json(document: Mapping[str, Any], indent: int | None = None) -> bytes:
@@ -104,9 +125,13 @@ def plain(value: Any) -> Any:
 def locked(folder: Path) -> Iterator[None]:
     """Keep a second process out of a run folder; a dead process lets go by itself.
 
+    What such a one has left half-written is removed.
+
     Raises:
         AtWork: another process is in it.
+        InputError: it holds a link that leads out of it, or something that is no file.
     """
+    refuse_ways_out(folder)
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -114,9 +139,19 @@ def locked(folder: Path) -> Iterator[None]:
         reason = "another process is writing to this run folder"
         raise AtWork(reason, "RUN_DIR", folder) from None
     try:
+        remove_leftovers(folder.rglob(".*.tmp"))
         yield
     finally:
         lock.release()
+
+
+def remove_leftovers(paths: Iterable[Path], older_than: float = 0.0) -> None:
+    """Remove, of `paths`, what `write_atomically` was killed over, so many seconds ago or more."""
+    for path in paths:
+        if _LEFTOVER.fullmatch(path.name):
+            with suppress(FileNotFoundError):
+                if time.time() - path.lstat().st_mtime >= older_than:
+                    path.unlink()
 
 
 def somebody_is_at(folder: Path) -> bool:
@@ -126,3 +161,5 @@ def somebody_is_at(folder: Path) -> bool:
             return False
     except AtWork:
         return True
+    except InputError:  # nobody would work in such a folder
+        return False

@@ -124,17 +124,6 @@ def state_dict_of(module: nn.Module, vector: Tensor) -> OrderedDict[str, Tensor]
     return OrderedDict((name, t.detach().clone()) for name, t in model.module.state_dict().items())
 
 
-def refuse_changing_buffers(module: nn.Module) -> None:
-    """Raise InputError for a layer that keeps running statistics; name it and the way out."""
-    for layer in layers_with_running_statistics(module):
-        raise InputError(
-            f"layer {layer} keeps running statistics: use GroupNorm, or buffers=average to average "
-            "them over the clients",
-            "model",
-            type(module).__name__,
-        )
-
-
 def layers_with_running_statistics(module: nn.Module) -> list[str]:
     """Name and class of each."""
     return [

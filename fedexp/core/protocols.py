@@ -286,6 +286,14 @@ class Channel(Protocol):
         """One round's transport."""
 
 
+@runtime_checkable
+class Remarks(Protocol):
+    """A part whose promise has numbers that a person should know before the run."""
+
+    def remarks(self, n: int) -> Sequence[str]:
+        """Sentences about a run with cohorts of `n` clients."""
+
+
 class Account(Protocol):
     """What the run has spent of the privacy of its examples or clients."""
 

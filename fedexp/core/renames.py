@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 TARGETS = {
@@ -55,6 +55,29 @@ BEFORE: dict[str, dict[str, Any]] = {
     },
     "tracker": {},
 }
+# Parts of 0.1 that mean something else by default now: what they meant then.
+MEANT: dict[str, dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    "attack": {
+        **{
+            f"fedexp.attacks.{name}": lambda node: {"direction": "down", **node}
+            for name in ("alie.Alie", "optimal.OptimalAlie")
+        },
+        **{
+            f"fedexp.attacks.min_max.{name}": lambda node: {
+                **node,
+                "perturbation": {"std": "std_down"}.get(node["perturbation"], node["perturbation"]),
+            }
+            for name in ("MinMax", "MinSum")
+        },
+    },
+    "aggregator": {
+        "fedexp.aggregation.geometric_median.GeometricMedian": lambda node: {
+            **{k: v for k, v in node.items() if k != "iterations"},
+            "max_iterations": node["iterations"],
+            "tolerance": 0.0,
+        },
+    },
+}
 MOMENTUM = {"damped": True, "start": "first_update"}  # of what was training.worker_momentum
 
 _said: set[str] = set()
@@ -94,6 +117,8 @@ def present_targets(node: Any) -> Any:
 def present_config(saved: Mapping[str, Any]) -> dict[str, Any]:
     """A run's config as this version would have written it; itself, if it did."""
     config = {key: present_targets(node) for key, node in saved.items()}
+    if "task" not in config:  # as all runs of 0.1
+        _keep_what_they_meant(config)
     if "hygiene" in config:
         say("hygiene", "update_validation")
         config["update_validation"] = config.pop("hygiene")
@@ -111,6 +136,14 @@ def present_config(saved: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(channel, Mapping) and "target_epsilon" in channel:
         config["channel"] = {**channel, "_target_": skellam}
     return config
+
+
+def _keep_what_they_meant(config: dict[str, Any]) -> None:
+    """Give parts of 0.1, in place, the values under which they do what they did then."""
+    for group, targets in MEANT.items():
+        node = config.get(group)
+        if isinstance(node, Mapping):
+            config[group] = targets.get(str(node.get("_target_")), dict)(dict(node))
 
 
 def present_overrides(overrides: Sequence[str]) -> list[str]:

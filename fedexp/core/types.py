@@ -440,18 +440,6 @@ class Updates:
             clients_in=tuple(n for n, k in zip(self.clients_in, marks, strict=False) if k),
         )
 
-    def with_last_as_reference(self) -> Updates:
-        """The last row becomes the `reference`: it is the server's own, not a client's."""
-        return replace(
-            self,
-            matrix=self.matrix[:-1],
-            client_ids=self.client_ids[:-1],
-            num_examples=self.num_examples[:-1],
-            metrics=self.metrics[:-1],
-            kept=self.kept[:-1],
-            reference=self.matrix[-1],
-        )
-
 
 @dataclass(frozen=True)
 class Delivery:

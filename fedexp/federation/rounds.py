@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import communicates
+from fedexp.core.capabilities import as_received, communicates
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
     Account,
@@ -39,6 +39,7 @@ from fedexp.federation.describe import (
     remarks,
     traffic,
 )
+from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.server import Server
 
 
@@ -53,7 +54,6 @@ class Experiment:
     n_clients: int
     malicious: np.ndarray  # [n_clients] bool: who the adversary controls
     first_attacked_round: int  # until then they behave
-    root_client: int | None  # the number of the server's own shard, where its rule needs one
     setting: Setting
     sampler: Sampler
     trainer: Trainer
@@ -65,6 +65,7 @@ class Experiment:
     account: Account
     evaluator: Evaluator
     store: ClientStore = field(default_factory=InMemory)  # of what stays with clients
+    root: NoRootData | RootData = field(default_factory=NoRootData)  # the server's own examples
 
 
 def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerState, RoundRecord]]:
@@ -110,26 +111,24 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     # 1. Who takes part, and what each one receives.
     algorithm, d = exp.server.algorithm, state.params.shape[-1]
     cohort = _cohort(exp, r)
-    kept = [read(state.clients, c) for c in cohort.tolist()]
+    kept = {c: read(state.clients, c) for c in cohort.tolist()}
     broadcast, at_first = algorithm.broadcast(state.algorithm), algorithm.client_init(d)
-    root = [] if exp.root_client is None else [exp.root_client]  # the server's own keeps nothing
-    tasks = [
-        ClientTask(
+
+    def task_of(c: int) -> ClientTask:
+        return ClientTask(
             client_id=c,
             params=exp.setting.start(state.params, c),
             round=r,
             seed=seed_for(exp.seed, "client", r, c),
-            state=of_part(own, "algorithm") or at_first,
+            state=of_part(kept.get(c, {}), "algorithm") or at_first,
             broadcast=broadcast,
         )
-        for c, own in zip([*cohort.tolist(), *root], [*kept, *({} for _ in root)], strict=True)
-    ]
 
     # 2. Local training, the only parallel step. What clients keep is seen by nobody else.
-    trained = exp.backend.train(algorithm.local(exp.trainer), tasks)
-    if root:
-        trained = trained.with_last_as_reference()
-    momenta_before = [of_part(own, "worker_momentum") for own in kept]
+    reference = exp.root(exp.backend, algorithm, task_of)  # first: the clients' rows are a buffer
+    tasks = [task_of(c) for c in kept]
+    trained = replace(exp.backend.train(algorithm.local(exp.trainer), tasks), reference=reference)
+    momenta_before = [of_part(own, "worker_momentum") for own in kept.values()]
     averaged, momenta = exp.worker_momentum(trained.without_kept(), momenta_before, d)
     states = {"algorithm": trained.kept, "worker_momentum": momenta}
     clients = keep(exp.store, r + 1, state.clients, cohort.tolist(), **states)
@@ -140,7 +139,8 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     malicious = exp.malicious[cohort] & (r >= exp.first_attacked_round)
 
     def rule(rows: Tensor) -> Tensor:
-        return exp.server.rule(protected.with_matrix(rows), state, stream("guess"))
+        arriving = as_received(exp.channel, protected.with_matrix(rows), stream("channel"))
+        return exp.server.rule(arriving, state, stream("guess"))
 
     mask = torch.from_numpy(malicious).to(protected.matrix.device)
     sent = exp.attack.rewrite(protected, mask, rule, stream("attack"))
@@ -158,7 +158,7 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     # 6. What happened, how good the models are now, and what it has cost.
     known = malicious if exp.malicious.any() else None
     metrics = describe(r + 1, sent, delivery, known, receipt)
-    down = sum(task.bytes_down for task in tasks[: len(cohort)])
+    down = sum(task.bytes_down for task in tasks)
     metrics += traffic(r + 1, down if communicates(exp.setting) else None, delivery)
     predictions = None
     if state.round % exp.eval_every == 0 or finished(exp, state):

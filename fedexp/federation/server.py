@@ -19,7 +19,7 @@ nobody was there is what noise has to hide, and a step of noise alone is release
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -69,16 +69,21 @@ class Server:
     n_clients: int  # of the federation, to know what share of it answered
 
     def rule(self, updates: Updates, state: ServerState, rng: np.random.Generator) -> Tensor:
-        """The step `[D]` that these rows would make, before noise; for who wants to guess it."""
-        return self._rule(self.privacy.on_receipt(updates, state.privacy), state.aggregator, rng)[0]
+        """The step `[D]` that these rows would make, before noise; for who wants to guess it.
+
+        The detector, which a client cannot try out, is taken to let all of them pass.
+        """
+        usable = _usable(updates, self._complaints(updates, state))
+        bounded = self.privacy.on_receipt(usable, state.privacy)
+        return self._rule(bounded, state.aggregator, rng)[0]
 
     def __call__(
         self, received: Updates, state: ServerState, rng: Streams
     ) -> tuple[ServerState, Receipt]:
         """The server's next state (the round is not counted yet) and what became of the rows."""
         d = state.params.shape[-1]
-        complaints = tuple(self.update_validation(received, row_size(self.algorithm.sends, d)))
-        usable = received.select(torch.tensor([not c for c in complaints], dtype=torch.bool))
+        complaints = self._complaints(received, state)
+        usable = _usable(received, complaints)
         bounded = self.privacy.on_receipt(usable, state.privacy)
         verdict, detector = Verdict.no_opinion(0), state.detector
         if len(bounded):
@@ -104,6 +109,10 @@ class Server:
             )
         return after, Receipt(complaints, usable.client_ids, verdict, step, skipped)
 
+    def _complaints(self, received: Updates, state: ServerState) -> tuple[str, ...]:
+        row = row_size(self.algorithm.sends, state.params.shape[-1])
+        return tuple(self.update_validation(received, row))
+
     def _step(
         self, trusted: Updates, state: ServerState, rng: Streams
     ) -> tuple[Tensor, State, str]:
@@ -127,6 +136,10 @@ class Server:
         for mix in self.pre_aggregation:
             updates = mix(updates, rng)
         return self.aggregator(updates, state, rng)
+
+
+def _usable(received: Updates, complaints: Sequence[str]) -> Updates:
+    return received.select(torch.tensor([not c for c in complaints], dtype=torch.bool))
 
 
 def _trusted(usable: Updates, verdict: Verdict) -> Updates:

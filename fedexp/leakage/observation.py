@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedexp.core.protocols import Task
+from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Normalisation
 
 
@@ -32,7 +33,7 @@ class Knowledge:
     input_shape: tuple[int, ...]  # (channels, height, width)
     num_classes: int
     batch_size: int  # examples behind one client's update
-    lr: float  # of the local steps
+    rule: StepRule  # what a local step makes of its gradients
     local_steps: int  # full-batch steps behind the update
     labels: Tensor | None  # [batch_size] int64, in any order; None: not shared
     clip_norm: float | None  # every example's gradient was clipped to it (DP-SGD); None: none was
@@ -64,13 +65,15 @@ class Observation:
     def gradient(self) -> dict[str, Tensor]:
         """The mean gradient that explains the update as plain steps, by parameter, float64.
 
-        Exact for one step: delta = -lr g. For more steps it is the naive reading of the update.
+        Exact for one step. For more it is the naive reading of the update, as if all were taken
+        where the first was; what the steps do by themselves (weight decay) is taken out of it.
         """
         known = self.knowledge
-        scale = -1.0 / (known.lr * known.local_steps)
+        weights, drift = known.rule.unrolled(known.local_steps)
+        gone = -self.update.double() - drift * known.params.double()
         shapes = known.parameters(torch.float64)
         sizes = [p.numel() for p in shapes.values()]
-        pieces = (self.update[: sum(sizes)].double() * scale).split(sizes)
+        pieces = (gone[: sum(sizes)] / sum(weights)).split(sizes)
         return {
             name: piece.view(shapes[name].shape) for name, piece in zip(shapes, pieces, strict=True)
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,19 +87,23 @@ class Victim:
 IN_PROCESS = {"_target_": "fedexp.backends.in_process.InProcess"}  # studies bring their own workers
 
 
-def open_victim(folder: Path, data_dir: str | None, built: Built | None = None) -> Victim:
+def open_victim(
+    folder: Path, data_dir: str | None, built: Built | None = None, trust: Sequence[str] = ()
+) -> Victim:
     """A run's parts, built again from its config, and its models, read from its checkpoints.
 
     Args:
         folder: of the run.
         data_dir: where the data lie now, if not where they lay.
         built: the parts, if they are at hand: of the run's config, with its data.
+        trust: packages whose code may be built, in place of what the run's config says of it.
 
     Raises:
         InputError: it is no run, has no checkpoint that can be read, or shares no model; or what
             it was made of is not there any more.
     """
     config = {**read_config(folder), "backend": IN_PROCESS, "tracker": {}, "quiet": True}
+    config["trust"] = list(trust)
     if data_dir is not None:
         config["paths"] = {**config["paths"], "data_dir": data_dir}
     check_root_keys({key: value for key, value in config.items() if key not in PROVENANCE})

@@ -25,6 +25,11 @@ class Guarded:
         self._name, self._observer = name, observer
         self._broken = False
 
+    @property
+    def sends_to(self) -> str:
+        """Where figures go beside the run folder; empty for nowhere, or where nobody says so."""
+        return str(getattr(self._observer, "sends_to", ""))
+
     def run_started(self, run: RunStart) -> None:
         """Pass it on."""
         self._broken = False

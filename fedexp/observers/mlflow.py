@@ -37,6 +37,11 @@ class MLflow:
         require("mlflow")
         self._uri, self._experiment, self._clients = tracking_uri, experiment, clients
 
+    @property
+    def sends_to(self) -> str:
+        """The store, where it is not the one in the run folder."""
+        return self._uri or ""
+
     def run_started(self, run: RunStart) -> None:
         """Start a run in the store; a run that goes on takes the place of its earlier part."""
         with environment({**QUIET, **FILES}):

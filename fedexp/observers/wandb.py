@@ -32,6 +32,11 @@ class WandB:
         one_of(("offline", "online"), mode=mode)
         self._mode, self._project, self._clients = mode, project, clients
 
+    @property
+    def sends_to(self) -> str:
+        """The service, where it is online."""
+        return "wandb" if self._mode == "online" else ""
+
     def run_started(self, run: RunStart) -> None:
         """Start a run; one that goes on is written anew from its record, under the same id."""
         here = run.folder.resolve()

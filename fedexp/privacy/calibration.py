@@ -33,7 +33,7 @@ def calibrated_noise_multiplier(
 
     Raises:
         InputError: an argument is out of range, or no noise is enough: every accountant has a
-            floor, prv that of its own error.
+            floor, about 5e-5 at delta = 1e-5.
 
     >>> round(calibrated_noise_multiplier(3.0, 1e-5, 0.01, 1000, "rdp"), 3)
     0.865

@@ -261,7 +261,7 @@ class ClientDP:
         if counted_on is None:
             if z is None:
                 z = terms.least_noise([(1.0, plan.most_participations())])
-            each = Ledger((z,) * n, (1.0,) * n, delta, terms.accountant, "add_remove")
+            each = Ledger((z,) * n, (1.0,) * n, delta, terms.accountant, "zero_out")
             return z, OneReleaseAClient(), each, NO_AMPLIFICATION
         if counted_on.kind == "poisson":
             q = counted_on.rate

@@ -2,11 +2,11 @@
 
     g = (sum_{i in batch} g_i min(1, C / |g_i|) + N(0, (z C)^2 I)) / (q n)
 
-with g_i the gradient of example i over all trainable parameters together, C the `clip_norm`, z the
-`noise_multiplier`, and a batch that each of the n examples joins independently with probability
-q = 1 / ceil(n / batch_size). The divisor q n is the expected size, whoever joined; a batch without
-examples is a step of noise alone. What a trainer does with g (momentum, decay, Adam) is
-post-processing.
+with g_i the gradient of example i over all trainable parameters together (0 where it is not
+finite), C the `clip_norm`, z the `noise_multiplier`, and a batch that each of the n examples joins
+independently with probability q = 1 / ceil(n / batch_size). The divisor q n is the expected size,
+whoever joined; a batch without examples is a step of noise alone. What a trainer does with g
+(momentum, decay, Adam) is post-processing.
 
 Source: Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, algorithm 1. Opacus draws
 batches with the same q and divides by int(q n). The guarantee is for one example of one client
@@ -22,15 +22,16 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
-from typing import final
+from typing import ClassVar, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedexp.core.checks import InputError, non_negative, one_of, positive
 from fedexp.core.protection import Combination, Plan, Protection
-from fedexp.core.protocols import LocalTraining, Model, Trainer
-from fedexp.core.rng import generator, seed_for, torch_generator
+from fedexp.core.protocols import LocalTraining, Model, Task, Trainer
+from fedexp.core.rng import generator
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 from fedexp.privacy.account import (
     NOT_COVERED,
@@ -39,6 +40,8 @@ from fedexp.privacy.account import (
     StepsOfEachClient,
 )
 from fedexp.privacy.ledger import Ledger
+from fedexp.privacy.lone_examples import refuse_examples_that_mix
+from fedexp.privacy.noise import NOISE_SEEDS, add_noise
 from fedexp.privacy.terms import (
     NOISE_SOURCES,
     ONE_EXAMPLE,
@@ -53,7 +56,6 @@ from fedexp.training.private_layers import trained_layers
 from fedexp.training.steps import Adjusted, Step, StepSource, StepTrainer, Work
 
 CLIPPING = ("ghost", "hooks", "auto")
-NOISE_SEEDS = ("task", "os")
 
 
 @final
@@ -93,8 +95,8 @@ class PrivateSteps:
         expected = n / batches
         noise = self.noise_multiplier * self.clip_norm / expected
         # The batches have a stream of their own: the same ones whatever else is drawn.
-        poisson = torch_generator(seed_for(task.seed, "batches"))
-        fill_with_noise = self._noise()
+        poisson = generator(task.seed, "batches")
+        fill_with_noise = self._noise(task)
         gradient = torch.empty(sum(p.numel() for p in model.parameters), device=shard.x.device)
         ends = accumulate(p.numel() for p in model.parameters)
         targets = {
@@ -103,8 +105,8 @@ class PrivateSteps:
         }
         with watching(model.module) as watch:
             for _ in range(work.steps_for(n)):
-                drawn = torch.rand(n, generator=poisson, dtype=torch.float64) < 1 / batches
-                batch = shard.rows(drawn.nonzero().flatten().to(shard.y.device))
+                drawn = torch.from_numpy(np.flatnonzero(poisson.random(n) < 1 / batches))
+                batch = shard.rows(drawn.to(shard.y.device))
                 fill_with_noise(gradient, noise)
                 loss = gradient.new_zeros(())
                 if len(batch):
@@ -113,20 +115,28 @@ class PrivateSteps:
                     loss = losses.detach().mean()
                 yield Step(tuple(targets.values()), loss, len(batch))
 
-    def _noise(self) -> Callable[[Tensor, float], object]:
-        """Fills a vector `[d]` with Gaussian noise of a standard deviation."""
-        if self.noise_seed == "task":  # torch's own generator, which starts at the task's seed
-            return lambda vector, std: vector.normal_(0, std)
-        rng = generator(int.from_bytes(os.urandom(16), "little"), "noise")
-        return lambda vector, std: vector.copy_(
-            torch.from_numpy(std * rng.standard_normal(len(vector)))
-        )
+    def _noise(self, task: ClientTask) -> Callable[[Tensor, float], object]:
+        """Fills a vector `[d]` with Gaussian noise of a standard deviation.
+
+        By NumPy: torch's generator on the CPU keeps 32 bits of a seed, which can all be tried.
+        """
+        of_the_system = self.noise_seed == "os"
+        seed = int.from_bytes(os.urandom(16), "little") if of_the_system else task.seed
+        rng = generator(seed, "noise")
+
+        def fill(vector: Tensor, std: float) -> None:
+            vector.zero_()
+            add_noise(vector, std, rng.standard_normal)
+
+        return fill
 
     def _add_clipped(self, watch: Watch, losses: Tensor, targets: Targets, expected: float) -> None:
         """Add the batch's clipped gradients, divided by the expected size, to the noise."""
         layers = watch.gradients(losses, targets, self.clipping)
         norms = torch.stack([layer.squared_norms() for layer in layers]).sum(dim=0).sqrt_()
-        kept = self.clip_norm / norms.clamp_min(self.clip_norm)
+        # A gradient without a length (NaN, or too long for a float) cannot be cut to C: it is left
+        # out, or there would be no bound for every example.
+        kept = (self.clip_norm / norms.clamp_min(self.clip_norm)).nan_to_num_(0.0)
         for layer in layers:
             layer.add_weighted_sum(kept / expected)
 
@@ -239,6 +249,8 @@ class DPSGD:
         allow_no_noise: whether noise of 0 is meant.
     """
 
+    noised_before_seen: ClassVar[bool] = True
+
     clip_norm: float
     noise_multiplier: float | None
     clipping: str
@@ -263,9 +275,10 @@ class DPSGD:
             "is not declared to be a function of the trained model alone, which DP-SGD protects",
         )
 
-    def check_model(self, model: nn.Module) -> None:
-        """Every example's gradient must depend on that example alone."""
+    def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
+        """Every example's gradient must depend on that example alone, by layers and as it runs."""
         trained_layers(model)
+        refuse_examples_that_mix(model, task, x, y)
 
     def protect(self, plan: Plan, bare: Protection) -> Protection:
         """Noise in every step of every client, a row of the ledger a client."""

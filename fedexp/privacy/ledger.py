@@ -27,7 +27,6 @@ from torch import Tensor
 from fedexp.core.checks import InputError, at_least, positive
 from fedexp.core.types import State
 from fedexp.privacy.accounting import (
-    EPSILON_ERROR,
     Adjacency,
     Event,
     Guarantee,
@@ -86,7 +85,7 @@ class Ledger:
             )
         for noise_multiplier, sample_rate in set(self._kinds()):
             Event(noise_multiplier, sample_rate, 0)
-            if sample_rate < 1 and self.adjacency == "replace_one":
+            if sample_rate < 1 and self.adjacency != "add_remove":
                 raise InputError(
                     "below 1 it amplifies for adjacency=add_remove only", "sample_rate", sample_rate
                 )
@@ -119,8 +118,8 @@ class Ledger:
         """The guarantee of the run so far: the largest of the rows'."""
         most = epsilon([], self.delta, self.accountant)
         for event, bound in self._by_bound(state):
-            # prv is never above rdp by more than this, so no row further down can be the largest.
-            if bound + 2 * EPSILON_ERROR <= most.epsilon:
+            # Nobody says more than rdp, so no row further down can be the largest.
+            if bound <= most.epsilon:
                 break
             found = epsilon([event], self.delta, self.accountant)
             if found.epsilon > most.epsilon:
@@ -138,7 +137,7 @@ class Ledger:
         positive(max_epsilon=max_epsilon)
         after = self.charge(state, steps)
         bounds = [bound for _, bound in self._by_bound(after)]
-        if not bounds or bounds[0] + 2 * EPSILON_ERROR <= max_epsilon:
+        if not bounds or bounds[0] <= max_epsilon:
             return False
         return self.epsilon(after).epsilon > max_epsilon
 

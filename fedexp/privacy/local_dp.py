@@ -53,6 +53,8 @@ class LocalGaussianDP:
         allow_no_noise: whether noise of 0 is meant.
     """
 
+    noised_before_seen: ClassVar[bool] = True
+
     clip_norm: float
     noise_multiplier: float | None
     epsilon_per_release: float | None
@@ -153,6 +155,8 @@ class LocalLaplaceDP:
         target_epsilon: of the whole run; `epsilon_per_release` is then a client's share of it.
         max_epsilon: the run ends before the round that would exceed it.
     """
+
+    noised_before_seen: ClassVar[bool] = True
 
     refused_arguments: ClassVar[Mapping[str, str]] = {
         "clip_norm": "Laplace noise needs an L1 clip: behind an L2 clip it costs up to sqrt(d) "

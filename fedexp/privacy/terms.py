@@ -13,7 +13,6 @@ from fedexp.core.protection import Combination, Plan, Protection
 from fedexp.core.types import Sent
 from fedexp.privacy.account import OPERATING_SYSTEM, SEEDED
 from fedexp.privacy.accounting import (
-    EPSILON_ERROR,
     Event,
     check_accountant,
     check_delta,
@@ -186,9 +185,8 @@ class Terms:
         """Whether the accountant says more than the target of a history."""
         assert self.target_epsilon is not None
         history = [Event(noise_multiplier, q, steps)]
-        # rdp costs less than prv, and prv never says more than rdp and this.
-        bound = epsilon(history, self.delta, "rdp").epsilon + 2 * EPSILON_ERROR
-        if bound <= self.target_epsilon:
+        # rdp costs less than prv, and nobody says more than rdp.
+        if epsilon(history, self.delta, "rdp").epsilon <= self.target_epsilon:
             return False
         return epsilon(history, self.delta, self.accountant).epsilon > self.target_epsilon
 

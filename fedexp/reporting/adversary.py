@@ -102,7 +102,7 @@ def first_attacked_round(run: Run) -> int | None:
 
 def adversary_facts(run: Run) -> dict[str, str]:
     """What a reader has to know of attack and defence, by name; empty if nothing happened."""
-    return {**_success(run), **_detector(run), **_dropped(run), **_skipped(run)}
+    return {**_success(run), **_exceeded(run), **_detector(run), **_dropped(run), **_skipped(run)}
 
 
 def _success(run: Run) -> dict[str, str]:
@@ -111,6 +111,19 @@ def _success(run: Run) -> dict[str, str]:
         return {}
     last, mean = curve.iloc[-1], curve.iloc[-5:].mean()
     return {"attack success": f"{last:.4f} last, {mean:.4f} mean of last 5"}
+
+
+def _exceeded(run: Run) -> dict[str, str]:
+    """Rounds with more malicious clients than the rule, or what mixes before it, counted on."""
+    mixing = run.config.get("pre_aggregation") or {}
+    parts = [run.config.get("aggregator") or {}, *(m for m in mixing.values() if m)]
+    counted = [part["assumed_malicious"] for part in parts if "assumed_malicious" in part]
+    malicious = run.curve("round", "malicious")
+    if not counted or not (malicious > min(counted)).any():
+        return {}
+    above = int((malicious > min(counted)).sum())
+    what = f"rounds with more attackers than the {min(counted)} assumed"
+    return {what: f"{above:,} of {len(malicious):,}"}
 
 
 def _detector(run: Run) -> dict[str, str]:

@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from fedexp.core.files import write_atomically
 from fedexp.reporting.glyphs import legible, use_installed_fonts
@@ -60,7 +61,12 @@ def save(figure: Figure, path: Path) -> Path:
     use_installed_fonts(figure)
     # savefig draws twice, once only to measure; nothing of ours is measured after the first.
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
+    try:
+        canvas.draw()  # type: ignore[no-untyped-call]
+    except ValueError:  # a name with dollar signs is no formula, and need not parse as one
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)
+        canvas.draw()  # type: ignore[no-untyped-call]
     picture = io.BytesIO()
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     image.imsave(picture, pixels, format="png", dpi=DOTS_PER_INCH)

@@ -1,6 +1,6 @@
 """What the studies of leakage of a run found, in words and as tables.
 
-A cell is a mean over targets with its 95 % bootstrap interval, or a single value, if need be with
+A cell is a mean over targets with its 95 % interval, or a single value, if need be with
 the interval of what chance gives ("null"). Where a study gives an interval of its own, that counts.
 """
 
@@ -35,6 +35,7 @@ _NAMES = {
     "max_ssim_held_out": "max SSIM held out",
 }
 _NULL = ("_null_low", "_null_high")
+_OWN = ("_low", "_high")  # of a single value, given by the study
 # All pictures of a class are compared with the same images: resampling them would make too little
 # of what chance does.
 _NOT_RESAMPLED = ("memorisation_gap",)
@@ -72,7 +73,7 @@ def figure_table(study: StudyRecord) -> pd.DataFrame:
     What was recovered comes first, then what it is compared with, an untrained model last.
     """
     figures = pd.DataFrame(study.figures)
-    metrics = [str(m) for m in figures["metric"].unique() if not str(m).endswith(_NULL)]
+    metrics = [str(m) for m in figures["metric"].unique() if not str(m).endswith(_OWN)]
     subjects = {
         (str(subject), int(round)): own[own["round"] == round]
         for subject, own in figures.groupby("subject")
@@ -162,15 +163,19 @@ def _cell(
     if metric not in values:
         return ""
     mean, low, high = known or mean_interval_of(values[metric])
+    if all(metric + end in values for end in _OWN):
+        low, high = (float(values[metric + end][0]) for end in _OWN)
     if not math.isnan(low) and (known or metric not in _NOT_RESAMPLED):
-        return f"{number(metric, mean)} [{number(metric, low)}, {number(metric, high)}]"
+        mean_text = f"{number(metric, mean)} [{number(metric, low)}, {number(metric, high)}]"
+    else:
+        mean_text = number(metric, mean)
     ends = [float(values[metric + end][0]) for end in _NULL if metric + end in values]
     chance = f" (null {' to '.join(number(metric, end) for end in ends)})" if ends else ""
-    return "-" if math.isnan(mean) else f"{number(metric, mean)}{chance}"
+    return "-" if math.isnan(mean) else f"{mean_text}{chance}"
 
 
 def mean_interval_of(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean and 95 % bootstrap interval of the finite values; NaN where there is none."""
+    """Mean and 95 % interval of the finite values; NaN where there is none."""
     # torch comes with them, for which a report without a study need not wait.
     from fedexp.core.rng import generator
     from fedexp.leakage.intervals import mean_interval

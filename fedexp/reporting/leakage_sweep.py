@@ -75,7 +75,8 @@ def leakage_markdown(runs: Sequence[Run]) -> str:
     for study in studies:
         table = to_markdown(_study_table(groups, study))
         sentences = "\n".join(f"- {sentence}" for sentence in comparisons(groups, study, most))
-        sections.append("\n\n".join(filter(None, [f"### {study}", table, sentences])))
+        rates = "\n".join(f"- {sentence}" for sentence in _pooled_rates(groups, study))
+        sections.append("\n\n".join(filter(None, [f"### {study}", table, rates, sentences])))
     if not sections:
         return ""
     how = (
@@ -106,6 +107,37 @@ def comparisons(groups: Sequence[Configuration], study: str, most: int) -> list[
         sentences.append(
             f"Too few seeds: {too_few} comparison(s) of settings with fewer than {FEWEST_SEEDS} "
             "seeds in common are not made."
+        )
+    return sentences
+
+
+def _pooled_rates(groups: Sequence[Configuration], study: str) -> list[str]:
+    """For settings with several seeds, the rate at the lowest FPR over all their targets."""
+    sentences = []
+    for group in groups:
+        scores = [
+            (found.arrays["scores_members"], found.arrays["scores_non_members"])
+            for run in group.complete
+            for found in run.leakage
+            if found.name == study and "scores_non_members" in found.arrays
+        ]
+        if len(scores) < 2:
+            continue
+        # Both come with scipy and torch, for which a report without such a study need not wait.
+        from fedexp.leakage.membership.roc import RATES, pooled
+
+        roc = pooled(scores)
+        metric, rate = min(RATES.items(), key=lambda item: item[1])
+        if math.isnan((interval := roc.tpr_interval(rate)).mean):
+            continue
+        names = short_names(group.settings)
+        chosen = {k: v for k, v in group.settings.items() if v != ABSENT}
+        setting = ", ".join(f"{names[key]}={value}" for key, value in chosen.items())
+        sentences.append(
+            f"{metric_name(metric)}, {len(scores)} runs pooled{f', {setting}' if setting else ''}: "
+            f"{100 * interval.mean:.2f} % [{100 * interval.low:.2f}, {100 * interval.high:.2f}] "
+            f"of {roc.n_members:,} members, behind at most "
+            f"{math.floor(rate * roc.n_non_members + 1e-9)} false alarms."
         )
     return sentences
 

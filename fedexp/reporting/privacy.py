@@ -9,7 +9,11 @@ from typing import Any
 from fedexp.reporting.results import Run
 
 _NOISE = ("clip_norm", "clip_norm_l1", "noise_multiplier", "scale", "expected_cohort")
-_NEIGHBOURS = {"add_remove": "added or removed", "replace_one": "replaced by another"}
+_NEIGHBOURS = {
+    "add_remove": "added or removed",
+    "zero_out": "as it is or with zeros for an update",
+    "replace_one": "replaced by another",
+}
 
 
 def epsilon_of(run: Run) -> float:

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fedexp.core.files import read_json_object, to_json, write_atomically
+from fedexp.core.documents import read_json_object
+from fedexp.core.files import remove_leftovers, to_json, write_atomically
+from fedexp.core.links import refuse_ways_out
+from fedexp.core.text import printable_lines, without_markup
 from fedexp.reporting.adversary import adversary_facts
 from fedexp.reporting.leakage import leakage_report
 from fedexp.reporting.leakage_sweep import leakage_markdown, leakage_table
@@ -60,10 +63,13 @@ def report(folders: Sequence[Path], out: Path | None = None) -> str:
         InputError: there is no run in `folders`.
     """
     if len(folders) == 1 and is_run(folders[0]):
+        if out is None:
+            refuse_ways_out(folders[0])
         return report_run(folders[0], folder=out)
     if out is None:
         for path in find_runs(folders):
             if path in folders or not path.is_symlink():  # whose target may be anybody's
+                refuse_ways_out(path)
                 report_run(path, plots=bool(load_run(path).config.get("plots", True)))
     return report_sweep(folders, out)
 
@@ -87,6 +93,7 @@ def report_run(path: str | Path, plots: bool = True, folder: Path | None = None)
         pictures = _draw(run, folder / "plots") if plots else []
     of_adversary = adversary_facts(run)
     leaked, leaked_lines = leakage_report(run)
+    shown = "\n\n".join(f"![{p.stem}]({p.relative_to(folder)})" for p in pictures)
     blocks = [f"# {run.path.name}", _headline(run)]
     if run.error:
         blocks.append(f"**Error:** {run.error}")
@@ -101,10 +108,11 @@ def report_run(path: str | Path, plots: bool = True, folder: Path | None = None)
         "Partition": _facts(_measures(run.partition or {})),
         "Cost": _facts(_cost(run)),
         "How to repeat it": _facts(_provenance(run)),
-        "Plots": "\n\n".join(f"![{p.stem}]({p.relative_to(folder)})" for p in pictures),
     }.items():
         if text:
             blocks.append(f"## {heading}\n\n{text}")
+    page = without_markup("\n\n".join(blocks))
+    page += f"\n\n## Plots\n\n{shown}\n" if shown else "\n"
 
     lines = [_headline(run)]
     if run.error:
@@ -119,12 +127,12 @@ def report_run(path: str | Path, plots: bool = True, folder: Path | None = None)
     if leaked_lines:
         lines += [leaked_lines, ""]
     with _as_far_as_possible(folder):
-        write_atomically(folder / "report.md", ("\n\n".join(blocks) + "\n").encode())
+        write_atomically(folder / "report.md", page.encode())
         lines.append(f"Report: {folder / 'report.md'}")
     if pictures:
         names = ", ".join(picture.name for picture in pictures)
         lines.append(f"Plots:  {folder / 'plots'} ({names})")
-    return "\n".join(lines)
+    return printable_lines("\n".join(lines))
 
 
 def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) -> str:
@@ -181,14 +189,16 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     idle = f"## Without effect\n\n{idle}\n" if idle else ""
     passed_over = "\n".join(f"- {link}" for link in links_not_followed(paths))
     passed_over = f"## Links that were not followed\n\n{passed_over}\n" if passed_over else ""
-    page += [*filter(None, [leaked, idle, passed_over]), *pictures]
+    page += filter(None, [leaked, idle, passed_over])
+    page = [without_markup("\n".join(page)), *pictures]
     parts = [matrix, "" if many else whole, leaked, idle, passed_over]
-    shown = "\n\n".join(part.rstrip("\n") for part in parts if part)
+    shown = printable_lines("\n\n".join(part.rstrip("\n") for part in parts if part))
     if folder is None:
         return f"{shown}\n\nNothing was written; --out FOLDER keeps the tables and pictures"
     texts = {name: table.to_csv(index=False) for name, table in tables.items()}
     written = _write(Path(folder), {**texts, "table.md": "\n".join(page) + "\n"}, figures)
-    return f"{shown}\n\nWritten to {folder}: {', '.join(written) or 'nothing'}"
+    place = printable_lines(str(folder))
+    return f"{shown}\n\nWritten to {place}: {', '.join(written) or 'nothing'}"
 
 
 def _write(folder: Path, texts: Mapping[str, str], figures: Mapping[str, Figure]) -> list[str]:
@@ -199,6 +209,7 @@ def _write(folder: Path, texts: Mapping[str, str], figures: Mapping[str, Figure]
     with _as_far_as_possible(folder):
         folder.mkdir(parents=True, exist_ok=True)
         earlier = _written_before(folder)
+        remove_leftovers(folder.glob(".*.tmp"), older_than=3600)  # others may be writing here now
         # First, so that a report that is cut short forgets nothing it wrote.
         names = [*texts, *figures]
         write_atomically(folder / _WRITTEN, to_json({"files": sorted({*earlier, *names})}))

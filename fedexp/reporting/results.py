@@ -18,6 +18,7 @@ from typing import Any, final
 import pandas as pd
 
 from fedexp.core.checks import InputError
+from fedexp.core.text import cleaned
 from fedexp.run_folder.findings import StudyRecord, read_findings
 from fedexp.run_folder.reading import (
     read_config,
@@ -26,6 +27,7 @@ from fedexp.run_folder.reading import (
     read_lines,
     read_metrics,
 )
+from fedexp.run_folder.shapes import CONFIG, PARTITION, SUMMARY, TIMING, checked
 
 _OPTIONAL = {
     "pre_aggregation": "pre-aggregation",
@@ -57,13 +59,14 @@ class Run:
         return read_metrics(self.path, complete=self.status == "complete")
 
     @cached_property
-    def partition(self) -> Mapping[str, Any] | None:
-        """`partition.json` without the clients' indices."""
-        document = read_json(self.path / "partition.json")
+    def partition(self) -> Any:
+        """`partition.json` without the clients' indices: a mapping, or None."""
+        path = self.path / "partition.json"
+        document = checked(read_json(path), PARTITION, path)
         if document is not None:
             # They say how to repeat the run, not how it went, and are most of the file.
             document.pop("indices", None)
-        return document
+        return cleaned(document)
 
     @cached_property
     def confusion(self) -> pd.DataFrame | None:
@@ -73,7 +76,8 @@ class Run:
     @cached_property
     def timing(self) -> pd.DataFrame:
         """One row a round, columns round, train, aggregate, evaluate (seconds)."""
-        return pd.DataFrame(read_lines(self.path / "timing.jsonl"))
+        path = self.path / "timing.jsonl"
+        return pd.DataFrame([checked(line, TIMING, path) for line in read_lines(path)])
 
     @cached_property
     def leakage(self) -> tuple[StudyRecord, ...]:
@@ -142,8 +146,21 @@ class Run:
 
     @cached_property
     def attack_success(self) -> float:
-        """The share of the adversary's wanted answers at the last evaluation, or NaN."""
+        """The share of the adversary's wanted answers at the last evaluation, or NaN.
+
+        Of a run in which the attack has no clients: what there is without an attacker.
+        """
         return self.final("attack", "success")
+
+    @cached_property
+    def dropped_exactly_the_attackers(self) -> bool:
+        """Whether in every round what the adversary sent was left out, and nothing else was."""
+        rows = self.metrics[(self.metrics["scope"] == "update") & (self.metrics["value"] == 1)]
+        malicious, dropped = (
+            set(map(tuple, rows.loc[rows["metric"] == metric, ["round", "client"]].to_numpy()))
+            for metric in ("malicious", "dropped")
+        )
+        return bool(malicious) and malicious == dropped
 
     def curve(self, scope: str, metric: str, client: str = "all") -> pd.Series[float]:
         """One number over the rounds in which it was measured, indexed by round."""
@@ -161,7 +178,9 @@ class Run:
         """The last measurement of every single client, indexed by client number; may be empty."""
         rows = self.metrics
         rows = rows[
-            (rows["scope"] == part) & (rows["metric"] == metric) & rows["client"].str.isdigit()
+            (rows["scope"] == part)
+            & (rows["metric"] == metric)
+            & rows["client"].str.fullmatch(r"[0-9]{1,15}")
         ]
         rows = rows[rows["round"] == rows["round"].max()]
         clients = rows["client"].astype(str).astype("int64")
@@ -190,8 +209,6 @@ class Run:
         figures = (self.summary.get(span) or {}).get(part) or {}
         if metric in figures:
             return math.nan if figures[metric] is None else float(figures[metric])
-        if part == "attack" and not self.attacked:
-            return math.nan
         # A run that is not over has no figures in its summary yet. An unmeasured last value (an
         # AUC that is not defined) stays unknown: an older round's would pass for the last one.
         return float(self.model_curve(part, metric).iloc[-last:].mean(skipna=False))
@@ -245,11 +262,9 @@ def load_run(path: str | Path) -> Run:
         raise InputError("there is no such folder", "path", path)
     if not is_run(path):
         raise InputError(f"is no run folder: it holds none of {', '.join(_MARKS)}", "path", path)
-    return Run(
-        path=path,
-        config=read_config(path / "config.yaml"),
-        summary=read_json(path / "summary.json") or {},
-    )
+    config = checked(read_config(path / "config.yaml"), CONFIG, path / "config.yaml")
+    summary = checked(read_json(path / "summary.json") or {}, SUMMARY, path / "summary.json")
+    return Run(path=path, config=cleaned(config), summary=cleaned(summary))
 
 
 def links_not_followed(paths: Iterable[str | Path]) -> list[Path]:

@@ -6,6 +6,11 @@ attack was named. For every defence the worst case is the lowest mean over the a
 
     cost without an attacker = accuracy(mean, none) - accuracy(defence, none)
     accuracy lost            = accuracy(defence, none) - accuracy(defence, attack)
+
+An attack that was tried at several strengths counts with the one that hurts the defence most: the
+lowest mean accuracy, or the most success where it wants an answer. What no defence can improve on
+stands beside them where the runs have it: a mean from which exactly the attackers were left out, as
+the validation of updates leaves out clients who send NaN (attack=broken).
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -26,14 +32,15 @@ from fedexp.reporting.tables import (
     varied_keys,
 )
 
-NOBODY, WORST = "none", "worst case"
+NOBODY, WORST, PERFECT = "none", "worst case", "perfect defence"
 PANEL, DEFENCE, ATTACK = "panel", "defence", "attack"
 
 _COLUMNS = [
     *(PANEL, DEFENCE, ATTACK, "n", "failed", "unfinished", "unmeasured", "diverged"),
     *("test_accuracy_mean", "test_accuracy_sd", "accuracy_lost", "cost_without_attacker"),
-    *("attack_success_mean", "attack_success_sd"),
+    *("attack_success_mean", "attack_success_sd", "strength"),
 ]
+_NO_STRENGTHS = ("attack.n_malicious", "attack.fraction", "attack.first_round")  # who, and when
 _MOST_COLUMNS = 8  # of a table to read; with more defences than that they become its rows
 _SERVER_PARTS = ("aggregator", "pre_aggregation", "detector")
 _OF_A_DEFENCE = (
@@ -49,22 +56,27 @@ def robustness_table(runs: Sequence[Run]) -> pd.DataFrame | None:
     (seeds with a complete run), failed, unfinished, unmeasured (1 where no figure is known),
     diverged (complete runs in which honest updates could not be used),
     test_accuracy_mean, test_accuracy_sd, accuracy_lost, cost_without_attacker (in the rows of
-    `none`), attack_success_mean and attack_success_sd (where the attack wants something). After the
-    attacks on a defence comes a row `worst case`: the smallest n and accuracy and the sum of the
-    other counts. If any attack is unmeasured, the worst case may be worse than that.
+    `none`), attack_success_mean and attack_success_sd (where the attack wants something; in rows of
+    `none` what there is of it without an attacker), strength (which of several the row is of).
+    After the attacks on a defence comes a row `worst case`: the smallest n and accuracy and the sum
+    of the other counts. If any attack is unmeasured, the worst case may be worse than that. The
+    defence `perfect defence` comes first, where it is known.
     """
     known = [run for run in runs if run.config]
     keys = [key for key in varied_keys(known) if key != "seed"]
     labels = _Labels(known, keys)
-    cells: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    cells: dict[tuple[str, str, str], dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    perfect: dict[str, list[Run]] = defaultdict(list)
     references: dict[tuple[str, str], list[Run]] = defaultdict(list)
     beside: dict[tuple[str, str], tuple[str, str]] = {}
     for run in known:
         panel, defence, attack = labels.panel(run), labels.defence(run), labels.attack(run)
-        cells[panel, defence, attack].append(run)
+        cells[panel, defence, attack][labels.strength(run)].append(run)
         beside[panel, defence] = (panel, labels.beside_the_parts(run))
         if attack == NOBODY and defence_of(run) == "mean":
             references[beside[panel, defence]].append(run)
+        if defence == "mean" and run.attacked and run.dropped_exactly_the_attackers:
+            perfect[panel].append(run)
     attacks = list(dict.fromkeys(attack for _, _, attack in cells))
     if len(attacks) < 2:
         return None
@@ -73,12 +85,18 @@ def robustness_table(runs: Sequence[Run]) -> pd.DataFrame | None:
     panels = list(dict.fromkeys(panel for panel, _ in beside))
     # The mean first, which the others are compared with.
     order = sorted(beside, key=lambda key: (panels.index(key[0]), not _of_mean(key[1]), key[1]))
+    for panel, of_honest in perfect.items():
+        best = {attack: {"": of_honest} for attack in attacks}
+        best[NOBODY] = {"": references[beside[panel, "mean"]]}
+        reached = _statistics(best[NOBODY][""])["test_accuracy_mean"]
+        rows += [{PANEL: panel, DEFENCE: PERFECT, **row} for row in _attacks_on(best, reached)]
     for panel, defence in order:
         of_mean = _statistics(references[beside[panel, defence]])["test_accuracy_mean"]
         rows += [
             {PANEL: panel, DEFENCE: defence, **row}
             for row in _attacks_on(
-                {attack: cells.get((panel, defence, attack), []) for attack in attacks}, of_mean
+                {attack: cells.get((panel, defence, attack), {"": []}) for attack in attacks},
+                of_mean,
             )
         ]
     return pd.DataFrame(rows, columns=_COLUMNS)
@@ -161,9 +179,14 @@ def defence_of(run: Run) -> str:
     return " + ".join(name for name in chosen if name != NOBODY)
 
 
-def _attacks_on(cells: Mapping[str, Sequence[Run]], of_mean: float) -> list[dict[str, object]]:
-    """The rows of one defence; `of_mean` is the plain mean's accuracy without an attacker."""
-    rows = {attack: _statistics(runs) for attack, runs in cells.items()}
+def _attacks_on(
+    cells: Mapping[str, Mapping[str, Sequence[Run]]], of_mean: float
+) -> list[dict[str, object]]:
+    """The rows of one defence, from the runs by attack and strength.
+
+    `of_mean` is the plain mean's accuracy without an attacker.
+    """
+    rows = {attack: _strongest(strengths) for attack, strengths in cells.items()}
     own = rows[NOBODY]["test_accuracy_mean"] if NOBODY in rows else math.nan
     attacked = pd.DataFrame([row for attack, row in rows.items() if attack != NOBODY])
     worst = {
@@ -180,6 +203,25 @@ def _attacks_on(cells: Mapping[str, Sequence[Run]], of_mean: float) -> list[dict
         }
         for attack, row in {**rows, WORST: worst}.items()
     ]
+
+
+def _strongest(strengths: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+    """The row of the strength that hurts most, with the counts of all."""
+    rows: list[dict[str, Any]] = [
+        {**_statistics(runs), "strength": name} for name, runs in strengths.items()
+    ]
+    wants_answers = any(not math.isnan(row["attack_success_mean"]) for row in rows)
+    figure, most = ("attack_success_mean", -1) if wants_answers else ("test_accuracy_mean", 1)
+    known = [row for row in rows if not math.isnan(row[figure])] or rows
+    strongest = min(known, key=lambda row: most * row[figure])
+    counts = {count: sum(row[count] for row in rows) for count in ("failed", "unfinished")}
+    unmeasured = int(any(row["unmeasured"] for row in rows))
+    return {
+        **strongest,
+        **counts,
+        "unmeasured": unmeasured,
+        "strength": strongest["strength"] if len(rows) > 1 else "",
+    }
 
 
 def _statistics(runs: Sequence[Run]) -> dict[str, float]:
@@ -214,6 +256,11 @@ class _Labels:
 
     def __init__(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
         self._attack = [key for key in keys if _below(key, ("attack",))]
+        self._families: dict[str, str] = {}
+        for name in sorted({run.choices.get("attack", NOBODY) for run in runs}, key=len):
+            for run in runs:
+                if run.choices.get("attack", NOBODY) == name:
+                    self._families.setdefault(_kind_of_attack(run), name)
         self._defence = [key for key in keys if _below(key, _OF_A_DEFENCE)]
         self._panel = [key for key in keys if key not in (*self._attack, *self._defence)]
         self._values: dict[tuple[str, str], set[object]] = defaultdict(set)
@@ -224,7 +271,13 @@ class _Labels:
     def attack(self, run: Run) -> str:
         if not run.attacked:
             return NOBODY
-        return _joined(run.choices["attack"], self._parameters(run, self._attack))
+        who = [key for key in self._attack if key in _NO_STRENGTHS]
+        return _joined(self._families[_kind_of_attack(run)], self._parameters(run, who))
+
+    def strength(self, run: Run) -> str:
+        """Which variant of its attack a run is of, by its choice and the values that vary."""
+        how = [key for key in self._attack if key not in _NO_STRENGTHS]
+        return _joined(run.choices.get("attack", NOBODY), self._parameters(run, how))
 
     def defence(self, run: Run) -> str:
         return _joined(defence_of(run), self._parameters(run, self._defence))
@@ -249,6 +302,12 @@ class _Labels:
             and value != ABSENT
             and len(self._values[_choice(run, key), key]) > 1
         )
+
+
+def _kind_of_attack(run: Run) -> str:
+    """What attacks have in common that differ by their parameters alone."""
+    node = run.config.get("attack") or {}
+    return str(node.get("_target_", run.choices.get("attack", NOBODY)))
 
 
 def _below(key: str, groups: Sequence[str]) -> bool:

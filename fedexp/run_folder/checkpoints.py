@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,33 @@ from typing import Any
 import torch
 
 from fedexp.core.checks import InputError
+from fedexp.core.documents import read_json_object, read_regular
 from fedexp.core.files import to_json, write_atomically
 from fedexp.core.types import Metric, ServerState
 from fedexp.run_folder.client_states import ClientStates
+from fedexp.run_folder.pickles import refuse_deep_pickles
 
 CHECKPOINT_FORMAT = 4
+CHECKPOINT_BYTES = 2**36
 STATES = ("optimizer", "algorithm", "aggregator", "detector", "privacy", "ledger")  # of parts
 
 
 class Unreadable(Exception):
     """A checkpoint that cannot be used; says why."""
+
+
+def _document(content: bytes) -> dict[str, Any]:
+    """What a file holds, if that is of the kinds that `checkpoint_bytes` puts there."""
+    refuse_deep_pickles(content)
+    document = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    states = [document.get(part, {}) for part in STATES]
+    numbers = [document[key] for key in ("format", "round", "failed_rounds")]
+    fits = all(type(number) is int and number >= 0 for number in numbers)
+    fits &= type(document["params"]) is torch.Tensor
+    fits &= all(type(t) is torch.Tensor for state in states for t in state.values())
+    if not fits:
+        raise ValueError("its parts are of other kinds")
+    return dict(document)
 
 
 def checkpoint_bytes(state: ServerState, config_hash: str) -> bytes:
@@ -78,7 +94,7 @@ def client_files_needed(folder: Path) -> set[int]:
     needed: set[int] = set()
     for path in folder.glob("*.json"):
         try:
-            needed |= _client_files(json.loads(path.read_text())).keys()
+            needed |= _client_files(read_json_object(path)).keys()
         except (OSError, ValueError, TypeError, AttributeError):
             continue  # its checkpoint cannot be used
     return needed
@@ -103,9 +119,9 @@ def read_checkpoint(
         InputError: it belongs to another config.
     """
     try:
-        note = json.loads(path.with_suffix(".json").read_text())
-        content = path.read_bytes()
-        digest, round, expected_rows = note["sha256"], note["round"], note["rows"]
+        note = read_json_object(path.with_suffix(".json"))
+        content = read_regular(path, CHECKPOINT_BYTES)
+        digest, round, expected_rows = note["sha256"], int(note["round"]), note["rows"]
         files = _client_files(note)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Unreadable(f"what was noted about it cannot be read ({error})") from error
@@ -114,8 +130,12 @@ def read_checkpoint(
     recorded = sum(row.round <= round for row in rows)
     if recorded != expected_rows:
         raise Unreadable(f"metrics.jsonl holds {recorded} rows of its rounds, not {expected_rows}")
-    # The digest agrees, so this is what we wrote; weights_only all the same.
-    document = torch.load(io.BytesIO(content), weights_only=True)
+    # The digest agrees, so this is what we wrote, or somebody who wrote the note as well.
+    try:
+        document = _document(content)
+    except Exception as error:  # whatever a broken file makes its reader raise
+        reason = str(error).partition("\n")[0]
+        raise Unreadable(f"it holds no state ({reason or type(error).__name__})") from error
     if document["format"] == 3 and not document["memory"]:  # as 4, but for names
         document |= {"format": CHECKPOINT_FORMAT, "algorithm": {}}
     if document["format"] != CHECKPOINT_FORMAT:

@@ -23,10 +23,13 @@ from typing import Any, final
 import numpy as np
 
 from fedexp.core.checks import InputError
-from fedexp.core.files import read_json_object, to_json, write_atomically
+from fedexp.core.documents import TABLE_BYTES, read_json_object, read_regular
+from fedexp.core.files import to_json, write_atomically
 from fedexp.core.findings import Findings
+from fedexp.core.text import cleaned
 
 FOLDER = "leakage"
+PICTURE_BYTES = 2**30
 _DOCUMENT, _FIGURES, _PICTURES = "findings.json", "figures.csv", "pictures.npz"
 _COLUMNS = {"subject": str, "round": int, "target": int, "metric": str, "value": float}
 
@@ -65,8 +68,8 @@ class StudyRecord:
         """
         path = self.folder / _FIGURES
         try:
-            with open(path, encoding="utf-8", newline="") as file:
-                head, *rows = csv.reader(file, strict=True)
+            text = read_regular(path, TABLE_BYTES).decode()
+            head, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
             if head != list(_COLUMNS):
                 raise ValueError(f"its first line is {head}")
             return {
@@ -75,6 +78,8 @@ class StudyRecord:
             }
         except FileNotFoundError:
             raise InputError("is not there", "file", path) from None
+        except InputError:
+            raise
         except (ValueError, IndexError, csv.Error) as error:
             raise InputError(f"is not a table of figures ({error})", "file", path) from None
 
@@ -86,12 +91,24 @@ class StudyRecord:
             InputError: the file cannot be read, or holds Python objects, which are not read.
         """
         path = self.folder / _PICTURES
-        if not path.is_file():
+        if not path.exists():
             return {}
+        content = io.BytesIO(read_regular(path, PICTURE_BYTES))
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+            with zipfile.ZipFile(content) as archive:  # it may unpack to any size
+                size = sum(entry.file_size for entry in archive.infolist())
+            if size > PICTURE_BYTES:
+                raise ValueError(f"it unpacks to {size:,} bytes")
+            with np.load(content, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except (
+            ValueError,
+            EOFError,
+            OSError,
+            MemoryError,
+            SyntaxError,
+            zipfile.BadZipFile,
+        ) as error:
             raise InputError(f"is not a file of arrays ({error})", "file", path) from None
 
 
@@ -113,6 +130,8 @@ def write_findings(
     arrays: dict[str, Any] = dict(findings.arrays)
     if objects := [key for key, array in arrays.items() if array.dtype.hasobject]:
         raise ValueError(f"arrays of Python objects cannot be kept: {', '.join(objects)}")
+    if not name or Path(name).name != name:
+        raise InputError("is no name for a study", "leakage", name)
     here = folder / FOLDER / name
     here.mkdir(parents=True, exist_ok=True)
     (here / _DOCUMENT).unlink(missing_ok=True)
@@ -167,7 +186,9 @@ def add_to_summary(folder: Path, name: str, headline: Mapping[str, float]) -> No
 
 
 def _read(path: Path) -> StudyRecord:
-    document = read_json_object(path)
+    document = cleaned(read_json_object(path))
+    if document.get("name") != path.parent.name:  # files are named by it
+        raise InputError(f"is of {document.get('name')!r}, not of its folder's", "file", path)
     try:
         return StudyRecord(
             folder=path.parent,

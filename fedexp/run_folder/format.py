@@ -23,9 +23,10 @@ WITHOUT_EFFECT = (
 COLUMNS_OF_THEIR_OWN = ("backend", "leakage")
 """Those of them that a table of runs shows all the same: what a run took, and what was found."""
 
-PROVENANCE = ("choices", "overrides", "saved_as")
-"""Saved beside the config's own keys: how it came about. `saved_as` is the hash of the config of an
-older version, which checkpoints of that time know."""
+PROVENANCE = ("choices", "overrides", "config_folders", "taken_unnamed", "saved_as")
+"""Saved beside the config's own keys: how it came about. `config_folders` are those beside the
+packaged one, `taken_unnamed` what they gave under a name of ours; both only where there is one.
+`saved_as` is the hash of the config of an older version, which checkpoints of that time know."""
 
 
 _WITHOUT_EFFECT_0_1 = (

@@ -7,15 +7,17 @@ stretches                  [{"from_round": 1, "torch": ..., "kernels": ..., ...}
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from fedexp.core.checks import InputError
+from fedexp.core.documents import read_json_object
 from fedexp.core.files import to_json, write_atomically
 from fedexp.core.origin import Origin
+from fedexp.core.text import cleaned
+from fedexp.run_folder.shapes import ORIGIN, checked
 
 _FILE = "origin.json"
 
@@ -86,10 +88,10 @@ def _stretches(folder: Path) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = cleaned(checked(read_json_object(path), ORIGIN, path))
     except (OSError, ValueError):
         return {}
-    return document if isinstance(document, dict) else {}
+    return document
 
 
 def _write(folder: Path, origin: Origin, stretches: Sequence[Mapping[str, Any]]) -> None:

@@ -31,11 +31,10 @@ from typing import Any, final
 
 import numpy as np
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from fedexp.core.checks import InputError
+from fedexp.core.documents import DOCUMENT_BYTES, parse_json, read_text, read_yaml_mapping
 from fedexp.core.files import append, plain, read_lines, to_json, write_atomically
 from fedexp.core.flat import state_dict_of
 from fedexp.core.observer import RunStart
@@ -54,6 +53,7 @@ from fedexp.run_folder.checkpoints import (
 from fedexp.run_folder.client_states import ClientStates
 from fedexp.run_folder.format import (
     COLUMNS,
+    PROVENANCE,
     accepted_hashes,
     config_hash,
     config_hash_0_1,
@@ -66,6 +66,7 @@ from fedexp.run_folder.origin import (
     write_origin,
 )
 from fedexp.run_folder.scores import Scores
+from fedexp.run_folder.shapes import CONFIG, TIMING, checked
 from fedexp.run_folder.update_files import update_record
 
 KEPT_CHECKPOINTS = 2
@@ -78,16 +79,25 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     if not path.is_file():
         raise InputError("is not a run folder (it has no config.yaml)", "RUN_DIR", folder)
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError):
-        config = None
-    if not isinstance(config, dict) or not config:
+    saved = checked(read_yaml_mapping(path), CONFIG, path)
+    if not saved:
         raise InputError("its config.yaml is broken", "RUN_DIR", folder)
-    saved = {str(k): v for k, v in config.items()}
+    _refuse_interpolations({k: v for k, v in saved.items() if k not in PROVENANCE}, path)
     present = present_config(saved)
     # Its checkpoints know the config as it was.
     return saved if present == saved else {**present, "saved_as": config_hash_0_1(saved)}
+
+
+def _refuse_interpolations(node: Any, path: Path) -> None:
+    """A run's config is written resolved: who reads one resolves nothing (`${oc.env:...}`)."""
+    if isinstance(node, Mapping):
+        for value in node.values():
+            _refuse_interpolations(value, path)
+    elif isinstance(node, list):
+        for value in node:
+            _refuse_interpolations(value, path)
+    elif isinstance(node, str) and "${" in node:
+        raise InputError(f"holds {node[:60]!r}, which no run writes", "file", path)
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -97,9 +107,12 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 def read_summary(folder: Path) -> dict[str, Any]:
     """`summary.json`, or an empty dict where there is none."""
+    path = folder / "summary.json"
     try:
-        summary = json.loads((folder / "summary.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        summary = parse_json(read_text(path, DOCUMENT_BYTES))
+    except InputError:
+        raise
+    except (FileNotFoundError, ValueError):
         return {}
     return summary if isinstance(summary, dict) else {}
 
@@ -175,8 +188,6 @@ class Recorder:
             InputError: the rounds so far are those of another experiment.
         """
         checkpoints = self.folder / "checkpoints"
-        for leftover in self.folder.rglob(".*.tmp"):
-            leftover.unlink()
         rows = read_rows(self.folder)
         saved = sorted(checkpoints.glob("round-*.pt"), reverse=True)
         for path in saved:
@@ -294,7 +305,8 @@ class Recorder:
         lines = "".join(json.dumps(plain(_as_dict(row))) + "\n" for row in kept)
         write_atomically(self.folder / "metrics.jsonl", lines.encode())
         write_atomically(self.folder / "metrics.csv", _csv(kept, header=True))
-        timing = [t for t in read_lines(self.folder / "timing.jsonl") if t["round"] <= round]
+        path = self.folder / "timing.jsonl"
+        timing = [t for t in read_lines(path) if checked(t, TIMING, path)["round"] <= round]
         write_atomically(
             self.folder / "timing.jsonl", "".join(json.dumps(t) + "\n" for t in timing).encode()
         )
@@ -333,10 +345,11 @@ def read_rows(folder: Path) -> list[Metric]:
     rows = []
     for line in read_lines(folder / "metrics.jsonl"):
         try:
-            value = math.nan if line["value"] is None else line["value"]
-            rows.append(Metric(**{**line, "value": value}))
-        except (KeyError, TypeError):
+            value = math.nan if line["value"] is None else float(line["value"])
+            row = Metric(**{**line, "value": value, "round": int(line["round"])})
+        except (KeyError, TypeError, ValueError, OverflowError):
             break
+        rows.append(row)
     return rows
 
 

@@ -22,6 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedexp.core.text import printable
+from fedexp.run_folder.pickles import TooDeep, refuse_deep_pickles
+
 SUFFIXES = (".safetensors", ".pth", ".pt")
 MAX_BYTES = 4 * 2**30
 """Default limit of one file, and of its tensors as float32: a thousand million numbers."""
@@ -48,15 +51,6 @@ class OtherModel(NotUsable):
     """A file that holds tensors of other names or shapes than were expected."""
 
 
-def printable(text: str) -> str:
-    r"""`text` with what could move a terminal's cursor, or break a line, as escapes.
-
-    >>> printable("client\x1b[2J\n.pth")
-    'client\\x1b[2J\\n.pth'
-    """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """The content of a regular file (or a link to one) of at most `max_bytes`.
 
@@ -72,7 +66,7 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
         if about.st_size > max_bytes:
             raise NotUsable(f"has {about.st_size:,} bytes; at most {max_bytes:,} are read")
         with open(path, "rb") as file:
-            content = file.read(max_bytes)
+            content = file.read(about.st_size)
     except OSError as error:
         raise NotUsable(f"cannot be opened: {error.strerror or error}") from error
     if not content:
@@ -147,6 +141,10 @@ def _unpickled(content: bytes, max_bytes: int) -> object:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > max_bytes:
             raise NotUsable(f"unpacks to {size:,} bytes; at most {max_bytes:,} are read")
+    try:
+        refuse_deep_pickles(content)
+    except TooDeep as error:
+        raise NotUsable(str(error)) from error
     return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
 
 
@@ -158,8 +156,8 @@ def _state_dict(loaded: object) -> Mapping[Any, Tensor]:
     for name, value in found.items():
         if not isinstance(value, Tensor):
             raise NotUsable(
-                f"holds a {type(value).__name__} under {name!r}; a state dict, or one under "
-                f"{' or '.join(WRAPPERS)}, holds tensors only"
+                f"holds a {type(value).__name__} under {str(name)[:60]!r}; a state dict, or one "
+                f"under {' or '.join(WRAPPERS)}, holds tensors only"
             )
     return found
 

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError
+from fedexp.core.text import printable
 from fedexp.run_folder.untrusted import (
     MAX_BYTES,
     SUFFIXES,
     NotUsable,
     OtherModel,
-    printable,
     read_bytes,
     tensors_in,
 )

@@ -83,6 +83,13 @@ class LocalOptimizer:
         """None: what an optimiser makes of gradients may be anything."""
         return None
 
+    def step_rule(self, round: int) -> None:
+        """None: as `learning_rate`."""
+
+    def batches(self, n: int) -> int:
+        """Steps in one pass over a client's n examples."""
+        return self.work().batches(n)
+
     def steps_for(self, n: int) -> int:
         """Steps in a round of a client with n examples."""
         return self.work().steps_for(n)

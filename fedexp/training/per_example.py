@@ -36,6 +36,8 @@ from torch.nn import functional as F
 
 from fedexp.training.private_layers import grad_samplers, refusal, trained_layers
 
+ROUNDING = 2.0**-19  # 16 units in the last place, of the terms of a Gram matrix in float32
+
 Targets = Mapping[nn.Parameter, Tensor]
 """Where to add each parameter's gradient."""
 
@@ -47,7 +49,10 @@ class PerExample(Protocol):
         """`[n]`, over the layer's trainable parameters together."""
 
     def add_weighted_sum(self, weights: Tensor) -> None:
-        """Add the sum over the examples, weighted by `weights` `[n]`, to the targets."""
+        """Add the sum over the examples, weighted by `weights` `[n]`, to the targets.
+
+        An example of weight 0 adds nothing, also where its gradient is not finite.
+        """
 
 
 @final
@@ -63,8 +68,9 @@ class Materialised:
 
     def add_weighted_sum(self, weights: Tensor) -> None:
         """One vector-matrix product a parameter."""
+        some, kept = _weighted(weights)
         for gradients, target in self.samples:
-            target.add_(torch.tensordot(weights, gradients, dims=1))
+            target.add_(torch.tensordot(some, gradients[kept], dims=1))
 
 
 @final
@@ -90,16 +96,25 @@ class Factors:
         return Materialised(samples)
 
     def squared_norms(self) -> Tensor:
-        """`[n]`, from the two Gram matrices of each example; a bias is a weight on a constant 1."""
-        products = _gram(self.a) if self.weight is not None else 0.0
-        ones = 1.0 if self.bias is not None else 0.0
-        return (_gram(self.g) * (products + ones)).sum(dim=(1, 2)).clamp_min_(0)
+        """`[n]`, from the two Gram matrices of each example; a bias is a weight on a constant 1.
+
+        Where the places cancel, so that what is left is as small as the rounding, the bound on the
+        rounding is added: a norm that is too small would clip too little.
+        """
+        gram = _gram(self.g)
+        if self.weight is not None:
+            gram = gram * (_gram(self.a) + (1.0 if self.bias is not None else 0.0))
+        found = gram.sum(dim=(1, 2)).clamp_min_(0)
+        lengths = gram.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt().sum(dim=1)  # sum_t |g_t a_t^T|
+        rounding = ROUNDING * lengths.square_()
+        return torch.where(rounding > found / 100, found + rounding, found)
 
     def add_weighted_sum(self, weights: Tensor) -> None:
         """One matrix product over all examples and places."""
-        weighted = (self.g * weights[:, None, None]).flatten(0, 1)
+        some, kept = _weighted(weights)
+        weighted = (self.g[kept] * some[:, None, None]).flatten(0, 1)
         if self.weight is not None:
-            self.weight.addmm_(weighted.T, self.a.flatten(0, 1))
+            self.weight.addmm_(weighted.T, self.a[kept].flatten(0, 1))
         if self.bias is not None:
             self.bias.add_(weighted.sum(dim=0))
 
@@ -205,6 +220,14 @@ def _per_example(
     smaller = 2 * a.shape[1] ** 2 <= a.shape[2] * g.shape[2]
     keep = clipping == "ghost" or (clipping == "auto" and smaller)
     return factors if keep else factors.materialised()
+
+
+def _weighted(weights: Tensor) -> tuple[Tensor, Tensor | slice]:
+    """The weights that are not 0, and where they are: everywhere as a rule, without a copy."""
+    there = weights != 0
+    if bool(there.all()):
+        return weights, slice(None)
+    return weights[there], there
 
 
 def _places(x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 
 from fedexp.core.checks import in_range, non_negative, positive
 from fedexp.core.protocols import LocalTraining, Model
+from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 from fedexp.training.steps import (
     Adjusted,
@@ -85,6 +86,15 @@ class LocalSGD:
         Weight decay and the proximal term count as a part of the gradients.
         """
         return None if self.momentum else self.lr * self.schedule(round)
+
+    def step_rule(self, round: int) -> StepRule:
+        """Of a round (from 0)."""
+        lr = self.lr * self.schedule(round)
+        return StepRule(lr, self.momentum, self.weight_decay, self.proximal)
+
+    def batches(self, n: int) -> int:
+        """Steps in one pass over a client's n examples."""
+        return self.work().batches(n)
 
     def steps_for(self, n: int) -> int:
         """Steps in a round of a client with n examples."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from fedexp.core.checks import InputError, at_least, positive
 from fedexp.core.protocols import Model, Trainer
 from fedexp.core.rng import seeded, torch_generator
+from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 
 Gradients = tuple[Tensor, ...]
@@ -143,8 +144,11 @@ class StepTrainer(Trainer, Protocol):
 class PlainSteps(Trainer, Protocol):
     """Local training whose updates can be read as gradients, for who attacks them."""
 
-    def learning_rate(self, round: int) -> float | None:
-        """Of a round (from 0), if every step is -learning rate times its gradients; else None."""
+    def step_rule(self, round: int) -> StepRule | None:
+        """What a step of a round (from 0) makes of its gradients; None if that is not so simple."""
+
+    def batches(self, n: int) -> int:
+        """Steps in one pass over a client's n examples."""
 
     def steps_for(self, n: int) -> int:
         """Steps in a round of a client with n examples."""

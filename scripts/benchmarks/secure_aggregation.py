@@ -1,6 +1,6 @@
 """One round of secure aggregation: seconds of a client and of the server, and bytes.
 
-100 clients with rows of 200,000 numbers, everybody with everybody and with 20 neighbours, with and
+100 clients with rows of 200,000 numbers, everybody with everybody and with 40 neighbours, with and
 without dropouts.
 """
 
@@ -23,7 +23,7 @@ def rows(quick: bool) -> list[dict[str, object]]:
     matrix = torch.randn(n, d, generator=torch.Generator().manual_seed(0)) * 0.01
     updates = Updates(matrix, tuple(range(n)), torch.ones(n, dtype=torch.float64))
     return [
-        _row(updates, neighbours, dropouts) for dropouts in (0.0, 0.1) for neighbours in (None, 20)
+        _row(updates, neighbours, dropouts) for dropouts in (0.0, 0.1) for neighbours in (None, 40)
     ]
 
 

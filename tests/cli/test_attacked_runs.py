@@ -158,3 +158,8 @@ def test_a_backdoors_success_is_measured_beside_the_accuracy(here):
     assert values(folder, "attack", "success")[-1] > 0.8
     assert values(folder, "test", "accuracy")[-1] > 0.7
     assert summary_of(folder)["final"]["attack"]["success"] > 0.8
+
+
+def test_so_is_a_triggers_success_without_an_attacker(here):
+    folder = run(here / "run", "attack=backdoor", "attack.n_malicious=0", "rounds=1")
+    assert 0 <= summary_of(folder)["final"]["attack"]["success"] < 0.5

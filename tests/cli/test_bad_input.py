@@ -52,11 +52,11 @@ RUN = {
     "": "''",
     "seed=1\nrounds=x": "",
     # Targets.
-    "model._target_=os.system": "model._target_=os.system: only targets under fedexp.,",
+    "model._target_=os.system": "model._target_=os.system: is no part of fedexp's",
     "model._target_=fedexp.commands.cli.os.system": "model._target_=fedexp.commands.cli.os.system: "
-    "only targets",
+    "is no part for model",
     "model._target_=torch.nn.Linearr": "model._target_=torch.nn.Linearr: not found",
-    "aggregator._target_=subprocess.run": "aggregator._target_=subprocess.run: only targets",
+    "aggregator._target_=subprocess.run": "aggregator._target_=subprocess.run: is no part of",
     # Places.
     "hydra.run.dir=/proc/run": "hydra.run.dir=/proc/run: cannot be written to",
     "hydra.run.dir=/dev/null": "hydra.run.dir=/dev/null: is a file, not a folder",
@@ -280,7 +280,7 @@ def test_a_preset_with_a_slip(here, capfd, lines, words):
         ("", "mine.yaml has no _target_"),
         ("a: [1\n", "mine.yaml, line 2: "),
         (b"\xff\xfe\x80", "not text"),
-        ("_target_: os.getcwd\n", "mine._target_=os.getcwd: only targets under fedexp."),
+        ("_target_: os.getcwd\n", "mine._target_=os.getcwd: is no part of fedexp's"),
         ("_target_: fedexp.data.digits.Digits\nnme: x\n", "mine.nme=x: did you mean name?"),
     ],
 )

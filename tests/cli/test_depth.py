@@ -93,7 +93,8 @@ def test_what_was_built_for_a_run_that_never_started_is_given_back(here, capfd, 
     closed = []
     monkeypatch.setattr(Auto, "close", lambda self: closed.append(self))
     monkeypatch.setattr(
-        "hydra.core.utils._save_config", lambda *a, **k: (_ for _ in ()).throw(OSError(5, "broken"))
+        "hydra.core.utils.configure_log",
+        lambda *a, **k: (_ for _ in ()).throw(OSError(5, "broken")),
     )
     assert run_command(["run", *SMALL]) == 2
     assert "broken" in capfd.readouterr().err

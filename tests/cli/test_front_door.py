@@ -107,17 +107,15 @@ def test_the_search_path_can_be_looked_at(here, capfd):
 
 
 def test_the_nearer_config_wins(here, capfd):
-    """The command line before ./conf, which comes before what was installed."""
-    _write(here / "conf", "mean", "./conf", "uniform")
+    """The command line, then `--config-dir`, then ./conf, which takes no name of ours."""
     _write(here / "conf", "mine", "Mine", "uniform")
     _write(here / "more", "mean", "--config-dir", "of more")
     show = ["run", "--cfg", "job", "--package", "aggregator"]
-    assert "weighting: uniform" in _said(capfd, *show)
+    assert "weighting: examples" in _said(capfd, *show)
     assert "weighting: uniform" in _said(capfd, *show, "aggregator=mine")
     assert "weighting: of more" in _said(capfd, *show, "--config-dir", "more")
     assert "weighting: x" in _said(capfd, *show, "--config-dir=more", "aggregator.weighting=x")
-    assert "weighting: uniform" in _said(capfd, *show)  # and nothing stays from the calls before
-    (here / "conf" / "aggregator" / "mean.yaml").unlink()
+    assert "weighting: examples" in _said(capfd, *show)  # and nothing stays from the calls before
     assert "weighting: examples" in _said(capfd, *show)
 
 

@@ -13,7 +13,7 @@ from tests.support.commands import fedexp, rows_of_csv, summary_of
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 FAST = ("debug=fast", "hydra.sweep.dir=sweep")
-TABLES = {"multirun.yaml", "table.csv", "table.md", "summary.csv", "comparison.png"}
+TABLES = {"multirun.yaml", ".report.json", "table.csv", "table.md", "summary.csv", "comparison.png"}
 
 
 def _jobs(folder):

@@ -3,6 +3,8 @@
 import pytest
 
 from fedexp.config.build import build
+from fedexp.config.parts import Parts
+from fedexp.core.checks import InputError
 from tests.support.composing import config_for
 from tests.support.refusing import refusal
 
@@ -66,44 +68,61 @@ REFUSED = {
     ),
     "untrusted target": (
         [CUSTOM, "model._target_=os.system"],
-        "model._target_=os.system: only targets under fedexp., torch.nn., torch.optim., "
-        "torchvision.models. may be built (see the config key trust)",
+        "model._target_=os.system: is no part of fedexp's; the code of others is run only where "
+        "its user asks for it on the command line: trust=[os.]",
     ),
     "untrusted target with a trusted beginning": (
         [CUSTOM, "model._target_=fedexperiments.model"],
-        "model._target_=fedexperiments.model: only targets under",
+        "model._target_=fedexperiments.model: is no part of fedexp's",
     ),
     "target reached through our modules": (
         [CUSTOM, "model._target_=fedexp.config.build.torch.load"],
-        "model._target_=fedexp.config.build.torch.load: only targets under",
+        "model._target_=fedexp.config.build.torch.load: is no part for model; See: ",
     ),
     "builtin reached through our modules": (
         [CUSTOM, "model._target_=fedexp.config.build.Built.__subclasses__"],
-        "model._target_=fedexp.config.build.Built.__subclasses__: only targets under",
+        "model._target_=fedexp.config.build.Built.__subclasses__: is no part for model",
     ),
     "untrusted target inside a part": (
         ["training.schedule._target_=os.system"],
-        "training.schedule._target_=os.system: only targets under",
+        "training.schedule._target_=os.system: is no part of fedexp's",
     ),
     "untrusted target inside a list": (
         [CUSTOM, "model._target_=torch.nn.Sequential", "+model._args_=[{_target_: os.system}]"],
-        "model._args_.0._target_=os.system: only targets under",
+        "model._args_.0._target_=os.system: is no part of fedexp's",
     ),
     "target that is not there": (
         [CUSTOM, "model._target_=fedexp.models.mpl"],
-        "model._target_=fedexp.models.mpl: not found",
+        "model._target_=fedexp.models.mpl: is no part for model; did you mean fedexp.models.mlp?",
     ),
     "module that is not there": (
         [CUSTOM, "model._target_=fedexp.nothing.here"],
-        "model._target_=fedexp.nothing.here: not found",
+        "model._target_=fedexp.nothing.here: is no part for model",
     ),
     "target that is no model": (
         [CUSTOM, "model._target_=fedexp.training.schedules.Constant"],
-        "model=Constant: is not a torch.nn.Module",
+        "model._target_=fedexp.training.schedules.Constant: is no part for model",
     ),
+    "module that is no model": (
+        [CUSTOM, "model._target_=torch.nn.functional.relu"],
+        "model._target_=torch.nn.functional.relu: not found among what torch has for it",
+    ),
+    "gadget of our own that appends to a file": (
+        [CUSTOM, "model._target_=fedexp.core.files.append", "+model.path=x", "+model.content=y"],
+        "model._target_=fedexp.core.files.append: is no part for model",
+    ),
+    "gadget of our own that starts a command": (
+        [CUSTOM, "model._target_=fedexp.commands.cli.run_command", "+model.arguments=[--version]"],
+        "model._target_=fedexp.commands.cli.run_command: is no part for model",
+    ),
+    "part of another group": (
+        ["aggregator._target_=fedexp.attacks.alie.Alie"],
+        "aggregator._target_=fedexp.attacks.alie.Alie: is no part for aggregator",
+    ),
+    "trust in everything": (["trust=['']"], "trust=: must be names of packages"),
     "target that cannot be made": (
-        [CUSTOM, "model._target_=fedexp.core.protocols.Attack"],
-        "model._target_=fedexp.core.protocols.Attack: cannot be built",
+        [CUSTOM, "model._target_=torch.nn.Module", "+model.x=1"],
+        "model._target_=torch.nn.Module: cannot be built",
     ),
     "a target that the optimiser does not have": (
         ["training=adam", "+training.optimizer.bogus=1"],
@@ -119,10 +138,19 @@ def test_refuses(case):
     assert said.startswith(message), said
 
 
+def test_what_an_interpolation_gives_is_no_part(tmp_path):
+    gadget = f"${{oc.create:{{_target_: tempfile.mkdtemp, dir: {tmp_path}}}}}"
+    model = {"_target_": "torch.nn.Sequential", "_args_": [gadget]}
+    with pytest.raises(InputError, match="cannot be built"):
+        Parts({"model": model})("model")
+    assert not list(tmp_path.iterdir())
+
+
 def test_trust_opens_the_door_to_a_named_package_only():
     target = [CUSTOM, "model._target_=collections.OrderedDict"]
-    assert "only targets under" in refusal(config_for(*target))
-    assert "only targets under" in refusal(config_for(*target, "trust=[json.]"))
+    assert "trust=[collections.]" in refusal(config_for(*target))
+    assert "trust=[collections.]" in refusal(config_for(*target, "trust=[json.]"))
+    assert "trust=[collections.]" in refusal(config_for(*target, "trust=[coll]"))
     trusted = refusal(config_for(*target, "trust=[collections.]"))
     assert trusted == "model=OrderedDict: is not a torch.nn.Module"
 

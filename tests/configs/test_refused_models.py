@@ -12,6 +12,13 @@ NOTHING_TO_TRAIN = (
     "{_target_: torch.nn.AdaptiveAvgPool1d, output_size: 10}]"
 )
 
+NORMED = [
+    *[CUSTOM, "model._target_=torch.nn.Sequential"],
+    "+model._args_=[{_target_: torch.nn.Flatten},"
+    "{_target_: torch.nn.BatchNorm1d, num_features: 64},"
+    "{_target_: torch.nn.Linear, in_features: 64, out_features: 10}]",
+]
+
 REFUSED = {
     "model for another shape": (
         ["model.input_shape=[1,28,28]"],
@@ -30,15 +37,13 @@ REFUSED = {
         "model.input_shape=[1, 3, 3]: needs images (channels, height, width) of at least 4x4",
     ),
     "model with BatchNorm": (
-        [CUSTOM, "model._target_=torchvision.models.mobilenet_v3_small", "+model.num_classes=10"],
-        "model=MobileNetV3: layer features.0.1 (BatchNorm2d) keeps running statistics: use "
-        "GroupNorm, or buffers=average to average them over the clients",
+        NORMED,
+        "model=Sequential: layer 1 (BatchNorm1d) keeps running statistics (training moves its "
+        "buffer running_mean): use a layer without (GroupNorm for BatchNorm), or buffers=average "
+        "to average them over the clients",
     ),
     "running statistics under an adaptive server": (
-        [
-            *[CUSTOM, "model._target_=torchvision.models.mobilenet_v3_small"],
-            *["+model.num_classes=10", "buffers=average", "server_optimizer=adam"],
-        ],
+        [*NORMED, "buffers=average", "server_optimizer=adam"],
         "buffers=average: an adaptive server optimiser can make running variances negative",
     ),
     "a word that is no buffers policy": (

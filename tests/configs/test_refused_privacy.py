@@ -9,10 +9,6 @@ from tests.support.refusing import refusal
 CLIENT_DP = "privacy=client_dp"
 SECURE = "channel=secure_aggregation"
 CUSTOM = "model=custom"
-MOBILENET = [
-    *[CUSTOM, "model._target_=torchvision.models.mobilenet_v3_small"],
-    *["+model.num_classes=10", "buffers=average"],
-]
 
 REFUSED = {
     # Client-level DP: one client moves the sum by the clip norm, and nothing else.
@@ -99,9 +95,14 @@ REFUSED = {
     ),
     # DP-SGD.
     "DP-SGD and BatchNorm": (
-        ["privacy=dp_sgd", *MOBILENET],
-        "model=MobileNetV3: layer features.0.1 (BatchNorm2d) mixes the examples of a batch, so "
-        "that no example has a gradient of its own; DP-SGD needs plain torch layers",
+        [
+            *["privacy=dp_sgd", "buffers=average", CUSTOM, "model._target_=torch.nn.Sequential"],
+            "+model._args_=[{_target_: torch.nn.Flatten},"
+            "{_target_: torch.nn.BatchNorm1d, num_features: 64},"
+            "{_target_: torch.nn.Linear, in_features: 64, out_features: 10}]",
+        ],
+        "model=Sequential: layer 1 (BatchNorm1d) mixes the examples of a batch, so that no example "
+        "has a gradient of its own; DP-SGD needs plain torch layers",
     ),
     "DP-SGD and frozen BatchNorm": (
         [

@@ -85,7 +85,7 @@ REFUSED = {
     ),
     "more root data than validation data": (
         ["aggregator=fltrust", "aggregator.root_examples=5000"],
-        "aggregator.root_examples=5000: the validation part has only 180 examples",
+        "aggregator.root_examples=5000: the clients can give",
     ),
     "less weight where nobody is weighed": (
         ["detector=pca", "detector.action=down_weight", "aggregator=median"],

@@ -87,7 +87,6 @@ def experiment(setting, sizes, sampler, train, rounds=2, labels_of=None):
         max_failed_rounds=20,
         n_clients=len(shards),
         first_attacked_round=0,
-        root_client=None,
         worker_momentum=NoMomentum(),
         malicious=np.zeros(len(shards), dtype=bool),
         setting=setting,

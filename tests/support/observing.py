@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
 from fedexp.core.flat import vector_of
+from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Normalisation, Split
 from fedexp.data.digits import Digits
 from fedexp.data.mnist import IDXImages
@@ -37,7 +38,7 @@ def initialised(model, *arguments, seed=0, **settings):
         return model(*arguments, **settings)
 
 
-def known(module, data, batch, *, lr=0.1, local_steps=1, labels=None, clip_norm=None):
+def known(module, data, batch, *, lr=0.1, local_steps=1, labels=None, clip_norm=None, **terms):
     """What the adversary knows of an update from `batch`, pixels being scaled as `data` asks."""
     return Knowledge(
         module=module,
@@ -47,18 +48,22 @@ def known(module, data, batch, *, lr=0.1, local_steps=1, labels=None, clip_norm=
         input_shape=tuple(data.x.shape[1:]),
         num_classes=CLASSES,
         batch_size=len(batch),
-        lr=lr,
+        rule=StepRule(lr, **terms),
         local_steps=local_steps,
         labels=labels,
         clip_norm=clip_norm,
     )
 
 
+def as_torch_has_it(rule):
+    return {"lr": rule.lr, "momentum": rule.momentum, "weight_decay": rule.weight_decay}
+
+
 def observed(module, data, batch, **settings):
     """What the server receives of a client that holds `batch` and trains with torch's own SGD."""
     knowledge = known(module, data, batch, **settings)
     local = copy.deepcopy(module)
-    optimizer = torch.optim.SGD(local.parameters(), lr=knowledge.lr)
+    optimizer = torch.optim.SGD(local.parameters(), **as_torch_has_it(knowledge.rule))
     for _ in range(knowledge.local_steps):
         optimizer.zero_grad()
         F.cross_entropy(local(knowledge.normalisation.x(batch.x)), batch.y).backward()
@@ -70,7 +75,7 @@ def message(knowledge, gradient):
     """The observation of one step with a `gradient` made up by hand, by parameter."""
     names = knowledge.parameters(torch.float32)
     flat = torch.cat([gradient[name].float().reshape(-1) for name in names])
-    return Observation(-knowledge.lr * flat, 1, knowledge)
+    return Observation(-knowledge.rule.lr * flat, 1, knowledge)
 
 
 def batches(data, size, count):

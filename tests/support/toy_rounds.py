@@ -90,7 +90,6 @@ def experiment(**changes):
         "n_clients": 2,
         "malicious": np.zeros(2, dtype=bool),
         "first_attacked_round": 0,
-        "root_client": None,
         "setting": Federated(),
         "sampler": Cohorts([0, 1]),
         "trainer": ToTarget(),

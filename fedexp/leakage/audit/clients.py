@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import called
+from fedexp.core.capabilities import called, root_examples
 from fedexp.core.checks import InputError
 from fedexp.core.protection import Plan
 from fedexp.core.protocols import Backend, Sampler, Trainer
@@ -166,7 +166,7 @@ def client_canaries(
             by clients; or it promises nothing with so many more of them.
     """
     exp, m, d = victim.experiment, len(inside), len(victim.models[0])
-    if exp.root_client is not None:
+    if root_examples(exp.server.aggregator):
         raise InputError(
             "compares clients with data of the server's own; no clients can be added to it",
             "aggregator",

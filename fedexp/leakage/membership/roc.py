@@ -12,7 +12,8 @@ No point is interpolated: between two thresholds the lower TPR counts, and equal
 together or not at all. A rate below 1 / (number of non-members) exists only as 0, so TPR there is
 NaN: 0.1 % takes 1,000 non-members, 1 % takes 100.
 
-The null interval holds 95 % of what the same scores give when who is a member is shuffled.
+The null interval holds 95 % of what the same scores give when who is a member is shuffled. Scores
+of several runs share no scale; pooled, each is replaced by its run's own false-positive rate.
 
 Sources: Carlini, Chien, Nasr, Song, Terzis and Tramèr, "Membership Inference Attacks From First
 Principles", IEEE S&P 2022, section 3 (why low FPR); Good, "Permutation, Parametric and Bootstrap
@@ -21,13 +22,15 @@ Tests of Hypotheses", 3rd edition 2005, chapter 3 (shuffled labels).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
 from fedexp.core.checks import InputError, at_least
+from fedexp.leakage.intervals import Interval
 
 RATES: Mapping[str, float] = {
     "tpr_at_1_percent_fpr": 0.01,
@@ -47,11 +50,13 @@ class Roc:
         fpr: `[k]` false-positive rates, from 0 to 1, not falling.
         tpr: `[k]` true-positive rates, from 0 to 1, not falling.
         n_non_members: how many the false-positive rates are shares of.
+        n_members: how many the true-positive rates are shares of.
     """
 
     fpr: np.ndarray
     tpr: np.ndarray
     n_non_members: int
+    n_members: int
 
     @classmethod
     def of(cls, members: np.ndarray, non_members: np.ndarray) -> Roc:
@@ -73,7 +78,7 @@ class Roc:
         """
         true = np.concatenate([[0], is_member.cumsum()[ends]])
         false = np.concatenate([[0], ends + 1]) - true
-        return cls(false / false[-1], true / true[-1], int(false[-1]))
+        return cls(false / false[-1], true / true[-1], int(false[-1]), int(true[-1]))
 
     @property
     def auc(self) -> float:
@@ -95,6 +100,28 @@ class Roc:
             return float("nan")
         return float(self.tpr[self.fpr <= fpr].max())
 
+    def tpr_interval(self, fpr: float) -> Interval:
+        """`tpr_at` and the ends between which the attack's own rate lies with 95 % confidence.
+
+        The threshold that has this FPR in truth lies, with half of the doubt, between the ones that
+        as many of these non-members pass as the binomial distribution allows; at either end, the
+        share of members above it is known with the other half. So a TPR behind two false alarms is
+        as unsure as two false alarms are.
+        """
+        from scipy.stats import beta, binom
+
+        rate, n, m = self.tpr_at(fpr), self.n_non_members, self.n_members
+        if math.isnan(rate):
+            return Interval(rate, rate, rate)
+        tail = (100 - COVERAGE_PERCENT) / 100 / 4
+        fewest, most = binom.ppf([tail, 1 - tail], n, fpr)
+        # Just before the next false alarm: a threshold may lie anywhere between two scores.
+        least = self.tpr[self.fpr * n <= fewest - 1].max(initial=0) * m
+        greatest = self.tpr[self.fpr * n <= most].max() * m
+        low = float(beta.ppf(tail, least, m - least + 1)) if least else 0.0
+        high = float(beta.ppf(1 - tail, greatest + 1, m - greatest)) if greatest < m else 1.0
+        return Interval(rate, low, high)
+
     def figures(self) -> dict[str, float]:
         """All metrics by name."""
         return {
@@ -102,6 +129,26 @@ class Roc:
             **{metric: self.tpr_at(rate) for metric, rate in RATES.items()},
             "balanced_accuracy": self.balanced_accuracy,
         }
+
+
+def pooled(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Roc:
+    """The curve of several runs together, each with thresholds of its own.
+
+    Args:
+        runs: of each, the scores of members `[m]` and of non-members `[n]`.
+
+    Raises:
+        InputError: as `Roc.of`.
+    """
+    rates = [(_strictness(m, others), _strictness(others, others)) for m, others in runs]
+    members, non_members = (np.concatenate(side) for side in zip(*rates, strict=True))
+    return Roc.of(members, non_members)
+
+
+def _strictness(scores: np.ndarray, non_members: np.ndarray) -> np.ndarray:
+    """Minus the false-positive rate at each score's own threshold."""
+    below = np.searchsorted(np.sort(non_members), scores, side="left")
+    return below / len(non_members) - 1
 
 
 def null_intervals(

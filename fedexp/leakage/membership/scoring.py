@@ -117,7 +117,8 @@ class Judged:
     """What scores are worth.
 
     Attributes:
-        figures: metric -> value, the null interval as `<metric>_null_low` and `_null_high`.
+        figures: metric -> value, the null interval as `<metric>_null_low` and `_null_high`; of the
+            rates at low FPR also their own, as `<metric>_low` and `_high`.
         roc: all rates.
         members: scores `[m]`.
         non_members: scores `[n]`.
@@ -143,6 +144,9 @@ class Judged:
         nulls = null_intervals(members, non_members, permutations, rng)
         for metric, (low, high) in nulls.items():
             figures |= {f"{metric}_null_low": low, f"{metric}_null_high": high}
+        for metric, rate in RATES.items():
+            interval = roc.tpr_interval(rate)
+            figures |= {f"{metric}_low": interval.low, f"{metric}_high": interval.high}
         return cls(figures, roc, members, non_members)
 
     def rows(self, subject: str, round: int) -> list[Figure]:
@@ -183,10 +187,12 @@ class Judged:
         if math.isnan(value):
             return f"{name} is not measurable: it takes {1 / rate:,.0f} non-members, not {n:,}"
         high = self.figures[f"{metric}_null_high"]
+        low, up = (self.figures[f"{metric}{end}"] for end in ("_low", "_high"))
         verdict = "above" if value > high else "inside"
         return (
-            f"{name} {100 * value:.2f} %, {value / rate:.1f} times chance, {verdict} the null "
-            f"interval, which ends at {100 * high:.2f} %; false alarms behind it: at most "
+            f"{name} {100 * value:.2f} % [{100 * low:.2f}, {100 * up:.2f}], "
+            f"{value / rate:.1f} times chance, {verdict} the null interval, which ends at "
+            f"{100 * high:.2f} %; false alarms behind it: at most "
             f"{math.floor(rate * n + 1e-9)} of {n:,}"
         )
 

@@ -23,6 +23,7 @@ from fedexp.core.rng import torch_generator
 from fedexp.core.types import Split
 from fedexp.leakage.updates.image_scores import total_variation
 
+CLASS_MEAN = "class mean"
 PRIOR_STEPS = 200
 PRIOR_LR = 0.05  # of Adam, in pixel values
 
@@ -57,7 +58,7 @@ def baselines(held_out: Split, labels: Tensor, rng: np.random.Generator) -> Mapp
         order = torch.cat([own[torch.randperm(len(own), generator=g)] for _ in range(rounds)])
         real[labels == label] = held_out.x[order[:wanted]]
     return {
-        "class mean": of_class,
+        CLASS_MEAN: of_class,
         "mean image": mean.repeat(k, 1, 1, 1),
         "noise": torch.rand(k, *shape, generator=g),
         "prior only": _smooth(torch.rand(k, *shape, generator=g)),

@@ -1,7 +1,7 @@
 """The update that given images would have led to, differentiable in the images and their labels.
 
     g(w) = 1/b sum_j c_j grad_w loss(f_w(x_j), y_j),   c_j = min(1, C / ||grad_j||), or 1
-    w_0 = the round's model,   w_(t+1) = w_t - lr g(w_t),   delta = w_E - w_0
+    w_0 = the round's model,   w_(t+1) by the step rule (w_t - lr g(w_t)),   delta = w_E - w_0
 
 x_j pixels in [0, 1], y_j labels or soft labels, b the batch, E the local steps, all full batch.
 Inversion attacks move x until delta is the one observed. One step reads delta as a gradient (Zhu et
@@ -72,26 +72,39 @@ def mean_gradient(
     targets: Tensor,
     steps: int,
 ) -> dict[str, Tensor]:
-    """The mean of the gradients met on `steps` local steps from `parameters`: -delta / (lr steps).
+    """The mean of the gradients met on `steps` local steps, each with its weight in the update.
 
     Arguments and result as in `expected_gradient`, which it is at one step. It is what an
     `Observation.gradient()` stands for.
     """
-    total = first = expected_gradient(knowledge, parameters, pixels, targets)
-    for _ in range(steps - 1):
-        here = {name: p - knowledge.lr * total[name] for name, p in parameters.items()}
-        step = expected_gradient(knowledge, here, pixels, targets)
-        total = {name: g + step[name] for name, g in total.items()}
-    return first if steps == 1 else {name: g / steps for name, g in total.items()}
+    first = expected_gradient(knowledge, parameters, pixels, targets)
+    if steps == 1:
+        return first
+    rule, (weights, _) = knowledge.rule, knowledge.rule.unrolled(steps)
+    gradient, here = first, dict(parameters)
+    velocity = {name: torch.zeros_like(p) for name, p in here.items()}
+    total = {name: weights[0] * g for name, g in first.items()}
+    for weight in weights[1:]:
+        velocity = {
+            name: rule.momentum * velocity[name]
+            + g
+            + rule.weight_decay * here[name]
+            + rule.proximal * (here[name] - parameters[name])
+            for name, g in gradient.items()
+        }
+        here = {name: p - rule.lr * velocity[name] for name, p in here.items()}
+        gradient = expected_gradient(knowledge, here, pixels, targets)
+        total = {name: t + weight * gradient[name] for name, t in total.items()}
+    return {name: t / sum(weights) for name, t in total.items()}
 
 
 def expected_update(
     knowledge: Knowledge, parameters: Mapping[str, Tensor], pixels: Tensor, targets: Tensor
 ) -> dict[str, Tensor]:
-    """The delta (local - global) of `knowledge.local_steps` steps of plain SGD on the whole batch.
+    """The delta (local - global) of `knowledge.local_steps` steps on the whole batch.
 
     Arguments and result as in `expected_gradient`.
     """
-    steps = knowledge.local_steps
-    gradients = mean_gradient(knowledge, parameters, pixels, targets, steps)
-    return {name: -knowledge.lr * steps * g for name, g in gradients.items()}
+    weights, drift = knowledge.rule.unrolled(knowledge.local_steps)
+    gradients = mean_gradient(knowledge, parameters, pixels, targets, knowledge.local_steps)
+    return {name: -sum(weights) * g - drift * parameters[name] for name, g in gradients.items()}

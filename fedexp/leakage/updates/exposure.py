@@ -201,6 +201,8 @@ def knowledge_of(
         InputError: the trainer's updates cannot be read as steps of SGD.
     """
     plain = readable(trainer)
+    rule = plain.step_rule(round)
+    assert rule is not None  # in no round, where it is in one
     return Knowledge(
         module=victim.model,
         params=victim.models[round],
@@ -209,7 +211,7 @@ def knowledge_of(
         input_shape=victim.pixels.input_shape,
         num_classes=victim.pixels.num_classes,
         batch_size=len(truth),
-        lr=plain.learning_rate(round) or 0.0,
+        rule=rule,
         local_steps=plain.steps_for(len(truth)),
         # Sorted: their order would tell which client holds which.
         labels=truth.y.sort().values if labels_shared else None,
@@ -241,12 +243,11 @@ def refuse_corrected_steps(victim: Victim) -> None:
 
 
 def readable(trainer: Trainer) -> PlainSteps:
-    """The training that an update is read as; raises InputError if its steps are not plain SGD."""
+    """The training that an update is read as; raises InputError if its steps are not SGD's."""
     plain = trainer.trainer if isinstance(trainer, NoisySteps) else trainer
-    if not isinstance(plain, PlainSteps) or plain.learning_rate(0) is None:
+    if not isinstance(plain, PlainSteps) or plain.step_rule(0) is None:
         raise InputError(
-            "updates can be read as gradients only where clients train by training=sgd without "
-            "momentum",
+            "updates can be read as gradients only where clients train by training=sgd",
             "training",
             type(plain).__name__,
         )

@@ -14,6 +14,7 @@ scikit-image, it is 7x7 and flat, and only windows that lie wholly in the image 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -131,6 +132,8 @@ def arranged(reconstructed: Tensor, indices: Tensor) -> Tensor:
 def identified(images: Tensor, truth: Tensor, others: Sequence[Tensor]) -> Tensor:
     """Whether an image singles out the true one among others of its kind: `[k]` float64, 0 or 1.
 
+    NaN where there are no others: then anything would.
+
     It does if it correlates more with the true image than with every other. The correlation of
     pixels does not mind contrast and brightness, as errors do: a digit that anybody recognises may
     have a lower PSNR than the mean image of its class, which singles out nobody. A constant image
@@ -145,7 +148,7 @@ def identified(images: Tensor, truth: Tensor, others: Sequence[Tensor]) -> Tenso
     found = [
         float(_correlation(image, true[None]) > _correlation(image, beside).max())
         if len(beside)
-        else 1.0
+        else math.nan
         for image, true, beside in zip(images, truth, others, strict=True)
     ]
     return torch.tensor(found, dtype=torch.float64)

@@ -8,6 +8,7 @@ than the best of those, not as far as its PSNR is large.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -19,11 +20,11 @@ from torch import Tensor
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator
 from fedexp.core.types import Dataset
-from fedexp.leakage.intervals import mean_interval, paired_difference
+from fedexp.leakage.intervals import Interval, mean_interval, paired_difference
 from fedexp.leakage.observation import Observation, Reconstruction, UpdateAttack
 from fedexp.leakage.parallel import in_parallel
 from fedexp.leakage.study import Progress, refuse_other_than_images, refuse_several_labels
-from fedexp.leakage.updates.baselines import baselines
+from fedexp.leakage.updates.baselines import CLASS_MEAN, baselines
 from fedexp.leakage.updates.exposure import Exposed, Exposing
 from fedexp.leakage.updates.image_scores import (
     arranged,
@@ -124,6 +125,7 @@ class UpdateInversion:
             found=found,
             scores={name: _scores(images, truth, others) for name, images in subjects.items()},
             recovered=np.array([label_recovery(g.labels, e.truth.y) for e, g in pairs]),
+            observations=np.repeat(np.arange(len(pairs)), [len(e.truth) for e, _ in pairs]),
             seed=victim.seed,
         )
 
@@ -142,7 +144,7 @@ class UpdateInversion:
         )
         return (
             f"An honest-but-curious server. It sees {sees}, and knows the model sent out, the "
-            f"learning rate {known.lr:g}, that a client took {known.local_steps} full-batch "
+            f"{known.rule}, that a client took {known.local_steps} full-batch "
             f"step(s) on {known.batch_size // sums} example(s){clipping}, how pixels are "
             f"normalised, and {labels}. {self.exposure.about}"
         )
@@ -157,6 +159,7 @@ class _Judged:
     found: Tensor  # [n, C, H, W]
     scores: Mapping[str, Mapping[str, np.ndarray]]  # subject -> metric -> [n]
     recovered: np.ndarray  # [observations] share of the labels
+    observations: np.ndarray  # [n] which update or sum each image was in
     seed: int
 
     def figures(self) -> list[Figure]:
@@ -165,6 +168,7 @@ class _Judged:
             for subject, of_subject in self.scores.items()
             for metric, values in of_subject.items()
             for target, value in enumerate(values)
+            if not math.isnan(value)
         ]
         of_labels = [
             Figure(FOUND, self.round, target, "labels_recovered", float(value))
@@ -173,33 +177,53 @@ class _Judged:
         return [*of_images, *of_labels]
 
     def headline(self) -> dict[str, float]:
-        metrics = {**self.scores[FOUND], "labels_recovered": self.recovered}
+        of_images = self.scores[FOUND].items()
+        intervals = {metric: self._interval(values) for metric, values in of_images}
+        intervals["labels_recovered"] = mean_interval(self.recovered, self._rng())
         headline: dict[str, float] = {}
-        for metric, values in metrics.items():
-            mean, low, high = mean_interval(values, self._rng())
+        for metric, (mean, low, high) in intervals.items():
             headline |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
         headline["best_baseline_psnr_db"] = float(self.scores[self._best()]["psnr_db"].mean())
         return headline
 
+    def _interval(self, values: np.ndarray) -> Interval:
+        known = ~np.isnan(values)
+        if not known.any():
+            return Interval(math.nan, math.nan, math.nan)
+        return mean_interval(values[known], self._rng(), observations=self.observations[known])
+
     def conclusion(self) -> str:
         best = self._best()
         ours, theirs = self.scores[FOUND]["psnr_db"], self.scores[best]["psnr_db"]
-        gain, low, high = paired_difference(ours, theirs, self._rng())
+        gain, low, high = paired_difference(
+            ours, theirs, self._rng(), observations=self.observations
+        )
         about = (
             f"Round {self.round}: {ours.mean():.1f} dB over {len(ours)} images, "
             f"{theirs.mean():.1f} dB by the best guess without the update ({best}): difference "
             f"{gain:+.1f} dB [{low:+.1f}, {high:+.1f}]"
         )
         if low > 0:
-            seen = self.scores[FOUND]["reconstructed"].mean()
-            verdict = f"the updates leak images; {seen:.0%} are reconstructed (MSE below 0.01)"
+            seen, mean = (self.scores[n]["reconstructed"].mean() for n in (FOUND, CLASS_MEAN))
+            verdict = (
+                f"the updates leak images; {seen:.0%} are reconstructed (MSE below 0.01), as "
+                f"{mean:.0%} are by the mean of their class"
+            )
         else:
             verdict = "by their errors, the images are no better than guesses"
-        singled = {name: scores["identified"].mean() for name, scores in self.scores.items()}
         return (
-            f"{about}; {verdict}. {singled[FOUND]:.0%} single out their own image among up to "
-            f"{LOOKALIKES + 1} of the class, {singled[best]:.0%} of the {best}s do. "
+            f"{about}; {verdict}. {self._singled_out(best)} "
             f"Labels recovered: {self.recovered.mean():.0%}."
+        )
+
+    def _singled_out(self, best: str) -> str:
+        known = ~np.isnan(self.scores[FOUND]["identified"])
+        if not known.any():
+            return "No other image of their classes is held out for which they could be taken."
+        ours, theirs = (self.scores[n]["identified"][known].mean() for n in (FOUND, best))
+        return (
+            f"{ours:.0%} single out their own image among up to {LOOKALIKES + 1} of the class, "
+            f"{theirs:.0%} of the {best}s do."
         )
 
     def _best(self) -> str:

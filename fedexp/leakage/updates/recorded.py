@@ -1,6 +1,7 @@
 """The updates that a run recorded (`record_updates`), as the server saw them, ready to be attacked.
 
-Nothing is re-enacted: these are the rows that clients with few examples sent in the run itself. An
+Nothing is re-enacted: these are the rows that clients with few examples sent in the run itself, of
+those whose every step took all of their examples; minibatches are nobody's to know. An
 adversary needs the model that the round began with, so a round can be attacked if the checkpoint
 before it is there: the first always, and usually the last.
 """
@@ -19,6 +20,7 @@ from fedexp.leakage.observation import Observation
 from fedexp.leakage.updates.exposure import (
     Exposed,
     knowledge_of,
+    readable,
     refuse_corrected_steps,
     refuse_running_statistics,
 )
@@ -77,17 +79,29 @@ class RecordedUpdates:
         found.files = [file for file in found.files if file.round in wanted]
         model = Layout.of(victim.model)
         layout = model.beside(victim.experiment.server.algorithm.sends)
-        exposed = dict.fromkeys(wanted, 0)
+        exposed, in_minibatches = dict.fromkeys(wanted, 0), 0
+        plain = readable(victim.experiment.trainer)
         observed = []
         for batch in batches(found, layout, reader(None)):
             for file, row in zip(batch.files, batch.matrix, strict=True):
                 if file.client is None or file.round is None or file.malicious:
                     continue
                 n = sizes[file.client]
+                if plain.batches(n) > 1:
+                    in_minibatches += 1
+                    continue
                 if n > self.largest_client or exposed[file.round] + n > self.examples:
                     continue
                 exposed[file.round] += n
                 observed.append(self._observed(row[: model.d], file.client, file.round, victim))
+        if not observed and in_minibatches:
+            raise InputError(
+                f"{in_minibatches} updates are of steps on a part of the client's examples each, "
+                "and the adversary would have to know which; study a run with batches of all "
+                "(training.batch_size=null), or leave the updates to an exposure",
+                "training.batch_size",
+                victim.config["training"].get("batch_size"),
+            )
         if not observed:
             raise InputError("no update of these rounds can be attacked", "rounds", self.rounds)
         return observed

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy.optimize import minimize
 
 from fedexp.aggregation.geometric_median import GeometricMedian
 from fedexp.aggregation.krum import Krum, krum_scores
@@ -48,22 +49,42 @@ def test_geometric_median_against_weiszfeld_on_the_rows(iterations):
     rows = random_rows(d=3000)
     rows[0] += 50
     weights = [1.0, 2, 3, 4, 5, 6, 7, 8, 9]
-    rule = GeometricMedian(2, "examples", iterations, 1e-6)
+    rule = GeometricMedian(2, "examples", iterations, 0.0, 1e-6)
     step, _ = rule(updates(rows, weights), {}, RNG)
     expected = weiszfeld(rows, torch.tensor(weights), iterations, 1e-6)
     rounding = 1e-7 * float(rows.abs().max())  # the step is a float32 sum of the rows
     torch.testing.assert_close(step.double(), expected, rtol=0, atol=rounding)
 
 
+@pytest.mark.parametrize("distance", [0.0, 10.0, 1e3, 1e5])
+@pytest.mark.parametrize(("n", "liars", "d"), [(20, 5, 30), (21, 10, 30), (9, 2, 2)])
+def test_geometric_median_against_a_general_minimiser(n, liars, d, distance):
+    rows = random_rows(n, d)
+    rows[:liars] += distance
+    step, _ = GeometricMedian(liars, "uniform", 1000, 1e-6, 1e-6)(updates(rows), {}, RNG)
+    exact = rows.double()
+
+    def distances(point):
+        apart = torch.from_numpy(point) - exact
+        lengths = apart.norm(dim=1)
+        return float(lengths.sum()), (apart / lengths[:, None]).sum(dim=0).numpy()
+
+    start = exact[liars:].mean(dim=0).numpy()  # where a defender cannot start
+    best = minimize(distances, start, jac=True, method="BFGS", options={"gtol": 1e-9})
+    assert distances(step.double().numpy())[0] <= best.fun * (1 + 2e-6)
+    spread = float((exact[liars:] - exact[liars:].mean(dim=0)).norm(dim=1).mean())
+    assert float((step.double() - torch.from_numpy(best.x)).norm()) < 0.02 * spread
+
+
 def test_geometric_median_of_points_on_a_line_is_their_median():
     rows = torch.tensor([[0.0], [1.0], [2.0], [3.0], [1000.0]])
-    step, _ = GeometricMedian(1, "uniform", 500, 1e-9)(updates(rows), {}, RNG)
+    step, _ = GeometricMedian(1, "uniform", 500, 0.0, 1e-9)(updates(rows), {}, RNG)
     assert step.item() == pytest.approx(2.0, abs=1e-3)
 
 
 def test_geometric_median_of_equal_rows():
     rows = torch.full((4, 3), 7.0)
-    step, _ = GeometricMedian(1, "uniform", 5, 1e-6)(updates(rows), {}, RNG)
+    step, _ = GeometricMedian(1, "uniform", 5, 1e-6, 1e-6)(updates(rows), {}, RNG)
     assert step.tolist() == [7.0, 7.0, 7.0]
 
 
@@ -113,7 +134,8 @@ def test_one_far_row_hides_nobody_elses_distance(far):
 
 
 @pytest.mark.parametrize(
-    "rule", [Krum(3, selected=1), Krum(3, selected=None), GeometricMedian(3, "uniform", 20, 1e-6)]
+    "rule",
+    [Krum(3, selected=1), Krum(3, selected=None), GeometricMedian(3, "uniform", 20, 0.0, 1e-6)],
 )
 def test_a_far_row_opens_no_door_for_other_liars(rule):
     honest = random_rows(n=9, d=5000, offset=1.0, scale=0.1)

@@ -69,7 +69,8 @@ def halving_search(rows, allows, perturbation, first, tolerance):
     mean = rows.mean(dim=0)
     p = {
         "unit_vector": -mean / mean.norm(),
-        "std": -rows.std(dim=0),
+        "std": rows.std(dim=0),
+        "std_down": -rows.std(dim=0),
         "sign": -mean.sign(),
     }[perturbation]
     step, gamma, success = first / 2, first, 0.0
@@ -84,18 +85,18 @@ def halving_search(rows, allows, perturbation, first, tolerance):
     return mean + success * p
 
 
-@pytest.mark.parametrize("perturbation", ["unit_vector", "std", "sign"])
+@pytest.mark.parametrize("perturbation", ["unit_vector", "std", "std_down", "sign"])
 @pytest.mark.parametrize(("attack", "allows"), [(MinMax, min_max_allows), (MinSum, min_sum_allows)])
 def test_min_max_and_min_sum_are_where_the_papers_search_ends(attack, allows, perturbation):
     matrix = random_rows(9, 50)
     honest = matrix[[0, 2, 3, 5, 6, 7, 8]]
-    first = {"unit_vector": 20.0, "std": 2.0, "sign": 3.0}[perturbation]
+    first = {"unit_vector": 20.0, "std": 2.0, "std_down": 2.0, "sign": 3.0}[perturbation]
     expected = halving_search(honest, allows, perturbation, first, 1e-9)
     ours = crafted(attack(perturbation), matrix, (1, 4))
     torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("perturbation", ["unit_vector", "std", "sign"])
+@pytest.mark.parametrize("perturbation", ["unit_vector", "std", "std_down", "sign"])
 @pytest.mark.parametrize(("attack", "allows"), [(MinMax, min_max_allows), (MinSum, min_sum_allows)])
 def test_a_little_further_is_not_allowed(attack, allows, perturbation):
     matrix = random_rows(9, 50)
@@ -206,9 +207,13 @@ RULES = {
 each_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 
 
-def damage(attack, matrix, rule):
+UP, DOWN = 1, -1
+
+
+def damage(attack, matrix, rule, towards):
+    """How far the step lies from the honest mean, along a direction `[d]`."""
     step = rule(rewritten(attack, matrix, LIARS, rule))
-    return float((step - matrix[~MASK].mean(dim=0)).norm())
+    return float((step - matrix[~MASK].mean(dim=0)) @ towards / towards.norm())
 
 
 @each_rule
@@ -216,8 +221,9 @@ def damage(attack, matrix, rule):
 @pytest.mark.parametrize("z", [None, 0.3, 1.5])
 def test_optimal_alie_does_at_least_the_damage_of_alie(rule, seed, z):
     matrix = random_rows(seed=seed)
-    optimal = damage(OptimalAlie(z, 20, 10.0, 0.8), matrix, rule)
-    assert optimal >= damage(Alie(z), matrix, rule) * (1 - 1e-6)
+    towards = matrix[~MASK].std(dim=0)
+    optimal = damage(OptimalAlie(z, 20, 10.0, 0.8, "up"), matrix, rule, towards)
+    assert optimal >= damage(Alie(z, "up"), matrix, rule, towards) - 1e-6
 
 
 @each_rule
@@ -225,47 +231,46 @@ def test_optimal_alie_does_at_least_the_damage_of_alie(rule, seed, z):
 @pytest.mark.parametrize("epsilon", [0.1, 0.5, 2.0])
 def test_optimal_ipm_does_at_least_the_damage_of_ipm(rule, seed, epsilon):
     matrix = random_rows(seed=seed)
-    optimal = damage(OptimalIpm(epsilon, 20, 10.0, 0.8), matrix, rule)
-    assert optimal >= damage(Ipm(epsilon), matrix, rule) * (1 - 1e-6)
+    towards = -matrix[~MASK].mean(dim=0)
+    optimal = damage(OptimalIpm(epsilon, 20, 10.0, 0.8), matrix, rule, towards)
+    assert optimal >= damage(Ipm(epsilon), matrix, rule, towards) - 1e-6
 
 
 def test_the_search_helps_against_the_mean():
     matrix, rule = random_rows(), RULES["mean"]
-    assert damage(OptimalAlie(1.5, 20, 10.0, 0.8), matrix, rule) > 1000 * damage(
-        Alie(1.5), matrix, rule
-    )
-    assert damage(OptimalIpm(2.0, 20, 10.0, 0.8), matrix, rule) > 1000 * damage(
-        Ipm(2.0), matrix, rule
-    )
+    honest = matrix[~MASK]
+    for optimal, plain, towards in [
+        (OptimalAlie(1.5, 20, 10.0, 0.8, "up"), Alie(1.5, "up"), honest.std(dim=0)),
+        (OptimalAlie(1.5, 20, 10.0, 0.8, "down"), Alie(1.5, "down"), -honest.std(dim=0)),
+        (OptimalIpm(2.0, 20, 10.0, 0.8), Ipm(2.0), -honest.mean(dim=0)),
+    ]:
+        assert damage(optimal, matrix, rule, towards) > 1000 * damage(plain, matrix, rule, towards)
 
 
-@each_rule
-@pytest.mark.parametrize("seed", range(3))
-def test_optimal_ipm_against_byzfl(rule, seed):
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "attack", [OptimalIpm(2.0, 20, 0.05, 0.8), OptimalAlie(0.1, 20, 0.05, 0.8, "up")]
+)
+def test_krum_selects_what_an_optimal_attack_sends_and_not_another_honest_row(attack, seed):
     matrix = random_rows(seed=seed)
+    rows = rewritten(attack, matrix, LIARS, RULES["krum"])
+    assert torch.equal(RULES["krum"](rows), rows[LIARS[0]])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_search_against_byzfls(seed):
+    """Against the mean, where our damage and theirs, ||step - m||, are the same."""
+    matrix, rule = random_rows(seed=seed), RULES["mean"]
     order = [*torch.nonzero(~MASK).flatten().tolist(), *LIARS]
-    back = torch.tensor(
-        order
-    ).argsort()  # byzfl puts the attackers last; Krum's ties know the order
-    theirs = Optimal_InnerProductManipulation(
-        agg=lambda rows: rule(rows[back]), pre_agg_list=[], f=len(LIARS), evals=12
-    )(matrix[~MASK])
+    back = torch.tensor(order).argsort()  # byzfl puts the attackers last
+    theirs = {"agg": lambda rows: rule(rows[back]), "pre_agg_list": [], "f": len(LIARS)}
     # A plain factor that does next to nothing, so that the search decides.
     ours = crafted(OptimalIpm(1e-9, 12, 10.0, 0.8), matrix, LIARS, rule)
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-
-
-@each_rule
-@pytest.mark.parametrize("seed", range(3))
-def test_optimal_alie_against_byzfl_whose_sign_is_the_other(rule, seed):
-    matrix = random_rows(seed=seed)
-    order = [*torch.nonzero(~MASK).flatten().tolist(), *LIARS]
-    back = torch.tensor(order).argsort()
-    theirs = Optimal_ALittleIsEnough(
-        agg=lambda rows: rule(rows[back]), pre_agg_list=[], f=len(LIARS), evals=12
-    )(-matrix[~MASK])
-    ours = crafted(OptimalAlie(0.0, 12, 10.0, 0.8), matrix, LIARS, rule)
-    torch.testing.assert_close(ours, -theirs, rtol=1e-5, atol=1e-5)
+    ipm = Optimal_InnerProductManipulation(**theirs, evals=12)(matrix[~MASK])
+    torch.testing.assert_close(ours, ipm, rtol=1e-5, atol=1e-5)
+    ours = crafted(OptimalAlie(0.0, 12, 10.0, 0.8, "up"), matrix, LIARS, rule)
+    alie = Optimal_ALittleIsEnough(**theirs, evals=12)(matrix[~MASK])
+    torch.testing.assert_close(ours, alie, rtol=1e-5, atol=1e-5)
 
 
 def test_optimal_ipm_by_hand():
@@ -300,7 +305,7 @@ def test_the_rule_is_called_as_often_as_it_says_and_sees_the_honest_rows_as_they
         return rows.mean(dim=0)
 
     rewritten(OptimalIpm(2.0, 7, 10.0, 0.8), matrix, LIARS, rule)
-    rewritten(OptimalAlie(1.5, 4, 10.0, 0.8), matrix, LIARS, rule)
+    rewritten(OptimalAlie(1.5, 4, 10.0, 0.8, "up"), matrix, LIARS, rule)
     assert calls == [True] * (7 + 1 + 4 + 1)
 
 
@@ -315,8 +320,8 @@ def test_where_every_trial_fails_the_plain_factor_is_left(z):
         return rows.mean(dim=0) * math.nan
 
     for rule in (refuses, diverges):
-        optimal = crafted(OptimalAlie(z, 20, 10.0, 0.8), matrix, LIARS, rule)
-        assert torch.equal(optimal, crafted(Alie(z), matrix, LIARS))
+        optimal = crafted(OptimalAlie(z, 20, 10.0, 0.8, "up"), matrix, LIARS, rule)
+        assert torch.equal(optimal, crafted(Alie(z, "up"), matrix, LIARS))
         optimal = crafted(OptimalIpm(2.0, 20, 10.0, 0.8), matrix, LIARS, rule)
         assert torch.equal(optimal, crafted(Ipm(2.0), matrix, LIARS))
 

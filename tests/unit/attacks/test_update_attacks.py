@@ -31,15 +31,15 @@ from fedexp.core.types import Updates
 from tests.support.updates import updates
 
 FROM_HONEST = {
-    "alie": Alie(1.5),
-    "alie formula": Alie(None),
+    "alie": Alie(1.5, "up"),
+    "alie formula": Alie(None, "up"),
     "ipm": Ipm(2.0),
     "min_max": MinMax("std"),
     "min_sum": MinSum("unit_vector"),
     "mimic": Mimic(None),
     "fang_trimmed_mean": FangTrimmedMean(2.0),
     "fang_krum": FangKrum(1e-5),
-    "optimal_alie": OptimalAlie(1.5, 5, 10.0, 0.8),
+    "optimal_alie": OptimalAlie(1.5, 5, 10.0, 0.8, "up"),
     "optimal_ipm": OptimalIpm(2.0, 5, 10.0, 0.8),
 }
 each_from_honest = pytest.mark.parametrize("attack", FROM_HONEST.values(), ids=FROM_HONEST)
@@ -116,7 +116,7 @@ def test_one_honest_row_and_nobody_honest(attack):
 
 @pytest.mark.parametrize(
     "attack",
-    [Alie(1.5), MinMax("std"), MinSum("sign"), Mimic(None)],
+    [Alie(1.5, "up"), MinMax("std"), MinSum("sign"), Mimic(None)],
     ids=["alie", "min_max", "min_sum", "mimic"],
 )
 def test_around_a_single_honest_row_there_is_no_spread_to_hide_in(attack):
@@ -128,16 +128,16 @@ def test_refuses_what_makes_no_attack():
     for build, key in [
         (lambda: Gaussian(0.0, False), "std"),
         (lambda: Scaling(-1.0), "factor"),
-        (lambda: Alie(math.nan), "z"),
-        (lambda: Alie(math.inf), "z"),
+        (lambda: Alie(math.nan, "up"), "z"),
+        (lambda: Alie(math.inf, "up"), "z"),
         (lambda: Ipm(0.0), "epsilon"),
         (lambda: MinMax("stdd"), "perturbation"),
         (lambda: MinSum("mean"), "perturbation"),
         (lambda: Mimic(-1), "client"),
         (lambda: FangTrimmedMean(0.5), "b"),
         (lambda: FangKrum(0.0), "threshold"),
-        (lambda: OptimalAlie(math.inf, 20, 10.0, 0.8), "z"),
-        (lambda: OptimalAlie(1.5, 0, 10.0, 0.8), "evaluations"),
+        (lambda: OptimalAlie(math.inf, 20, 10.0, 0.8, "up"), "z"),
+        (lambda: OptimalAlie(1.5, 0, 10.0, 0.8, "up"), "evaluations"),
         (lambda: OptimalIpm(0.0, 20, 10.0, 0.8), "epsilon"),
         (lambda: OptimalIpm(2.0, 20, -1.0, 0.8), "first_step"),
         (lambda: OptimalIpm(2.0, 20, 10.0, 1.0), "ratio"),
@@ -196,8 +196,22 @@ def test_gaussian_noise_comes_from_the_stream():
 
 def test_alie_by_hand():
     # Honest: mean (2, 10), deviation (1, 0).
-    assert sent(Alie(1.5), WITH_LIAR, 3).tolist() == [[0.5, 10.0]]
-    assert sent(Alie(-1.0), WITH_LIAR, 3).tolist() == [[3.0, 10.0]]
+    assert sent(Alie(1.5, "up"), WITH_LIAR, 3).tolist() == [[3.5, 10.0]]
+    assert sent(Alie(1.5, "down"), WITH_LIAR, 3).tolist() == [[0.5, 10.0]]
+    assert sent(Alie(-1.0, "up"), WITH_LIAR, 3).tolist() == [[1.0, 10.0]]
+
+
+def authors_alie(gradients, z):
+    """As malicious.py of the authors has it: `grads_mean - num_std * grads_stdev`."""
+    return gradients.mean(dim=0) - z * gradients.var(dim=0, correction=1).sqrt()
+
+
+def test_alie_moves_the_model_as_the_authors_attack_on_gradients_does():
+    # From the same gradients: their server steps by -lr times what it was sent.
+    gradients, lr = random_rows(), 0.1
+    theirs = -lr * authors_alie(gradients[2:], z=1.5)
+    for row in sent(Alie(1.5, "up"), -lr * gradients, 0, 1):
+        torch.testing.assert_close(row, theirs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -231,16 +245,16 @@ def test_alie_against_the_loop():
         values = [float(row[j]) for row in honest]
         mean = sum(values) / 5
         deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / 4)
-        expected.append(mean - z * deviation)
-    for row in sent(Alie(None), matrix, *attackers):
+        expected.append(mean + z * deviation)
+    for row in sent(Alie(None, "up"), matrix, *attackers):
         torch.testing.assert_close(row, torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("tau", [0.25, 1.5, 30.0])
-def test_alie_against_byzfl_whose_sign_is_the_other(tau):
+def test_alie_on_rows_against_byzfl(tau):
     matrix = random_rows()
     theirs = ALittleIsEnough(tau=tau)(matrix[[1, 2, 3, 5, 6, 7, 8, 9, 10]])
-    for row in sent(Alie(-tau), matrix, 0, 4):
+    for row in sent(Alie(tau, "up"), matrix, 0, 4):
         torch.testing.assert_close(row, theirs, rtol=1e-5, atol=1e-5)
 
 

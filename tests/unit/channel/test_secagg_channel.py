@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedexp.channel.client import Client
 from fedexp.channel.quantise import Quantiser
 from fedexp.channel.secure_aggregation import SecureAggregation
 from fedexp.channel.server import ServerView
@@ -57,11 +58,24 @@ def mean_of(given, clients, weighted):
 
 
 @pytest.mark.parametrize("weighting", ["examples", "uniform"])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_what_an_adversary_expects_to_arrive_is_what_arrives(groups, weighting):
+    given, sent = updates(n=10), channel(groups=groups, weighting=weighting)
+    given.matrix[4] = 50.0  # cut to the range
+    expected, delivery = sent.as_received(given, rng(3)), sent.transmit(given, rng(3))
+    assert expected.client_ids == delivery.received.client_ids
+    assert expected.clients_in == delivery.received.clients_in
+    assert torch.equal(expected.num_examples, delivery.received.num_examples)
+    assert (expected.matrix - delivery.received.matrix).abs().max() < STEP
+    assert len(sent.as_received(updates(n=3 * groups - 1), rng())) == 0
+
+
+@pytest.mark.parametrize("weighting", ["examples", "uniform"])
 @pytest.mark.parametrize("neighbours", [None, 2, 4])
 @pytest.mark.parametrize("groups", [1, 3])
 def test_rows_are_the_means_of_groups(groups, neighbours, weighting):
     given = updates()
-    sent = channel(groups=groups, neighbours=neighbours, weighting=weighting)
+    sent = channel(groups=groups, neighbours=neighbours, weighting=weighting, max_exposure=1.0)
     delivery = sent.transmit(given, rng())
     assert delivery.updates.client_ids == tuple(-g for g in range(1, groups + 1))
     assert sorted(c for members in delivery.members for c in members) == list(given.client_ids)
@@ -109,7 +123,7 @@ def test_who_leaves_before_masking_is_not_in_the_mean_and_who_leaves_later_is():
 
 @pytest.mark.parametrize("turn", ["advertising", "sharing", "masking", "unmasking"])
 def test_dropouts_are_as_frequent_as_asked(turn):
-    sent = channel(neighbours=2, **{f"drop_before_{turn}": 0.2})
+    sent = channel(neighbours=2, max_exposure=1.0, **{f"drop_before_{turn}": 0.2})
     given = updates(n=40, d=1)
     gone = [len(sent.transmit(given, rng(seed)).dropped) for seed in range(8)]
     assert np.mean(gone) == pytest.approx(8, abs=3)
@@ -237,7 +251,7 @@ def test_bytes_grow_with_the_ring_and_with_the_neighbours():
     given = updates(n=12, d=1000)
     small = channel(weighting="uniform").transmit(given, rng())
     large = channel(weighting="uniform", ring_bits=64).transmit(given, rng())
-    few = channel(weighting="uniform", neighbours=4).transmit(given, rng())
+    few = channel(weighting="uniform", neighbours=4, max_exposure=1.0).transmit(given, rng())
     assert large.bytes_up - small.bytes_up == 12 * 1000 * (8 - 3)  # 24 bits hold 12 x 2^19
     assert small.bytes_up - few.bytes_up == 12 * (11 - 4) * (164 + 70)
     assert torch.equal(large.updates.matrix, small.updates.matrix)
@@ -291,6 +305,8 @@ def test_a_full_ring_does_not_wrap_around():
         ({"threshold": 1}, "threshold=1: must be below 1"),
         ({"neighbours": 1}, "neighbours=1"),
         ({"neighbours": 3}, "neighbours=3: must be even"),
+        ({"colluders": 0.6}, "colluders=0.6: must lie between 0 and 0.5"),
+        ({"max_exposure": -1.0}, "max_exposure=-1.0: must lie between 0 and 1"),
         ({"ring_bits": 33}, "ring_bits=33"),
         ({"weighting": "size"}, "weighting=size"),
         ({"max_examples": 0}, "max_examples=0"),
@@ -322,3 +338,47 @@ def test_skellam_noise_in_the_sum_has_the_variance_asked_for():
     noise = sent.transmit(given, rng()).updates.matrix[0].double() * 6
     # 4 of 6 must stay; all 6 stayed and each added a quarter of the variance 0.5^2.
     assert float(noise.var()) == pytest.approx(0.25 * 6 / 4, rel=0.05)
+
+
+def _lies(change):
+    """Client 103 shares its secrets as `change` has it; the others play by the rules."""
+    honest = Client.share
+
+    def share(self, roster):
+        sent = honest(self, roster)
+        return change(sent) if sent.sender == 103 else sent
+
+    return share
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda sent: replace(sent, seed_commitment=bytes(32)),
+        lambda sent: replace(sent, boxes={c: box[::-1] for c, box in sent.boxes.items()}),
+    ],
+)
+def test_a_client_that_breaks_the_protocol_is_named_and_costs_its_group_the_round(
+    change, monkeypatch
+):
+    monkeypatch.setattr(Client, "share", _lies(change))
+    alone = channel(weighting="uniform").transmit(updates(), rng())
+    assert len(alone.updates) == 0
+    (reason,) = alone.lost
+    assert reason.startswith("group 1 of 1 is lost: client 103: ")
+    # Its key is needed only where it drops out, its seed where it stays: others have their sums.
+    several = channel(weighting="uniform", groups=3).transmit(updates(), rng())
+    assert len(several.updates) == 2
+    assert len(several.lost) == 1
+    assert "client 103: " in several.lost[0]
+    assert not any(103 in members for members in several.members)
+
+
+def test_a_false_key_commitment_is_named_where_the_key_is_needed(monkeypatch):
+    false = _lies(lambda sent: replace(sent, key_commitment=bytes(32)))
+    monkeypatch.setattr(Client, "share", false)
+    leaves = replace(updates(), matrix=updates().matrix.clone())
+    leaves.matrix[3] = torch.nan  # a row that cannot be encoded is not masked
+    (reason,) = channel(weighting="uniform").transmit(leaves, rng()).lost
+    assert "client 103: a share of its secret was tampered with, or its commitment" in reason
+    assert channel(weighting="uniform").transmit(updates(), rng()).lost == ()

@@ -256,6 +256,7 @@ def test_a_key_other_than_the_advertised_one_stops_the_unmasking():
         (2, 2, 2, "clients=2: a sum of fewer than 3"),
         (3, 1, 2, "group_threshold=1: .* from 2"),
         (4, 2, 3, "group_threshold=2: must be above half of the 4"),
+        (3, 2, 2, "group_threshold=2: must be 3 or more"),
         (4, 5, 3, "group_threshold=5: .* at most 4"),
         (4, 3, 2, "share_threshold=2"),
         (4, 3, 5, "share_threshold=5"),

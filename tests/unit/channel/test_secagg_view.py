@@ -100,7 +100,7 @@ def test_a_row_is_uniform_whatever_kind_of_secret_is_known(
 def test_rows_are_kept_only_where_they_are_recorded():
     graph = complete_graph(range(3))
     rows = rows_of(graph)
-    server = Server(graph, 2, 2, RING, D, record_rows=False)
+    server = Server(graph, 3, 2, RING, D, record_rows=False)
     total = run_group(server, RING, 2, rows.__getitem__, {}, Meter())
     assert np.array_equal(total, sum(rows.values()))
     assert all(row.numbers == b"" for row in server.view.rows.values())

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fedexp.core.checks import InputError
-from fedexp.core.flat import FlatModel, refuse_changing_buffers, state_dict_of, vector_of
+from fedexp.core.flat import FlatModel, state_dict_of, vector_of
 from fedexp.core.types import Normalisation, Split
 
 CPU = torch.device("cpu")
@@ -152,15 +152,6 @@ def test_a_state_dict_makes_the_round_trip():
     assert torch.equal(vector_of(other), wanted)
 
 
-@pytest.mark.parametrize(
-    "layer", [nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.InstanceNorm2d(4, track_running_stats=True)]
-)
-def test_running_statistics_are_refused_by_the_layers_name(layer):
-    module = nn.Sequential(nn.Identity(), nn.Sequential(layer), nn.Linear(1, 1))
-    with pytest.raises(InputError, match=rf"layer 1\.0 \({type(layer).__name__}\).*GroupNorm"):
-        refuse_changing_buffers(module)
-
-
 def test_running_statistics_travel_in_the_vector_after_the_parameters():
     module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     model = FlatModel(module, CPU)
@@ -185,17 +176,6 @@ def test_counters_start_anew_with_every_client():
         ends.append(model.vector.clone())
     assert torch.equal(*ends)
     assert int(module[1].num_batches_tracked) == 0
-
-
-def test_norms_without_running_statistics_are_fine():
-    refuse_changing_buffers(
-        nn.Sequential(
-            nn.BatchNorm2d(4, track_running_stats=False),
-            nn.GroupNorm(2, 4),
-            nn.InstanceNorm2d(4),
-            nn.LayerNorm(4),
-        )
-    )
 
 
 def test_a_module_with_nothing_to_train_is_refused():

@@ -73,6 +73,31 @@ def test_noise_of_the_clients_behind_secure_aggregation_has_a_class_of_its_own_n
     assert present_config(old) == config
 
 
+@pytest.mark.parametrize(
+    ("now", "then"),
+    [
+        (("attack=alie", "attack.direction=down"), {"attack": {"direction": None}}),
+        (("attack=optimal_alie", "attack.direction=down"), {"attack": {"direction": None}}),
+        (("attack=min_max", "attack.perturbation=std_down"), {"attack": {"perturbation": "std"}}),
+        (("attack=min_sum", "attack.perturbation=sign"), {}),
+        (
+            (
+                "aggregator=geometric_median",
+                "aggregator.max_iterations=7",
+                "aggregator.tolerance=0.0",
+            ),
+            {"aggregator": {"max_iterations": None, "tolerance": None, "iterations": 7}},
+        ),
+    ],
+)
+def test_what_meant_something_else_then_is_resumed_as_it_was(now, then):
+    config = config_for(*SMALL, *now)
+    old = of_old(config)
+    for group, keys in then.items():
+        old[group] = {k: v for k, v in {**old[group], **keys}.items() if v is not None}
+    assert present_config(old) == config
+
+
 def test_a_config_of_this_version_is_left_alone(capsys):
     config = config_for(*SMALL)
     assert present_config(config) == config
@@ -99,7 +124,7 @@ def test_an_old_target_in_a_yaml_of_the_users_is_built(capsys):
     assert type(built.experiment.sampler).__module__ == "fedexp.federation.sampling"
     assert "is called fedexp.federation.sampling.Uniform now" in capsys.readouterr().err
     config["sampler"]["_target_"] = "fedexp.sampling.Uniformm"
-    with pytest.raises(InputError, match="not found"):
+    with pytest.raises(InputError, match="is no part for sampler"):
         build(config)
 
 

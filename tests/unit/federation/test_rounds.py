@@ -10,10 +10,19 @@ from fedexp.aggregation.mean import Mean
 from fedexp.aggregation.server_optimizers import SGD, Momentum
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import ServerState
+from fedexp.federation.root import RootData
 from fedexp.federation.rounds import run_round, run_rounds
 from fedexp.federation.settings import LocalOnly
 from fedexp.federation.worker_momentum import Momentum as WorkerMomentum
-from tests.support.toy_rounds import Cohorts, Toy, experiment, params, start_of, value_of
+from tests.support.toy_rounds import (
+    Cohorts,
+    ToTarget,
+    Toy,
+    experiment,
+    params,
+    start_of,
+    value_of,
+)
 
 
 def test_one_round_by_hand():
@@ -157,6 +166,13 @@ def test_the_state_of_the_aggregator_is_carried_on():
     assert [float(state.aggregator["calls"]) for state in states] == [1, 1, 2]
 
 
+class Twice(ToTarget):
+    """Training of the server's own, which is not the clients'."""
+
+    def __call__(self, client, start):
+        return 2 * super().__call__(client, start)
+
+
 def test_the_servers_own_row_is_the_reference_and_no_client():
     class Trusts:
         def init(self, d):
@@ -170,11 +186,11 @@ def test_the_servers_own_row_is_the_reference_and_no_client():
         n_clients=1,
         malicious=np.zeros(1, dtype=bool),
         sampler=Cohorts([0]),
-        root_client=1,
+        root=RootData(1, Twice()),
         aggregator=Trusts(),
     )
     state, record = run_round(exp, start_of(exp))
-    assert state.params.tolist() == [6.0]  # what client 1, here the server, trained
+    assert state.params.tolist() == [12.0]  # what client 1, here the server, trained in its way
     assert value_of(record, "round", "all", "clients") == 1
     assert not [m for m in record.metrics if m.client == "1"]
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from fedexp.attacks.sign_flip import SignFlip
+from fedexp.channel.plain import Plain
 from fedexp.federation.rounds import run_round, run_rounds
+from fedexp.federation.update_validation import StandardValidation
 from tests.support.toy_rounds import Cohorts, Spy, experiment, start_of, value_of
 
 
@@ -35,6 +37,37 @@ def test_the_adversary_knows_the_rule_and_begins_when_it_is_told_to():
     assert [mask for mask, _ in attack.seen] == [[False, False], [False, True], [False, True]]
     assert [step for _, step in attack.seen] == [3.0, 0.0, 0.0]  # the weighted mean of the rows
     assert [value_of(r, "round", "all", "malicious") for r in records] == [0, 1, 1]
+
+
+class Halved:
+    """A channel after which the server has other rows than were sent."""
+
+    sums = False
+
+    def transmit(self, updates, rng):
+        return Plain().transmit(self.as_received(updates, rng), rng)
+
+    def as_received(self, updates, rng):
+        return updates.with_matrix(updates.matrix / 2)
+
+
+def test_the_adversary_knows_the_rule_as_it_is_applied_to_what_arrives():
+    attack = Spy()
+    attackers = np.array([False, True])
+    run_round(*starting(experiment(attack=attack, malicious=attackers, channel=Halved())))
+    assert [step for _, step in attack.seen] == [1.5]  # the weighted mean of half the rows
+
+
+def test_the_adversary_knows_that_what_the_server_would_not_take_has_no_effect():
+    attack = Spy()
+    exp = experiment(attack=attack, malicious=np.array([False, True]))
+    server = replace(exp.server, update_validation=StandardValidation(norm_cap=4.0))
+    run_round(*starting(replace(exp, server=server)))
+    assert [step for _, step in attack.seen] == [2.0]  # the row of 6 is dropped
+
+
+def starting(exp):
+    return exp, start_of(exp)
 
 
 class Adds:

@@ -17,6 +17,7 @@ from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.types import ClientReport, ClientTask, Split, Updates
 from fedexp.federation.algorithms.fedavg import FedAvg
 from fedexp.federation.algorithms.scaffold import Scaffold
+from fedexp.federation.root import RootData
 from fedexp.federation.rounds import run_round, run_rounds
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.optimizer import LocalOptimizer
@@ -160,14 +161,15 @@ def test_the_servers_own_client_keeps_nothing():
         n_clients=1,
         malicious=np.zeros(1, dtype=bool),
         sampler=Cohorts([0]),
-        root_client=1,
+        root=RootData(1, Quadratic()),
         aggregator=Trusts(),
     )
     state, _ = run_round(exp, toy_rounds.start_of(exp, 0.0))
     state, _ = run_round(exp, state)
     assert set(state.clients) == {0}
-    assert exp.backend.tasks[1][1].state["control"].tolist() == [0.0]
-    assert exp.backend.tasks[1][0].state["control"].tolist() == [-3.5]
+    _, _, (of_the_server,), (of_the_client,) = exp.backend.tasks
+    assert of_the_server.state["control"].tolist() == [0.0]
+    assert of_the_client.state["control"].tolist() == [-3.5]
 
 
 # ------------------------------------------------------------------------- the paper's algorithm 1

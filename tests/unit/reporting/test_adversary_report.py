@@ -11,6 +11,7 @@ import pytest
 
 from fedexp.reporting.adversary import adversary_facts, detection
 from fedexp.reporting.report import report, report_run
+from fedexp.reporting.results import load_run
 from tests.support.attacked_runs import UPDATES, of_a_detector, of_an_attack, run_with
 from tests.support.run_folders import write_run
 
@@ -102,3 +103,12 @@ def test_report_draws_a_run_that_is_named_and_of_several_those_that_want_it(tmp_
     assert not (tmp_path / "1" / "plots").exists()
     report([tmp_path / "1"])
     assert (tmp_path / "1" / "plots").is_dir()
+
+
+def test_rounds_with_more_attackers_than_assumed_are_counted(tmp_path: Path) -> None:
+    more = [(r, "round", "all", "malicious", float(r % 4)) for r in range(1, 9)]
+    counting = {"aggregator.assumed_malicious": 2}
+    run = load_run(write_run(tmp_path / "a", rounds=8, config=counting, more=more))
+    assert adversary_facts(run)["rounds with more attackers than the 2 assumed"] == "2 of 8"
+    nobody = load_run(write_run(tmp_path / "b", rounds=8, more=more))
+    assert not any("assumed" in fact for fact in adversary_facts(nobody))

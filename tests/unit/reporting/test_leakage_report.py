@@ -86,7 +86,7 @@ def test_cells_are_means_with_intervals_over_the_targets(tmp_path: Path) -> None
     study_of(write_run(tmp_path / "r", rounds=1, n_clients=2), rows=rows)
     table = table_of(tmp_path / "r").set_index("subject")
     assert list(table) == ["SSIM", "PSNR (dB)"]  # one round, and as many values of each: no columns
-    assert table.loc[FOUND].tolist() == ["0.5 [0, 1]", "24 [24, 24]"]
+    assert table.loc[FOUND].tolist() == ["0.5 [0.0126, 0.987]", "24 [24, 24]"]
     assert table.loc["class mean"].tolist() == ["0.25", "-"]
 
 

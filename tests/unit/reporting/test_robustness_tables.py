@@ -177,6 +177,21 @@ def test_what_is_no_defence_makes_panels_and_worker_momentum_is_one(tmp_path: Pa
     assert drawn(save(figure, tmp_path / "m.png"))
 
 
+def test_a_triggers_success_without_an_attacker_stands_beside_it(tmp_path: Path) -> None:
+    for n_malicious, success in ((0, 0.04), (4, 0.99)):
+        write_run(
+            tmp_path / str(n_malicious),
+            rounds=1,
+            choices={"attack": "backdoor"},
+            config={"attack.n_malicious": n_malicious},
+            more=[(1, "attack", "all", "success", success)],
+        )
+    success = rows_of(tmp_path).loc["mean"]["attack_success_mean"]
+    assert success.dropna().to_dict() == pytest.approx(
+        {"none": 0.04, "backdoor, n_malicious=4": 0.99}
+    )
+
+
 @pytest.mark.parametrize("recorded", [True, False], ids=["in the summary", "in the metrics only"])
 def test_attack_success_is_shown_where_it_was_measured(tmp_path: Path, recorded: bool) -> None:
     for attack in ("none", "backdoor", "alie"):
@@ -231,3 +246,59 @@ def test_a_sweep_says_what_each_detector_caught(tmp_path: Path) -> None:
     rates = table.set_index("detector")[["detector_auc", "caught", "false_alarms"]]
     assert rates.loc["norm"].tolist() == pytest.approx([5 / 6, 1 / 2, 1 / 3])
     assert rates.loc["none"].isna().all()
+
+
+def test_of_several_strengths_the_one_that_hurts_a_defence_most_counts(tmp_path: Path) -> None:
+    """Variants of one class, by a choice of their own and by a key; each rule has its worst."""
+    accuracy = {
+        ("mean", "none", 0.0): 0.95,
+        ("mean", "ipm", 0.1): 0.90,
+        ("mean", "ipm_strong", 5.0): 0.10,
+        ("krum", "none", 0.0): 0.93,
+        ("krum", "ipm", 0.1): 0.40,
+        ("krum", "ipm_strong", 5.0): 0.92,
+    }
+    for (rule, attack, epsilon), value in accuracy.items():
+        target = {"attack._target_": "lies.Ipm", "attack.epsilon": epsilon}
+        write_run(
+            tmp_path / f"{rule}-{attack}",
+            rounds=1,
+            choices={"aggregator": rule, "attack": attack},
+            config=target if attack != "none" else {},
+            final={"accuracy": value},
+        )
+    rows = rows_of(tmp_path)
+    assert list(rows.loc["mean"].index) == ["none", "ipm", "worst case"]
+    assert rows.loc[("mean", "ipm"), "test_accuracy_mean"] == pytest.approx(0.10)
+    assert rows.loc[("krum", "ipm"), "test_accuracy_mean"] == pytest.approx(0.40)
+    assert rows.loc[("mean", "ipm"), "strength"] == "ipm_strong"
+    assert rows.loc[("krum", "ipm"), "strength"] == "ipm"
+
+
+@pytest.mark.usefixtures("real_pictures")
+def test_a_perfect_defence_stands_beside_every_attack(tmp_path: Path) -> None:
+    """A mean without what the attackers sent, found by what happened and not by a name."""
+    lying = [(1, "update", "3", "malicious", 1.0), (1, "update", "4", "malicious", 0.0)]
+    dropped = (1, "update", "3", "dropped", 1.0)
+    too_many = (1, "update", "4", "dropped", 1.0)
+    cases = {
+        ("mean", "none"): (0.95, []),
+        ("mean", "nan"): (0.91, [*lying, dropped]),
+        ("mean", "alie"): (0.30, lying),
+        ("mean", "noise"): (0.99, [*lying, dropped, too_many]),
+        ("krum", "none"): (0.90, []),
+        ("krum", "nan"): (0.89, [*lying, dropped]),
+        ("krum", "alie"): (0.80, lying),
+        ("krum", "noise"): (0.85, lying),
+    }
+    for (rule, attack), (accuracy, more) in cases.items():
+        chosen = {"aggregator": rule, "attack": attack}
+        final = {"accuracy": accuracy}
+        folder = tmp_path / f"{rule}{attack}"
+        write_run(folder, rounds=1, choices=chosen, final=final, more=more)
+    rows = rows_of(tmp_path).loc["perfect defence"]["test_accuracy_mean"]
+    assert rows.to_dict() == pytest.approx(
+        {"none": 0.95, "nan": 0.91, "alie": 0.91, "noise": 0.91, "worst case": 0.91}
+    )
+    assert "perfect defence" in report_sweep([tmp_path])
+    assert drawn(tmp_path / "attack_matrix.png")

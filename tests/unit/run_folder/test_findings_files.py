@@ -172,3 +172,23 @@ def test_reading_needs_neither_torch_nor_pandas() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "set()"
+
+
+def test_pictures_that_unpack_to_more_than_is_read_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zeros = {"targets": np.zeros(10_000, np.uint8)}
+    write_findings(tmp_path, "geiping", NODE, found(arrays=zeros), seconds=1.0)
+    (study,) = read_findings(tmp_path)
+    monkeypatch.setattr(findings, "PICTURE_BYTES", 5_000)  # its zip has a tenth of that
+    with pytest.raises(InputError, match="unpacks to 10,"):
+        study.arrays  # noqa: B018
+
+
+def test_a_name_that_leads_elsewhere_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no name for a study"):
+        write_findings(tmp_path, "../x", NODE, found(), seconds=1.0)
+    write_findings(tmp_path, "geiping", NODE, found(), seconds=1.0)
+    (tmp_path / "leakage" / "geiping").rename(tmp_path / "leakage" / "lira")
+    with pytest.raises(InputError, match="is of 'geiping', not of its folder's"):
+        read_findings(tmp_path)

@@ -212,3 +212,39 @@ def test_names_that_are_no_text(tmp_path):
     rows, unusable, _ = read_all(tmp_path)
     assert list(rows) == [r"caf\udce9\x1b[2J.pth"]
     assert unusable == {"naïve.pth": "is empty"}
+
+
+def _deep():
+    head, tail = b"\x80\x02}", b"K\x01s."
+    return {
+        "tuples": head + b")" + b"\x85" * 1_000_000 + tail,
+        "lists": b"\x80\x02" + b"]" * 500_000 + b"a" * 499_999 + b".",
+        "marks": b"\x80\x02" + b"(" * 1_000_000 + b".",
+        "one tuple of 2^60": head
+        + b"K\x01q\x00"
+        + b"".join(b"h%ch%c\x86q%c" % (k, k, k + 1) for k in range(60))
+        + tail,
+    }
+
+
+@pytest.mark.parametrize("name", _deep())
+@pytest.mark.parametrize("archive", [False, True])
+def test_what_nests_as_no_state_dict_does_is_not_loaded(name, archive, monkeypatch):
+    content = _deep()[name]
+    if archive:
+        whole = io.BytesIO()
+        with zipfile.ZipFile(whole, "w") as file:
+            file.writestr("a/data.pkl", content)
+            file.writestr("a/version", "3\n")
+        content = whole.getvalue()
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(NotUsable, match="nests"):
+        tensors_in(content, ".pth")
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_a_large_state_dict_is_no_deep_one(archive):
+    layers = {f"layers.{k}.weight": torch.zeros(1) for k in range(3000)}
+    content = io.BytesIO()
+    torch.save({"state_dict": layers}, content, _use_new_zipfile_serialization=archive)
+    assert list(tensors_in(content.getvalue(), ".pth")) == list(layers)

@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from fedexp.core.checks import InputError
 from fedexp.core.rng import generator
-from fedexp.leakage.membership.roc import Roc, null_intervals
+from fedexp.leakage.membership.roc import Roc, null_intervals, pooled
 
 # Ten scores in order: .9+ .8+ .7- .6+ .6- .5+ .4- .3+ .2- .1-; one tie between the two kinds.
 MEMBERS = np.array([0.9, 0.8, 0.6, 0.5, 0.3])
@@ -145,3 +146,39 @@ def test_scores_that_cannot_be_ranked(members, non_members, reason):
 def test_too_few_permutations_for_a_tail():
     with pytest.raises(InputError, match="permutations=39: must be a whole number, 40 or above"):
         null_intervals(MEMBERS, NON_MEMBERS, 39, generator(0, "test_roc"))
+
+
+@pytest.mark.parametrize(("rate", "n"), [(0.01, 500), (0.001, 2000)])
+def test_the_interval_of_a_rate_holds_the_attacks_own(rate, n):
+    truth = norm.sf(norm.isf(rate) - 1.5)  # members score 1.5 deviations higher
+    held = 0
+    for i in range(60):
+        rng = generator(i, "test_roc")
+        roc = Roc.of(rng.normal(1.5, 1, n), rng.normal(0, 1, n))
+        held += roc.tpr_interval(rate).holds(truth)
+    assert held >= 55
+
+
+def test_the_interval_of_a_rate_by_hand():
+    # 100 non-members, 1 % of them is 1 alarm; of Binomial(100, 0.01) between 0 and 4 at 98.75 %
+    # either side. With 0 the threshold may be out of reach; with 4, 30 of 40 members pass.
+    non_members = np.arange(100.0)
+    members = np.concatenate([np.full(10, 98.5), np.full(20, 95.5), np.full(10, -1.0)])
+    interval = Roc.of(members, non_members).tpr_interval(0.01)
+    assert interval.mean == 10 / 40
+    assert interval.low == 0
+    exact = binomtest(30, 40).proportion_ci(0.975, "exact").high
+    assert interval.high == pytest.approx(exact)
+    assert np.isnan(Roc.of(members, non_members).tpr_interval(0.001)).all()
+
+
+def test_pooled_runs_have_thresholds_of_their_own():
+    rng = generator(0, "test_pooled")
+    runs = [(rng.normal(1, 1, 600), rng.normal(0, 1, 600)) for _ in range(3)]
+    shifted = [(1e3 * k + 10**k * m, 1e3 * k + 10**k * o) for k, (m, o) in enumerate(runs)]
+    roc, again = pooled(runs), pooled(shifted)
+    assert (roc.n_members, roc.n_non_members) == (1800, 1800)
+    np.testing.assert_array_equal(roc.tpr, again.tpr)
+    assert roc.tpr_at(0.01) == pytest.approx(
+        np.mean([Roc.of(m, o).tpr_at(0.01) for m, o in runs]), abs=0.02
+    )

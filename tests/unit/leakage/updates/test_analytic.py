@@ -6,6 +6,7 @@ from torch import nn
 
 from fedexp.core.checks import InputError
 from fedexp.core.flat import vector_of
+from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Normalisation
 from fedexp.leakage.observation import Knowledge
 from fedexp.leakage.updates.analytic import Analytic
@@ -40,7 +41,7 @@ def by_hand(weight, bias, batch_size):
         input_shape=(1, 1, 2),
         num_classes=units,
         batch_size=batch_size,
-        lr=1.0,
+        rule=StepRule(1.0),
         local_steps=1,
         labels=None,
         clip_norm=None,
@@ -117,6 +118,16 @@ def test_a_frozen_first_layer_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("local_steps", [1, 20])
+def test_weight_decay_and_momentum_protect_nobody(local_steps):
+    """At decay 0.1, reading the update as if there were none gives 41 dB."""
+    module = initialised(mlp, SHAPE, CLASSES, [12])
+    for image in batches(DATA, 1, 3):
+        terms = {"weight_decay": 0.1, "momentum": 0.9, "local_steps": local_steps}
+        found = Analytic()(observed(module, DATA, image, **terms), RNG)
+        assert psnr_db(found.images, image.x).min() > 70
+
+
 @pytest.mark.real_data
 @pytest.mark.parametrize("local_steps", [1, 20])
 def test_mnist_above_100_db(local_steps):

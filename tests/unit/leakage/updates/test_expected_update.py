@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fedexp.leakage.observation import Observation
 from fedexp.leakage.updates.expected_update import expected_gradient, expected_update, mean_gradient
 from fedexp.models import lenet, mlp, small_cnn
-from tests.support.observing import CLASSES, batches, digits, initialised, known
+from tests.support.observing import CLASSES, as_torch_has_it, batches, digits, initialised, known
 
 DATA = digits()
 SHAPE = (1, 8, 8)
@@ -30,7 +31,7 @@ def model(name):
 def trained(module, knowledge, pixels, targets):
     """What torch's SGD makes of the model in float64, minus what it was."""
     local = copy.deepcopy(module).double()
-    optimizer = torch.optim.SGD(local.parameters(), lr=knowledge.lr)
+    optimizer = torch.optim.SGD(local.parameters(), **as_torch_has_it(knowledge.rule))
     for _ in range(knowledge.local_steps):
         optimizer.zero_grad()
         F.cross_entropy(local(knowledge.normalisation.x(pixels)), targets).backward()
@@ -50,6 +51,37 @@ def test_update_is_that_of_a_training_loop(name, local_steps):
     assert delta.keys() == by_torch.keys()
     for key, value in delta.items():
         torch.testing.assert_close(value, by_torch[key], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("local_steps", [1, 5])
+@pytest.mark.parametrize(
+    "terms", [{"momentum": 0.9}, {"weight_decay": 0.1, "momentum": 0.5}], ids=str
+)
+def test_momentum_and_weight_decay_belong_to_what_is_known(terms, local_steps):
+    module = model("mlp")
+    knowledge = known(module, DATA, BATCH, lr=0.3, local_steps=local_steps, **terms)
+    parameters = knowledge.parameters(torch.float64)
+    delta = expected_update(knowledge, parameters, PIXELS, BATCH.y)
+    by_torch = trained(module, knowledge, PIXELS, BATCH.y)
+    for key, value in delta.items():
+        torch.testing.assert_close(value, by_torch[key], rtol=0, atol=1e-10)
+    update = torch.cat([by_torch[name].flatten() for name in parameters])
+    read = Observation(update, 1, knowledge).gradient()
+    mean = mean_gradient(knowledge, parameters, PIXELS, BATCH.y, local_steps)
+    for key, value in mean.items():
+        torch.testing.assert_close(read[key], value, rtol=0, atol=1e-6)
+
+
+def test_the_proximal_term_belongs_to_what_is_known():
+    knowledge = known(model("mlp"), DATA, BATCH, lr=0.3, local_steps=3, proximal=0.7)
+    start = knowledge.parameters(torch.float64)
+    delta = expected_update(knowledge, start, PIXELS, BATCH.y)
+    here = dict(start)
+    for _ in range(3):
+        gradient = expected_gradient(knowledge, here, PIXELS, BATCH.y)
+        here = {n: p - 0.3 * (gradient[n] + 0.7 * (p - start[n])) for n, p in here.items()}
+    for name, value in delta.items():
+        torch.testing.assert_close(value, here[name] - start[name], rtol=0, atol=1e-10)
 
 
 def test_one_step_is_a_multiple_of_the_gradient():

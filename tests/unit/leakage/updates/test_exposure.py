@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
 from fedexp.core.flat import FlatModel
+from fedexp.core.step_rule import StepRule
 from fedexp.leakage.updates.exposure import Exposure
 from tests.support.studied_runs import victim_of_run
 
@@ -75,7 +76,7 @@ def test_the_knowledge_is_what_was_shared_and_no_more(victim):
     known = ONE(victim)[0].observation.knowledge
     assert known.labels is None
     assert known.clip_norm is None
-    assert (known.lr, known.local_steps, known.batch_size) == (0.3, 1, 1)
+    assert (known.rule, known.local_steps, known.batch_size) == (StepRule(0.3), 1, 1)
     assert torch.equal(known.params, victim.models[2])
     told = replace(ONE, labels_shared=True, batch_size=4)(victim)[0]
     assert told.observation.knowledge.labels.tolist() == sorted(told.truth.y.tolist())

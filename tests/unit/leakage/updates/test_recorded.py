@@ -40,6 +40,13 @@ def test_the_rows_are_the_clients_gradients_at_the_model_they_were_sent(victim, 
         assert exposed.observation.knowledge.local_steps == 1
 
 
+def test_updates_of_minibatches_are_not_read_as_full_batches(tmp_path):
+    small = [o for o in ONE_EXAMPLE_EACH if "n_clients" not in o and "batch_size" not in o]
+    more = ("n_clients=3", "partition=iid", "training.batch_size=1", "record_updates=safetensors")
+    with pytest.raises(InputError, match="batch_size=1: 3 updates are of steps on a part"):
+        ALL(victim_of_run(tmp_path, *small, *more))
+
+
 def test_no_more_examples_are_taken_than_asked_for(victim):
     assert len(replace(ALL, examples=4)(victim)) == 4
 

@@ -1,0 +1,51 @@
+"""Text that may come from a stranger's file, made fit for a terminal, a picture or a page."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+
+def printable(text: str) -> str:
+    r"""`text` with what could move a terminal's cursor, or break a line, as escapes.
+
+    >>> printable("client\x1b[2J\n.pth")
+    'client\\x1b[2J\\n.pth'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def printable_lines(text: str) -> str:
+    r"""The same for text of several lines, which stay.
+
+    >>> printable_lines("a\x1b\nb")
+    'a\\x1b\nb'
+    """
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def cleaned(document: Any) -> Any:
+    r"""A document with every word in it made printable, names too.
+
+    >>> cleaned({"a\x07": ["\x1b", 1]})
+    {'a\\x07': ['\\x1b', 1]}
+    """
+    if isinstance(document, str):
+        return printable(document)
+    if isinstance(document, dict):
+        return {cleaned(key): cleaned(value) for key, value in document.items()}
+    if isinstance(document, list):
+        return [cleaned(value) for value in document]
+    return document
+
+
+def without_markup(page: str) -> str:
+    """Markdown in which words from files can be neither HTML nor links, pictures or their targets.
+
+    What would open a tag or follow a bracket becomes an entity, which is read as itself alone.
+
+    >>> without_markup("<script> ![x](http://y) [0.1, 0.2] (null)")
+    '&lt;script> ![x]&#40;http://y) [0.1, 0.2] (null)'
+    """
+    plain = printable_lines(page).replace("<", "&lt;")
+    return re.sub(r"(?<=\])[(\[:]", lambda found: f"&#{ord(found[0])};", plain)

@@ -1,0 +1,141 @@
+"""What kind of value lies where in a run folder's documents, so far as readers count on it.
+
+A shape is a type; `[shape]`, a list of such; `{"*": shape}`, a mapping of such by any name; or a
+mapping of known names, each of which may be missing or null, beside names that nobody reads. Of a
+`Whole`, what it needs must be there. A function says itself what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, final
+
+import numpy as np
+
+from fedexp.core.checks import InputError
+
+Shape: TypeAlias = Any
+LARGEST = 2**63
+
+
+@final
+@dataclass(frozen=True)
+class Whole:
+    """A mapping that needs some of its names, if it has any."""
+
+    needs: Mapping[str, Shape]
+    also: Mapping[str, Shape]
+
+
+def _table(value: object) -> str:
+    """Rows of equally many whole numbers; too many to be looked at one by one."""
+    try:
+        found = np.asarray(value)
+    except ValueError:
+        return "its rows differ in length"
+    fits = found.size == 0 or (found.ndim == 2 and found.dtype.kind == "i")
+    return "" if fits else "must be rows of whole numbers"
+
+
+_PARTS = {"*": float}
+_SPANS = {"*": _PARTS}
+SUMMARY: Shape = {
+    **dict.fromkeys(("status", "error", "stopped", "partition_hash", "git_commit"), str),
+    **dict.fromkeys(("rounds", "rounds_planned", "seed", "parameters", "threads"), int),
+    **dict.fromkeys(("seconds", "examples_per_second", "bytes_up", "bytes_down"), float),
+    **dict.fromkeys(("peak_memory_mb", "peak_memory_of_a_worker_mb"), float),
+    **dict.fromkeys(("final", "mean_last_5", "leakage"), _SPANS),
+    "final_over_clients": {"*": _SPANS},
+    "majority_baseline": _PARTS,
+    "malicious_clients": [int],
+    "remarks": [str],
+    "choices": {"*": object},
+    "privacy": Whole(
+        {
+            **dict.fromkeys(("mechanism", "unit", "adjacency", "accountant", "sampling"), str),
+            **dict.fromkeys(("noise_added_by", "noise_source"), str),
+            "delta": float,
+        },
+        {
+            **dict.fromkeys(("epsilon", "max_epsilon", "clip_norm", "clip_norm_l1"), float),
+            **dict.fromkeys(("noise_multiplier", "scale", "expected_cohort"), float),
+            "note": str,
+            "not_covered": [str],
+        },
+    ),
+}
+CONFIG: Shape = {
+    **dict.fromkeys(("seed", "rounds", "n_clients", "assumed_malicious"), int),
+    **{key: {"*": object} for key in ("attack", "paths", "choices", "pre_aggregation", "leakage")},
+    "overrides": [object],
+    "plots": bool,
+    "quiet": bool,
+}
+PARTITION: Shape = {
+    "class_names": [object],
+    "names": [object],
+    "sizes": [int],
+    "counts": _table,
+    "skew": {"*": float},
+}
+ORIGIN: Shape = {
+    **dict.fromkeys(("data", "partition"), str),
+    "sources": {"*": str},
+    "stretches": [Whole({"from_round": int}, {"*": str})],
+}
+TIMING: Shape = Whole({"round": int}, {"*": float})
+
+
+def checked(document: Any, shape: Shape, path: Path) -> Any:
+    """The document; InputError names the file and the place in it that is of another kind."""
+    if document is not None and (wrong := _wrong(document, shape, "")):
+        raise InputError(f"is not what a run wrote: {wrong}", "file", path)
+    return document
+
+
+def _wrong(value: Any, shape: Shape, name: str) -> str:
+    """What does not fit, in words; "" where everything does."""
+    if isinstance(shape, Whole):
+        missing = [key for key in shape.needs if value and isinstance(value, Mapping)]
+        missing = [key for key in missing if value.get(key) is None]
+        if missing:
+            return f"{name or 'it'} lacks {', '.join(missing)}"
+        return _wrong(value, {**shape.also, **shape.needs}, name)
+    if isinstance(shape, Mapping):
+        if not isinstance(value, Mapping):
+            return _is_no(value, "a mapping", name)
+        kinds = ((key, inner, shape.get(key, shape.get("*"))) for key, inner in value.items())
+        return _first(
+            _wrong(inner, kind, f"{name}.{key}".lstrip("."))
+            for key, inner, kind in kinds
+            if inner is not None and kind is not None
+        )
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return _is_no(value, "a list", name)
+        return _first(_wrong(item, shape[0], f"{name}.{k}") for k, item in enumerate(value))
+    if not isinstance(shape, type):
+        reason = shape(value)
+        return f"{name}: {reason}" if reason else ""
+    if _fits(value, shape):
+        return ""
+    words = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+    return _is_no(value, words[shape], name)
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if isinstance(value, bool) and kind in (int, float):
+        return False
+    if isinstance(value, int) and kind in (int, float):
+        return abs(value) < LARGEST  # a whole number of a thousand digits is no float's
+    return isinstance(value, kind)
+
+
+def _first(reasons: Iterable[str]) -> str:
+    return next(filter(None, reasons), "")
+
+
+def _is_no(value: Any, what: str, name: str) -> str:
+    return f"{name or 'it'} must be {what}, and is {' '.join(str(value).split())[:40]!r}"

@@ -1,0 +1,172 @@
+"""DP-SGD bounds what one example adds, whatever the model does and whatever the example is."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fedexp.core.checks import InputError
+from fedexp.core.types import Split
+from fedexp.privacy.dp_sgd import CLIPPING, DPSGD, PrivateSteps
+from fedexp.privacy.lone_examples import refuse_examples_that_mix
+from fedexp.tasks.multiclass import Multiclass
+from fedexp.training.per_example import Factors
+from fedexp.training.rehearsal import made_up
+from fedexp.training.steps import Work
+from tests.support.private_models import IMAGE, SHIPPED, built, shard
+from tests.unit.privacy.test_private_steps import steps_of
+from tests.unit.training.test_per_example import OTHERS
+
+LABELS = torch.tensor([0, 1, 2])
+
+
+class Mixing(nn.Module):
+    """A linear model with one line before or behind it."""
+
+    def __init__(self, before=lambda x: x, behind=lambda h: h):
+        super().__init__()
+        self.head, self.before, self.behind = nn.Linear(240, 3), before, behind
+
+    def forward(self, x):
+        return self.behind(self.head(self.before(x.flatten(1))))
+
+
+class OnlyInTraining(Mixing):
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.head(x - x.mean(0)) if self.training else self.head(x)
+
+
+class Remembers(Mixing):
+    seen = 0.0
+
+    def forward(self, x):
+        x = x.flatten(1)
+        previous, self.seen = self.seen, x.detach().mean(dim=0)
+        return self.head(x + previous)
+
+
+def hooked(h):
+    if h.requires_grad:
+        h.register_hook(lambda g: g - g.mean(dim=0))
+    return h
+
+
+def attention(x):
+    return F.scaled_dot_product_attention(x[None], x[None], x[None])[0]
+
+
+MIXERS = {
+    "mean of the batch": lambda: Mixing(lambda x: x - x.mean(0)),
+    "a millionth of it": lambda: Mixing(lambda x: x - 1e-6 * x.mean(0)),
+    "functional batch norm": lambda: Mixing(lambda x: F.batch_norm(x, None, None, training=True)),
+    "attention over the batch": lambda: Mixing(attention),
+    "largest of the batch": lambda: Mixing(lambda x: x / x.abs().max()),
+    "logits": lambda: Mixing(behind=lambda h: h.softmax(dim=0)),
+    "gradients alone": lambda: Mixing(behind=hooked),
+    "in training alone": OnlyInTraining,
+    "batches before": Remembers,
+}
+
+
+def check(model, task=None):
+    refuse_examples_that_mix(model, task or Multiclass(), made_up(IMAGE), LABELS)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_model_that_mixes_the_examples_of_a_batch_is_refused(name):
+    model = built(MIXERS[name])
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(InputError, match=r"mixes the examples|remembers examples") as refused:
+        check(model)
+    assert refused.value.key == "model"
+    assert "\n" not in str(refused.value)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+class Balanced(Multiclass):
+    """Weighs an example by how many of its class are in the batch."""
+
+    def losses(self, logits, y):
+        counts = F.one_hot(y, logits.shape[1]).sum(dim=0)
+        return super().losses(logits, y) / counts[y]
+
+
+def test_a_task_whose_losses_look_at_other_labels_is_refused():
+    with pytest.raises(InputError, match="the losses of the others move"):
+        refuse_examples_that_mix(
+            built(SHIPPED["mlp"]), Balanced(), made_up(IMAGE), torch.tensor([0, 1, 1])
+        )
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name != "resnet18"])
+def test_shipped_models_take_every_example_by_itself(name):
+    check(built(SHIPPED[name]))
+
+
+@pytest.mark.slow
+def test_the_largest_one_too():
+    check(built(SHIPPED["resnet18"]))
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERS if name != "sequences"])
+def test_layers_of_all_kinds_take_every_example_by_itself(name):
+    check(built(OTHERS[name]))
+
+
+def test_dropout_is_no_mixing():
+    check(nn.Sequential(nn.Flatten(), nn.Linear(240, 20), nn.Dropout(0.5), nn.Linear(20, 3)))
+
+
+def test_the_mechanism_checks_layers_and_examples():
+    arguments = {"clip_norm": 1.0, "noise_multiplier": 1.0, "clipping": "auto"}
+    promise = {"noise_seed": "task", "delta": 1e-5, "accountant": "rdp", "target_epsilon": None}
+    mechanism = DPSGD(**arguments, **promise, max_epsilon=None, allow_no_noise=False)
+    with pytest.raises(InputError, match="mixes the examples"):
+        mechanism.check_model(
+            built(MIXERS["mean of the batch"]), Multiclass(), made_up(IMAGE), LABELS
+        )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e25, 3e38])
+@pytest.mark.parametrize("clipping", CLIPPING)
+@pytest.mark.parametrize("name", ["mlp", "small_cnn"])
+def test_an_example_of_any_value_moves_a_step_by_no_more_than_the_bound(name, clipping, value):
+    module, data = built(SHIPPED[name]), shard(4)
+    others = data.rows(torch.arange(1, 4))
+    x = data.x.clone()
+    x[0] = value
+    rule, work = PrivateSteps(0.3, 0.0, clipping, "task"), Work(None, None, 1)
+    (step,) = steps_of(rule, module, Split(x, data.y), work)
+    (without,) = steps_of(rule, module, others, work)
+    assert step.flat.isfinite().all()
+    # Sums, not means: the divisor is the number of examples, 4 and 3 of them.
+    assert float((4 * step.flat - 3 * without.flat).norm()) <= 0.3 * (1 + 1e-3)
+
+
+def test_places_that_cancel_do_not_make_a_norm_too_small():
+    g = torch.Generator().manual_seed(0)
+    a = 1e4 + torch.randn(5, 16, 8, generator=g)
+    slopes = torch.randn(5, 16, 8, generator=g)
+    slopes -= slopes.mean(dim=1, keepdim=True)  # what is common to all places is gone
+    factors = Factors(a, slopes, torch.zeros(8, 8), torch.zeros(8))
+    found = factors.squared_norms().sqrt()
+    true = torch.linalg.vector_norm(
+        torch.bmm(slopes.double().transpose(1, 2), a.double()).flatten(1), dim=1
+    )
+    assert (found >= 0.999 * true).all()
+
+
+def test_where_nothing_cancels_the_norm_is_exact():
+    g = torch.Generator().manual_seed(0)
+    factors = Factors(
+        torch.randn(5, 16, 8, generator=g),
+        torch.randn(5, 16, 6, generator=g),
+        torch.zeros(6, 8),
+        None,
+    )
+    product = torch.bmm(factors.g.double().transpose(1, 2), factors.a.double())
+    true = torch.linalg.vector_norm(product.flatten(1), dim=1)
+    torch.testing.assert_close(factors.squared_norms().sqrt().double(), true, rtol=1e-4, atol=0)
