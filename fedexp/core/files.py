@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from filelock import FileLock, Timeout
 from fedexp.core.checks import InputError
 from fedexp.core.documents import TABLE_BYTES, parse_json, read_text
 from fedexp.core.links import refuse_ways_out
+
+_LEFTOVER = re.compile(r"\.[0-9a-f]{16}\.tmp")  # see `write_atomically`
 
 
 class AtWork(InputError):
@@ -121,6 +125,8 @@ def plain(value: Any) -> Any:
 def locked(folder: Path) -> Iterator[None]:
     """Keep a second process out of a run folder; a dead process lets go by itself.
 
+    What such a one has left half-written is removed.
+
     Raises:
         AtWork: another process is in it.
         InputError: it holds a link that leads out of it, or something that is no file.
@@ -133,9 +139,19 @@ def locked(folder: Path) -> Iterator[None]:
         reason = "another process is writing to this run folder"
         raise AtWork(reason, "RUN_DIR", folder) from None
     try:
+        remove_leftovers(folder.rglob(".*.tmp"))
         yield
     finally:
         lock.release()
+
+
+def remove_leftovers(paths: Iterable[Path], older_than: float = 0.0) -> None:
+    """Remove, of `paths`, what `write_atomically` was killed over, so many seconds ago or more."""
+    for path in paths:
+        if _LEFTOVER.fullmatch(path.name):
+            with suppress(FileNotFoundError):
+                if time.time() - path.lstat().st_mtime >= older_than:
+                    path.unlink()
 
 
 def somebody_is_at(folder: Path) -> bool:
@@ -145,3 +161,5 @@ def somebody_is_at(folder: Path) -> bool:
             return False
     except AtWork:
         return True
+    except InputError:  # nobody would work in such a folder
+        return False

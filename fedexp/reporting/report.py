@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fedexp.core.documents import read_json_object
-from fedexp.core.files import to_json, write_atomically
+from fedexp.core.files import remove_leftovers, to_json, write_atomically
 from fedexp.core.links import refuse_ways_out
 from fedexp.core.text import printable_lines, without_markup
 from fedexp.reporting.adversary import adversary_facts
@@ -212,6 +212,7 @@ def _write(folder: Path, texts: Mapping[str, str], figures: Mapping[str, Figure]
     with _as_far_as_possible(folder):
         folder.mkdir(parents=True, exist_ok=True)
         earlier = _written_before(folder)
+        remove_leftovers(folder.glob(".*.tmp"), older_than=3600)  # others may be writing here now
         # First, so that a report that is cut short forgets nothing it wrote.
         names = [*texts, *figures]
         write_atomically(folder / _WRITTEN, to_json({"files": sorted({*earlier, *names})}))

@@ -188,8 +188,6 @@ class Recorder:
             InputError: the rounds so far are those of another experiment.
         """
         checkpoints = self.folder / "checkpoints"
-        for leftover in self.folder.rglob(".*.tmp"):
-            leftover.unlink()
         rows = read_rows(self.folder)
         saved = sorted(checkpoints.glob("round-*.pt"), reverse=True)
         for path in saved:

@@ -136,8 +136,8 @@ def test_a_record_that_was_cut(killed, whole_run, lines):
 
 
 def test_leftovers_of_a_write_are_cleared_away(killed, whole_run):
-    (killed / ".model.safetensors.tmp").write_bytes(b"half")
-    (killed / "checkpoints" / ".best.pt.tmp").write_bytes(b"half")
+    (killed / ".0123456789abcdef.tmp").write_bytes(b"half")
+    (killed / "checkpoints" / ".fedcba9876543210.tmp").write_bytes(b"half")
     (killed / "summary.json").write_bytes(b"")
     assert run_command(["resume", "killed"]) == 0
     assert not list(killed.rglob("*.tmp"))
