@@ -70,6 +70,9 @@ def rooms_of(path):
     return ["/".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
 
 
+ON_UNIX_ALONE = ("fcntl", "resource", "pwd", "grp", "termios", "pty")
+
+
 @cache
 def imports(path):
     """(dotted name, whether at the top of the module) for every import of a file."""
@@ -194,3 +197,10 @@ import fedexp.privacy.account, fedexp.channel.plain, fedexp.privacy.client_level
 import fedexp.backends.auto, fedexp.partition.dirichlet, fedexp.data.digits
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("path", FILES, ids=room_of)
+def test_nothing_that_only_unix_has_is_imported_at_the_top(path):
+    """So that every module can be imported on Windows."""
+    at_top = {name.split(".")[0] for name, top in imports(path) if top}
+    assert not at_top & {*ON_UNIX_ALONE}

@@ -31,6 +31,7 @@ from torch import Tensor
 from fedexp.backends.workspace import Layout, Workspace, layout_of, sends_of
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.flat import vector_of
+from fedexp.core.library_warnings import into_the_log
 from fedexp.core.protocols import Trainer
 from fedexp.core.types import ClientReport, ClientTask, Split, State, Updates, is_mapped, row_size
 from fedexp.core.workload import EVALUATION_BATCH, Workload
@@ -306,11 +307,20 @@ def _died(process: Any, at_work: str) -> ChildProcessError:
 def _work(number: int, connection: Connection, board: _Board, workload: Workload) -> None:
     """A worker's life: take messages until the parent is gone."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGHUP"):  # goes to all processes of a terminal too
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if not hasattr(signal, "pthread_sigmask"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     parent = os.getppid()
     workspace = Workspace(workload)
+    with into_the_log():  # which a worker has none of: what warns here does so in one process too
+        _answer_all(number, connection, board, workspace, parent)
+
+
+def _answer_all(
+    number: int, connection: Connection, board: _Board, workspace: Workspace, parent: int
+) -> None:
     while True:
         try:
             work = connection.recv()

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from fedexp import __version__
 from fedexp.commands.arguments import EXIT_BAD_INPUT, EXIT_OK
 from fedexp.core.checks import InputError, did_you_mean
-from fedexp.core.interrupt import Terminated, sigterm_as_interrupt
+from fedexp.core.interrupt import Terminated, endings_as_interrupts
+from fedexp.core.library_warnings import into_the_log
 from fedexp.core.text import printable
 
-EXIT_INTERRUPTED, EXIT_NO_READER, EXIT_TERMINATED = 130, 141, 143
+EXIT_INTERRUPTED, EXIT_NO_READER = 130, 141
 
 COMMANDS = ("run", "resume", "report", "leakage", "detect", "privacy", "list", "data")
 """Each a module of `fedexp.commands`."""
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments = sys.argv[1:]
         _mend_streams()
     try:
-        with sigterm_as_interrupt():
+        with endings_as_interrupts(), into_the_log():
             try:
                 command, rest = _command(list(arguments))
                 code = EXIT_OK
@@ -62,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(code)
     except InputError as error:
         return _refuse(str(error))
-    except Terminated:
-        return EXIT_TERMINATED
+    except Terminated as end:
+        return end.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader, such as `head`, has gone

@@ -22,7 +22,8 @@ from fedexp.config.origin import origin_of
 from fedexp.core.checks import InputError
 from fedexp.core.files import not_through_links
 from fedexp.core.flat import vector_of
-from fedexp.core.interrupt import sigterm_as_interrupt
+from fedexp.core.interrupt import endings_as_interrupts
+from fedexp.core.library_warnings import into_the_log
 from fedexp.core.observer import Observer, RunStart
 from fedexp.core.text import printable_lines
 from fedexp.federation.rounds import initial_state, run_rounds
@@ -57,7 +58,8 @@ def run(
     with (
         _closing(built),
         _logging_to(folder, quiet=config["quiet"]),
-        sigterm_as_interrupt(),
+        endings_as_interrupts(),
+        into_the_log(),
     ):
         recorder = Recorder(
             folder,

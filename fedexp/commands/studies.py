@@ -29,7 +29,7 @@ from fedexp.config.parts import Parts, prefixed
 from fedexp.config.schema import register
 from fedexp.core.checks import InputError
 from fedexp.core.files import locked
-from fedexp.leakage.study import Study
+from fedexp.leakage.study import SaysBeforehand, Study
 from fedexp.leakage.victim import open_victim
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
 from fedexp.run_folder.record import read_config
@@ -109,6 +109,8 @@ def study_run(
             say(f"{name}: its findings are there already")
             add_to_summary(folder, name, there[name].headline)  # a kill may have come in between
             continue
+        if isinstance(study, SaysBeforehand) and (sentence := study.beforehand(victim)):
+            say(f"{name}: {sentence}")
         started = time.perf_counter()
         with _progress(name, say) as progress, prefixed(f"leakage.{_kind(name)}"):
             findings = study(victim, progress)

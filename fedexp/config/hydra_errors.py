@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
 
@@ -54,6 +54,9 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
         return f"{found[1]}: several values need fedexp run -m, and a list needs [brackets]"
     if text.startswith("Config group override must be a string"):
         return f"{_nameless_choice(overrides)}: a choice must be named; see: fedexp list"
+    if found := re.search(r"An item is already at '(.+)'", text):
+        present = _present_value(found[1], overrides)
+        return f"{found[1]}: is set already, to {present}; leave out the + to change it"
     if found := re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text):
         suggestion = did_you_mean(found[1], _known_keys(found[1], overrides))
         return f"{found[1]}: there is no such key; {suggestion}See: fedexp run --cfg job"
@@ -97,17 +100,26 @@ def _nameless_choice(overrides: Sequence[str]) -> str:
     return next((o for o in choices if re.search(no_name, o, re.IGNORECASE)), "")
 
 
+def _present_value(key: str, overrides: Sequence[str]) -> Any:
+    composed = _composed_without(key, overrides)
+    return None if composed is None else OmegaConf.select(composed, key)
+
+
 def _known_keys(wrong: str, overrides: Sequence[str]) -> list[str]:
     """Every key of the config that the other overrides make; of the default one if they fail."""
+    composed = _composed_without(wrong, overrides)
+    return [] if composed is None else _flat_keys(OmegaConf.to_container(composed), "")
+
+
+def _composed_without(wrong: str, overrides: Sequence[str]) -> DictConfig | None:
     others = [o for o in overrides if wrong not in o and not o.startswith("hydra")]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         for attempt in (others, []):
             try:
-                composed = compose("config", overrides=list(attempt))
+                return compose("config", overrides=list(attempt))
             except COMPLAINTS:
                 continue
-            return _flat_keys(OmegaConf.to_container(composed), "")
-    return []
+    return None
 
 
 def _flat_keys(node: Any, prefix: str) -> list[str]:

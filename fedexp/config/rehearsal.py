@@ -47,22 +47,24 @@ def rehearse(
     copy = TaskModel(workload.model, workload.device, workload.task, workload.normalisation)
     stage = _Stage(copy, type(workload.model).__name__, num_classes)
     start = copy.vector.clone()
+    work = trainer.work() if isinstance(trainer, StepTrainer) else None
+    little = [] if work is None else _of_little_work(work, workload.shards)
     with seeded(seed_for(seed, "rehearsal"), workload.device):
         for name, part in workload.evaluation.items():
             if len(part) % EVALUATION_BATCH == 1:  # the last batch of it
                 stage.answer(part.between(0, 1).to(workload.device), f"the {name} part ends in it")
-        if protected is not trainer or not isinstance(trainer, StepTrainer):
+        if protected is not trainer or work is None:
             task = ClientTask(0, start, 0, seed_for(seed, "rehearsal", 0))
             # A mechanism that makes the steps may draw a batch of any size.
             for n in (A_FEW,) if protected is trainer else (A_FEW, 1):
                 stage.train(protected, workload.train.between(0, n).to(workload.device), task)
                 copy.load(start)
-            return []
+            return little
         idle: list[set[str]] = []
-        for size, why in _batch_sizes(trainer.work(), workload.shards).items():
+        for size, why in _batch_sizes(work, workload.shards).items():
             idle.append(stage.step(workload.train.between(0, size).to(workload.device), why))
             copy.load(start)
-    return _remarks(set.intersection(*idle))
+    return [*_of_unused(set.intersection(*idle)), *little]
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,18 @@ def _examples(part: Split) -> str:
     return f"a batch of {len(part)}"
 
 
-def _remarks(unused: set[str]) -> list[str]:
+def _of_little_work(work: Work, shards: Sequence[np.ndarray]) -> list[str]:
+    """At least one step is made, however small a fraction of an epoch was asked for."""
+    most = max(work.batches(len(shard)) for shard in shards)
+    if work.epochs is None or work.epochs * most >= 0.5:
+        return []
+    return [
+        f"training.epochs={work.epochs:g} is less than half a batch of any client: everybody makes "
+        "one step a round"
+    ]
+
+
+def _of_unused(unused: set[str]) -> list[str]:
     if not unused:
         return []
     return [

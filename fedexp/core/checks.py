@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LARGEST = 2**63 - 1  # of the whole numbers that NumPy and torch count with
+
 
 class InputError(ValueError):
     """Something a user gave cannot be used. The message is one line that stands on its own.
@@ -64,7 +66,7 @@ def non_negative(**arguments: float) -> None:
 
 
 def at_least(low: int, /, **arguments: int) -> None:
-    """Refuse whole numbers below `low`.
+    """Refuse whole numbers below `low`, and those that 64 bits do not hold.
 
     >>> at_least(1, n_clients=0)
     Traceback (most recent call last):
@@ -73,6 +75,8 @@ def at_least(low: int, /, **arguments: int) -> None:
     for name, value in arguments.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise InputError(f"must be a whole number, {low} or above", name, value)
+        if value > LARGEST:
+            raise InputError("must be below 2**63", name, value)
 
 
 def in_range(low: float, high: float, /, **arguments: float) -> None:

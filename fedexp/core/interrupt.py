@@ -1,4 +1,8 @@
-"""SIGTERM as an exception, like Ctrl-C: what is under way is saved and workers are ended."""
+"""Signals that end a process, as an exception like Ctrl-C: what is under way is saved first.
+
+SIGTERM is what `kill`, systems that shut down and job schedulers send; SIGHUP, a terminal that
+closes.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +13,37 @@ from contextlib import contextmanager
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: handled like Ctrl-C, with an exit code of its own."""
+    """One of these signals: handled like Ctrl-C, with an exit code of its own.
+
+    Attributes:
+        exit_code: 128 + the signal's number, as shells count.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+        super().__init__(signal.Signals(number).name)
 
 
 @contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Raise Terminated at a SIGTERM; does nothing outside of the main thread, which gets none."""
+def endings_as_interrupts() -> Iterator[None]:
+    """Raise Terminated at SIGTERM and SIGHUP; nothing outside of the main thread, which gets none.
+
+    A signal that is ignored, as SIGHUP under `nohup`, stays so.
+    """
 
     def terminate(number: int, frame: object) -> None:
-        raise Terminated
+        raise Terminated(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, terminate)
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has one
+    before = {number: signal.getsignal(number) for number in (getattr(signal, n) for n in names)}
+    heard = {number for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in heard:
+        signal.signal(number, terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in heard:
+            signal.signal(number, before[number])

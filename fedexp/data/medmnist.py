@@ -36,14 +36,19 @@ class MedMNIST:
         name: the name in the config, which is the one in the `medmnist` package.
         input_shape: (channels, height, width) of an image; 1 channel is grey, 3 are RGB.
         num_classes: how many classes there are.
+        size: pixels a side, as in the `medmnist` package; files of 28 are what is read.
     """
 
     name: str
     input_shape: tuple[int, ...]
     num_classes: int
+    size: int = 28
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_shape", image_shape(self.input_shape))
+        if self.size != 28:
+            reason = "only the files of 28x28 pixels are read, not the larger ones of MedMNIST+"
+            raise InputError(reason, "size", self.size)
         collections = published()
         if "multi-label" in collections.get(self.name, {}).get("task", ""):
             reason = "its images have several labels at once, and fedexp trains on one label each"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from fedexp.core.types import Delivery, Metric, Updates
+from fedexp.core.types import Delivery, Metric, RoundRecord, Updates
 from fedexp.federation.server import Receipt
 
 
@@ -55,6 +55,14 @@ def malicious_in(delivery: Delivery, sent: Updates, malicious: np.ndarray) -> tu
     """For every row that arrived, whether a malicious client is in it."""
     attackers = {c for c, lies in zip(sent.client_ids, malicious.tolist(), strict=True) if lies}
     return tuple(not attackers.isdisjoint(members) for members in delivery.members)
+
+
+def nothing_honest_is_finite(record: RoundRecord) -> bool:
+    """Whether rows without a malicious client arrived, and every one holds NaN or infinity."""
+    if record.received is None:
+        return False
+    honest = record.received.matrix[[not lies for lies in record.malicious]]
+    return len(honest) > 0 and not bool(honest.flatten(1).isfinite().all(dim=1).any())
 
 
 def traffic(round: int, sent_out: int | None, delivery: Delivery) -> list[Metric]:

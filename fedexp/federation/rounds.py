@@ -32,7 +32,13 @@ from fedexp.core.protocols import (
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import ClientTask, Metric, RoundRecord, ServerState, row_size
 from fedexp.federation.client_state import InMemory, keep, of_part, read
-from fedexp.federation.describe import describe, malicious_in, remarks, traffic
+from fedexp.federation.describe import (
+    describe,
+    malicious_in,
+    nothing_honest_is_finite,
+    remarks,
+    traffic,
+)
 from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.server import Server
 
@@ -68,14 +74,25 @@ def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerStat
     Raises:
         InputError: too many rounds in a row moved nothing.
     """
-    most, why = min(exp.max_failed_rounds, exp.rounds), "see fedexp.log"
+    most, last = min(exp.max_failed_rounds, exp.rounds), None
     while not finished(exp, state) and state.failed_rounds < most:
-        state, record = run_round(exp, state)
-        why = record.notes[-1] if record.notes else why
-        yield state, record
+        state, last = run_round(exp, state)
+        yield state, last
     if state.failed_rounds >= most:
-        reason = f"the last {state.failed_rounds} rounds moved nothing; {why}"
-        raise InputError(reason, "max_failed_rounds", exp.max_failed_rounds)
+        raise _nothing_moves(exp, state.failed_rounds, last)
+
+
+def _nothing_moves(exp: Experiment, rounds: int, last: RoundRecord | None) -> InputError:
+    """What to tell a person after so many rounds in a row that moved nothing."""
+    if last is not None and nothing_honest_is_finite(last):
+        reason = (
+            f"diverges: the last {rounds} rounds moved nothing, and no update of an honest client "
+            "was finite; use a smaller training.lr"
+        )
+        return InputError(reason, "training", type(exp.trainer).__name__)
+    why = last.notes[-1] if last is not None and last.notes else "see fedexp.log"
+    reason = f"the last {rounds} rounds moved nothing; {why}"
+    return InputError(reason, "max_failed_rounds", exp.max_failed_rounds)
 
 
 def finished(exp: Experiment, state: ServerState) -> bool:

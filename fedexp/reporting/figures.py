@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from fedexp.core.files import write_atomically
+from fedexp.reporting.glyphs import legible, use_installed_fonts
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY_BLUE, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#5A5A5A"
@@ -57,6 +58,7 @@ def new_figure(width: float, height: float, title: str, subtitle: str = "") -> F
 def save(figure: Figure, path: Path) -> Path:
     """Write `figure` as a PNG with 150 dots an inch, whole or not at all; return `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    use_installed_fonts(figure)
     # savefig draws twice, once only to measure; nothing of ours is measured after the first.
     canvas = FigureCanvasAgg(figure)
     try:
@@ -139,4 +141,5 @@ def finite(curve: pd.Series[float]) -> pd.Series[float]:
 def _names(names: Sequence[str], limit: int) -> tuple[range, list[str], int]:
     step = math.ceil(len(names) / _MOST_CLASS_NAMES)
     size = 10 if len(names) <= 12 else 8 if len(names) <= 25 else 7
-    return range(0, len(names), step), [short(name, limit) for name in names[::step]], size
+    shown = [short(name, limit) for name in legible(names)[::step]]
+    return range(0, len(names), step), shown, size

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fedexp.reporting.figures import new_figure, short
+from fedexp.reporting.glyphs import legible
 from fedexp.reporting.results import Run
 from fedexp.reporting.tables import Configuration
 from fedexp.run_folder.findings import StudyRecord
@@ -200,9 +201,9 @@ def _first_studies(
 
 def _class_names(run: Run, study: StudyRecord) -> list[str]:
     classes = array_of(study, "classes")
-    known = (run.partition or {}).get("class_names") or []
+    known = legible([str(name) for name in (run.partition or {}).get("class_names") or []])
     numbers = classes.tolist() if len(classes) else range(len(study.arrays["inverted"]))
-    return [str(known[k]) if k < len(known) else str(k) for k in numbers]
+    return [known[k] if k < len(known) else str(k) for k in numbers]
 
 
 def array_of(study: StudyRecord, name: str) -> np.ndarray:

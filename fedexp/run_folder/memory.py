@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import sys
 from pathlib import Path
 
 
 def memory() -> dict[str, float | None]:
     """Peaks in MB of this process, and of the largest worker alive (None: none, or no /proc)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    scale = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
     return {
-        "peak_memory_mb": peak / scale,
+        "peak_memory_mb": _own_peak() / 1e6,
         "peak_memory_of_a_worker_mb": max(_of_workers(), default=None),
     }
+
+
+def _own_peak() -> float:
+    """Bytes."""
+    if sys.platform == "win32":
+        import psutil
+
+        return float(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak) * (1 if sys.platform == "darwin" else 1e3)  # kilobytes elsewhere
 
 
 def _of_workers() -> list[float]:

@@ -22,13 +22,14 @@ slow = pytest.mark.slow
         pytest.param(signal.SIGINT, 130, POOL),
         pytest.param(signal.SIGTERM, 143, IN_PROCESS),
         pytest.param(signal.SIGTERM, 143, POOL, marks=slow),
+        pytest.param(signal.SIGHUP, 129, POOL, marks=slow),
     ],
 )
 def test_a_signal_ends_the_run_but_not_its_results(here, sent, code, backend):
     folder = here / "a run"
     process = start("run", "rounds=5000", "hydra.run.dir='a run'", *backend)
     wait_for_round(process, folder, 2)
-    if sent == signal.SIGINT:
+    if sent in (signal.SIGINT, signal.SIGHUP):
         os.killpg(process.pid, sent)  # a terminal sends it to all
     else:
         process.send_signal(sent)

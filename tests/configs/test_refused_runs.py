@@ -22,6 +22,18 @@ REFUSED = {
         ["cohort_size=11", "sampler=poisson"],
         "cohort_size=11: a cohort cannot be larger",
     ),
+    "a cohort of absurd size under a sampler of its own": (
+        ["cohort_size=1000000000000000", "sampler.cohort_size=10"],
+        "cohort_size=1000000000000000: a cohort cannot be larger than the federation",
+    ),
+    "more groups than clients": (
+        ["channel=secure_aggregation", "channel.groups=1000000000000000"],
+        "channel.groups=1000000000000000: cannot make 1000000000000000 sums of 10 clients",
+    ),
+    "a whole number of 20 digits": (
+        ["aggregator=multi_krum", "assumed_malicious=99999999999999999999"],
+        "assumed_malicious=99999999999999999999: must be below 2**63",
+    ),
     "cohort above the federation while centralised": (
         ["cohort_size=50", "setting=centralised"],
         "cohort_size=50: a cohort cannot be larger",

@@ -118,3 +118,10 @@ def test_which_sizes_are_tried():
     assert sizes(64, 6, 6) == [6]
     assert sizes(None, 5000, 6000) == [128]
     assert sizes(None, 60, 61, 62, 63) == [60, 61, 63]  # not more than 128 examples but the largest
+
+
+def test_less_than_a_batch_is_one_step_and_said():
+    for private in ((), ("privacy=dp_sgd", "privacy.noise_multiplier=1")):
+        remark = build(config_for("training.epochs=1e-300", *private)).remarks[-1]
+        assert remark.startswith("training.epochs=1e-300 is less than half a batch of any client")
+    assert build(config_for("training.epochs=0.5")).remarks == ()

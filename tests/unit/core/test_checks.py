@@ -84,3 +84,9 @@ def test_an_input_error_survives_the_way_between_processes():
     assert isinstance(error, ValueError)
     assert (error.reason, error.key, error.value) == ("must be above 0", "lr", -1)
     assert str(error) == "lr=-1: must be above 0"
+
+
+def test_a_whole_number_that_64_bits_do_not_hold():
+    at_least(0, seed=2**63 - 1)
+    with pytest.raises(InputError, match=r"seed=\d+: must be below 2\*\*63"):
+        at_least(0, seed=10**20)

@@ -152,6 +152,8 @@ def test_what_is_not_one_label_an_image_in_two_dimensions_is_refused() -> None:
         MedMNIST("organmnist3d", (1, 28, 28), 11)
     with pytest.raises(InputError, match="did you mean bloodmnist"):
         MedMNIST("bloodmist", (3, 28, 28), 8)
+    with pytest.raises(InputError, match="size=64: only the files of 28x28 pixels are read"):
+        MedMNIST("bloodmnist", (3, 64, 64), 8, size=64)
 
 
 def test_a_config_that_declares_something_else(place: Place, tmp_path: Path) -> None:

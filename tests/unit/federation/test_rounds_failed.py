@@ -82,3 +82,21 @@ def test_a_short_run_in_which_nothing_moved_ends_with_an_error_too():
     exp = experiment(sampler=Cohorts([]), rounds=2, max_failed_rounds=20)
     with pytest.raises(InputError, match="the last 2 rounds moved nothing"):
         list(run_rounds(exp, start_of(exp)))
+
+
+class Diverges:
+    """Local training at a learning rate that is far too large."""
+
+    def __call__(self, client, start):
+        return torch.full_like(start, float("inf"))
+
+
+def test_training_that_diverges_is_named_and_not_the_limit_on_bad_rounds():
+    exp = experiment(
+        trainer=Diverges(),
+        update_validation=StandardValidation(None),
+        rounds=9,
+        max_failed_rounds=3,
+    )
+    with pytest.raises(InputError, match=r"training=Diverges: diverges: the last 3 .*training\.lr"):
+        list(run_rounds(exp, start_of(exp)))

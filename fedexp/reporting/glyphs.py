@@ -1,0 +1,60 @@
+"""Letters that a picture can show.
+
+matplotlib's own font has Latin, Greek, Cyrillic, Arabic and Hebrew letters. For others the fonts
+that are installed are asked, and where none has a letter, a name is replaced by its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
+
+OWN = "DejaVu Sans"  # always there: matplotlib brings it
+FURTHER = (  # with the letters of many people, on the common systems
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK TC", "Noto Sans CJK KR"),
+    *("Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
+    *("Microsoft YaHei", "SimHei", "Yu Gothic", "MS Gothic", "Malgun Gothic", "Nirmala UI"),
+    *("PingFang SC", "Heiti SC", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS"),
+    *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Thai", "Noto Sans", "FreeSans"),
+)
+
+
+def legible(names: Sequence[str]) -> list[str]:
+    """The names, or, for one with a letter that no font here has, `class 3` for the fourth."""
+    return [name if can_be_drawn(name) else f"class {k}" for k, name in enumerate(names)]
+
+
+def can_be_drawn(text: str) -> bool:
+    """Whether a font that is installed has every letter."""
+    return text.isascii() or all(_is_known(letter) for letter in text if not letter.isspace())
+
+
+def use_installed_fonts(figure: Figure) -> None:
+    """Let texts of other letters than ASCII be drawn, as far as they can; "?" for the rest."""
+    for text in figure.findobj(Text):
+        written = text.get_text()
+        if not written.isascii():
+            text.set_fontfamily([OWN, *_installed()])
+            known = (letter if letter.isspace() or _is_known(letter) else "?" for letter in written)
+            text.set_text("".join(known))
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    there = set(font_manager.fontManager.get_font_names())
+    return tuple(name for name in FURTHER if name in there)
+
+
+@cache
+def _is_known(letter: str) -> bool:
+    return any(_font(family).get_char_index(ord(letter)) for family in (OWN, *_installed()))
+
+
+@cache
+def _font(family: str) -> FT2Font:
+    return font_manager.get_font(font_manager.findfont(family))
