@@ -58,9 +58,18 @@ SMALL = (
 )
 NEEDS = {
     "aggregator/bulyan": ("n_clients=8",),
-    "dataset/own": (),
     "early_stopping/patience": ("early_stopping.patience=1",),
     "leakage": ("~train_examples",),
+    **{
+        f"leakage/{name}": (
+            f"leakage.{name}.exposure.examples=1",
+            f"leakage.{name}.attack.iterations=2",
+        )
+        for name in ("dlg", "geiping", "idlg")
+    },
+    "leakage/analytic": ("leakage.analytic.exposure.examples=1",),
+    "leakage/lira": ("leakage.lira.shadows=4",),
+    "leakage/model_inversion": ("leakage.model_inversion.steps=2",),
     "model": ("~model.hidden",),
     "privacy/client_dp": ("privacy.noise_multiplier=1", "privacy.delta=1e-2"),
     "privacy/dp_sgd": ("privacy.noise_multiplier=1",),
