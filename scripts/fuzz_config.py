@@ -216,6 +216,7 @@ def _wrong(
             return ""  # it was tried, and each round said what became of it
         words = key.split(".")
         named = any(re.search(rf"\b{re.escape(word)}\b", said) for word in (key, *words[-2:]))
+        named |= last.startswith(f"fedexp: {words[0]}.")  # another of the group, which it goes with
         missing = "could not be downloaded" in said  # whatever the value
         return "" if (named and not before) or missing else "names no key in one line"
     if summary.get("status") != "complete":
