@@ -58,9 +58,18 @@ SMALL = (
 )
 NEEDS = {
     "aggregator/bulyan": ("n_clients=8",),
-    "dataset/own": (),
     "early_stopping/patience": ("early_stopping.patience=1",),
     "leakage": ("~train_examples",),
+    **{
+        f"leakage/{name}": (
+            f"leakage.{name}.exposure.examples=1",
+            f"leakage.{name}.attack.iterations=2",
+        )
+        for name in ("dlg", "geiping", "idlg")
+    },
+    "leakage/analytic": ("leakage.analytic.exposure.examples=1",),
+    "leakage/lira": ("leakage.lira.shadows=4",),
+    "leakage/model_inversion": ("leakage.model_inversion.steps=2",),
     "model": ("~model.hidden",),
     "privacy/client_dp": ("privacy.noise_multiplier=1", "privacy.delta=1e-2"),
     "privacy/dp_sgd": ("privacy.noise_multiplier=1",),
@@ -207,6 +216,7 @@ def _wrong(
             return ""  # it was tried, and each round said what became of it
         words = key.split(".")
         named = any(re.search(rf"\b{re.escape(word)}\b", said) for word in (key, *words[-2:]))
+        named |= last.startswith(f"fedexp: {words[0]}.")  # another of the group, which it goes with
         missing = "could not be downloaded" in said  # whatever the value
         return "" if (named and not before) or missing else "names no key in one line"
     if summary.get("status") != "complete":

@@ -20,7 +20,7 @@ def groups(folders: list[Path]) -> dict[str, dict[str, str]]:
     for folder in folders:
         for path in sorted(folder.rglob("*.yaml")):
             group = path.parent.relative_to(folder).as_posix()
-            if group == "." or group.split("/")[0] in HIDDEN:
+            if group == "." or group.split("/")[0] in HIDDEN or not path.is_file():
                 continue
             found.setdefault(group, {}).setdefault(path.stem, description(path))
     return found

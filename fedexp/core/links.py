@@ -29,7 +29,7 @@ def refuse_ways_out(folder: Path, below: bool = True) -> None:
     for entry in _entries(folder, below):
         if entry.is_symlink():
             target = os.path.realpath(entry.path)
-            if os.path.commonpath([inside, target]) == inside or (not below and entry.is_dir()):
+            if Path(target).is_relative_to(inside) or (not below and entry.is_dir()):
                 continue
             raise InputError(
                 f"is a link to {target}: links out of a folder are not written through; put what "
