@@ -41,9 +41,8 @@ from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.files import AtWork, locked, somebody_is_at, write_atomically
 from fedexp.core.links import refuse_ways_out
-from fedexp.core.objective import direction_of
+from fedexp.core.objective import direction_of, told_direction
 from fedexp.core.renames import present_overrides, present_target
-from fedexp.reporting.trials import told_direction
 from fedexp.run_folder.reservation import refuse_occupied, reserved
 
 if TYPE_CHECKING:

@@ -1,11 +1,13 @@
-"""Which way a validation metric is better."""
+"""Which way a validation metric is better, and which way a sweeper was told to go."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 Direction = Literal["maximize", "minimize"]
 LOW_IS_GOOD = frozenset({"loss"})
+DIRECTION = "hydra.sweeper.direction"
 
 
 def direction_of(metric: str) -> Direction:
@@ -15,3 +17,15 @@ def direction_of(metric: str) -> Direction:
     ('maximize', 'minimize')
     """
     return "minimize" if metric in LOW_IS_GOOD else "maximize"
+
+
+def told_direction(overrides: Sequence[str]) -> Direction | None:
+    """What a command line says of the direction; None if it says nothing.
+
+    >>> told_direction(["hydra/sweeper=optuna", "hydra.sweeper.direction=minimize"])
+    'minimize'
+    """
+    said = [o.partition("=")[2] for o in overrides if o.lstrip("+").partition("=")[0] == DIRECTION]
+    for direction in said[-1:]:
+        return "minimize" if direction == "minimize" else "maximize"
+    return None

@@ -15,23 +15,9 @@ import pandas as pd
 
 from fedexp.core.checks import InputError
 from fedexp.core.documents import read_yaml_mapping
-from fedexp.core.objective import Direction, direction_of
+from fedexp.core.objective import direction_of, told_direction
 from fedexp.reporting.results import Run
 from fedexp.reporting.tables import job_names, settings_of, short_names, to_markdown, varied_keys
-
-DIRECTION = "hydra.sweeper.direction"
-
-
-def told_direction(overrides: Sequence[str]) -> Direction | None:
-    """What a command line says of the direction; None if it says nothing.
-
-    >>> told_direction(["hydra/sweeper=optuna", "hydra.sweeper.direction=minimize"])
-    'minimize'
-    """
-    said = [o.partition("=")[2] for o in overrides if o.lstrip("+").partition("=")[0] == DIRECTION]
-    for direction in said[-1:]:
-        return "minimize" if direction == "minimize" else "maximize"
-    return None
 
 
 def trials_markdown(runs: Sequence[Run]) -> str:
