@@ -10,7 +10,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 import fedexp.reporting  # noqa: F401 - names matplotlib's folder before anybody imports it
-from tests.support import remembered_configs, remembered_divergences
+from tests.support import listed_as_slow, remembered_configs, remembered_divergences
 from tests.support.workers import quick_workers  # noqa: F401 - a fixture for everybody
 
 # A shell starts what it puts in the background with Ctrl-C ignored, and the processes that the
@@ -27,6 +27,16 @@ def pytest_xdist_make_scheduler(config, log):
 
         return WorkStealingScheduling(config, log)
     return None
+
+
+def pytest_addoption(parser) -> None:
+    parser.addoption("--also-listed", action="store_true", help="run what tests/slow.txt lists too")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items) -> None:
+    if not config.getoption("--also-listed"):
+        listed_as_slow.mark(items)
 
 
 def pytest_collection_finish() -> None:

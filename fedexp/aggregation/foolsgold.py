@@ -70,7 +70,8 @@ class FoolsGold:
             )
         if max(updates.client_ids) >= self.n_clients:
             raise InputError(
-                f"client {max(updates.client_ids)} answered; ids run from 0 to n_clients - 1",
+                f"client {max(updates.client_ids)} answered, and aggregator.n_clients says "
+                f"that they end at {self.n_clients - 1}",
                 "n_clients",
                 self.n_clients,
             )

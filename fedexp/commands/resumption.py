@@ -11,7 +11,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from fedexp.commands.trust import refuse_borrowed_trackers, refuse_borrowed_trust
+from fedexp.commands.trust import (
+    refuse_borrowed_trackers,
+    refuse_borrowed_trust,
+    refuse_missing_data,
+)
 from fedexp.config import schema
 from fedexp.config.folders import conf_folder
 from fedexp.core.checks import InputError, did_you_mean, one_of
@@ -32,6 +36,7 @@ def resume(folder: Path, overrides: Sequence[str]) -> str:
     saved = read_config(folder)
     schema.check_root_keys({k: v for k, v in saved.items() if k not in PROVENANCE})
     refuse_borrowed_trust(saved, overrides)
+    refuse_missing_data(saved, overrides)
     try:
         changed = _with_overrides({**saved, "trust": []}, overrides)
     except (OmegaConfBaseException, YAMLError) as error:

@@ -41,7 +41,9 @@ from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.files import AtWork, locked, somebody_is_at, write_atomically
 from fedexp.core.links import refuse_ways_out
+from fedexp.core.objective import direction_of
 from fedexp.core.renames import present_overrides, present_target
+from fedexp.reporting.trials import told_direction
 from fedexp.run_folder.reservation import refuse_occupied, reserved
 
 if TYPE_CHECKING:
@@ -115,6 +117,7 @@ class Gatekeeper(Callback):
             refuse_ways_out(folder, below=False)  # Hydra writes multirun.yaml through a link
             _refuse_unwritable(folder, "hydra.sweep.dir")
             Gatekeeper.new_folders = [p for p in (folder, *folder.parents) if not p.exists()]
+        _follow_the_objective(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """After a sweep: its table, and exit code 1 if a job failed."""
@@ -192,6 +195,12 @@ def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[st
         ]
         suggestion = did_you_mean(unknown[0], known_options)
         raise InputError(f"{unknown[0]}: there is no such option; {suggestion}See: fedexp run -h")
+    if known.experimental_rerun is not None:
+        raise InputError(
+            "is a pickle, which runs the code in it; to go on with a run: fedexp resume RUN_DIR",
+            "--experimental-rerun",
+            known.experimental_rerun,
+        )
     FoldersOfTheUser.config_dir = known.config_dir and Path(known.config_dir)
     overrides: list[str] = known.overrides
     options = list(arguments)
@@ -226,6 +235,14 @@ def job(cfg: DictConfig) -> float:
                 print(text)
     value = (summary.get("final") or {}).get("validation", {}).get(cfg.objective)
     return math.nan if value is None else float(value)
+
+
+def _follow_the_objective(config: DictConfig) -> None:
+    """Have a sweeper that optimises go where `objective` is better, unless it was told where."""
+    sweeper = config.hydra.sweeper
+    if "direction" in sweeper and not told_direction(config.hydra.overrides.hydra):
+        with read_write(sweeper):
+            sweeper.direction = direction_of(config.objective)
 
 
 def _job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:

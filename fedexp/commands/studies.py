@@ -21,15 +21,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from fedexp.commands.trust import refuse_borrowed_trust
+from fedexp.commands.trust import refuse_borrowed_trust, refuse_missing_data
 from fedexp.config.build import Built
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
-from fedexp.config.parts import Parts
+from fedexp.config.parts import Parts, prefixed
 from fedexp.config.schema import register
 from fedexp.core.checks import InputError
 from fedexp.core.files import locked
-from fedexp.leakage.study import Study
+from fedexp.leakage.study import SaysBeforehand, Study
 from fedexp.leakage.victim import open_victim
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
 from fedexp.run_folder.record import read_config
@@ -54,7 +54,9 @@ def leak(folder: Path, overrides: Sequence[str], name: str | None, force: bool) 
     from fedexp.reporting.report import report_run
 
     # A folder without a run is the first thing to complain about.
-    refuse_borrowed_trust(read_config(folder), overrides)
+    saved = read_config(folder)
+    refuse_borrowed_trust(saved, overrides)
+    refuse_missing_data(saved, overrides)
     combinations = _combinations(overrides)
     chosen = [(_chosen(single), varied) for single, varied in combinations]
     nodes = {
@@ -107,8 +109,10 @@ def study_run(
             say(f"{name}: its findings are there already")
             add_to_summary(folder, name, there[name].headline)  # a kill may have come in between
             continue
+        if isinstance(study, SaysBeforehand) and (sentence := study.beforehand(victim)):
+            say(f"{name}: {sentence}")
         started = time.perf_counter()
-        with _progress(name, say) as progress:
+        with _progress(name, say) as progress, prefixed(f"leakage.{_kind(name)}"):
             findings = study(victim, progress)
         seconds = time.perf_counter() - started
         write_findings(folder, name, nodes[name], findings, seconds)
@@ -116,9 +120,13 @@ def study_run(
 
 
 def _study(name: str, node: Mapping[str, Any], trust: Sequence[str]) -> Study:
-    kind = re.split("[,.]", name)[0]  # a name may go on with values, and those with dots
+    kind = _kind(name)
     study: Study = Parts({"leakage": {kind: node}}, trust)(f"leakage.{kind}")
     return study
+
+
+def _kind(name: str) -> str:
+    return re.split("[,.]", name)[0]  # a name may go on with values, and those with dots
 
 
 def _combinations(overrides: Sequence[str]) -> list[tuple[list[str], list[str]]]:

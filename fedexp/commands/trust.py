@@ -1,13 +1,15 @@
 """A run folder may be a stranger's: what its config asks for beside its parts, only a user gives.
 
-Two things reach beyond the folder: code of packages that are not fedexp's (`trust`), and trackers
-that send figures elsewhere. Both are taken from this command's own arguments, never from the
-folder; a folder that asks for them is refused, and it is said which.
+Three things reach beyond the folder: code of packages that are not fedexp's (`trust`), trackers
+that send figures elsewhere, and a folder for data that is not there yet, to which they would be
+downloaded. They are taken from this command's own arguments, never from the folder; a folder that
+asks for them is refused, and it is said which.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fedexp.config.composition import says
@@ -32,6 +34,23 @@ def refuse_borrowed_trust(saved: Mapping[str, Any], overrides: Sequence[str]) ->
         "trust",
         f"[{packages}]",
     )
+
+
+def refuse_missing_data(saved: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Raise InputError where a run's config names a folder of data that is not there.
+
+    Args:
+        saved: what `config.yaml` of the run says.
+        overrides: of this command line.
+    """
+    place = (saved.get("paths") or {}).get("data_dir")
+    if place and not says(overrides, "paths.data_dir") and not Path(str(place)).is_dir():
+        raise InputError(
+            "is the folder of the run's data, and not there; say where they lie: "
+            "paths.data_dir=FOLDER",
+            "paths.data_dir",
+            place,
+        )
 
 
 def refuse_borrowed_trackers(observers: Sequence[Observer], overrides: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from fedexp.config.refusals import refuse, remarks
 from fedexp.config.rehearsal import rehearse
 from fedexp.core.capabilities import (
     ChecksTheModel,
+    called,
     communicates,
     is_linear,
     root_examples,
@@ -36,6 +37,7 @@ from fedexp.core.protocols import (
     ChecksData,
     Partitioner,
     Remarks,
+    Sampler,
     Sends,
     ServerOptimizer,
     Task,
@@ -149,6 +151,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     _rehearse(parts, aggregator)
     with prefixed("attack"):
         trained_on = _poisoned(partition, parts.attack, malicious, seed)
+        if trained_on is not partition.train:
+            _refuse_unknown_labels(parts.attack, trained_on, pixels.num_classes)
     if parts.first_attacked_round and trained_on is not partition.train:
         raise InputError(
             "poisoned data are there from the start; only attacks on updates can begin later",
@@ -174,7 +178,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     evaluation = {"validation": dataset.validation, "test": dataset.test}
     if len(wanted := parts.attack.targeted_examples(dataset.test.as_floats())):
         evaluation["attack"] = wanted.stored_like(dataset.test)
-    cohort_size = min(config["cohort_size"], len(shards))
+    cohort_size = min(parts.cohort_size, len(shards))
     device = _device(config["device"])
     workload = Workload(model, dataset.train, shards, evaluation, cohort_size, device, task, scale)
     classes = dataset.num_classes
@@ -225,7 +229,13 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         reserve=reserve,
         partition=partition,
         observers=chosen.observers,
-        remarks=(*_of_folders(config), *remarks(parts), *protection.remarks, *said),
+        remarks=(
+            *_of_folders(config),
+            *_disagreements(config, parts),
+            *remarks(parts),
+            *protection.remarks,
+            *said,
+        ),
     )
 
 
@@ -256,16 +266,17 @@ def _construct(config: Config) -> _Chosen:
     task: Task = make("task")
     one_of(task.metrics, objective=config["objective"])
     n_clients, setting = config["n_clients"], make("setting")
-    trainer = make("training")
+    trainer, sampler = make("training"), make("sampler")
+    cohort_size = _cohort_size(config, sampler)
     with prefixed("training"):
-        trainer = setting.trainer(trainer, n_clients, config["cohort_size"])
+        trainer = setting.trainer(trainer, n_clients, cohort_size)
     combination = Combination(
         n_clients=n_clients,
-        cohort_size=config["cohort_size"],
+        cohort_size=cohort_size,
         min_clients=config["min_clients"],
         rounds=config["rounds"],
         setting=setting,
-        sampler=make("sampler"),
+        sampler=sampler,
         trainer=trainer,
         algorithm=make("algorithm"),
         worker_momentum=make("worker_momentum"),
@@ -299,6 +310,16 @@ def _construct(config: Config) -> _Chosen:
     )
 
 
+def _cohort_size(config: Config, sampler: Sampler) -> int:
+    """How many clients a round has, or is to have on average: what the sampler says, if it does.
+
+    `cohort_size` is its key too, but one of the two may be set, and the other one left.
+    """
+    said = sampling_of(sampler, config["n_clients"])
+    stated: int = config["cohort_size"]
+    return stated if said is None else max(1, round(said.rate * config["n_clients"]))
+
+
 def _protect(parts: Combination, plan: Plan) -> Protection:
     """The run under its mechanism, and behind its channel where that is one too."""
     bare = Protection(parts.trainer, NoPrivacy(), parts.channel, NoAccount(), parts.privacy)
@@ -315,6 +336,16 @@ def _protect(parts: Combination, plan: Plan) -> Protection:
             channel.check(largest, plan.d)
     said_beforehand = channel.remarks(largest) if isinstance(channel, Remarks) else ()
     return replace(protection, remarks=(*protection.remarks, *said_beforehand))
+
+
+def _disagreements(config: Config, parts: Combination) -> list[str]:
+    """What is said twice, and not alike."""
+    if parts.cohort_size == config["cohort_size"]:
+        return []
+    return [
+        f"cohort_size={config['cohort_size']} is not what the sampler draws: {parts.cohort_size} "
+        "clients a round are expected, which all else goes by"
+    ]
 
 
 def _with_reserve(pixels: Dataset, wanted: int | None, seed: int) -> tuple[Dataset, Split]:
@@ -445,6 +476,18 @@ def _poisoned(partition: Partition, attack: Attack, malicious: np.ndarray, seed:
     return train.with_rows(torch.cat(rows), reduce(Split.joined, changed))
 
 
+def _refuse_unknown_labels(attack: Attack, trained_on: Split, num_classes: int) -> None:
+    """An attack that was told of other classes than there are (its own `num_classes`)."""
+    y = trained_on.y
+    if trained_on.one_class and not bool(((y >= 0) & (y < num_classes)).all()):
+        wrong = y[(y < 0) | (y >= num_classes)]
+        raise InputError(
+            f"gives label {int(wrong[0])}, and there are classes 0 to {num_classes - 1}",
+            "num_classes",
+            getattr(attack, "num_classes", called(attack)),
+        )
+
+
 def _mixes(counts: np.ndarray) -> np.ndarray:
     """Each client's share of each class, from its counts; 0 where it has no label at all."""
     shares: np.ndarray = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -460,7 +503,8 @@ def _rehearse(parts: Combination, aggregator: Aggregator) -> None:
         )
     rows = Updates(
         torch.zeros(n, 1),
-        tuple(-1 - row if parts.channel.sums else row for row in range(n)),
+        # The last clients: a rule that keeps something of each must have room for them.
+        tuple(-1 - r if parts.channel.sums else parts.n_clients - 1 - r for r in range(n)),
         torch.ones(n, dtype=torch.float64),
         reference=torch.zeros(1),
     )

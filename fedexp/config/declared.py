@@ -119,4 +119,9 @@ def _found(name: str, path: str) -> Any:
         return get_object(name)
     except Exception as error:
         reason = str(error).splitlines()[0]
+        if isinstance(error.__cause__, ModuleNotFoundError):  # Hydra's own line names none
+            reason = (
+                f"{error.__cause__}; modules are looked for on PYTHONPATH, and in the current "
+                "folder with PYTHONPATH=."
+            )
         raise InputError(f"not found: {reason}", f"{path}._target_", name) from error

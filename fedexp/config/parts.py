@@ -8,6 +8,7 @@ constructor, and a mistake is one line with the key in it.
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.renames import present_targets
 
 Config = Mapping[str, Any]
+LARGEST_FLOAT = 3.4e38  # of 32 bits
 
 
 def required(node: Config, key: str, path: str) -> None:
@@ -82,6 +84,9 @@ def _check_node(node: Any, path: str, trust: Sequence[str], runtime: Sequence[st
         return
     for key, child in node.items():
         _check_node(child, f"{path}.{key}", trust, ())
+    for key, kind, words in (("_partial_", bool, "true or false"), ("_args_", list, "a list")):
+        if key in node and not isinstance(node[key], kind):
+            raise InputError(f"must be {words}", f"{path}.{key}", node[key])
     if "_target_" in node:
         _check_arguments(buildable(str(node["_target_"]), path, trust), node, path, runtime)
 
@@ -144,6 +149,11 @@ def _check_arguments(target: Any, node: Config, path: str, runtime: Sequence[str
             )
         if name in hints and not _fits(value, hints[name]):
             raise InputError(f"must be {_describe(hints[name])}", f"{path}.{name}", value)
+        if _overflows(value):
+            reason = (
+                f"is more than numbers hold: within {LARGEST_FLOAT:.1e}, whole ones below 2**63"
+            )
+            raise InputError(reason, f"{path}.{name}", value)
     for name, parameter in parameters.items():
         given = name in node or name in runtime or node.get("_partial_", False)
         if (
@@ -156,6 +166,18 @@ def _check_arguments(target: Any, node: Config, path: str, runtime: Sequence[str
             )
         ):
             required(node, name, path)
+
+
+def _overflows(value: Any) -> bool:
+    """Whether a number, or one in a list, is none in the formats that models and rules use.
+
+    Infinity and NaN are numbers in all of them: each part says whether it takes them.
+    """
+    if isinstance(value, list):
+        return any(map(_overflows, value))
+    if isinstance(value, float):
+        return math.isfinite(value) and abs(value) > LARGEST_FLOAT
+    return isinstance(value, int) and abs(value) >= 2**63
 
 
 def _fits(value: Any, hint: Any) -> bool:

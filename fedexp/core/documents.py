@@ -88,6 +88,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
             if depth > DEEPEST:
                 raise ValueError("it nests too deep")
         content = yaml.load(text, _Loader)
+        _refuse_other_kinds(content)
     except InputError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -96,6 +97,19 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError("is not a YAML mapping", "file", path)
     return {str(key): value for key, value in content.items()}
+
+
+def _refuse_other_kinds(node: Any) -> None:
+    """Raise ValueError for what YAML can say and JSON cannot: bytes, sets, names of other kinds."""
+    if isinstance(node, dict):
+        if len({type(key) for key in node}) > 1 or not all(isinstance(k, str | int) for k in node):
+            raise ValueError("its names are of several kinds")
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            _refuse_other_kinds(child)
+    elif not isinstance(node, str | int | float | None):
+        raise ValueError(f"it holds {type(node).__name__}")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, in_range, one_of
+from fedexp.core.documents import read_regular
 from fedexp.core.types import State, Updates, Verdict
 from fedexp.detection.features import (
     RELATIONS,
@@ -163,9 +164,12 @@ class FittedDetector:
         return trust
 
 
+LARGEST_FILE = 2**32  # bytes
+
+
 def _read(path: str) -> Fitted:
     try:
-        return Fitted.from_bytes(Path(path).expanduser().read_bytes())
+        return Fitted.from_bytes(read_regular(Path(path).expanduser(), LARGEST_FILE))
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", "path", path) from error
     except InputError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fedexp.core.checks import InputError
 from fedexp.core.findings import Findings
@@ -23,6 +23,14 @@ class Study(Protocol):
         Raises:
             InputError: this run cannot be studied so.
         """
+
+
+@runtime_checkable
+class SaysBeforehand(Protocol):
+    """A study that can say what it will be able to see."""
+
+    def beforehand(self, victim: Victim) -> str:
+        """A sentence, printed before the study is carried out; "" for none."""
 
 
 def refuse_other_than_images(dataset: Dataset) -> None:

@@ -21,7 +21,7 @@ from fedexp.federation.rounds import Experiment
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
 from fedexp.run_folder.format import PROVENANCE, accepted_hashes
 from fedexp.run_folder.origin import refuse_other_origin
-from fedexp.run_folder.record import read_config, read_rows
+from fedexp.run_folder.record import read_config, read_rows, read_summary
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,11 @@ class Victim:
             there = ", ".join(map(str, sorted(self.models)))
             raise InputError(f"models are there of rounds initial, last, {there}", "rounds", name)
         return int(number)
+
+    @property
+    def promise(self) -> Mapping[str, Any]:
+        """What the run's record says about privacy; empty where it says nothing."""
+        return read_summary(self.folder).get("privacy") or {}
 
     @property
     def held_out(self) -> Split:

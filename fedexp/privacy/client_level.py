@@ -97,6 +97,10 @@ class ClientLevel:
         """The noise multiplied, which no account is told: for audits."""
         return replace(self, noise_multiplier=scale * self.noise_multiplier)
 
+    def for_members(self, n: int, n_all: int) -> ClientLevel:
+        """The same noise on a sum of `n_all` clients in the place of `n`: for audits."""
+        return replace(self, expected_cohort=max(1, round(self.expected_cohort * n_all / n)))
+
     def init(self, d: int) -> State:
         """The first clip norm, float64 without dimensions."""
         return {"clip_norm": torch.tensor(self.clip_norm, dtype=torch.float64)}

@@ -143,6 +143,10 @@ class LocalGaussian(ServerAddsNothing):
         z = scale * self.noise_per_sensitivity
         return replace(self, noise_multiplier=z, epsilon_per_release=None, delta_per_release=None)
 
+    def for_members(self, n: int, n_all: int) -> LocalGaussian:
+        """The same: a row's noise does not depend on how many there are."""
+        return self
+
     def on_client(self, updates: Updates, state: State, rng: np.random.Generator) -> Updates:
         """Every row as its client releases it; equal weights."""
         clipped = clip_rows(updates.matrix, self.clip_norm)
@@ -193,6 +197,10 @@ class LocalLaplace(ServerAddsNothing):
     def with_noise(self, scale: float) -> LocalLaplace:
         """The noise multiplied, which no account is told: for audits."""
         return replace(self, epsilon_per_release=self.epsilon_per_release / scale)
+
+    def for_members(self, n: int, n_all: int) -> LocalLaplace:
+        """The same: a row's noise does not depend on how many there are."""
+        return self
 
     def on_client(self, updates: Updates, state: State, rng: np.random.Generator) -> Updates:
         """Every row as its client releases it; equal weights."""

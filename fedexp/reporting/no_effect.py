@@ -11,6 +11,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from fedexp.core.documents import TABLE_BYTES, read_regular
 from fedexp.reporting.results import Run
 
 
@@ -47,4 +48,5 @@ def _asked(run: Run) -> Mapping[str, str]:
 
 def _measured(run: Run) -> str:
     """A digest of every number that the run recorded."""
-    return hashlib.sha256((run.path / "metrics.csv").read_bytes()).hexdigest()
+    content = read_regular(run.path / "metrics.csv", TABLE_BYTES)
+    return hashlib.sha256(content).hexdigest()

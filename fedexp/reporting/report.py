@@ -30,6 +30,7 @@ from fedexp.reporting.tables import (
     summary_table,
     to_markdown,
 )
+from fedexp.reporting.trials import trials_markdown
 
 log = logging.getLogger("fedexp")
 
@@ -184,14 +185,16 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     whole = markdown(runs)
     sections = [f"## What survives which attack\n\n{matrix}\n"] if matrix else []
     pictures = [f"![{Path(name).stem}]({name})" for name in figures]
-    page = [*sections, f"## All configurations\n\n{whole}" if matrix else whole]
+    if trials := trials_markdown(runs):
+        sections.append(f"## Trials\n\n{trials}\n")
+    page = [*sections, f"## All configurations\n\n{whole}" if sections else whole]
     idle = "\n".join(f"- {sentence}" for sentence in no_effect(runs))
     idle = f"## Without effect\n\n{idle}\n" if idle else ""
     passed_over = "\n".join(f"- {link}" for link in links_not_followed(paths))
     passed_over = f"## Links that were not followed\n\n{passed_over}\n" if passed_over else ""
     page += filter(None, [leaked, idle, passed_over])
     page = [without_markup("\n".join(page)), *pictures]
-    parts = [matrix, "" if many else whole, leaked, idle, passed_over]
+    parts = [matrix, "" if many else whole, trials, leaked, idle, passed_over]
     shown = printable_lines("\n\n".join(part.rstrip("\n") for part in parts if part))
     if folder is None:
         return f"{shown}\n\nNothing was written; --out FOLDER keeps the tables and pictures"

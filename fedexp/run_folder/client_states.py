@@ -101,9 +101,9 @@ class ClientStates:
 
         Raises:
             OSError: a file is not there, or cannot be read.
-            ValueError: a file does not have the digest.
+            ValueError: a file does not have the digest, or holds no states.
         """
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         clients: dict[int, Kept] = {}
         for round, sha256 in sorted(files.items()):
@@ -112,10 +112,13 @@ class ClientStates:
                 if hashlib.file_digest(content, "sha256").hexdigest() != sha256:
                     raise ValueError(f"{file.path.name} does not have the SHA-256 that was noted")
             names = defaultdict(list)
-            with safe_open(file.path, framework="pt") as opened:
-                for key in opened.keys():  # noqa: SIM118 - it is no mapping
-                    client, _, name = key.partition("/")
-                    names[int(client)].append(name)
+            try:
+                with safe_open(file.path, framework="pt") as opened:
+                    for key in opened.keys():  # noqa: SIM118 - it is no mapping
+                        client, _, name = key.partition("/")
+                        names[int(client)].append(name)
+            except SafetensorError as error:
+                raise ValueError(f"{file.path.name} is broken: {error}") from error
             clients |= {c: OnDisk(file, c, tuple(sorted(own))) for c, own in names.items()}
         return clients
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, final
 
+from fedexp.core.objective import direction_of
 from fedexp.core.types import Metric
 
 PARTS = ("validation", "test", "attack")
@@ -52,7 +53,7 @@ class Scores:
 
     def best_round(self, metric: str) -> int | None:
         """The first round whose validation `metric` is the best so far; a loss is best when low."""
-        sign = -1 if metric == "loss" else 1
+        sign = 1 if direction_of(metric) == "maximize" else -1
         scores = [
             (sign * parts["validation"][metric], -round)
             for round, parts in self._evaluations

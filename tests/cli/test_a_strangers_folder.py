@@ -19,6 +19,7 @@ import fedexp
 from fedexp.commands.cli import run_command
 from tests.support import gadgets
 
+slow = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 RESUME = ("resume", "theirs")
@@ -49,7 +50,7 @@ def change(folder, **groups):
 
 
 def merged(node, changes):
-    if not (isinstance(node, dict) and isinstance(changes, dict)):
+    if not (isinstance(node, dict) and isinstance(changes, dict)) or "_target_" in changes:
         return changes
     return {**node, **{key: merged(node.get(key), value) for key, value in changes.items()}}
 
@@ -73,7 +74,7 @@ TARGETS = {
         "update_validation": {
             "_target_": "fedexp.core.files.append",
             "path": "{outside}/precious",
-            "content": "theirs",
+            "content": b"theirs",  # YAML has bytes, and OmegaConf too
         }
     },
     "a command of ours": {
@@ -133,7 +134,13 @@ LINKED_FILES = (".lock", "fedexp.log", "metrics.jsonl", "summary.json", "report.
 LINKED_FOLDERS = ("plots", "checkpoints", "client_state", "leakage", "updates", "updates/round-1")
 
 
-@pytest.mark.parametrize("name", [*LINKED_FILES, *LINKED_FOLDERS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in (".lock", "fedexp.log", "plots") else slow)
+        for name in (*LINKED_FILES, *LINKED_FOLDERS)
+    ],
+)
 def test_no_link_is_written_through(theirs, outside, capfd, name):
     place = theirs / name
     place.parent.mkdir(exist_ok=True)
@@ -266,6 +273,7 @@ CONTENTS = {
     "a config nested deep": _text("config.yaml", "a: " + "[" * 100_000),
     "a config of a terabyte": _huge,
     "a tag that makes objects": _text("config.yaml", "a: !!python/object/apply:os.getcwd []\n"),
+    "data that are to be put elsewhere": _config(paths={"data_dir": "/nowhere/theirs"}),
     "an interpolation": _config(objective="${oc.env:HOME}"),
     "groups that are none": _config(attack=3),
     "choices that are none": _config(choices=["a", 1]),
@@ -297,7 +305,24 @@ CONTENTS = {
 }
 
 
-@pytest.mark.parametrize("name", CONTENTS)
+# Of each kind one; the others are slow for their number.
+ONE_OF_A_KIND = (
+    *("aliases that unfold", "an interpolation", "groups that are none", "a record that is a pipe"),
+    *(
+        "figures that are none",
+        "words that are HTML",
+        "names that are HTML",
+        "a state that is code",
+    ),
+    *("a state nested deep", "findings whose name leads out", "pictures of terabytes"),
+    *("an update that is code", "a study whose name leads out"),
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ONE_OF_A_KIND else slow) for name in CONTENTS],
+)
 def test_no_content_does_more_than_be_refused(here, outside, whole_run, capfd, name):
     theirs = shutil.copytree(whole_run, here / "theirs")
     CONTENTS[name](theirs)

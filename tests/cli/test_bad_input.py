@@ -127,6 +127,7 @@ def test_run_with_other_arguments(here, capfd, argument):
         (["run", "setting=centralised", "attack=sign_flip"], "needs setting=federated"),
         (["run", "-m", "--cfg", "job"], "Only one of"),
         (["run", "--resolve"], "--resolve"),
+        (["run", "--experimental-rerun", "x.pickle"], "--experimental-rerun=x.pickle: is a pickle"),
         (["run", "-m", "seed=0,a"], "seed=a: must be a whole number"),
         (["run", "-m", "aggregator=mean,mediam"], "did you mean median?"),
         (["run", "-m", "nope=1,2"], "nope: there is no such key"),

@@ -119,6 +119,27 @@ REFUSED = {
         ["aggregator._target_=fedexp.attacks.alie.Alie"],
         "aggregator._target_=fedexp.attacks.alie.Alie: is no part for aggregator",
     ),
+    "number beyond those of a model": (
+        ["server_optimizer=adam", "server_optimizer.tau=1e300"],
+        "server_optimizer.tau=1e+300: is more than numbers hold",
+    ),
+    "whole number beyond 64 bits": (
+        ["attack=gaussian", "attack.std=99999999999999999999"],
+        "attack.std=99999999999999999999: is more than numbers hold",
+    ),
+    "number in a list beyond 64 bits": (
+        ["model.hidden=[99999999999999999999]"],
+        "model.hidden=[99999999999999999999]: is more than numbers hold",
+    ),
+    "word for whether a part is made later": (
+        ["training=adam", "training.optimizer._partial_=[1]"],
+        "training.optimizer._partial_=[1]: must be true or false",
+    ),
+    "module of the user's own that is not there": (
+        [CUSTOM, "model._target_=mynet.net", "trust=[mynet]"],
+        "model._target_=mynet.net: not found: No module named 'mynet'; modules are looked for on "
+        "PYTHONPATH",
+    ),
     "trust in everything": (["trust=['']"], "trust=: must be names of packages"),
     "target that cannot be made": (
         [CUSTOM, "model._target_=torch.nn.Module", "+model.x=1"],

@@ -60,7 +60,7 @@ class NoEvaluation:
 
 
 @runtime_checkable
-class NoisyRows(Protocol):
+class NoisyRows(Privacy, Protocol):
     """What a mechanism does to clients' rows, or to their sum, as an audit has to know it."""
 
     releases_every_round: ClassVar[bool]  # whether the noise is in the step, not in the rows
@@ -72,6 +72,9 @@ class NoisyRows(Protocol):
 
     def with_noise(self, scale: float) -> Privacy:
         """The same with its noise multiplied."""
+
+    def for_members(self, n: int, n_all: int) -> Privacy:
+        """The same for `n_all` clients in the place of `n`."""
 
 
 @runtime_checkable

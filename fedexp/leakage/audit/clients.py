@@ -38,7 +38,7 @@ from torch import Tensor
 
 from fedexp.core.capabilities import called, root_examples
 from fedexp.core.checks import InputError
-from fedexp.core.protection import Plan
+from fedexp.core.protection import Plan, Protection
 from fedexp.core.protocols import Backend, Sampler, Trainer
 from fedexp.core.rng import generator
 from fedexp.core.types import ClientTask, RoundRecord, ServerState, Updates
@@ -145,99 +145,139 @@ class Without:
         return cohort[~np.isin(cohort, self.absent)]
 
 
-def client_canaries(
-    victim: Victim,
-    privacy: NoisyRows,
-    inside: np.ndarray,
-    noise_scale: float,
-    rng: np.random.Generator,
-) -> CanaryRun:
-    """A run of client-level or local DP with m canary clients more.
+@final
+@dataclass(frozen=True)
+class CanaryClients:
+    """A run of client-level or local DP to which canary clients are added, ready to be repeated."""
 
-    Args:
-        victim: the run.
-        privacy: what its mechanism does to the rows, or to their sum.
-        inside: `[m]` bool, which canaries are in.
-        noise_scale: factor on the noise that is really added; the claim knows nothing of it.
-        rng: draws the directions.
+    victim: Victim
+    privacy: NoisyRows  # what runs, for so many more members
+    sampler: Sampler
+    protection: Protection  # its account is the audited training's
+    directions: Directions
 
-    Raises:
-        InputError: the run has a sampler, or a rule with data of its own, that cannot be extended
-            by clients; or it promises nothing with so many more of them.
-    """
-    exp, m, d = victim.experiment, len(inside), len(victim.models[0])
-    if root_examples(exp.server.aggregator):
-        raise InputError(
-            "compares clients with data of the server's own; no clients can be added to it",
-            "aggregator",
-            called(exp.server.aggregator),
+    @classmethod
+    def settled(
+        cls, victim: Victim, privacy: NoisyRows, m: int, rng: np.random.Generator
+    ) -> CanaryClients:
+        """With m canary clients more.
+
+        Args:
+            victim: the run.
+            privacy: what its mechanism does to the rows, or to their sum.
+            m: canaries.
+            rng: draws the directions.
+
+        Raises:
+            InputError: the run has a sampler, or a rule with data of its own, that cannot be
+                extended by clients; or it promises nothing with so many more of them.
+        """
+        exp, d = victim.experiment, len(victim.models[0])
+        if root_examples(exp.server.aggregator):
+            raise InputError(
+                "compares clients with data of the server's own; no clients can be added to it",
+                "aggregator",
+                called(exp.server.aggregator),
+            )
+        n, n_all, mechanism = exp.n_clients, exp.n_clients + m, victim.mechanism
+        if not isinstance(mechanism, ClaimsForMembers):
+            raise InputError(
+                "does not say what it would claim for more clients", "privacy", called(mechanism)
+            )
+        sampler = _widened(exp.sampler, n, n_all)
+        plan = Plan(
+            seed=exp.seed,
+            rounds=exp.rounds,
+            sampler=sampler,
+            sizes=(*(len(shard) for shard in victim.partition.shards), *(1 for _ in range(m))),
+            d=d,
+            aggregator=exp.server.aggregator,
         )
-    n, n_all = exp.n_clients, exp.n_clients + m
-    central, mechanism = privacy.releases_every_round, victim.mechanism
-    if not isinstance(mechanism, ClaimsForMembers):
-        raise InputError(
-            "does not say what it would claim for more clients", "privacy", called(mechanism)
+        protection = settled(victim, mechanism.for_members(n, n_all), exp.trainer, plan, m)
+        more = privacy.for_members(n, n_all)
+        assert isinstance(more, NoisyRows)
+        directions = Directions.drawn(m, d, privacy.row_order == 2, rng)
+        return cls(victim, more, sampler, protection, directions)
+
+    @property
+    def central(self) -> bool:
+        """Whether the noise is in the sum, not in the rows."""
+        return self.privacy.releases_every_round
+
+    @property
+    def replaced(self) -> bool:
+        """Whether a canary that is out sends the opposite, rather than nothing."""
+        account = self.protection.account
+        statement = account.statement(account.init())
+        return statement is not None and statement["adjacency"] == "replace_one"
+
+    @property
+    def sees_turns(self) -> bool:
+        """Whether the claim is one against who sees the cohorts."""
+        return not getattr(self.victim.mechanism, "counts_on_sampling", False)
+
+    def lengths(self, inside: np.ndarray) -> Tensor:
+        """What canaries send, along their directions: `[m]` float32."""
+        out = -1.0 if self.replaced else 0.0
+        there = torch.from_numpy(inside)
+        return LONG * self.privacy.row_bound * torch.where(there, 1.0, out)
+
+    def run(self, seed: int, inside: np.ndarray, noise_scale: float) -> CanaryRun:
+        """One training with those canaries in that `inside` `[m]` bool marks.
+
+        Args:
+            seed: of the training.
+            inside: which canaries are in.
+            noise_scale: factor on the noise that is really added; the claim knows nothing of it.
+        """
+        exp, directions, m = self.victim.experiment, self.directions, len(inside)
+        n, n_all, sampler = exp.n_clients, exp.n_clients + m, self.sampler
+        lengths = self.lengths(inside)
+        central, replaced, sees_turns = self.central, self.replaced, self.sees_turns
+        absent = n + np.flatnonzero(~inside) if central and not replaced else np.empty(0, np.int64)
+
+        def movement(before: ServerState, after: ServerState, record: RoundRecord) -> Tensor:
+            found = directions.along(after.params - before.params)
+            if sees_turns:
+                turn = sampler(n_all, generator(seed, "cohort", before.round))
+                found[torch.from_numpy(~np.isin(n + np.arange(m), turn))] = 0
+            return found
+
+        def rows(before: ServerState, after: ServerState, record: RoundRecord) -> Tensor:
+            found, received = torch.zeros(m, dtype=torch.float64), record.received
+            assert received is not None
+            for client, row in zip(received.client_ids, received.matrix, strict=True):
+                if client >= n:
+                    found[client - n] = directions.along(row)[client - n]
+            return found
+
+        with_canaries = replace(
+            exp,
+            seed=seed,
+            n_clients=n_all,
+            malicious=np.concatenate([exp.malicious, np.zeros(m, dtype=bool)]),
+            sampler=Without(sampler, absent),
+            backend=WithCanaryClients(exp.backend, n, directions, lengths),
+            server=replace(
+                exp.server, n_clients=n_all, privacy=self.privacy.with_noise(noise_scale)
+            ),
+            account=self.protection.account,
+            evaluator=NoEvaluation(),
         )
-    sampler = _widened(exp.sampler, n, n_all)
-    plan = Plan(
-        seed=exp.seed,
-        rounds=exp.rounds,
-        sampler=sampler,
-        sizes=(*(len(shard) for shard in victim.partition.shards), *(1 for _ in range(m))),
-        d=d,
-        aggregator=exp.server.aggregator,
-    )
-    protection = settled(victim, mechanism.for_members(n, n_all), exp.trainer, plan, m)
-    statement = protection.account.statement(protection.account.init())
-    replaced = statement is not None and statement["adjacency"] == "replace_one"
-
-    directions = Directions.drawn(m, d, privacy.row_order == 2, rng)
-    there = torch.from_numpy(inside)
-    lengths = LONG * privacy.row_bound * torch.where(there, 1.0, -1.0 if replaced else 0.0)
-    absent = n + np.flatnonzero(~inside) if central and not replaced else np.empty(0, np.int64)
-    sees_turns = not getattr(mechanism, "counts_on_sampling", False)
-
-    def movement(before: ServerState, after: ServerState, record: RoundRecord) -> Tensor:
-        found = directions.along(after.params - before.params)
-        if sees_turns:
-            turn = sampler(n_all, generator(exp.seed, "cohort", before.round))
-            found[torch.from_numpy(~np.isin(n + np.arange(m), turn))] = 0
-        return found
-
-    def rows(before: ServerState, after: ServerState, record: RoundRecord) -> Tensor:
-        found, received = torch.zeros(m, dtype=torch.float64), record.received
-        assert received is not None
-        for client, row in zip(received.client_ids, received.matrix, strict=True):
-            if client >= n:
-                found[client - n] = directions.along(row)[client - n]
-        return found
-
-    noised = protection.privacy
-    assert isinstance(noised, NoisyRows)
-    with_canaries = replace(
-        exp,
-        n_clients=n_all,
-        malicious=np.concatenate([exp.malicious, np.zeros(m, dtype=bool)]),
-        sampler=Without(sampler, absent),
-        backend=WithCanaryClients(exp.backend, n, directions, lengths),
-        server=replace(exp.server, n_clients=n_all, privacy=noised.with_noise(noise_scale)),
-        account=protection.account,
-        evaluator=NoEvaluation(),
-    )
-    out = "the opposite vector" if replaced else "no update" if central else "zeros"
-    return CanaryRun(
-        experiment=with_canaries,
-        score=movement if central else rows,
-        canaries=f"{m} clients beside the run's {n}, each with a vector of the clip norm in a "
-        f"direction of its own, or {out}",
-        adversary=(
-            "Whoever sees the model after every round"
-            + (" and whose turn it was" if sees_turns else "")
-            + "; it knows the canaries' directions."
-            if central
-            else "The server, which sees every client's row and knows the canaries' directions."
-        ),
-    )
+        out = "the opposite vector" if replaced else "no update" if central else "zeros"
+        return CanaryRun(
+            experiment=with_canaries,
+            score=movement if central else rows,
+            canaries=f"{m} clients beside the run's {n}, each with a vector of the clip norm in a "
+            f"direction of its own, or {out}",
+            adversary=(
+                "Whoever sees the model after every round"
+                + (" and whose turn it was" if sees_turns else "")
+                + "; it knows the canaries' directions."
+                if central
+                else "The server, which sees every client's row and knows the canaries' directions."
+            ),
+        )
 
 
 def _widened(sampler: Sampler, n: int, n_all: int) -> Sampler:

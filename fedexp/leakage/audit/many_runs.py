@@ -114,6 +114,40 @@ def many_runs_lower_bound(
     return float(_bounds(counting_with, counting_without, threshold, delta, confidence)[0])
 
 
+def gaussian_lower_bound(
+    scores_with: np.ndarray, scores_without: np.ndarray, confidence: float, rng: np.random.Generator
+) -> float:
+    """How many deviations apart, at least, the worlds of a Gaussian mechanism lie: mu, at least 0.
+
+        mu >= Phi^-1(1 - FPR_u) - Phi^-1(FNR_u)
+
+    for a mechanism whose two worlds are no easier to tell apart than N(0, 1) and N(mu, 1). The
+    threshold is chosen and the errors are counted as in `many_runs_lower_bound`.
+
+    Args:
+        scores_with: `[n]`, of independent runs with the member.
+        scores_without: `[k]`, of independent runs without it.
+        confidence: that the bound is not above the true mu.
+        rng: deals the runs into halves.
+    """
+    from scipy.stats import norm
+
+    check_confidence(confidence)
+
+    def bounds(with_it: np.ndarray, without: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        missed, passed = _errors(with_it, without, thresholds)
+        fnr = upper_limit(missed, len(with_it), (1 - confidence) / 2)
+        fpr = upper_limit(passed, len(without), (1 - confidence) / 2)
+        return np.asarray(norm.isf(fpr) - norm.ppf(fnr))
+
+    choosing_with, counting_with = _halves(scores_with, rng)
+    choosing_without, counting_without = _halves(scores_without, rng)
+    candidates = np.unique(np.concatenate([choosing_with, choosing_without]))
+    promising = bounds(choosing_with, choosing_without, candidates)
+    threshold = candidates[[int(np.argmax(promising))]]
+    return max(0.0, float(bounds(counting_with, counting_without, threshold)[0]))
+
+
 def _halves(scores: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     shuffled, half = rng.permutation(scores), len(scores) // 2
     return shuffled[:half], shuffled[half:]
@@ -127,7 +161,15 @@ def _bounds(
     confidence: float,
 ) -> np.ndarray:
     """What each of the thresholds `[k]` shows: `[k]`."""
-    missed = np.searchsorted(np.sort(scores_with), thresholds)
-    passed = len(scores_without) - np.searchsorted(np.sort(scores_without), thresholds)
+    missed, passed = _errors(scores_with, scores_without, thresholds)
     sizes = len(scores_with), len(scores_without)
     return epsilon_of_errors(missed, sizes[0], passed, sizes[1], delta, confidence)
+
+
+def _errors(
+    scores_with: np.ndarray, scores_without: np.ndarray, thresholds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(runs with the member below each of the thresholds `[k]`, runs without it from there on)."""
+    missed = np.searchsorted(np.sort(scores_with), thresholds)
+    passed = len(scores_without) - np.searchsorted(np.sort(scores_without), thresholds)
+    return missed, passed

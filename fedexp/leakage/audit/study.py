@@ -1,10 +1,11 @@
 """The audit of a run's claim: train once more with canaries, and guess which of them were in.
 
-The claim is epsilon as the ledger counts it for the audited training, which has the noise, the clip
-norm, the rounds and the sampling rate of the run. The alarm: so many guesses are right that the
-claim is ruled out (`audit_one_run`). An honest mechanism raises it with a probability of at most
-1 - confidence, in practice far less. No alarm proves nothing: a mechanism may be broken where these
-canaries do not look. `noise_scale` sabotages the training, to see that the alarm works.
+The claim is the epsilon that was recorded with the run; the audited training has the run's noise,
+clip norm, rounds and sampling rate. The alarm: so many guesses are right that the claim is ruled
+out (`one_run`). What sabotage it can see at best is said before it begins (`power`). An honest
+mechanism raises it with a probability of at most 1 - confidence, in practice far less. No alarm
+proves nothing: a mechanism may be broken where these canaries do not look. `noise_scale` sabotages
+the training, to see that the alarm works.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from fedexp.core.capabilities import called, does_nothing
 from fedexp.core.checks import InputError, at_least, in_range, positive
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator, seed_for
+from fedexp.core.types import State
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows
-from fedexp.leakage.audit.clients import client_canaries
+from fedexp.leakage.audit.claim import Claim
+from fedexp.leakage.audit.clients import CanaryClients
 from fedexp.leakage.audit.examples import example_canaries
 from fedexp.leakage.audit.one_run import (
     check_confidence,
@@ -29,6 +32,7 @@ from fedexp.leakage.audit.one_run import (
     one_run_lower_bound,
     one_run_p_value,
 )
+from fedexp.leakage.audit.power import power
 from fedexp.leakage.study import Progress
 from fedexp.leakage.victim import Victim
 from fedexp.training.steps import NoisySteps
@@ -64,6 +68,49 @@ class OneRunAudit:
         positive(noise_scale=self.noise_scale, strength=self.strength)
         at_least(0, others=self.others)
 
+    def beforehand(self, victim: Victim) -> str:
+        """From how many right guesses on the alarm is raised, and what that takes at best."""
+        promise = victim.promise
+        if not promise or not promise.get("epsilon"):
+            return ""
+        epsilon, delta = float(promise["epsilon"]), float(promise["delta"])
+        needed = self._needed(epsilon, delta)
+        if needed is None:
+            return (
+                f"{self.guesses} right guesses of {self.guesses} could not rule out the recorded "
+                f"epsilon {epsilon:.3g}: use more canaries and guesses, or leakage=audit_many_runs"
+            )
+
+        def alarm(separation: float, rng: np.random.Generator) -> bool:
+            inside = rng.random(self.canaries) < 1 / 2
+            scores = rng.standard_normal(self.canaries) + separation * inside
+            return self._right(guesses_of(scores, self.guesses), inside) >= needed
+
+        seen = power(alarm, epsilon, delta, generator(victim.seed, "audit_power"))
+        return (
+            f"the recorded epsilon {epsilon:.3g} is ruled out from {needed} right guesses of "
+            f"{self.guesses} on; {seen.sentence()}"
+        )
+
+    def _needed(self, epsilon: float, delta: float) -> int | None:
+        """The fewest right guesses that rule a claim out; None: not even all of them do."""
+        least, most = 0, self.guesses
+        if self._bound(most, delta) <= epsilon:
+            return None
+        while most - least > 1:  # the bound grows with the guesses that are right
+            middle = (least + most) // 2
+            least, most = (
+                (least, middle) if self._bound(middle, delta) > epsilon else (middle, most)
+            )
+        return most
+
+    def _bound(self, right: int, delta: float) -> float:
+        return one_run_lower_bound(self.canaries, self.guesses, right, delta, self.confidence)
+
+    @staticmethod
+    def _right(said: np.ndarray, inside: np.ndarray) -> int:
+        return int(np.sum((said == 1) & inside) + np.sum((said == -1) & ~inside))
+
     def __call__(self, victim: Victim, progress: Progress) -> Findings:
         """Train with canaries, and judge.
 
@@ -74,13 +121,14 @@ class OneRunAudit:
         inside = rng.random(self.canaries) < 1 / 2
         exp = replace(victim.experiment, seed=seed_for(victim.seed, "audit"))
         run = self._with_canaries(replace(victim, experiment=exp), inside, rng)
-        scores, epsilon, delta = _carried_out(run, victim.models[0], progress)
+        scores, spent = _carried_out(run, victim.models[0], progress)
+        claim = Claim.of(victim, run.experiment.account, spent)
+        epsilon, delta = claim.epsilon, claim.delta
 
         said = guesses_of(scores, self.guesses)
-        right = int(np.sum((said == 1) & inside) + np.sum((said == -1) & ~inside))
+        right = self._right(said, inside)
         counts = (self.canaries, self.guesses)
-        bound = one_run_lower_bound(*counts, right, delta, self.confidence)
-        most = one_run_lower_bound(*counts, self.guesses, delta, self.confidence)
+        bound, most = self._bound(right, delta), self._bound(self.guesses, delta)
         where = [f"canary {'in' if there else 'out'}" for there in inside]
         pairs = zip(where, scores.tolist(), said.tolist(), strict=True)
         figures = [
@@ -93,6 +141,7 @@ class OneRunAudit:
             headline={
                 "epsilon_lower_bound": bound,
                 "epsilon_claimed": epsilon,
+                "epsilon_of_the_ledger": claim.ledger,
                 "alarm": float(bound > epsilon),
                 "p_value": one_run_p_value(*counts, right, epsilon, delta),
                 "canaries": float(self.canaries),
@@ -100,7 +149,10 @@ class OneRunAudit:
                 "right": float(right),
             },
             arrays={"scores_in": scores[inside], "scores_out": scores[~inside]},
-            conclusions=self._conclusions(run, right, bound, most, epsilon, delta),
+            conclusions=[
+                *self._conclusions(run, right, bound, most, epsilon, delta),
+                *claim.remarks(),
+            ],
             adversary=run.adversary,
         )
 
@@ -119,7 +171,8 @@ class OneRunAudit:
                 victim, exp.trainer, inside, self.strength, self.others, self.noise_scale, rng
             )
         if isinstance(exp.server.privacy, NoisyRows):
-            return client_canaries(victim, exp.server.privacy, inside, self.noise_scale, rng)
+            clients = CanaryClients.settled(victim, exp.server.privacy, len(inside), rng)
+            return clients.run(exp.seed, inside, self.noise_scale)
         raise InputError(NO_CLAIM, "privacy", called(victim.mechanism))
 
     def _conclusions(
@@ -154,10 +207,8 @@ class OneRunAudit:
         return sentences
 
 
-def _carried_out(
-    run: CanaryRun, start: Tensor, progress: Progress
-) -> tuple[np.ndarray, float, float]:
-    """(scores `[m]`, the claimed epsilon, its delta) of the training from `start` `[d]`."""
+def _carried_out(run: CanaryRun, start: Tensor, progress: Progress) -> tuple[np.ndarray, State]:
+    """(scores `[m]`, the ledger at the end) of the training from `start` `[d]`."""
     exp = run.experiment
     before = state = initial_state(exp, start)
     total = np.zeros(1)
@@ -166,7 +217,4 @@ def _carried_out(
         before = state
         progress(state.round / exp.rounds)
     progress(1.0)  # also where max_epsilon ended the run
-    claim, statement = exp.account.epsilon(state.ledger), exp.account.statement(state.ledger)
-    assert claim is not None
-    assert statement is not None
-    return total, claim, float(str(statement["delta"]))
+    return total, state.ledger

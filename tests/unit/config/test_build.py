@@ -126,7 +126,9 @@ def test_without_poison_nothing_is_copied(partition):
 
 def test_the_rehearsal_finds_what_cannot_hold_for_the_cohort():
     def rehearse(cohort_size, **mixers):
-        parts = SimpleNamespace(channel=Plain(), cohort_size=cohort_size, pre_aggregation=mixers)
+        parts = SimpleNamespace(
+            channel=Plain(), n_clients=10, cohort_size=cohort_size, pre_aggregation=mixers
+        )
         _rehearse(parts, TrimmedMean(2))
 
     rehearse(5)

@@ -384,3 +384,21 @@ def test_the_clip_norm_that_moves_is_kept_in_the_state():
     assert len(set(clips)) == 4
     assert [int(state.ledger["steps"].max()) for state in states] == [0, 1, 2, 3]
     assert isinstance(parts.experiment.server.privacy, ClientLevel)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "neighbours"),
+    [
+        (("sampler=poisson", "cohort_size=5"), "add_remove"),
+        (("sampler=uniform", "cohort_size=5"), "zero_out"),
+        ((), "zero_out"),
+        (("sampler=poisson", "cohort_size=5", "privacy.sampling=none"), "zero_out"),
+    ],
+)
+def test_a_cohort_of_a_fixed_size_has_no_room_for_one_more(sampling, neighbours):
+    """So a neighbour has zeros for an update there, and is not a cohort with one client less."""
+    config = config_for(
+        "privacy=client_dp", "privacy.noise_multiplier=1", "privacy.delta=1e-3", *sampling
+    )
+    account = build(config).experiment.account
+    assert account.statement(account.init())["adjacency"] == neighbours

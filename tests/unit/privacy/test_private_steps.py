@@ -149,3 +149,20 @@ def test_noise_of_the_operating_system_has_the_same_size_and_never_comes_twice()
         assert stats.kstest(noise.double().numpy() / 2.0, "norm").pvalue > 1e-6
     for one, other in itertools.combinations(noises, 2):
         assert not torch.equal(one, other)
+
+
+def test_noise_and_batches_depend_on_all_bits_of_the_seed():
+    """torch's generator on the CPU keeps the lower 32, so that all noises could be tried."""
+    data = Split(torch.eye(10).view(10, 1, 1, 10), torch.zeros(10).long())
+    module = nn.Sequential(nn.Flatten(), nn.Linear(10, 2, bias=False))
+
+    def first_step(seed, noise_multiplier):
+        rule = PrivateSteps(1.0, noise_multiplier, "auto", "task")
+        steps = list(steps_of(rule, module, data, Work(2, None, 8), seed))
+        return torch.stack([step.flat for step in steps]), [step.examples for step in steps]
+
+    noise, batches = first_step(7, 1.0)
+    other_noise, other_batches = first_step(7 + 2**40, 1.0)
+    assert torch.equal(noise, first_step(7, 1.0)[0])
+    assert not torch.equal(noise, other_noise)
+    assert batches != other_batches

@@ -1,5 +1,6 @@
 """What clients keep, in a run's folder."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -152,3 +153,12 @@ def test_states_that_lie_elsewhere_cannot_be_noted(tmp_path):
     other.run.mkdir()
     with pytest.raises(ValueError, match="does not lie in"):
         ClientStates(tmp_path).files(other.keep(1, {}, {0: state(1)}))
+
+
+def test_a_file_whose_digest_was_noted_may_hold_no_states_all_the_same(tmp_path):
+    folder = ClientStates(tmp_path).folder
+    folder.mkdir()
+    (folder / "round-000001.safetensors").write_bytes(b"not what is kept")
+    digest = hashlib.sha256(b"not what is kept").hexdigest()
+    with pytest.raises(ValueError, match=r"round-000001.safetensors is broken"):
+        ClientStates(tmp_path).open({1: digest})

@@ -105,12 +105,12 @@ def test_a_memory_that_is_no_buffer_is_refused():
         )
 
 
-def test_a_step_that_fails_is_one_line():
+def test_a_step_that_fails_is_left_to_the_rehearsal_of_the_trainer():
     class Fails(nn.Linear):
         def forward(self, x):
             if self.training:
-                raise ValueError("not like this\nnor like that")
+                raise ValueError("not like this")
             return super().forward(x)
 
-    with pytest.raises(InputError, match="training on 3 examples fails: not like this"):
-        rehearse(Fails(FEATURES, CLASSES), Multiclass(), X, Y)
+    moved = rehearse(Fails(FEATURES, CLASSES), Multiclass(), X, Y)
+    assert (moved.buffers, moved.frozen, moved.elsewhere) == ((), (), False)

@@ -13,10 +13,10 @@ from fedexp.core.types import ClientTask, Split, Updates
 from fedexp.federation.rounds import initial_state, run_round, run_rounds
 from fedexp.federation.sampling import Full, Poisson
 from fedexp.leakage.audit.clients import (
+    CanaryClients,
     Directions,
     WithCanaryClients,
     Without,
-    client_canaries,
 )
 from fedexp.leakage.audit.examples import (
     RIDGE,
@@ -44,7 +44,9 @@ def examples(victim, inside, noise_scale=1.0, strength=10.0, others=256):
 
 def clients(victim, inside, noise_scale=1.0):
     mechanism = victim.experiment.server.privacy
-    return client_canaries(victim, mechanism, inside, noise_scale, generator(1, "test_canaries"))
+    rng = generator(1, "test_canaries")
+    added = CanaryClients.settled(victim, mechanism, len(inside), rng)
+    return added.run(victim.experiment.seed, inside, noise_scale)
 
 
 def rounds_of(with_canaries, start):
