@@ -539,7 +539,13 @@ def _model(chosen: _Chosen, config: Config, dataset: Dataset) -> nn.Module:
     y = dataset.train.y[torch.arange(len(x)) % len(dataset.train)]
     mechanism = chosen.combination.privacy
     if isinstance(mechanism, ChecksTheModel):
-        mechanism.check_model(model, chosen.task, x, y)
+        try:
+            mechanism.check_model(model, chosen.task, x, y)
+        except InputError:
+            raise
+        except Exception as error:  # what a model answers in training need not be logits
+            reason = f"a step of training on {len(x)} examples fails: {str(error).splitlines()[0]}"
+            raise InputError(reason, "model", name) from error
     refuse_what_moves(model, chosen.task, x, y, averaged)
     return model
 
