@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar, final
+from typing import final
 
 from torch import Tensor
 
@@ -25,8 +25,6 @@ from fedexp.core.workload import Workload
 PAYS_AFTER = 8.0  # seconds of work left, per further core about four times a pool's start-up
 
 log = logging.getLogger(__name__)
-
-Answer = TypeVar("Answer")
 
 
 @final
