@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import final
 
 from torch import Tensor
@@ -40,7 +40,10 @@ class Auto:
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
         """As `InProcess.train` or `ProcessPool.train`, which agree bit for bit."""
         started = time.perf_counter()
-        updates = self._or_in_process(lambda backend: backend.train(trainer, tasks))
+        try:
+            updates = self._backend.train(trainer, tasks)
+        except TooLittleSharedMemory as error:
+            updates = self._in_process(error).train(trainer, tasks)
         self._rounds_left -= 1
         if not self._decided and len(tasks) > 1:
             seconds = time.perf_counter() - started
@@ -57,18 +60,18 @@ class Auto:
 
     def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
         """As `InProcess.evaluate` or `ProcessPool.evaluate`."""
-        return self._or_in_process(lambda backend: backend.evaluate(models, split))
+        try:
+            return self._backend.evaluate(models, split)
+        except TooLittleSharedMemory as error:
+            return self._in_process(error).evaluate(models, split)
 
     def close(self) -> None:
         """End the pool, if there is one."""
         self._backend.close()
 
-    def _or_in_process(self, work: Callable[[Backend], Answer]) -> Answer:
-        """What the backend answers, or, where the machine cannot hold a pool, this process."""
-        try:
-            return work(self._backend)
-        except TooLittleSharedMemory as error:
-            log.warning("backend: goes on in one process, because a pool %s", error.reason)
-            self._backend.close()
-            self._backend = InProcess(self._workload)
-            return work(self._backend)
+    def _in_process(self, error: TooLittleSharedMemory) -> Backend:
+        """From here on one process, because the machine cannot hold a pool."""
+        log.warning("backend: goes on in one process, because a pool %s", error.reason)
+        self._backend.close()
+        self._backend = InProcess(self._workload)
+        return self._backend

@@ -122,7 +122,7 @@ def test_what_a_killed_round_left_is_removed(here):
     for name in ("round-000006.pt", "round-000006.json"):
         (killed / "checkpoints" / name).unlink()
     (killed / "client_state" / "round-000007.safetensors").write_bytes(b"from another life")
-    (killed / "client_state" / ".round-000006.safetensors.tmp").write_bytes(b"half")
+    (killed / "client_state" / ".0123456789abcdef.tmp").write_bytes(b"half")
     assert run_command(["resume", str(killed)]) == 0
     assert_same_bits(killed, whole)
     assert states(killed) == states(whole)

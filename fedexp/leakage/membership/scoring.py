@@ -228,7 +228,7 @@ def _refuse(victim: Victim) -> None:
             "its clients trained on changed examples, which anybody tells from unchanged ones; "
             "study a run without it, or with an attack on updates",
             "attack",
-            type(attack).__name__,
+            victim.config["attack"]["_target_"],
         )
     if victim.partition.changed:
         raise InputError(

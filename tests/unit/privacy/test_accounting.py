@@ -151,7 +151,7 @@ BAD = {
     "steps=-1: must be a whole number": (1.0, 0.1, -1, 1e-5, "prv"),
     "steps=1.5: must be a whole number": (1.0, 0.1, 1.5, 1e-5, "prv"),
     "steps=True": (1.0, 0.1, True, 1e-5, "prv"),
-    "must lie between 0 and 1e+09": (1.0, 0.1, 10**400, 1e-5, "prv"),
+    "must lie between 0 and 1e+09": (1.0, 0.1, 10**10, 1e-5, "prv"),
     "delta=0: must lie between 0 and 1, both excluded": (1.0, 0.1, 1, 0, "prv"),
     "delta=1: must lie between 0 and 1, both excluded": (1.0, 0.1, 1, 1, "prv"),
     "delta=2: must lie between 0 and 1": (1.0, 0.1, 1, 2, "rdp"),

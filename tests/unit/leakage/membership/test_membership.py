@@ -115,7 +115,7 @@ def test_a_smaller_pool_is_drawn_from_both_sides(victim):
     ("override", "reason"),
     [
         ("setting=local_only", "setting=local_only: every client has a model of its own"),
-        ("attack=label_flip", "attack=LabelFlip: its clients trained on changed examples"),
+        ("attack=label_flip", "attack=fedexp.attacks.label_flip.LabelFlip: its clients trained"),
         ("partition=feature", "Feature: members went through their client's scanner"),
     ],
 )
