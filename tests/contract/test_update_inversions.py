@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fedexp.core.rng import generator, seed_for, seeded
+from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Normalisation
 from fedexp.leakage.observation import Knowledge, Observation
 from fedexp.models import mlp
@@ -41,7 +42,7 @@ def observation(batch_size, **changes):
         input_shape=(1, 6, 6),
         num_classes=4,
         batch_size=batch_size,
-        lr=0.1,
+        rule=StepRule(0.1),
         local_steps=1,
         labels=None,
         clip_norm=None,

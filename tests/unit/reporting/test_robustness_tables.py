@@ -300,5 +300,5 @@ def test_a_perfect_defence_stands_beside_every_attack(tmp_path: Path) -> None:
     assert rows.to_dict() == pytest.approx(
         {"none": 0.95, "nan": 0.91, "alie": 0.91, "noise": 0.91, "worst case": 0.91}
     )
-    assert "perfect defence" in report_sweep([tmp_path])
+    assert "perfect defence" in report_sweep([tmp_path], tmp_path)
     assert drawn(tmp_path / "attack_matrix.png")
