@@ -35,7 +35,7 @@ def _config(model, *overrides):
         (
             "AuxiliaryHead",
             [],
-            "model=AuxiliaryHead: a step of training on 3 examples fails: ",
+            "model=AuxiliaryHead: gives a tuple in training for a batch of 5, not (5, 10)",
         ),
         (
             "Squeezes",
@@ -46,9 +46,13 @@ def _config(model, *overrides):
         (
             "FixedBatch",
             ["training.batch_size=25", "n_clients=11"],
-            "model=FixedBatch: a step of training on 3 examples fails: ",
+            "model=FixedBatch: fails in training on a batch of 14, and client 0 has 114 examples",
         ),
-        ("Detached", [], "model=Detached: a step of training on 3 examples fails: "),
+        (
+            "Detached",
+            [],
+            "model=Detached: cannot be trained on a batch of 5, and client 0 has 125 examples",
+        ),
         (
             "UnusedHead",
             ["privacy=dp_sgd", "privacy.noise_multiplier=1"],
@@ -57,7 +61,7 @@ def _config(model, *overrides):
         (
             "AuxiliaryHead",
             ["privacy=dp_sgd", "privacy.noise_multiplier=1"],
-            "model=AuxiliaryHead: a step of training on 3 examples fails: ",
+            "model=AuxiliaryHead: cannot be trained on a batch of 2: ",
         ),
     ],
 )
