@@ -24,6 +24,7 @@ ARROWS = {
     "api": {"commands", "reporting"},
     "testing": set(),
     "types": set(),
+    "cli": {"commands"},
     "privacy": {"training"},
     "channel": {"privacy"},  # a mechanism of its own
     "config/folders": set(),

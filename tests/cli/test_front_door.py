@@ -172,3 +172,11 @@ def test_completion_of_groups(here, capfd, monkeypatch):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_can_be_installed(here, capfd, shell):
     assert "fedexp" in _said(capfd, "-sc", f"install={shell}")
+
+
+def test_an_environment_of_the_first_edition_still_starts():
+    """Its script imports `fedexp.cli`, and nobody installs anew after a `git pull`."""
+    code = "import sys; from fedexp.cli import main; sys.exit(main(['--version']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("fedexp ")

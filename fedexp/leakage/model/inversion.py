@@ -182,7 +182,7 @@ class ModelInversion:
                 tv_weight=self.tv_weight,
                 l2_weight=self.l2_weight,
                 rng=generator(victim.seed, "model_inversion"),
-                progress=_part_of(progress, done / len(models), 1 / len(models)),
+                progress=_stretch(progress, done / len(models), 1 / len(models)),
             )
             first = torch.arange(len(bench.classes)) * per_class
             inverted[round] = images
@@ -360,7 +360,7 @@ def _accuracy(victim: Victim, round: int) -> float:
     return float((answers == test.y).double().mean())
 
 
-def _part_of(progress: Progress, start: float, share: float) -> Progress:
+def _stretch(progress: Progress, start: float, share: float) -> Progress:
     """What to call with the share done of a part of the work."""
     return lambda done: progress(start + share * done)
 
