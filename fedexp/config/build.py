@@ -383,12 +383,16 @@ def _without_root_data(
     They are taken from the clients, so that a rule with root data has no more of the training part
     than its rivals, and the validation part is everybody's. No client loses its last example.
     """
+    if not wanted:
+        return partition, np.empty(0, dtype=np.int64)
     left = np.array([len(shard) for shard in partition.shards])
     holder = np.repeat(np.arange(len(left)), left)
     held = np.concatenate(partition.shards)
     root: list[int] = []
-    for place in generator(seed, "root").permutation(len(held)) if wanted else ():
-        if left[holder[place]] > 1 and len(root) < wanted:
+    for place in generator(seed, "root").permutation(len(held)):
+        if len(root) == wanted:
+            break
+        if left[holder[place]] > 1:
             left[holder[place]] -= 1
             root.append(int(held[place]))
     if len(root) < wanted:

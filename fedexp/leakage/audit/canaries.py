@@ -16,10 +16,10 @@ from typing import ClassVar, Literal, Protocol, final, runtime_checkable
 
 from torch import Tensor
 
-from fedexp.core.capabilities import called
+from fedexp.core.capabilities import called, does_nothing
 from fedexp.core.checks import InputError
 from fedexp.core.protection import Mechanism, Plan, Protection
-from fedexp.core.protocols import Backend, Privacy, Trainer
+from fedexp.core.protocols import Backend, Channel, Privacy, Trainer
 from fedexp.core.types import Metric, RoundRecord, ServerState
 from fedexp.federation.rounds import Experiment
 from fedexp.leakage.victim import Victim
@@ -34,6 +34,16 @@ NO_CLAIM = (
     "claims no finite epsilon that could be ruled out; needs a run with privacy=dp_sgd, client_dp, "
     "local_gaussian or local_laplace, and with noise"
 )
+
+
+def refuse_hidden_rows(channel: Channel) -> None:
+    """Raise InputError for a channel behind which no canary's own row is to be seen."""
+    if not does_nothing(channel):
+        raise InputError(
+            "hides what the canaries' scores are made of; audits need channel=plain",
+            "channel",
+            called(channel),
+        )
 
 
 @final

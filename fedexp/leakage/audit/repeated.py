@@ -39,7 +39,7 @@ from fedexp.core.protocols import Trainer
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import ClientTask, State, Updates
 from fedexp.federation.rounds import initial_state, run_rounds
-from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows
+from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows, refuse_hidden_rows
 from fedexp.leakage.audit.claim import Claim
 from fedexp.leakage.audit.clients import LONG, CanaryClients, Directions
 from fedexp.leakage.audit.many_runs import gaussian_lower_bound, many_runs_lower_bound
@@ -177,12 +177,7 @@ class ManyRunsAudit:
 
     def _privacy(self, victim: Victim) -> NoisyRows:
         exp = victim.experiment
-        if not does_nothing(exp.channel):
-            raise InputError(
-                "hides what the scores are made of; audits need channel=plain",
-                "channel",
-                called(exp.channel),
-            )
+        refuse_hidden_rows(exp.channel)
         privacy = exp.server.privacy
         if not isinstance(privacy, NoisyRows):
             reason = NO_CLAIM if does_nothing(victim.mechanism) else ONLY_CLIENTS

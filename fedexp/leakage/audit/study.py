@@ -16,13 +16,13 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
-from fedexp.core.capabilities import called, does_nothing
+from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError, at_least, in_range, positive
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import State
 from fedexp.federation.rounds import initial_state, run_rounds
-from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows
+from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows, refuse_hidden_rows
 from fedexp.leakage.audit.claim import Claim
 from fedexp.leakage.audit.clients import CanaryClients
 from fedexp.leakage.audit.examples import example_canaries
@@ -160,12 +160,7 @@ class OneRunAudit:
         self, victim: Victim, inside: np.ndarray, rng: np.random.Generator
     ) -> CanaryRun:
         exp = victim.experiment
-        if not does_nothing(exp.channel):
-            raise InputError(
-                "hides what the canaries' scores are made of; audits need channel=plain",
-                "channel",
-                called(exp.channel),
-            )
+        refuse_hidden_rows(exp.channel)
         if isinstance(exp.trainer, NoisySteps):
             return example_canaries(
                 victim, exp.trainer, inside, self.strength, self.others, self.noise_scale, rng
