@@ -230,6 +230,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         partition=partition,
         observers=chosen.observers,
         remarks=(
+            *loaded.remarks,
             *_of_folders(config),
             *_disagreements(config, parts),
             *remarks(parts),

@@ -195,6 +195,8 @@ class Dataset:
     validation: Split
     test: Split
     class_names: tuple[str, ...]
+    site_names: tuple[str, ...] = ()  # of the numbers in `Split.site`; empty: they have none
+    remarks: tuple[str, ...] = ()  # what a person should know: what was left out, and why
 
     @property
     def parts(self) -> Mapping[str, Split]:
@@ -223,8 +225,10 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256, in hex, of all that the parts hold, and of the classes' names in their order."""
+        """SHA-256, in hex, of all that the parts hold, and of the names of classes and sites."""
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
+        if self.site_names:
+            digest.update(json.dumps(self.site_names).encode())
         for part in self.parts.values():
             for tensor in part.tensors():
                 digest.update(f"{tensor.dtype} {tuple(tensor.shape)} {part.divisor:g}".encode())
@@ -311,6 +315,18 @@ class CountsLabels(Protocol):
 
 
 @dataclass(frozen=True)
+class OwnPart:
+    """Each client's own patients of a part that is not trained on."""
+
+    part: Split  # as the clients see it: their own scanner is in the pixels
+    rows: tuple[np.ndarray, ...]  # [n_clients] int64 rows of `part`, sorted; a client may have none
+
+
+Own = Callable[[Split, str], OwnPart]
+"""From a part and its name (validation, test) to each client's own patients of it."""
+
+
+@dataclass(frozen=True)
 class Partition:
     """Who holds what: `shards[k]` are client k's rows of `train`, sorted int64 indices.
 
@@ -322,6 +338,8 @@ class Partition:
     train: Split
     shards: tuple[np.ndarray, ...]
     changed: bool = False  # whether the clients see other examples than there were to assign
+    names: tuple[str, ...] = ()  # of the clients; empty: they are numbered
+    own: Own | None = None  # None: nobody's own, and drawn in a client's class mix for it
 
     def label_counts(self, num_classes: int, task: CountsLabels) -> np.ndarray:
         """How many examples of each class each client holds: `[n_clients, num_classes]` int64."""

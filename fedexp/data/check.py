@@ -49,9 +49,22 @@ def checked(
             )
         if part.y.dim() != dataset.train.y.dim():
             raise refused(f"train and {place} do not have the same kind of labels")
+    if dataset.site_names and (reason := _wrong_sites(dataset)):
+        raise refused(reason)
     if num_classes is not None and num_classes != dataset.num_classes:
         raise InputError(f"{name} has {dataset.num_classes} classes", "num_classes", num_classes)
     return dataset
+
+
+def _wrong_sites(dataset: Dataset) -> str | None:
+    """What is wrong with the names of the sites; None: nothing."""
+    if len(set(dataset.site_names)) != len(dataset.site_names):
+        return "names two sites alike"
+    for place, part in dataset.parts.items():
+        if part.site is not None and int(part.site.max()) >= len(dataset.site_names):
+            last = len(dataset.site_names) - 1
+            return f"names sites 0 to {last}, and its {place} part has site {int(part.site.max())}"
+    return None
 
 
 def _wrong_examples(part: Split) -> str | None:

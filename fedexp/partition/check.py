@@ -7,6 +7,7 @@ those of the honest ones who hold them too; a privacy account counts an example 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -59,7 +60,12 @@ def checked(partition: object, train: Split, n_clients: int, name: str) -> Parti
             raise refused(f"gave row {taken[0]} to {others}: {len(taken)} row(s) overlap")
         owner[rows] = client
         shards.append(rows)
-    return Partition(partition.train, tuple(shards), partition.train.x is not train.x)
+    if partition.names and (
+        len(partition.names) != n_clients or len(set(partition.names)) != n_clients
+    ):
+        raise refused(f"named {len(set(partition.names))} of {n_clients} clients")
+    changed = partition.train.x is not train.x
+    return replace(partition, shards=tuple(shards), changed=changed)
 
 
 def _sorted(shard: Sequence[int] | np.ndarray) -> np.ndarray | None:

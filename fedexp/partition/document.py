@@ -23,7 +23,7 @@ def partition_document(
         task: what labels mean.
 
     Returns:
-        `n_clients`; `class_names`; `sizes` `[n_clients]`; `counts` `[n_clients][n_classes]`
+        `n_clients`; `names` of the clients, if they have any; `class_names`; `sizes` `[n_clients]`; `counts` `[n_clients][n_classes]`
         examples of each class (or with each label); `left_out` examples that nobody holds;
         `indices` `[n_clients][size]` rows of the training part, ascending; `hash`, see
         `partition_hash`; and `skew`, three measures: `mean_total_variation_distance` 0 to 1 and
@@ -35,6 +35,7 @@ def partition_document(
     total_variation, effective_classes = label_skew(counts)
     return {
         "n_clients": len(partition.shards),
+        **({"names": list(partition.names)} if partition.names else {}),
         "class_names": [str(name) for name in class_names],
         "sizes": sizes.tolist(),
         "counts": counts.tolist(),
