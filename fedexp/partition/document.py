@@ -23,8 +23,8 @@ def partition_document(
         task: what labels mean.
 
     Returns:
-        `n_clients`; `names` of the clients, if they have any; `class_names`; `sizes` `[n_clients]`; `counts` `[n_clients][n_classes]`
-        examples of each class (or with each label); `left_out` examples that nobody holds;
+        `n_clients`; `names` of the clients, if they have any; `class_names`; `sizes`
+        `[n_clients]`; `counts` `[n_clients][n_classes]` examples of each class (or with each label); `left_out` examples that nobody holds;
         `indices` `[n_clients][size]` rows of the training part, ascending; `hash`, see
         `partition_hash`; and `skew`, three measures: `mean_total_variation_distance` 0 to 1 and
         `mean_effective_classes` 1 to n_classes (see `label_skew`), and
