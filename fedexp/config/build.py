@@ -49,6 +49,7 @@ from fedexp.core.workload import Workload
 from fedexp.data.folder import data_folder
 from fedexp.data.loader import Loader, load
 from fedexp.federation.evaluation import ModelEvaluator
+from fedexp.federation.own_patients import OwnPatients
 from fedexp.federation.own_rows import held_to_its_word
 from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.rounds import Experiment
@@ -106,6 +107,7 @@ class Built:
     task: Task  # what its labels mean
     reserve: Split  # training examples left out by train_examples
     partition: Partition
+    own: OwnPatients  # of the clients, in validation and test
     observers: tuple[Observer, ...]  # early stopping and the trackers, in this order
     remarks: tuple[str, ...]  # what a person should know before the run
 
@@ -176,8 +178,12 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     _check_local(parts.algorithm, protection.trainer)
     counts = partition.label_counts(dataset.num_classes, task)
     evaluation = {"validation": dataset.validation, "test": dataset.test}
+    own = OwnPatients(partition, dict(evaluation), _mixes(counts), seed)
     if len(wanted := parts.attack.targeted_examples(dataset.test.as_floats())):
         evaluation["attack"] = wanted.stored_like(dataset.test)
+    measured = dict(evaluation)
+    if own.are_known:
+        evaluation |= own.seen_otherwise()
     cohort_size = min(parts.cohort_size, len(shards))
     device = _device(config["device"])
     workload = Workload(model, dataset.train, shards, evaluation, cohort_size, device, task, scale)
@@ -215,7 +221,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             min_clients=min(parts.min_clients, n_clients if communicates(setting) else 1),
         ),
         account=protection.account,
-        evaluator=ModelEvaluator(task, evaluation, _mixes(counts)),
+        evaluator=ModelEvaluator(task, measured, _mixes(counts), own),
     )
     return Built(
         experiment=experiment,
@@ -228,6 +234,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         task=task,
         reserve=reserve,
         partition=partition,
+        own=own,
         observers=chosen.observers,
         remarks=(
             *loaded.remarks,
