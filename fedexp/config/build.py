@@ -90,6 +90,7 @@ POSITIVE = (
     "checkpoint_every",
 )
 # Keys of these groups that are the builder's, not the part's.
+COMPARED = ("attack", "defences")
 ADVERSARY = ("fraction", "n_malicious", "first_round")
 
 
@@ -149,7 +150,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     sampler = setting.sampler(parts.sampler)
     aggregator = setting.aggregator(parts.aggregator, n_clients)
     partition, root_rows = _without_root_data(partition, root_examples(aggregator), seed)
-    malicious = _malicious(config, n_clients)
+    malicious = malicious_clients(config, n_clients)
     _rehearse(parts, aggregator)
     with prefixed("attack"):
         trained_on = _poisoned(partition, parts.attack, malicious, seed)
@@ -271,6 +272,7 @@ def _construct(config: Config) -> _Chosen:
     make = Parts(config, config["trust"])
     # To be refused now rather than after the training.
     studies = {study: make(f"leakage.{study}") for study in config["leakage"]}
+    _check_verdict(config)
     task: Task = make("task")
     one_of(task.metrics, objective=config["objective"])
     n_clients, setting = config["n_clients"], make("setting")
@@ -316,6 +318,29 @@ def _construct(config: Config) -> _Chosen:
         studies=studies,
         observers=observers,
     )
+
+
+def _check_verdict(config: Config) -> None:
+    """Refuse a comparison that could not be made after the run."""
+    if not (node := config["verdict"]):
+        return
+    Parts(config, config["trust"])("verdict", without=COMPARED)
+    if not (made := Parts(config, config["trust"])("setting")).shares_one_model:
+        raise InputError(
+            "compares a shared model with other ways to train; needs setting=federated",
+            "verdict",
+            called(made),
+        )
+    for key in COMPARED:
+        required(node, key, "verdict")
+    nodes = {"attack": node["attack"], **{f"defences.{k}": v for k, v in node["defences"].items()}}
+    for name, part in nodes.items():
+        group = name.partition(".")[0].replace("defences", "aggregator")
+        try:
+            Parts({group: part}, config["trust"])(group)
+        except InputError as error:
+            key = f"verdict.{name}" + (error.key or group).removeprefix(group)
+            raise InputError(error.reason, key, error.value) from None
 
 
 def _cohort_size(config: Config, sampler: Sampler) -> int:
@@ -455,7 +480,7 @@ def _check_root(config: Config) -> None:
     at_least(0, **{"attack.first_round": config["attack"]["first_round"]})
 
 
-def _malicious(config: Config, n_clients: int) -> np.ndarray:
+def malicious_clients(config: Config, n_clients: int) -> np.ndarray:
     """`[n_clients]` bool: who the adversary controls, drawn from the seed alone."""
     mask = np.zeros(n_clients, dtype=bool)
     rng = generator(config["seed"], "malicious")

@@ -67,6 +67,7 @@ class Schema:
     early_stopping: Any = MISSING
     tracker: dict[str, Any] = field(default_factory=dict)  # each is told of every round
     leakage: dict[str, Any] = field(default_factory=dict)  # studies of the finished run
+    verdict: dict[str, Any] = field(default_factory=dict)  # a comparison after the run
     paths: Paths = field(default_factory=Paths)
 
 

@@ -44,6 +44,7 @@ TARGETS = {
 }
 # What a run did before there was a choice.
 BEFORE: dict[str, dict[str, Any]] = {
+    "verdict": {},
     "task": {"_target_": "fedexp.tasks.multiclass.Multiclass"},
     "algorithm": {"_target_": "fedexp.federation.algorithms.fedavg.FedAvg"},
     "worker_momentum": {"_target_": "fedexp.federation.worker_momentum.NoMomentum"},

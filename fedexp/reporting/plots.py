@@ -31,6 +31,7 @@ from fedexp.reporting.heatmaps import confusion_figure, partition_figure
 from fedexp.reporting.leakage_plots import leakage_figures
 from fedexp.reporting.privacy_plots import epsilon_figure
 from fedexp.reporting.results import Run
+from fedexp.reporting.verdict_plots import verdict_figure
 
 _STYLES = {
     "train": (GREY, ":", "^"),
@@ -53,6 +54,7 @@ def write_run_plots(run: Run, folder: Path) -> list[Path]:
         "detector_scores": detector_scores_figure(run),
         "detector_roc": detector_roc_figure(run),
         "epsilon": epsilon_figure(run),
+        "verdict": verdict_figure(run.verdict) if run.verdict else None,
         **leakage_figures(run),
     }
     return [

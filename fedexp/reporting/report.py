@@ -31,6 +31,7 @@ from fedexp.reporting.tables import (
     to_markdown,
 )
 from fedexp.reporting.trials import trials_markdown
+from fedexp.reporting.verdict import verdict_lines, verdict_markdown
 
 log = logging.getLogger("fedexp")
 
@@ -78,6 +79,8 @@ def report(folders: Sequence[Path], out: Path | None = None) -> str:
 def report_run(path: str | Path, plots: bool = True, folder: Path | None = None) -> str:
     """Write `report.md` and `plots/` into the run folder `path`; return the report in short.
 
+    Where there is a verdict, `report.html` too.
+
     Args:
         path: the run folder.
         plots: draw pictures too, which takes most of the time.
@@ -94,6 +97,7 @@ def report_run(path: str | Path, plots: bool = True, folder: Path | None = None)
         pictures = _draw(run, folder / "plots") if plots else []
     of_adversary = adversary_facts(run)
     leaked, leaked_lines = leakage_report(run)
+    verdict = run.verdict
     shown = "\n\n".join(f"![{p.stem}]({p.relative_to(folder)})" for p in pictures)
     blocks = [f"# {run.path.name}", _headline(run)]
     if run.error:
@@ -103,6 +107,7 @@ def report_run(path: str | Path, plots: bool = True, folder: Path | None = None)
         "Remarks": "\n".join(f"- {remark}" for remark in remarks),
         "Figures": to_markdown(_figures(run)),
         "Privacy statement": privacy_statement(run),
+        "What federation is worth to every site": verdict_markdown(verdict) if verdict else "",
         "Attack and defence": _facts(of_adversary),
         "Leakage": leaked,
         "Over the clients": _over_clients(run),
@@ -127,9 +132,14 @@ def report_run(path: str | Path, plots: bool = True, folder: Path | None = None)
         lines += [promise, ""]
     if leaked_lines:
         lines += [leaked_lines, ""]
+    if verdict:
+        lines += [verdict_lines(verdict), ""]
     with _as_far_as_possible(folder):
         write_atomically(folder / "report.md", page.encode())
         lines.append(f"Report: {folder / 'report.md'}")
+        if verdict:
+            write_atomically(folder / "report.html", _page(run, verdict).encode())
+            lines.append(f"Page:   {folder / 'report.html'}")
     if pictures:
         names = ", ".join(picture.name for picture in pictures)
         lines.append(f"Plots:  {folder / 'plots'} ({names})")
@@ -254,6 +264,13 @@ def _draw(run: Run, folder: Path) -> list[Path]:
     from fedexp.reporting.plots import write_run_plots
 
     return write_run_plots(run, folder)
+
+
+def _page(run: Run, verdict: dict[str, Any]) -> str:
+    # matplotlib and the page's templates are needed by nobody else.
+    from fedexp.reporting.page import verdict_page
+
+    return verdict_page(run, verdict)
 
 
 def _headline(run: Run) -> str:

@@ -28,6 +28,7 @@ from fedexp.run_folder.reading import (
     read_metrics,
 )
 from fedexp.run_folder.shapes import CONFIG, PARTITION, SUMMARY, TIMING, checked
+from fedexp.run_folder.verdict import read_verdict
 
 _OPTIONAL = {
     "pre_aggregation": "pre-aggregation",
@@ -83,6 +84,11 @@ class Run:
     def leakage(self) -> tuple[StudyRecord, ...]:
         """What the studies of the run found, by name; empty if there was none."""
         return read_findings(self.path)
+
+    @cached_property
+    def verdict(self) -> dict[str, Any] | None:
+        """What federation is worth to every site (`verdict.json`); None where nobody asked."""
+        return read_verdict(self.path)
 
     @property
     def status(self) -> str:

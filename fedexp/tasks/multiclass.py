@@ -57,6 +57,10 @@ class Multiclass:
         """The class of the largest logit `[n]`; NaN counts as lowest."""
         return logits.nan_to_num(nan=-torch.inf).argmax(dim=1)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of every class `[n, classes]`: the softmax."""
+        return logits.softmax(dim=1)
+
     def measure(self, logits: Tensor, y: Tensor) -> dict[str, float]:
         """All metrics of one model on one part: logits `[n, classes]`, labels `[n]`.
 

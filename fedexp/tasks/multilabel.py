@@ -62,6 +62,10 @@ class Multilabel:
         """Which labels each example has `[n, labels]` uint8; NaN counts as absent."""
         return (logits > 0).to(torch.uint8)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of every label `[n, labels]`: the sigmoid."""
+        return logits.sigmoid()
+
     def measure(self, logits: Tensor, y: Tensor) -> dict[str, float]:
         """All metrics of one model on one part: logits and labels `[n, labels]`.
 

@@ -13,8 +13,8 @@ With truths t, probabilities p and decisions d `[n, K]`, a column for each class
 
 each averaged over the columns in which it is defined. From the answer (the likeliest class,
 whatever the operating point): accuracy, balanced accuracy (mean recall of the classes), macro F1,
-and for grades Cohen's kappa with quadratic weights. Calibration of three or more classes is that of the
-likeliest one. NaN where a figure is not defined.
+and for grades Cohen's kappa with quadratic weights. Calibration of three or more classes is that of
+the likeliest one. NaN where a figure is not defined.
 
 scikit-learn has all of these, and the tests hold them against it; but it takes weights one row at a
 time, and a thousand resamples of five sites would take minutes.
