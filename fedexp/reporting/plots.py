@@ -118,7 +118,8 @@ def accuracy_figure(run: Run) -> Figure | None:
 def client_accuracy_figure(run: Run) -> Figure | None:
     """Accuracy of every single client in its last evaluation: sorted bars, or a histogram."""
     measured = {
-        "on the client's own mix of classes": run.per_client("test", "own_mix_accuracy"),
+        "on the client's own patients": run.per_client("test", "own_accuracy"),
+        "on the client's own mix of classes (estimate)": run.per_client("test", "own_mix_accuracy"),
         "on the common test part": run.per_client("test", "accuracy"),
     }
     measured = {meaning: values for meaning, values in measured.items() if not values.empty}

@@ -302,22 +302,32 @@ def _figures(run: Run) -> pd.DataFrame:
 
 
 def _over_clients(run: Run) -> str:
-    """How evenly the accuracy is shared: mean, deviation, worst and best client."""
-    names = {"accuracy": "accuracy", "own_mix_accuracy": "accuracy on the client's own class mix"}
+    """How evenly the accuracy is shared: mean, deviation, worst and best client, by name."""
+    names = {
+        "own_accuracy": "accuracy on the client's own patients",
+        "own_mix_accuracy": "accuracy on the client's own class mix (estimate)",
+        "accuracy": "accuracy",
+    }
     parts = run.summary.get("final_over_clients") or {}
     rows = [
         {
             "part": part,
             "figure": names[metric],
             "mean ± standard deviation": spread(_float(over, "mean"), _float(over, "std")),
-            "worst client": _number(_float(over, "min")),
-            "best client": _number(_float(over, "max")),
+            "worst client": _number(_float(over, "min")) + _who(run, part, metric, "idxmin"),
+            "best client": _number(_float(over, "max")) + _who(run, part, metric, "idxmax"),
         }
         for part, figures in parts.items()
         for metric, over in (figures or {}).items()
         if metric in names
     ]
     return to_markdown(pd.DataFrame(rows)) if rows else ""
+
+
+def _who(run: Run, part: str, metric: str, which: str) -> str:
+    """Which client it is, in brackets; "" where clients were not measured one by one."""
+    values = run.per_client(part, metric)
+    return "" if values.empty else f" ({run.client_name(int(getattr(values, which)()))})"
 
 
 def _cost(run: Run) -> dict[str, object]:

@@ -69,6 +69,11 @@ class Run:
             document.pop("indices", None)
         return cleaned(document)
 
+    def client_name(self, client: int) -> str:
+        """A client's name, which natural sites have, or its number in words."""
+        names = (self.partition or {}).get("names") or []
+        return str(names[client]) if 0 <= client < len(names) else f"client {client}"
+
     @cached_property
     def confusion(self) -> pd.DataFrame | None:
         """Counts on the test part: rows are the true class, columns the answer."""
