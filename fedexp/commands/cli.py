@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from fedexp import __version__
 from fedexp.commands.arguments import EXIT_BAD_INPUT, EXIT_OK
 from fedexp.core.checks import InputError, did_you_mean
-from fedexp.core.interrupt import Terminated, endings_as_interrupts
+from fedexp.core.interrupt import Terminated, endings_as_interrupts, heard
 from fedexp.core.library_warnings import into_the_log
 from fedexp.core.text import printable
 
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         arguments = sys.argv[1:]
         _mend_streams()
+    before = len(heard)
     try:
         with endings_as_interrupts(), into_the_log():
             try:
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a reader that has gone is dealt with, not at the very end
         return int(code)
     except InputError as error:
+        if len(heard) > before:  # Hydra made an error of its own of a Ctrl-C
+            return 128 + heard[-1]
         return _refuse(str(error))
     except Terminated as end:
         return end.exit_code

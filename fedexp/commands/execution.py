@@ -81,7 +81,7 @@ def run(
             state = initial_state(exp, vector_of(built.model))
         for remark in (*built.remarks, *remarks_on_origin(folder)):
             log.warning("%s", remark)
-        redraw = [Redraw(lambda: _draw(folder, plots=True))] if config["plots"] else []
+        redraw = [Redraw(lambda: draw(folder, plots=True))] if config["plots"] else []
         observers: Sequence[Observer] = (
             recorder,  # first: what it has written is there when the others are told
             RoundLog(),
@@ -125,7 +125,7 @@ def run(
             log.warning("stopped after round %d: %s", state.round, stopped)
         exp.backend.close()  # studies bring their own workers
         study(config, folder, built)
-        return summary, _draw(folder, plots=config["plots"])
+        return summary, draw(folder, plots=config["plots"])
 
 
 def prepare(config: Mapping[str, Any]) -> Built:
@@ -187,7 +187,7 @@ def _closing(built: Built) -> Iterator[None]:
         built.experiment.backend.close()
 
 
-def _draw(folder: Path, plots: bool) -> str:
+def draw(folder: Path, plots: bool) -> str:
     """Report and plots. What was measured is safe already, so a full disk here only says so."""
     from fedexp.reporting.report import report_run
 
