@@ -14,6 +14,7 @@ from fedexp.config.build import COMPARED, Built, build
 from fedexp.config.origin import origin_of
 from fedexp.config.parts import Parts
 from fedexp.core.checks import InputError
+from fedexp.core.rng import generator
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
 from fedexp.run_folder.format import accepted_hashes
 from fedexp.run_folder.origin import refuse_other_origin
@@ -40,7 +41,9 @@ def figures_of_sites(built: Built, models: Sequence[Tensor], seed: int) -> dict[
         return {}
     sites, answers = sites_of(built), Answers.of(built, models)
     shared, half = len(models) == 1, OperatingPoint()
-    found = of_sites(built.task, sites, answers, half, False, shared, seed, "run")
+    found = of_sites(
+        built.task, sites, answers, half, False, shared, lambda k: generator(seed, "own", k)
+    )
     return {
         site.name: {
             "n": len(site.patients["test"]),

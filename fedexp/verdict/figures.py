@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from fedexp.core.protocols import Task
-from fedexp.core.rng import generator
 from fedexp.verdict.answers import Answers, Logits, Site
 from fedexp.verdict.intervals import Interval, difference, resampled, share
 from fedexp.verdict.metrics import Answered
@@ -27,12 +26,15 @@ def answered(
     return Answered(truth, probabilities, threshold, grades)
 
 
-def measured(answers: Answered, of_whom: np.ndarray, seed: int, label: str) -> Figures:
-    """All metrics of one model on one site's patients, with their intervals; empty without any."""
+def measured(answers: Answered, of_whom: np.ndarray, rng: np.random.Generator | None) -> Figures:
+    """A model's metrics on one site's patients, with their intervals; empty without any patients.
+
+    Without an `rng`, which resamples patients, the accuracy alone.
+    """
     if not len(answers):
         return {}
-    figures = resampled(answers.measure, of_whom, generator(seed, f"verdict {label}"))
-    return {**figures, "accuracy": share(answers.right, of_whom)}
+    accuracy = {"accuracy": share(answers.right, of_whom)}
+    return accuracy if rng is None else {**resampled(answers.measure, of_whom, rng), **accuracy}
 
 
 def of_sites(
@@ -42,10 +44,11 @@ def of_sites(
     point: OperatingPoint,
     grades: bool,
     shared: bool,
-    seed: int,
-    label: str,
+    streams: Callable[[int], np.random.Generator | None],
 ) -> list[tuple[Answered, Figures]]:
     """What each site's model (one for all, if `shared`) answered in test, and its figures.
+
+    `streams` gives each site's for resampling, or None where its accuracy is enough.
 
     The threshold is chosen on validation: everybody's where the model is shared, a site's own where
     it has a model of its own.
@@ -63,7 +66,7 @@ def of_sites(
         )
         there = site.patients["test"]
         given = answered(task, answers.test[k], there.truth, threshold, grades)
-        found.append((given, measured(given, there.of_whom, seed, f"{label} {site.name}")))
+        found.append((given, measured(given, there.of_whom, streams(k))))
     return found
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,19 +27,22 @@ from fedexp.config.origin import code_of_fedexp
 from fedexp.core.checks import InputError, at_least, in_range
 from fedexp.core.flat import vector_of
 from fedexp.core.protocols import Backend
+from fedexp.core.rng import generator
 from fedexp.core.types import Metric
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage.parallel import in_parallel
 from fedexp.run_folder.format import config_hash
 from fedexp.verdict import roles
 from fedexp.verdict.answers import Answers, Site, digest_of, sites_of
-from fedexp.verdict.figures import as_document, gained, of_sites, over_sites, plainly
+from fedexp.verdict.figures import Figures, as_document, gained, of_sites, over_sites, plainly
+from fedexp.verdict.metrics import Answered
 from fedexp.verdict.operating_point import OperatingPoint
-from fedexp.verdict.roles import ALONE, FEDERATED, FINE_TUNED, Role
+from fedexp.verdict.roles import ALONE, FEDERATED, FINE_TUNED, POOLED, Role
 
 FORMAT = "fedexp-verdict-1"
 FOLDER = "verdict"
 MOST_LEFT_OUT = 20  # sites that are left out in turn; more would take longer than all the rest
+IN_FULL = (FEDERATED, ALONE, POOLED, FINE_TUNED)  # of the others, the accuracy is enough
 Progress = Callable[[float], None]
 
 
@@ -126,13 +130,16 @@ class HospitalVerdict:
         refused: Mapping[str, str],
     ) -> dict[str, Any]:
         point = OperatingPoint(self.operating_point, self.sensitivity)
-        seed, alone_only = config["seed"], (ALONE, FINE_TUNED)
-        found = {
-            name: of_sites(
-                built.task, sites, answers, point, self.grades, name not in alone_only, seed, name
-            )
-            for name, answers in given.items()
-        }
+        seed = config["seed"]
+
+        def figures_of(name: str, answers: Answers) -> list[tuple[Answered, Figures]]:
+            def stream(site: int) -> np.random.Generator | None:
+                return generator(seed, f"verdict {name}", site) if name in IN_FULL else None
+
+            shared = name not in (ALONE, FINE_TUNED)
+            return of_sites(built.task, sites, answers, point, self.grades, shared, stream)
+
+        found = {name: figures_of(name, answers) for name, answers in given.items()}
         right = {name: [answered for answered, _ in figures] for name, figures in found.items()}
         named = {role.name: role for role in chosen if role.name in found}
         liars = _dishonest_sites(config, named, sites)
