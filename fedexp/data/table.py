@@ -29,7 +29,7 @@ from fedexp.data.records import Records, some
 from fedexp.data.survey import Survey, counted, tried
 
 MOST_CATEGORIES = 50
-"""A column of words with more than these is a name or a text, and no category."""
+"""A column of words with more than these, or than one for two rows, is a name or a text."""
 
 
 @final
@@ -239,10 +239,10 @@ def _kinds(values: pd.DataFrame, train: np.ndarray) -> tuple[list[str], list[str
             remarks.append(f"column {column} is left out: no training row has a value")
         elif seen == 1 and not (number and trained.isna().any()):
             remarks.append(f"column {column} is left out: it is the same in every training row")
-        elif not number and seen > MOST_CATEGORIES:
+        elif not number and seen > min(MOST_CATEGORIES, len(trained) / 2):
             remarks.append(
-                f"column {column} is left out: {seen} different words are no categories; "
-                f"at most {MOST_CATEGORIES} are taken"
+                f"column {column} is left out: {seen} different words in {len(trained)} training "
+                f"rows are no categories, of which {MOST_CATEGORIES} are taken at most"
             )
         elif seen == 1:
             remarks.append(f"column {column} is left out: it has one value, or none")
