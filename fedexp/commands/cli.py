@@ -37,6 +37,7 @@ fedexp: an experiment runner for federated learning
   fedexp privacy --delta D ...        on paper: epsilon of planned training, or the noise it needs
   fedexp list [GROUP]                 what can be chosen, one line each
   fedexp data check                   which datasets are there
+  fedexp data check FOLDER            what is in your own images (or FILE: arrays, a table)
   fedexp data get NAME ...            download datasets
   fedexp --version
 

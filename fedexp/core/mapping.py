@@ -7,6 +7,7 @@ A mapped page that was looked at counts as this process's memory until the syste
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import sys
 from functools import cache
@@ -27,12 +28,10 @@ def map_bytes(path: Path, shape: tuple[int, ...]) -> Tensor:
     The mapping is private: a write would change this process's copy only, and be lost when the
     page is let go.
     """
-    n = 1
-    for size in shape:
-        n *= size
-    storage = torch.UntypedStorage.from_file(str(path), False, n)
-    _MAPPED[storage.data_ptr()] = (n, str(path))
-    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)
+    n = math.prod(shape)
+    mapped = torch.from_file(str(path), shared=False, size=n, dtype=torch.uint8)
+    _MAPPED[mapped.data_ptr()] = (n, str(path))
+    return mapped.view(shape)
 
 
 def file_of(tensor: Tensor) -> str | None:

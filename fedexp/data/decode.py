@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import Literal, final
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fedexp.core.checks import InputError, at_least, one_of, positive
 
@@ -76,7 +76,7 @@ class Decoding:
                 return self._decoded(image)
         except Unreadable:
             raise
-        except Image.UnidentifiedImageError:
+        except UnidentifiedImageError:
             raise Unreadable("is no image" if content else "is empty") from None
         except Exception as error:  # whatever a decoder makes of a broken file
             reason = (str(error) or type(error).__name__).splitlines()[0]

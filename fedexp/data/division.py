@@ -16,6 +16,7 @@ from typing import Literal, final
 import numpy as np
 
 from fedexp.core.checks import InputError, at_least, one_of
+from fedexp.core.rng import generator
 from fedexp.data.records import PARTS, UNKNOWN, Records, some
 
 By = Literal["auto", "official", "patient", "example"]
@@ -119,10 +120,11 @@ class Division:
         site = np.zeros(len(rows), np.int64) if records.site is None else records.site[rows]
         label = records.patterns[rows]
         first, size, usual = _of_groups(groups, label)
-        shuffled = np.random.default_rng(self.seed).permutation(len(first))
+        shuffled = generator(self.seed, "division").permutation(len(first))
         order = shuffled[np.lexsort((usual[shuffled], site[first[shuffled]]))]
         of_group = _dealt(order, size, site[first], usual, shares)
-        return of_group[groups]
+        drawn: np.ndarray = of_group[groups]
+        return drawn
 
     def _groups(self, records: Records, rows: np.ndarray) -> np.ndarray:
         """`[k]` int64, 0..: alike for examples that stay together."""
@@ -130,7 +132,9 @@ class Division:
         if records.subject is None or self.by == "example":
             return np.arange(len(rows))
         subject = records.subject[rows]
-        return np.unique(np.where(subject == UNKNOWN, own, subject), return_inverse=True)[1]
+        groups: np.ndarray
+        _, groups = np.unique(np.where(subject == UNKNOWN, own, subject), return_inverse=True)
+        return groups
 
 
 def _of_groups(groups: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -111,11 +111,11 @@ def _walked(root: Path) -> tuple[list[str], list[tuple[str, str]], Counter[str]]
     others: Counter[str] = Counter()
     for name, entry in _entries(root, ""):
         if entry.is_symlink():
-            if entry.is_dir() or not _inside(root, root / name):
-                left_out.append((name, "is a link, and links are not followed out of the folder"))
-                continue
-            if not os.path.exists(entry.path):
+            if not os.path.exists(entry.path):  # a circle neither
                 left_out.append((name, "is a link that leads nowhere"))
+                continue
+            if os.path.isdir(entry.path) or not _inside(root, root / name):
+                left_out.append((name, "is a link, and none is followed to a folder or out of it"))
                 continue
         ending = os.path.splitext(name)[1].lower()
         if ending in ENDINGS:

@@ -67,7 +67,7 @@ class Records:
         Raises:
             InputError: a part has a name that nobody uses.
         """
-        labels = labels or Labels.of(frame["label"])
+        labels = labels or Labels.of(frame["label"].tolist())
         site, site_names = _optional(frame, "site")
         subject, subject_names = _optional(frame, "subject")
         places = frame["place"].to_numpy(dtype=object)
