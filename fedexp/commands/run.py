@@ -308,7 +308,10 @@ def _say(config: Mapping[Any, Any], line: str) -> None:
 
 def resolve(cfg: DictConfig, of_hydra: Any) -> dict[str, Any]:
     """The config as plain dicts and lists, all interpolations resolved, without Hydra's part."""
+    from fedexp.config.found import settle  # with torch, which a question to Hydra can do without
+
     plain = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    settle(plain)
     container = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     schema.check_root_keys(container)

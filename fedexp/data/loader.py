@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, final, runtime_checkable
 
 from fedexp.core.types import Dataset
 from fedexp.data.check import checked
@@ -33,6 +34,42 @@ class Loader(Protocol):
 
     def files(self, data_dir: Path) -> tuple[RemoteFile, ...]:
         """The files that it has to download or has downloaded; empty if it needs none."""
+
+
+@final
+@dataclass(frozen=True)
+class Facts:
+    """What a config may leave to the data to say."""
+
+    input_shape: tuple[int, ...]  # of one example: (channels, height, width) or (features,)
+    num_classes: int
+    n_sites: int  # where examples were taken; 0: not known
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Facts:
+        """Those of a dataset that is loaded."""
+        sites = [part.site for part in dataset.parts.values() if part.site is not None]
+        n_sites = len(dataset.site_names) or max((int(s.max()) + 1 for s in sites), default=0)
+        return cls(dataset.input_shape, dataset.num_classes, n_sites)
+
+
+@runtime_checkable
+class DescribesItself(Protocol):
+    """A loader that knows its facts without loading anything large."""
+
+    def facts(self, data_dir: Path) -> Facts:
+        """What is in the data; raises InputError as loading them would."""
+
+
+def facts_of(loader: Loader, data_dir: Path) -> Facts:
+    """What `loader` says about its data, or what they say themselves once they are loaded.
+
+    Raises:
+        InputError: they cannot be loaded.
+    """
+    if isinstance(loader, DescribesItself):
+        return loader.facts(data_dir)
+    return Facts.of(load(loader, data_dir))
 
 
 def load(loader: Loader, data_dir: Path) -> Dataset:

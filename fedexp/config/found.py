@@ -1,0 +1,58 @@
+"""What a config leaves to the data, found before anything else is made of it.
+
+The size of an example and the number of classes of a hospital's own folder are known to the folder
+only, and a model needs both. Where a config says null for one of the keys below, the data are asked
+(`fedexp.data.loader.facts_of`), and the answer stands in the resolved config, so that the
+run's `config.yaml` says what was found and `fedexp resume` holds the data to it.
+
+A key that another part would leave to the data is one more line of `FOUND`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fedexp.config.parts import Parts, prefixed
+from fedexp.data.folder import data_folder
+from fedexp.data.loader import Facts, facts_of
+
+FOUND: Mapping[str, Callable[[Facts], Any]] = {
+    "dataset.input_shape": lambda facts: list(facts.input_shape),
+    "dataset.num_classes": lambda facts: facts.num_classes,
+}
+"""Key of a config -> what stands there in the place of null."""
+
+
+def settle(config: DictConfig) -> None:
+    """Write into `config`, not yet resolved, whatever it leaves to its data.
+
+    The data are looked at only if there is such a key.
+
+    Raises:
+        InputError: they cannot be loaded.
+    """
+    left_open = [key for key in FOUND if _is_null(config, key)]
+    if not left_open:
+        return
+    facts = _facts(config)
+    for key in left_open:
+        OmegaConf.update(config, key, FOUND[key](facts))
+
+
+def _is_null(config: DictConfig, key: str) -> bool:
+    """Whether the key is there and says null; one that was not chosen (???) does not."""
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(node, DictConfig) or last not in node or OmegaConf.is_missing(node, last):
+        return False
+    return node[last] is None
+
+
+def _facts(config: DictConfig) -> Facts:
+    node = OmegaConf.to_container(config.dataset, resolve=True, throw_on_missing=True)
+    loader = Parts({"dataset": node}, list(config.trust))("dataset")
+    with prefixed("dataset"):
+        return facts_of(loader, data_folder(config.paths.data_dir))
