@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedexp.config.build import COMPARED, Built, build
+from fedexp.config.build import Built, build
 from fedexp.config.origin import origin_of
 from fedexp.config.parts import Parts
 from fedexp.core.checks import InputError
@@ -74,7 +74,7 @@ def judge(config: Mapping[str, Any], folder: Path, say: Callable[[str], object])
         return
     torch.set_num_threads(1)
     quiet = {**config, "backend": IN_PROCESS, "tracker": {}, "leakage": {}, "quiet": True}
-    study: HospitalVerdict = Parts(quiet, config["trust"])("verdict", without=COMPARED)
+    study: HospitalVerdict = Parts(quiet, config["trust"])("verdict")
     built = build(quiet)
     with closing(built.experiment.backend):
         refuse_other_origin(folder, origin_of(quiet, built))

@@ -7,7 +7,7 @@ Everything a user can get wrong is found before any training: here what does not
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedexp.config.parts import Config, Parts, prefixed, required
+from fedexp.config.parts import BUILDERS_OWN, Config, Parts, prefixed, required
 from fedexp.config.refusals import refuse, remarks
 from fedexp.config.rehearsal import rehearse
 from fedexp.core.capabilities import (
@@ -35,6 +35,7 @@ from fedexp.core.protocols import (
     Algorithm,
     Attack,
     ChecksData,
+    OfDataset,
     Partitioner,
     Remarks,
     Sampler,
@@ -47,8 +48,10 @@ from fedexp.core.rng import generator, seed_for, seeded
 from fedexp.core.types import Dataset, Normalisation, Partition, Split, Updates, row_size
 from fedexp.core.workload import Workload
 from fedexp.data.folder import data_folder
+from fedexp.data.imbalance import check_factor, long_tailed
 from fedexp.data.loader import Loader, load
 from fedexp.federation.evaluation import ModelEvaluator
+from fedexp.federation.extra_clients import with_extra_clients
 from fedexp.federation.own_patients import OwnPatients
 from fedexp.federation.own_rows import held_to_its_word
 from fedexp.federation.root import NoRootData, RootData
@@ -89,9 +92,7 @@ POSITIVE = (
     "eval_every",
     "checkpoint_every",
 )
-# Keys of these groups that are the builder's, not the part's.
-COMPARED = ("attack", "defences")
-ADVERSARY = ("fraction", "n_malicious", "first_round")
+ADVERSARY = BUILDERS_OWN["attack"]
 
 
 @dataclass(frozen=True)
@@ -129,34 +130,42 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     refuse(parts)
     n_clients, seed, setting = config["n_clients"], config["seed"], parts.setting
 
-    limit = None
+    limit = imbalance = None
     if pixels is None:
-        limit = config["train_examples"]
+        limit, imbalance = config["train_examples"], config["dataset"].get("imbalance")
         with prefixed("dataset"):
             pixels = load(chosen.loader, data_folder(config["paths"]["data_dir"]))
     loaded = pixels
     task.check(pixels.train.y, pixels.num_classes)
+    if imbalance is not None:
+        pixels = long_tailed(pixels, imbalance, generator(seed, "imbalance"))
     for study, carried_out in chosen.studies.items():
         if isinstance(carried_out, ChecksData):
             with prefixed(f"leakage.{study}"):
                 carried_out.check_data(pixels)
     pixels, reserve = _with_reserve(pixels, limit, seed)
     with prefixed("partition"):
-        partition = chosen.partitioner(pixels.train, n_clients, generator(seed, "partition"))
+        partitioner = chosen.partitioner
+        if isinstance(partitioner, OfDataset):
+            partitioner = partitioner.of(pixels)
+        partition = partitioner(pixels.train, n_clients, generator(seed, "partition"))
     name = type(chosen.partitioner).__name__
     partition = checked(partition, pixels.train, n_clients, name)
     # Only now is n_clients known to be no larger than the data, and what is drawn for it cheap.
-    parts.sampler(n_clients, generator(seed, "cohort", 0))  # what cannot be drawn fails here
+    everybody = parts.n_clients
+    parts.sampler(everybody, generator(seed, "cohort", 0))  # what cannot be drawn fails here
     sampler = setting.sampler(parts.sampler)
-    aggregator = setting.aggregator(parts.aggregator, n_clients)
+    aggregator = setting.aggregator(parts.aggregator, everybody)
     partition, root_rows = _without_root_data(partition, root_examples(aggregator), seed)
-    malicious = malicious_clients(config, n_clients)
-    _rehearse(parts, aggregator)
+    on_top = everybody - n_clients
+    whole = with_extra_clients(partition, on_top, seed)
+    malicious = malicious_clients(config, n_clients, on_top)
+    _rehearse(parts, aggregator, [len(shard) for shard in whole.shards])
     with prefixed("attack"):
-        trained_on = _poisoned(partition, parts.attack, malicious, seed)
-        if trained_on is not partition.train:
+        trained_on = _poisoned(whole, parts.attack, malicious, seed)
+        if trained_on is not whole.train:
             _refuse_unknown_labels(parts.attack, trained_on, pixels.num_classes)
-    if parts.first_attacked_round and trained_on is not partition.train:
+    if parts.first_attacked_round and trained_on is not whole.train:
         raise InputError(
             "poisoned data are there from the start; only attacks on updates can begin later",
             "attack.first_round",
@@ -166,7 +175,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     dataset = replace(pixels, train=trained_on)
     model = _model(chosen, config, dataset)
 
-    shards = setting.shards(partition)
+    shards = setting.shards(whole)
     plan = Plan(
         seed=seed,
         rounds=config["rounds"],
@@ -200,7 +209,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         eval_every=config["eval_every"],
         max_failed_rounds=config["max_failed_rounds"],
         n_clients=len(shards),
-        malicious=malicious if len(shards) == n_clients else np.zeros(len(shards), dtype=bool),
+        malicious=malicious if len(shards) == everybody else np.zeros(len(shards), dtype=bool),
         first_attacked_round=parts.first_attacked_round,
         setting=setting,
         sampler=sampler,
@@ -219,7 +228,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             pre_aggregation=tuple(parts.pre_aggregation.values()),
             aggregator=aggregator,
             optimizer=parts.server_optimizer,
-            min_clients=min(parts.min_clients, n_clients if communicates(setting) else 1),
+            min_clients=min(parts.min_clients, everybody if communicates(setting) else 1),
         ),
         account=protection.account,
         evaluator=ModelEvaluator(task, measured, _mixes(counts), own),
@@ -238,7 +247,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         own=own,
         observers=chosen.observers,
         remarks=(
-            *loaded.remarks,
+            *pixels.remarks,
             *_of_folders(config),
             *_disagreements(config, parts),
             *remarks(parts),
@@ -275,9 +284,9 @@ def _construct(config: Config) -> _Chosen:
     _check_verdict(config)
     task: Task = make("task")
     one_of(task.metrics, objective=config["objective"])
-    n_clients, setting = config["n_clients"], make("setting")
+    n_clients, setting = _everybody(config), make("setting")
     trainer, sampler = make("training"), make("sampler")
-    cohort_size = _cohort_size(config, sampler)
+    cohort_size = _cohort_size(n_clients, config["cohort_size"], sampler)
     with prefixed("training"):
         trainer = setting.trainer(trainer, n_clients, cohort_size)
     combination = Combination(
@@ -290,7 +299,7 @@ def _construct(config: Config) -> _Chosen:
         trainer=trainer,
         algorithm=make("algorithm"),
         worker_momentum=make("worker_momentum"),
-        attack=make("attack", without=ADVERSARY),
+        attack=make("attack"),
         n_malicious=config["attack"]["n_malicious"],
         first_attacked_round=config["attack"]["first_round"],
         privacy=make("privacy"),
@@ -303,6 +312,7 @@ def _construct(config: Config) -> _Chosen:
         aggregator=make("aggregator"),
         server_optimizer=make("server_optimizer"),
         studies=tuple(config["leakage"]),
+        extra_clients=config["attack"].get("extra_clients", False),
     )
     trackers = [Guarded(name, make(f"tracker.{name}")) for name in config["tracker"]]
     observers: tuple[Observer, ...] = (
@@ -324,14 +334,14 @@ def _check_verdict(config: Config) -> None:
     """Refuse a comparison that could not be made after the run."""
     if not (node := config["verdict"]):
         return
-    Parts(config, config["trust"])("verdict", without=COMPARED)
+    Parts(config, config["trust"])("verdict")
     if not (made := Parts(config, config["trust"])("setting")).shares_one_model:
         raise InputError(
             "compares a shared model with other ways to train; needs setting=federated",
             "verdict",
             called(made),
         )
-    for key in COMPARED:
+    for key in BUILDERS_OWN["verdict"]:
         required(node, key, "verdict")
     nodes = {"attack": node["attack"], **{f"defences.{k}": v for k, v in node["defences"].items()}}
     for name, part in nodes.items():
@@ -343,14 +353,21 @@ def _check_verdict(config: Config) -> None:
             raise InputError(error.reason, key, error.value) from None
 
 
-def _cohort_size(config: Config, sampler: Sampler) -> int:
+def _everybody(config: Config) -> int:
+    """How many clients may take part in a round: with the malicious ones that come on top."""
+    attack = config["attack"]
+    on_top: int = attack["n_malicious"] if attack.get("extra_clients", False) else 0
+    n_clients: int = config["n_clients"]
+    return n_clients + on_top
+
+
+def _cohort_size(n_clients: int, stated: int, sampler: Sampler) -> int:
     """How many clients a round has, or is to have on average: what the sampler says, if it does.
 
     `cohort_size` is its key too, but one of the two may be set, and the other one left.
     """
-    said = sampling_of(sampler, config["n_clients"])
-    stated: int = config["cohort_size"]
-    return stated if said is None else max(1, round(said.rate * config["n_clients"]))
+    said = sampling_of(sampler, n_clients)
+    return stated if said is None else max(1, round(said.rate * n_clients))
 
 
 def _protect(parts: Combination, plan: Plan) -> Protection:
@@ -448,15 +465,21 @@ def _check_root(config: Config) -> None:
     for name, mixer in config["pre_aggregation"].items():
         if not isinstance(mixer, Mapping) or "_target_" not in mixer:
             raise InputError("is not chosen", f"pre_aggregation.{name}", mixer)
-    for key in ADVERSARY:
+    for key in ("fraction", "n_malicious", "first_round"):
         required(config["attack"], key, "attack")
+    if (factor := config["dataset"].get("imbalance")) is not None:
+        check_factor(factor)
     if config["seed"] < 0:  # of any length: streams are keyed by it, nothing counts with it
         at_least(0, seed=config["seed"])
     for key in POSITIVE:
         at_least(1, **{key: config[key]})
-    if config["cohort_size"] > config["n_clients"]:
+    _check_adversary(config)
+    if config["cohort_size"] > _everybody(config):
+        on_top = _everybody(config) - config["n_clients"]
+        more = f", and {on_top} malicious ones on top" if on_top else ""
         raise InputError(
-            f"a cohort cannot be larger than the federation (n_clients={config['n_clients']})",
+            "a cohort cannot be larger than the federation "
+            f"(n_clients={config['n_clients']}{more})",
             "cohort_size",
             config["cohort_size"],
         )
@@ -472,6 +495,12 @@ def _check_root(config: Config) -> None:
         raise InputError(allowed, "record_updates", config["record_updates"])
     if config["train_examples"] is not None:
         at_least(1, train_examples=config["train_examples"])
+
+
+def _check_adversary(config: Config) -> None:
+    extra = config["attack"].get("extra_clients", False)
+    if not isinstance(extra, bool):
+        raise InputError("must be true or false", "attack.extra_clients", extra)
     in_range(0, 1, **{"attack.fraction": config["attack"]["fraction"]})
     n_malicious = config["attack"]["n_malicious"]
     if not isinstance(n_malicious, int) or isinstance(n_malicious, bool):
@@ -480,8 +509,13 @@ def _check_root(config: Config) -> None:
     at_least(0, **{"attack.first_round": config["attack"]["first_round"]})
 
 
-def malicious_clients(config: Config, n_clients: int) -> np.ndarray:
-    """`[n_clients]` bool: who the adversary controls, drawn from the seed alone."""
+def malicious_clients(config: Config, n_clients: int, on_top: int = 0) -> np.ndarray:
+    """`[n_clients + on_top]` bool: who the adversary controls.
+
+    The last, where its clients come on top; else drawn from the seed alone.
+    """
+    if on_top:
+        return np.arange(n_clients + on_top) >= n_clients
     mask = np.zeros(n_clients, dtype=bool)
     rng = generator(config["seed"], "malicious")
     mask[rng.choice(n_clients, config["attack"]["n_malicious"], replace=False)] = True
@@ -531,8 +565,11 @@ def _mixes(counts: np.ndarray) -> np.ndarray:
     return shares
 
 
-def _rehearse(parts: Combination, aggregator: Aggregator) -> None:
-    """Aggregate a cohort of zero rows: a precondition that cannot hold fails before training."""
+def _rehearse(parts: Combination, aggregator: Aggregator, sizes: Sequence[int] = ()) -> None:
+    """Aggregate a cohort of zero rows: a precondition that cannot hold fails before training.
+
+    `sizes` are the clients'; they count where all of them make a cohort.
+    """
     n = parts.channel.rows(parts.cohort_size)
     if n > parts.cohort_size:
         raise InputError(
@@ -542,7 +579,7 @@ def _rehearse(parts: Combination, aggregator: Aggregator) -> None:
         torch.zeros(n, 1),
         # The last clients: a rule that keeps something of each must have room for them.
         tuple(-1 - r if parts.channel.sums else parts.n_clients - 1 - r for r in range(n)),
-        torch.ones(n, dtype=torch.float64),
+        torch.tensor(sizes if len(sizes) == n else [1] * n, dtype=torch.float64),
         reference=torch.zeros(1),
     )
     rng = generator(0, "rehearsal")

@@ -5,7 +5,8 @@ only, and a model needs both. Where a config says null for one of the keys below
 (`fedexp.data.loader.facts_of`), and the answer stands in the resolved config, so that the
 run's `config.yaml` says what was found and `fedexp resume` holds the data to it.
 
-A key that another part would leave to the data is one more line of `FOUND`.
+A key that another part would leave to the data is one more line of `FOUND`. How many clients there
+are is asked of the partition, where that knows it, and the partition may ask for the sites.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fedexp.config.parts import Parts, prefixed
+from fedexp.core.checks import InputError
+from fedexp.core.protocols import CountsClients
 from fedexp.data.folder import data_folder
 from fedexp.data.loader import Facts, facts_of
 
@@ -24,6 +27,9 @@ FOUND: Mapping[str, Callable[[Facts], Any]] = {
     "dataset.num_classes": lambda facts: facts.num_classes,
 }
 """Key of a config -> what stands there in the place of null."""
+
+CLIENTS = "partition.n_clients"
+"""What the root's n_clients is, unless somebody says another number."""
 
 
 def settle(config: DictConfig) -> None:
@@ -35,11 +41,12 @@ def settle(config: DictConfig) -> None:
         InputError: they cannot be loaded.
     """
     left_open = [key for key in FOUND if _is_null(config, key)]
-    if not left_open:
-        return
-    facts = _facts(config)
-    for key in left_open:
-        OmegaConf.update(config, key, FOUND[key](facts))
+    if left_open:
+        facts = _facts(config)
+        for key in left_open:
+            OmegaConf.update(config, key, FOUND[key](facts))
+    if _is_null(config, CLIENTS):
+        OmegaConf.update(config, CLIENTS, _clients(config))
 
 
 def _is_null(config: DictConfig, key: str) -> bool:
@@ -49,6 +56,28 @@ def _is_null(config: DictConfig, key: str) -> bool:
     if not isinstance(node, DictConfig) or last not in node or OmegaConf.is_missing(node, last):
         return False
     return node[last] is None
+
+
+def _clients(config: DictConfig) -> int:
+    """How many clients the partition makes.
+
+    Raises:
+        InputError: it does not know, or there is none.
+    """
+    node = OmegaConf.to_container(config.partition, resolve=True, throw_on_missing=True)
+    partitioner = Parts({"partition": node}, list(config.trust))("partition")
+    if not isinstance(partitioner, CountsClients):
+        raise InputError("must be a number: the partition does not know it", CLIENTS, None)
+    with prefixed("partition"):
+        n_clients = partitioner.clients(lambda: _facts(config).n_sites)
+    if n_clients < 1:
+        raise InputError(
+            "goes by where examples were taken, and the data do not say it; use "
+            "partition=dirichlet, iid or another that deals them, or data with a site column",
+            "partition",
+            type(partitioner).__name__,
+        )
+    return n_clients
 
 
 def _facts(config: DictConfig) -> Facts:

@@ -23,6 +23,13 @@ from fedexp.core.renames import present_targets
 
 Config = Mapping[str, Any]
 LARGEST_FLOAT = 3.4e38  # of 32 bits
+BUILDERS_OWN: Mapping[str, tuple[str, ...]] = {
+    "attack": ("fraction", "n_malicious", "first_round", "extra_clients"),
+    "dataset": ("imbalance",),
+    "partition": ("n_clients",),
+    "verdict": ("attack", "defences"),
+}
+"""Keys of a group that are not its part's, but the builder's."""
 
 
 def required(node: Config, key: str, path: str) -> None:
@@ -43,10 +50,10 @@ class Parts:
         self._config = config
         self._trust = tuple(trust)
 
-    def __call__(self, group: str, without: Sequence[str] = (), **runtime: object) -> Any:
+    def __call__(self, group: str, **runtime: object) -> Any:
         """The part of a group (or of `group.name`, where a group holds several by name).
 
-        `without` names keys that are not the part's own, `runtime` are further arguments.
+        `runtime` are arguments that no config gives.
 
         Raises:
             InputError: names the key, its value and what is allowed.
@@ -54,7 +61,8 @@ class Parts:
         whole = self._config
         for key in group.split("."):
             whole = whole[key]
-        node = present_targets({k: v for k, v in whole.items() if k not in without})
+        own = {k: v for k, v in whole.items() if k not in BUILDERS_OWN.get(group, ())}
+        node = present_targets(own)
         _check_node(node, group, self._trust, tuple(runtime))
         with prefixed(group):
             return _made({**node, "_partial_": False}, runtime)

@@ -39,6 +39,8 @@ def refuse(parts: Combination) -> None:
         _refuse_defences(parts)
     if not shares_one_model(parts.setting):
         _refuse_what_needs_one_model(parts)
+    if parts.extra_clients:
+        _refuse_copies_of_examples(parts)
     if parts.n_malicious and 0 < parts.rounds <= parts.first_attacked_round:
         raise InputError(
             f"never comes: the run has {parts.rounds} rounds, counted from 0",
@@ -61,6 +63,29 @@ def refuse(parts: Combination) -> None:
         _refuse_readers_of_rows(parts)
     if parts.channel.sums:
         _refuse_behind_sums(parts)
+
+
+def _refuse_copies_of_examples(parts: Combination) -> None:
+    """Malicious clients on top hold copies of what honest clients hold."""
+
+    def refused(reason: str) -> InputError:
+        return InputError(reason, "attack.extra_clients", True)
+
+    if not parts.n_malicious:
+        raise refused("adds as many clients as attack.n_malicious says, and that is 0")
+    if does_nothing(parts.attack):
+        raise refused("adds malicious clients, and with attack=none they would do nothing")
+    if not does_nothing(parts.privacy) or isinstance(parts.channel, Mechanism):
+        raise refused(
+            "gives malicious clients copies of honest clients' examples, and no privacy mechanism "
+            "counts what two clients hold; use privacy=none, or attack.extra_clients=false"
+        )
+    if parts.studies:
+        raise refused(
+            f"gives malicious clients copies of honest clients' examples, and a study "
+            f"({', '.join(parts.studies)}) would count them twice; use leakage=none, or "
+            "attack.extra_clients=false"
+        )
 
 
 def _refuse_readers_of_rows(parts: Combination) -> None:

@@ -91,8 +91,9 @@ def register() -> None:
 
     ConfigStore.instance().store(name="schema", node=Schema)
     resolvers: dict[str, Callable[..., Any]] = {
-        "fedexp.share": share,
-        "fedexp.cohort_share": cohort_share,
+        "fedexp.share": _share,
+        "fedexp.cohort_share": _cohort_share,
+        "fedexp.everybody": _everybody,
         "fedexp.cores": available_cores,
         "fedexp.ratio": ratio,
         "fedexp.unless": unless,
@@ -102,14 +103,21 @@ def register() -> None:
         OmegaConf.register_new_resolver(name, function, replace=True)
 
 
-def share(fraction: float, n: int) -> int:
-    """The share of n clients that the adversary controls, as a whole number, to the nearest.
+def share(fraction: float, n: int, extra: bool = False) -> int:
+    """The share of all clients that the adversary controls, as a whole number, to the nearest.
 
-    >>> share(0.25, 10), share(0.25, 8)
-    (2, 2)
+    All are n, or where its clients are `extra`, n and these.
+
+    >>> share(0.25, 10), share(0.25, 8), share(0.25, 12, extra=True)
+    (2, 2, 4)
     """
     in_range(0, 1, **{"attack.fraction": fraction})
-    return round(fraction * n)
+    if extra and fraction == 1:
+        reason = (
+            "with attack.extra_clients=true the honest clients are a share too: use less than 1"
+        )
+        raise InputError(reason, "attack.fraction", fraction)
+    return round(fraction * n / (1 - fraction) if extra else fraction * n)
 
 
 def cohort_share(n_malicious: int, cohort_size: int, n_clients: int) -> int:
@@ -120,6 +128,23 @@ def cohort_share(n_malicious: int, cohort_size: int, n_clients: int) -> int:
     """
     at_least(0, **{"attack.n_malicious": n_malicious})
     return math.ceil(n_malicious * cohort_size / max(n_clients, 1))
+
+
+def _share(fraction: float, n_clients: int, *, _root_: Any) -> int:
+    return share(fraction, n_clients, _adds_clients(_root_))
+
+
+def _cohort_share(n_malicious: int, cohort_size: int, n_clients: int, *, _root_: Any) -> int:
+    return cohort_share(n_malicious, cohort_size, _everybody(n_clients, _root_=_root_))
+
+
+def _everybody(n_clients: int, *, _root_: Any) -> int:
+    """All who may take part in a round: malicious clients on top of n_clients are counted."""
+    return n_clients + (_root_.attack.n_malicious if _adds_clients(_root_) else 0)
+
+
+def _adds_clients(root: Any) -> bool:
+    return OmegaConf.select(root, "attack.extra_clients", default=False) is True
 
 
 def ratio(numerator: float, denominator: float) -> float:

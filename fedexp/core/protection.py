@@ -61,7 +61,7 @@ class Mechanism(Protocol):
 class Combination:
     """The parts of a run as configured, before any data: what may go together is asked of them."""
 
-    n_clients: int
+    n_clients: int  # who may take part in a round, malicious ones on top included
     cohort_size: int
     min_clients: int
     rounds: int
@@ -81,6 +81,7 @@ class Combination:
     aggregator: Aggregator
     server_optimizer: ServerOptimizer
     studies: tuple[str, ...]  # of leakage, by name
+    extra_clients: bool = False  # whether malicious clients come on top of the honest ones
 
 
 @final

@@ -41,6 +41,26 @@ class Partitioner(Protocol):
         """Assign `train` to `n_clients`; raises InputError if it cannot be done as asked."""
 
 
+@runtime_checkable
+class OfDataset(Protocol):
+    """A partitioner that goes by more of a dataset than its training part, as by sites' names."""
+
+    def of(self, dataset: Dataset) -> Partitioner:
+        """The partitioner for this dataset's training part; raises InputError if there is none."""
+
+
+@runtime_checkable
+class CountsClients(Protocol):
+    """A partitioner whose number of clients follows from its own arguments, or from the data.
+
+    Its YAML has the key `n_clients: null`, which is not the part's own; what is found stands there
+    in the resolved config, and is the root's `n_clients` unless somebody says another.
+    """
+
+    def clients(self, n_sites: Callable[[], int]) -> int:
+        """How many clients it makes; `n_sites` looks at the data, and gives 0 for no sites."""
+
+
 class Sampler(Protocol):
     """Chooses who takes part in a round."""
 

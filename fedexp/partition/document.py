@@ -23,10 +23,11 @@ def partition_document(
         task: what labels mean.
 
     Returns:
-        `n_clients`; `names` of the clients, if they have any; `class_names`; `sizes`
-        `[n_clients]`; `counts` `[n_clients][n_classes]` examples of each class (or with each
-        label); `left_out` examples that nobody holds; `indices` `[n_clients][size]` rows of the
-        training part, ascending; `hash`, see `partition_hash`; and `skew`, three measures:
+        `n_clients`; `names` of the clients, if they have any; `class_names`; `sizes` `[n_clients]`;
+        `counts` `[n_clients][n_classes]` examples of each class (or with each label); `left_out`
+        examples that nobody holds; `examples_changed`, where the clients see other examples than
+        the collection has (`feature`); `indices` `[n_clients][size]` rows of the training part,
+        ascending; `hash`, see `partition_hash`; and `skew`, three measures:
         `mean_total_variation_distance` 0 to 1 and `mean_effective_classes` 1 to n_classes (see
         `label_skew`), and `size_coefficient_of_variation`, standard deviation over mean, 0 where
         all are equal.
@@ -41,6 +42,7 @@ def partition_document(
         "sizes": sizes.tolist(),
         "counts": counts.tolist(),
         "left_out": len(partition.train) - int(sizes.sum()),
+        **({"examples_changed": True} if partition.changed else {}),
         "indices": [shard.tolist() for shard in partition.shards],
         "hash": partition_hash(partition.shards),
         "skew": {

@@ -54,7 +54,14 @@ def config_hash(config: Mapping[str, Any]) -> str:
         kept["pre_aggregation"] = list(mixers.items())  # their order counts
     if (kept.get("early_stopping") or {}).get("patience") is None:
         kept.pop("early_stopping", None)  # as if it were not there
+    for group, key in _ABSENT_BEFORE:
+        if isinstance(node := kept.get(group), Mapping) and not node.get(key):
+            kept[group] = {k: v for k, v in node.items() if k != key}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+_ABSENT_BEFORE = (("attack", "extra_clients"), ("dataset", "imbalance"))
+"""Keys that do nothing while they are false or null, as if they were not there."""
 
 
 def accepted_hashes(config: Mapping[str, Any]) -> tuple[str, ...]:

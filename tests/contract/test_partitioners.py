@@ -1,5 +1,6 @@
 """What every partition of conf/partition must keep, whatever it does."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +12,61 @@ from omegaconf import OmegaConf
 from fedexp.core.checks import InputError
 from fedexp.core.types import Split
 
-CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "partition").glob("*.yaml"))
+CONF = Path(__file__).parents[2] / "conf" / "partition"
+CONFIGS = sorted(CONF.glob("*.yaml"))
 N_ROWS, N_CLIENTS = 1203, 11
+
+
+DRAW_NOTHING = ("site", "file")
 
 
 @pytest.fixture
 def train():
+    return rows_from(N_CLIENTS)
+
+
+def rows_from(n_sites):
+    """The rows, from so many sites."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(N_ROWS, 1, 8, 8, generator=generator)
-    return Split(x, torch.randint(0, 10, (N_ROWS,), generator=generator))
+    y = torch.randint(0, 10, (N_ROWS,), generator=generator)
+    return Split(x, y, site=torch.arange(N_ROWS) % n_sites)
+
+
+def told(choice, n_clients, folder):
+    """Keys with which a choice makes so many clients of `rows_from(n_clients)`."""
+    if choice == "sizes":
+        return {"sizes": [k % 7 + 1 for k in range(n_clients)]}
+    if choice == "file":
+        path = folder / f"{n_clients}.json"
+        path.write_text(json.dumps([list(range(k, 900, n_clients)) for k in range(n_clients)]))
+        return {"path": str(path)}
+    if choice == "within_sites":
+        return {"clients_per_site": 1, "inner": OmegaConf.load(CONF / "quantity.yaml")}
+    return {}
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
-def partitioner(request):
-    return instantiate(OmegaConf.load(request.param))
+def choice(request):
+    return request.param.stem
+
+
+@pytest.fixture
+def making(choice, tmp_path):
+    """From a number of clients to the choice's partitioner."""
+
+    def make(n_clients):
+        loaded = OmegaConf.load(CONF / f"{choice}.yaml")
+        node = OmegaConf.merge(loaded, told(choice, n_clients, tmp_path))
+        builders = ("n_clients", "defaults")
+        return instantiate({k: node[k] for k in node if k not in builders}, _convert_="all")
+
+    return make
+
+
+@pytest.fixture
+def partitioner(making):
+    return making(N_CLIENTS)
 
 
 def rows(shards):
@@ -53,8 +95,9 @@ def test_the_first_line_describes_the_choice(path):
 
 
 @pytest.mark.parametrize("n_clients", [1, 2, N_CLIENTS, 50])
-def test_shards_are_sorted_int64_disjoint_and_not_empty(partitioner, train, n_clients):
-    shards = partitioner(train, n_clients, np.random.default_rng(0)).shards
+def test_shards_are_sorted_int64_disjoint_and_not_empty(making, n_clients):
+    train = rows_from(n_clients)
+    shards = making(n_clients)(train, n_clients, np.random.default_rng(0)).shards
     assert isinstance(shards, tuple)
     assert len(shards) == n_clients
     for shard in shards:
@@ -68,13 +111,15 @@ def test_shards_are_sorted_int64_disjoint_and_not_empty(partitioner, train, n_cl
     assert dealt.max() < N_ROWS
 
 
-def test_same_seed_same_deal_other_seed_other_deal(partitioner, train):
+def test_same_seed_same_deal_other_seed_other_deal(choice, partitioner, train):
     first, again, other = (
         partitioner(train, N_CLIENTS, np.random.default_rng(seed)) for seed in (1, 1, 2)
     )
     assert rows(first.shards) == rows(again.shards)
     assert torch.equal(first.train.x, again.train.x)
-    assert rows(first.shards) != rows(other.shards)
+    # Where a site is one client only, nothing is left to the draw within it either.
+    drawn = choice not in (*DRAW_NOTHING, "within_sites")
+    assert (rows(first.shards) != rows(other.shards)) == drawn
 
 
 def test_the_global_generators_play_no_part(partitioner, train):
@@ -101,7 +146,17 @@ def test_more_clients_than_examples_are_refused(partitioner, train):
     with pytest.raises(InputError) as caught:
         partitioner(train, N_ROWS + 1, np.random.default_rng(0))
     assert caught.value.key == "n_clients"
-    assert str(N_ROWS) in str(caught.value)
+
+
+def test_what_is_known_of_clients_is_known_of_all(partitioner, train):
+    partition = partitioner(train, N_CLIENTS, np.random.default_rng(0))
+    assert len(partition.names) in (0, N_CLIENTS)
+    assert len(set(partition.names)) == len(partition.names)
+    if partition.own is not None:
+        own = partition.own(train, "test")
+        assert len(own.rows) == N_CLIENTS
+        assert len(own.part) == N_ROWS
+        assert all(r.dtype == np.int64 and (np.diff(r) > 0).all() for r in own.rows)
 
 
 def test_no_clients_are_refused(partitioner, train):

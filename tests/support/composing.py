@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from fedexp.config.build import ADVERSARY
 from fedexp.config.folders import conf_folder
+from fedexp.config.found import settle
 from fedexp.config.schema import register
 
 CONF = conf_folder()
@@ -31,6 +32,10 @@ COMPLETED = {
         "dataset.num_classes=2",
         "dataset.label=label",
     ),
+    "partition=site": ("partition.n_clients=4",),
+    "partition=within_sites": ("partition.n_clients=4",),
+    "partition=sizes": ("partition.sizes=[100,200,300]",),
+    "partition=file": ("partition.path=partition.json", "partition.n_clients=3"),
 }
 
 
@@ -56,6 +61,7 @@ def _composed(overrides: tuple[str, ...]) -> dict:
             completed += values
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides=completed)
+    settle(config)
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
