@@ -14,7 +14,12 @@ def main(arguments: Sequence[str]) -> int:
     actions = options.add_subparsers(dest="action", required=True, metavar="{check,get}")
     for action, text in (("check", "which datasets are there"), ("get", "download datasets")):
         sub = actions.add_parser(action, help=text, description=text)
-        sub.add_argument("names", metavar="NAME", nargs="*" if action == "check" else "+")
+        sub.add_argument(
+            "names",
+            metavar="NAME",
+            nargs="*" if action == "check" else "+",
+            help="of a dataset; dataset.key=value behind it sets a key, such as dataset.size=64",
+        )
         sub.add_argument("--data-dir", help="default: FEDEXP_DATA_DIR, else the user's cache")
     given = options.parse_args(arguments)
     from fedexp.commands.datasets import check, get

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from fedexp.config import schema
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.config.parts import Parts
 from fedexp.core.checks import InputError, did_you_mean
@@ -36,13 +37,22 @@ def get(folders: Sequence[Path], names: Sequence[str], data_dir: str | None) -> 
     return all(state == "ok" for state in states)
 
 
-def _loaders(folders: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
+def _loaders(folders: Sequence[Path], arguments: Sequence[str]) -> dict[str, Any]:
+    """The loaders of the collections named (of all, if none is), each as its YAML says.
+
+    `dataset.key=value` among the arguments sets a key of those named.
+    """
+    names = [argument for argument in arguments if "=" not in argument]
+    keys = [argument for argument in arguments if "=" in argument]
+    for key in keys:
+        if not names or not key.startswith("dataset."):
+            raise InputError("must be NAME, with dataset.key=value behind it", "NAME", key)
     paths = {path.stem: path for folder in reversed(folders) for path in folder.glob("*.yaml")}
     for name in names:
         if name not in paths:
             known = sorted(paths)
             raise InputError(f"{did_you_mean(name, known)}Known: {', '.join(known)}", "NAME", name)
-    nodes = {name: _node(paths[name]) for name in names or sorted(paths)}
+    nodes = {name: _node(paths[name], keys) for name in names or sorted(paths)}
     return {name: _loader(name, node) for name, node in nodes.items()}
 
 
@@ -55,9 +65,12 @@ def _loader(name: str, node: dict[str, Any]) -> Any:
         ) from None
 
 
-def _node(path: Path) -> dict[str, Any]:
+def _node(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
+    schema.register()  # its interpolations
     try:
-        node = OmegaConf.to_container(OmegaConf.load(path))
+        loaded = OmegaConf.create({"dataset": OmegaConf.load(path)})
+        loaded = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(keys)))  # type: ignore[assignment]
+        node = OmegaConf.to_container(loaded.dataset, resolve=True)
     except COMPLAINTS as error:
         raise InputError(one_line(error)) from error
     if not isinstance(node, dict) or "_target_" not in node:
