@@ -12,6 +12,7 @@ from typing import Any, final
 from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from fedexp.config import schema
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.config.parts import Parts, prefixed
@@ -59,10 +60,9 @@ def check(asked: Asked) -> bool:
     known, place = asked.known, data_folder(asked.data_dir)
     paths = [name for name in asked.names if name not in known and _is_path(name)]
     names = [name for name in asked.names if name not in paths]
-    if asked.settings and not paths:
-        raise InputError(
-            "is of a folder or a file, and none is named", *next(iter(asked.settings.items()))
-        )
+    if asked.settings and not asked.names:
+        key, value = next(iter(asked.settings.items()))
+        raise InputError("is of a dataset, and none is named", f"dataset.{key}", value)
     _refuse_unknown(names, known)
     clean = [_survey(path, asked, place) for path in paths]
     states: list[str] = []
@@ -79,8 +79,7 @@ def get(asked: Asked) -> bool:
     _refuse_unknown(asked.names, known)
     progress = sys.stderr.isatty()
     states = [
-        _say(name, get_status(_loader(known[name], asked.trust), place, progress))
-        for name in asked.names
+        _say(name, get_status(_loader(known[name], asked), place, progress)) for name in asked.names
     ]
     return all(state == "ok" for state in states)
 
@@ -103,7 +102,7 @@ def _state(name: str, path: Path, asked: Asked, tell: Callable[[Loader], Status]
         if OmegaConf.missing_keys(OmegaConf.load(path)):
             print(f"{name:<16}{'yours':<9}fedexp data check FOLDER, or FILE")
             return "yours"
-        status = tell(_loader(path, asked.trust))
+        status = tell(_loader(path, asked))
     except Exception as error:  # of a file or of code that anybody wrote
         reason = one_line(error) if isinstance(error, COMPLAINTS) else f"{error!r}"
         print(f"{name:<16}{'broken':<9}{printable(reason.splitlines()[0])}", flush=True)
@@ -139,24 +138,24 @@ def _of_path(path: str, asked: Asked) -> Loader:
         raise InputError(f"is neither a folder nor a file of {known}", "NAME", path)
     node = OmegaConf.load(conf_folder() / "dataset" / f"{choice}.yaml")
     try:
-        set_by_hand = OmegaConf.from_dotlist([f"{k}={v}" for k, v in asked.settings.items()])
-        node = OmegaConf.merge(node, set_by_hand, {"path": path})
+        given = _plain(OmegaConf.merge(node, {"path": path}), path, asked.settings)
     except (*COMPLAINTS, YAMLError) as error:
         raise InputError(one_line(error)) from error
-    for key in OmegaConf.missing_keys(node):
-        raise InputError(f"say which: dataset.{key}=COLUMN", f"dataset.{key}", "")
-    loader: Loader = Parts({"dataset": _plain(node, path)}, asked.trust)("dataset")
+    for key, value in given.items():
+        if value == "???":
+            raise InputError(f"say which: dataset.{key}=COLUMN", f"dataset.{key}", "")
+    loader: Loader = Parts({"dataset": given}, asked.trust)("dataset")
     return loader
 
 
-def _loader(path: Path, trust: Sequence[str]) -> Loader:
+def _loader(path: Path, asked: Asked) -> Loader:
     name = path.stem
     try:
-        node = _plain(OmegaConf.load(path), path)
+        node = _plain(OmegaConf.load(path), path, asked.settings)
     except COMPLAINTS as error:
         raise InputError(one_line(error)) from error
     try:
-        loader: Loader = Parts({"dataset": node}, trust)("dataset")
+        loader: Loader = Parts({"dataset": node}, asked.trust)("dataset")
     except InputError as error:  # of a file, and not of a run's key
         raise InputError(
             error.reason, f"{name}{(error.key or '').removeprefix('dataset')}", error.value
@@ -164,8 +163,12 @@ def _loader(path: Path, trust: Sequence[str]) -> Loader:
     return loader
 
 
-def _plain(config: Any, path: Path | str) -> dict[str, Any]:
-    node = OmegaConf.to_container(config)
+def _plain(config: Any, path: Path | str, settings: Mapping[str, str]) -> dict[str, Any]:
+    """A dataset's YAML with its keys as they were set by hand, its interpolations resolved."""
+    schema.register()  # what these are
+    by_hand = OmegaConf.from_dotlist([f"{key}={value}" for key, value in settings.items()])
+    whole = OmegaConf.create({"dataset": OmegaConf.merge(config, by_hand)})
+    node = OmegaConf.to_container(whole.dataset, resolve=True)
     if not isinstance(node, dict) or "_target_" not in node:
         raise InputError(f"{path} has no _target_")
     return {str(key): value for key, value in node.items()}
