@@ -48,6 +48,7 @@ from fedexp.run_folder.checkpoints import (
     client_files_needed,
     read_checkpoint,
     remove_checkpoint,
+    remove_old_checkpoints,
     write_checkpoint,
 )
 from fedexp.run_folder.client_states import ClientStates
@@ -200,6 +201,7 @@ class Recorder:
             refuse_other_origin(self.folder, self._origin)
             self._keep_until(state.round, rows)
             self._updates.keep_until(state.round)
+            remove_old_checkpoints(checkpoints, KEPT_CHECKPOINTS)
             self._forget_client_states(state)
             if state.round < self._config["rounds"]:
                 note_stretch(self.folder, self._origin, state.round)
@@ -292,8 +294,7 @@ class Recorder:
         path = folder / f"round-{state.round:06d}.pt"
         self._write_model(state)  # before: once the checkpoint is there, nothing is done again
         write_checkpoint(path, content, state.round, self._rows, files)
-        for old in sorted(folder.glob("round-*.pt"))[:-KEPT_CHECKPOINTS]:
-            remove_checkpoint(old)
+        remove_old_checkpoints(folder, KEPT_CHECKPOINTS)
         self._unsaved = None
 
     def _forget_client_states(self, state: ServerState) -> None:

@@ -10,8 +10,8 @@ from fedexp.run_folder.record import read_summary
 from fedexp.run_folder.verdict import read_verdict
 
 SMALL = (
-    *("rounds=2", "eval_every=2", "training.epochs=1", "n_clients=3", "plots=false", "quiet=true"),
-    *("experiment=hospital_verdict", "backend=in_process", "partition.classes_per_client=5"),
+    *("rounds=2", "eval_every=2", "training.epochs=1", "plots=false", "quiet=true"),
+    *("experiment=hospital_verdict", "backend=in_process", "partition.skewed_clients=3"),
 )
 
 

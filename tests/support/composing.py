@@ -33,6 +33,7 @@ COMPLETED = {
         "dataset.label=label",
     ),
     "partition=site": ("partition.n_clients=4",),
+    "partition=site_or_skew": ("partition.n_clients=4",),
     "partition=within_sites": ("partition.n_clients=4",),
     "partition=sizes": ("partition.sizes=[100,200,300]",),
     "partition=file": ("partition.path=partition.json", "partition.n_clients=3"),
