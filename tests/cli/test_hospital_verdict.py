@@ -141,3 +141,22 @@ def test_a_role_whose_parts_do_not_go_together_is_told(tmp_path):
     verdict = read_verdict(folder)
     assert "no bound is known" in verdict["not_measured"]["median, attacked"]
     assert "alone" in verdict["sites"]["client 0"]["roles"]
+
+
+def test_a_sweep_counts_seeds_and_not_sites(run, tmp_path):
+    from shutil import copytree
+
+    for seed in (0, 1):
+        copy = copytree(run, tmp_path / f"seed={seed}")
+        config = (copy / "config.yaml").read_text().replace("\nseed: 0\n", f"\nseed: {seed}\n")
+        (copy / "config.yaml").write_text(config)
+    text = report_sweep([tmp_path], tmp_path)
+    row = next(line for line in text.splitlines() if "every site alike" in line)
+    cells = [cell.strip() for cell in row.split("|")][1:-1]
+    sites = read_verdict(run)["sites"].values()
+    alone = sum(site["roles"]["alone"]["accuracy"][0] for site in sites) / 3
+    assert cells[2] == "2"
+    assert cells[3] == f"{alone:.3f} ± 0.000"  # two equal seeds
+    assert sum(map(int, cells[8].split(" / "))) == 2 * 3
+    table = (tmp_path / "verdict.csv").read_text().splitlines()
+    assert len(table) == 1 + 2 * 3 * 9
