@@ -154,8 +154,8 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     comparison.png into `folder`. Where the attack differs between runs, also robustness.csv and
     attack_matrix.png, which above 24 configurations take the place of comparison.png; where epsilon
     differs, accuracy_by_epsilon.png; where leakage was studied, leakage.csv (one row a figure) and
-    the pictures of it; where there are verdicts, verdict.csv. What an earlier report wrote there and
-    this one does not is removed.
+    the pictures of it; where there are verdicts, verdict.csv. What an earlier report wrote there
+    and this one does not is removed.
 
     Args:
         paths: of runs, or folders that hold some.
