@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -139,10 +139,15 @@ class Run:
         ]
         n_clients = self.config.get("n_clients")
         if n_clients is not None:
-            parts.append(f"{n_clients:,} client{'s' if n_clients != 1 else ''}")
+            parts.append(f"{n_clients:,} client{'s' if n_clients != 1 else ''}{self._on_top}")
         if self.seed is not None:
             parts.append(f"seed {self.seed}")
         return ", ".join(parts)
+
+    @property
+    def _on_top(self) -> str:
+        attack = self.config.get("attack") or {}
+        return f" and {attack.get('n_malicious')} on top" if attack.get("extra_clients") else ""
 
     @cached_property
     def attack_success(self) -> float:
@@ -161,6 +166,23 @@ class Run:
             for metric in ("malicious", "dropped")
         )
         return bool(malicious) and malicious == dropped
+
+    @cached_property
+    def _client_names(self) -> Sequence[str]:
+        partition = self.partition if isinstance(self.partition, Mapping) else {}
+        names = partition.get("names") or ()
+        return [str(name) for name in names] if isinstance(names, list) else ()
+
+    @property
+    def names_clients(self) -> bool:
+        """Whether clients have names, as sites do."""
+        return bool(self._client_names)
+
+    def client_name(self, client: int | str) -> str:
+        """What a client of that number is called in tables and plots: by its name if it has one."""
+        number = int(client) if str(client).isdecimal() else -1
+        known = 0 <= number < len(self._client_names)
+        return self._client_names[number] if known else str(client)
 
     def curve(self, scope: str, metric: str, client: str = "all") -> pd.Series[float]:
         """One number over the rounds in which it was measured, indexed by round."""
