@@ -107,6 +107,6 @@ def test_other_refusals():
 
 def test_a_saved_config_of_before_has_no_such_keys():
     config = config_for("attack=sign_flip", *ON_TOP)
-    config["cohort_size"] = 6
+    config["cohort_size"] = config["sampler"]["cohort_size"] = 6
     del config["attack"]["extra_clients"], config["dataset"]["imbalance"]
     assert build(config).experiment.n_clients == 6
