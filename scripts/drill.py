@@ -40,6 +40,7 @@ from fedexp.commands.cli import main as fedexp
 from fedexp.config.origin import code_of_fedexp, kernels
 
 RUN = ("rounds=4", "training.epochs=1", "plots=false", "quiet=true", "backend=in_process")
+FIT = ("detect", "fit", "UPDATES", "--out", "run.st")  # of the reference run that recorded some
 NOISE = ("privacy.noise_multiplier=1", "privacy.delta=1e-4")
 # About the machine, the time or the command, and pictures and tables of what is compared itself.
 NOT_COMPARED = ("timing.jsonl", "fedexp.log", "report.md", "summary.json", "findings.json")
@@ -78,7 +79,7 @@ KINDS = {
     "updates": _run("record_updates=true"),
     "leakage": _run("leakage=analytic", "leakage.analytic.exposure.examples=2"),
     "sweep": _of_itself("run", "-m", "seed=0,1", *RUN, "hydra.sweep.dir=run"),
-    "detect": _of_itself("detect", "fit", "../../reference/updates/run/updates", "--out", "run.st"),
+    "detect": Kind(FIT, (*FIT, "--force"), begun="run.st"),
 }
 
 
@@ -207,7 +208,8 @@ def _two_at_once(place: Path, kind: str) -> str:
             code = child.end()
             child.refuse_traceback()
             refused = code == 2 and any(
-                words in child.said() for words in ("another process", "holds a run already")
+                words in child.said()
+                for words in ("another process", "holds a run already", "is there already")
             )
             if code != 0 and not refused:
                 raise Lost(f"two at once: one ended with {code}: {child.last_line()}")
@@ -230,6 +232,8 @@ class Child:
     def __init__(self, place: Path, arguments: Sequence[str]) -> None:
         self._output = place / f"said-{len(list(place.glob('said-*')))}.txt"
         self._output.touch()
+        made = (p / "reference" / "updates" / "run" / "updates" for p in place.parents)
+        updates = next((str(path) for path in made if path.is_dir()), "")
         self._started = time.monotonic()
         self.pid = os.fork()
         if not self.pid:
@@ -241,7 +245,7 @@ class Child:
             sys.argv = ["fedexp"]
             code = 1
             try:
-                code = fedexp(list(arguments))
+                code = fedexp([updates if a == "UPDATES" else a for a in arguments])
             except BaseException:
                 sys.excepthook(*sys.exc_info())
             finally:
@@ -371,7 +375,8 @@ def _compare(place: Path, kind: str, of: Path | None = None) -> None:
     theirs = {path.relative_to(reference).as_posix(): path for path in _files(reference)}
     apart = {name for name in {*ours} ^ {*theirs} if Path(name).name not in MAY_BE_MISSING}
     # Beside a file of the user's, and a sweep's tables, nobody knows who else writes.
-    apart -= {name for name in apart if not KINDS[kind].begun and name.endswith(".tmp")}
+    if KINDS[kind].begun != Kind.begun:
+        apart -= {name for name in apart if name.endswith(".tmp")}
     if apart:
         raise Lost(f"more or fewer files: {', '.join(sorted(apart))}")
     for name in {*ours} & {*theirs}:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Sequence
 from typing import NoReturn
 
 from fedexp.core.checks import InputError
@@ -16,6 +18,28 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise InputError."""
         raise InputError(f"{message} (see: {self.prog} --help)")
+
+
+def trusted(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line without `trust=[...]`, and the packages that it names.
+
+    Raises:
+        InputError: it is no list.
+
+    >>> trusted(["digits", "trust=[mine.,yours]"])
+    (['digits'], ['mine.', 'yours'])
+    """
+    kept, packages = [], []
+    for word in words:
+        if not word.startswith("trust="):
+            kept.append(word)
+            continue
+        found = re.fullmatch(r"\[(.*)\]", word.removeprefix("trust=").strip())
+        if found is None:
+            reason = "must be a list of packages, such as trust=[mypackage.]"
+            raise InputError(reason, "trust", word.removeprefix("trust="))
+        packages += [package.strip(" '\"") for package in found[1].split(",") if package.strip()]
+    return kept, packages
 
 
 def parser(command: str, description: str) -> Parser:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from fedexp import __version__
 from fedexp.commands.arguments import EXIT_BAD_INPUT, EXIT_OK
 from fedexp.core.checks import InputError, did_you_mean
-from fedexp.core.interrupt import Terminated, endings_as_interrupts
+from fedexp.core.interrupt import Terminated, endings_as_interrupts, heard
 from fedexp.core.library_warnings import into_the_log
 from fedexp.core.text import printable
 
@@ -37,6 +37,7 @@ fedexp: an experiment runner for federated learning
   fedexp privacy --delta D ...        on paper: epsilon of planned training, or the noise it needs
   fedexp list [GROUP]                 what can be chosen, one line each
   fedexp data check                   which datasets are there
+  fedexp data check FOLDER            what is in your own images (or FILE: arrays, a table)
   fedexp data get NAME ...            download datasets
   fedexp --version
 
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         arguments = sys.argv[1:]
         _mend_streams()
+    before = len(heard)
     try:
         with endings_as_interrupts(), into_the_log():
             try:
@@ -62,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a reader that has gone is dealt with, not at the very end
         return int(code)
     except InputError as error:
+        if len(heard) > before:  # Hydra made an error of its own of a Ctrl-C
+            return 128 + heard[-1]
         return _refuse(str(error))
     except Terminated as end:
         return end.exit_code

@@ -1,24 +1,41 @@
-"""`fedexp data check` and `fedexp data get`: the datasets on this machine."""
+"""`fedexp data check` and `fedexp data get`: the datasets on this machine, and a person's own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedexp.commands.arguments import EXIT_FAILED, EXIT_OK, parser
+from fedexp.commands.arguments import EXIT_FAILED, EXIT_OK, parser, trusted
 from fedexp.config.folders import config_folders
+
+CHECKED = "a dataset, or a FOLDER or FILE of your own; dataset.KEY=VALUE as in a run"
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
     options = parser("data", "The datasets: which are there, and download.")
     actions = options.add_subparsers(dest="action", required=True, metavar="{check,get}")
-    for action, text in (("check", "which datasets are there"), ("get", "download datasets")):
+    for action, text in (
+        ("check", "which datasets are there, and what is in your own data"),
+        ("get", "download datasets"),
+    ):
         sub = actions.add_parser(action, help=text, description=text)
-        sub.add_argument("names", metavar="NAME", nargs="*" if action == "check" else "+")
+        named = CHECKED if action == "check" else "a dataset"
+        sub.add_argument(
+            "names", metavar="NAME", nargs="*" if action == "check" else "+", help=named
+        )
         sub.add_argument("--data-dir", help="default: FEDEXP_DATA_DIR, else the user's cache")
+        sub.add_argument("--config-dir", help="a folder of configs of your own")
     given = options.parse_args(arguments)
-    from fedexp.commands.datasets import check, get
+    words, trust = trusted(given.names)
+    from fedexp.commands.datasets import Asked, check, get
 
-    folders = [folder / "dataset" for folder in config_folders()]
+    pairs = (word.partition("=") for word in words if "=" in word and word.startswith("dataset."))
+    asked = Asked(
+        names=[word for word in words if not ("=" in word and word.startswith("dataset."))],
+        settings={key.removeprefix("dataset."): value for key, _, value in pairs},
+        folders=[folder / "dataset" for folder in config_folders(given.config_dir)],
+        data_dir=given.data_dir,
+        trust=trust,
+    )
     act = check if given.action == "check" else get
-    return EXIT_OK if act(folders, given.names, given.data_dir) else EXIT_FAILED
+    return EXIT_OK if act(asked) else EXIT_FAILED

@@ -2,64 +2,173 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from omegaconf import OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
 
+from fedexp.config import schema
+from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
-from fedexp.config.parts import Parts
+from fedexp.config.parts import Parts, prefixed
 from fedexp.core.checks import InputError, did_you_mean
+from fedexp.core.text import printable
 from fedexp.data.folder import data_folder
+from fedexp.data.loader import Loader
 from fedexp.data.status import Status
 from fedexp.data.status import check as check_status
 from fedexp.data.status import get as get_status
+from fedexp.data.survey import Surveys
+
+OF_ENDINGS = {".npz": "arrays", ".csv": "table", ".tsv": "table", ".parquet": "table"}
+"""How a file ends -> the dataset that reads it; a folder is one of images."""
 
 
-def check(folders: Sequence[Path], names: Sequence[str], data_dir: str | None) -> bool:
-    """Print the state of each dataset (all by default); False if one is corrupt."""
-    place, loaders = data_folder(data_dir), _loaders(folders, names)
-    print(f"data folder: {place}")
-    states = [_say(name, check_status(loader, place)) for name, loader in loaders.items()]
-    return "corrupt" not in states
+@final
+@dataclass(frozen=True)
+class Asked:
+    """What a command line says.
+
+    Args:
+        names: of datasets, or paths of a person's own data; none: every dataset.
+        settings: keys of `dataset` -> value, for paths.
+        folders: of configs of datasets, the first wins.
+        data_dir: None: the default.
+        trust: packages whose code may be built.
+    """
+
+    names: Sequence[str]
+    settings: Mapping[str, str]
+    folders: Sequence[Path]
+    data_dir: str | None
+    trust: Sequence[str]
+
+    @property
+    def known(self) -> dict[str, Path]:
+        """Every dataset's YAML by name."""
+        found = (p for folder in reversed(self.folders) for p in folder.glob("*.yaml"))
+        return {path.stem: path for path in found}
 
 
-def get(folders: Sequence[Path], names: Sequence[str], data_dir: str | None) -> bool:
+def check(asked: Asked) -> bool:
+    """Print the state of each dataset (all by default); False if something is wrong with one."""
+    known, place = asked.known, data_folder(asked.data_dir)
+    paths = [name for name in asked.names if name not in known and _is_path(name)]
+    names = [name for name in asked.names if name not in paths]
+    if asked.settings and not asked.names:
+        key, value = next(iter(asked.settings.items()))
+        raise InputError("is of a dataset, and none is named", f"dataset.{key}", value)
+    _refuse_unknown(names, known)
+    clean = [_survey(path, asked, place) for path in paths]
+    states: list[str] = []
+    if names or not paths:
+        print(f"data folder: {place}")
+        for name in names or sorted(known):
+            states.append(_state(name, known[name], asked, lambda x: check_status(x, place)))
+    return all(clean) and not {"corrupt", "broken"} & set(states)
+
+
+def get(asked: Asked) -> bool:
     """Download what is missing of each dataset; False if one cannot be used afterwards."""
-    place = data_folder(data_dir)
+    known, place = asked.known, data_folder(asked.data_dir)
+    _refuse_unknown(asked.names, known)
+    progress = sys.stderr.isatty()
     states = [
-        _say(name, get_status(loader, place, progress=sys.stderr.isatty()))
-        for name, loader in _loaders(folders, names).items()
+        _say(name, get_status(_loader(known[name], asked), place, progress)) for name in asked.names
     ]
     return all(state == "ok" for state in states)
 
 
-def _loaders(folders: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
-    paths = {path.stem: path for folder in reversed(folders) for path in folder.glob("*.yaml")}
+def _is_path(name: str) -> bool:
+    return os.path.lexists(name) or "/" in name or os.sep in name or Path(name).suffix in OF_ENDINGS
+
+
+def _refuse_unknown(names: Sequence[str], known: Mapping[str, Path]) -> None:
     for name in names:
-        if name not in paths:
-            known = sorted(paths)
-            raise InputError(f"{did_you_mean(name, known)}Known: {', '.join(known)}", "NAME", name)
-    nodes = {name: _node(paths[name]) for name in names or sorted(paths)}
-    return {name: _loader(name, node) for name, node in nodes.items()}
+        if name not in known:
+            suggestion = did_you_mean(name, known)
+            reason = f"{suggestion}Known: {', '.join(sorted(known))}, or a folder or file of yours"
+            raise InputError(reason, "NAME", name)
 
 
-def _loader(name: str, node: dict[str, Any]) -> Any:
+def _state(name: str, path: Path, asked: Asked, tell: Callable[[Loader], Status]) -> str:
+    """The state of one dataset; one that cannot be made, or told, is broken and no other is."""
     try:
-        return Parts({"dataset": node})("dataset")
+        if OmegaConf.missing_keys(OmegaConf.load(path)):
+            print(f"{name:<16}{'yours':<9}fedexp data check FOLDER, or FILE")
+            return "yours"
+        status = tell(_loader(path, asked))
+    except Exception as error:  # of a file or of code that anybody wrote
+        reason = one_line(error) if isinstance(error, COMPLAINTS) else f"{error!r}"
+        print(f"{name:<16}{'broken':<9}{printable(reason.splitlines()[0])}", flush=True)
+        return "broken"
+    return _say(name, status)
+
+
+def _survey(path: str, asked: Asked, place: Path) -> bool:
+    """Say what is in a person's own data; False if something is wrong with them."""
+    loader = _of_path(path, asked)
+    if not isinstance(loader, Surveys):
+        raise InputError("cannot be looked through", "NAME", path)
+    with prefixed("dataset"):
+        found = loader.survey(place)
+    for line in (path, *found.lines):
+        print(printable(line))
+    for word, lines in (("note", found.remarks), ("wrong", found.faults)):
+        for line in lines:
+            print(printable(f"{word}: {line}"))
+    print(f"{len(found.faults)} things are wrong" if found.faults else "clean", flush=True)
+    return not found.faults
+
+
+def _of_path(path: str, asked: Asked) -> Loader:
+    """The loader of a person's own data."""
+    if not os.path.lexists(path):
+        raise InputError("there is no such folder or file", "NAME", path)
+    choice = "images" if os.path.isdir(path) else OF_ENDINGS.get(Path(path).suffix.lower(), "")
+    if os.path.islink(path) and not os.path.exists(path):
+        raise InputError("is a link that leads nowhere", "NAME", path)
+    if not choice:
+        known = ", ".join(OF_ENDINGS)
+        raise InputError(f"is neither a folder nor a file of {known}", "NAME", path)
+    node = OmegaConf.load(conf_folder() / "dataset" / f"{choice}.yaml")
+    try:
+        given = _plain(OmegaConf.merge(node, {"path": path}), path, asked.settings)
+    except (*COMPLAINTS, YAMLError) as error:
+        raise InputError(one_line(error)) from error
+    for key, value in given.items():
+        if value == "???":
+            raise InputError(f"say which: dataset.{key}=COLUMN", f"dataset.{key}", "")
+    loader: Loader = Parts({"dataset": given}, asked.trust)("dataset")
+    return loader
+
+
+def _loader(path: Path, asked: Asked) -> Loader:
+    name = path.stem
+    try:
+        node = _plain(OmegaConf.load(path), path, asked.settings)
+    except COMPLAINTS as error:
+        raise InputError(one_line(error)) from error
+    try:
+        loader: Loader = Parts({"dataset": node}, asked.trust)("dataset")
     except InputError as error:  # of a file, and not of a run's key
         raise InputError(
             error.reason, f"{name}{(error.key or '').removeprefix('dataset')}", error.value
         ) from None
+    return loader
 
 
-def _node(path: Path) -> dict[str, Any]:
-    try:
-        node = OmegaConf.to_container(OmegaConf.load(path))
-    except COMPLAINTS as error:
-        raise InputError(one_line(error)) from error
+def _plain(config: Any, path: Path | str, settings: Mapping[str, str]) -> dict[str, Any]:
+    """A dataset's YAML with its keys as they were set by hand, its interpolations resolved."""
+    schema.register()  # what these are
+    by_hand = OmegaConf.from_dotlist([f"{key}={value}" for key, value in settings.items()])
+    whole = OmegaConf.create({"dataset": OmegaConf.merge(config, by_hand)})
+    node = OmegaConf.to_container(whole.dataset, resolve=True)
     if not isinstance(node, dict) or "_target_" not in node:
         raise InputError(f"{path} has no _target_")
     return {str(key): value for key, value in node.items()}

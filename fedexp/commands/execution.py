@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from fedexp.commands.about import about
+from fedexp.commands.verdicts import figures_of_sites
 from fedexp.config.build import Built, build
 from fedexp.config.origin import origin_of
 from fedexp.core.checks import InputError
@@ -80,7 +81,7 @@ def run(
             state = initial_state(exp, vector_of(built.model))
         for remark in (*built.remarks, *remarks_on_origin(folder)):
             log.warning("%s", remark)
-        redraw = [Redraw(lambda: _draw(folder, plots=True))] if config["plots"] else []
+        redraw = [Redraw(lambda: draw(folder, plots=True))] if config["plots"] else []
         observers: Sequence[Observer] = (
             recorder,  # first: what it has written is there when the others are told
             RoundLog(),
@@ -101,6 +102,9 @@ def run(
                     f"round {state.round + 1} of {exp.rounds} could take epsilon above "
                     f"max_epsilon={exp.account.max_epsilon:g}"
                 )
+            models = exp.setting.models(state.params)
+            if sites := figures_of_sites(built, models, config["seed"]):
+                recorder.found(sites=sites)
             summary = recorder.summary("complete", stopped=stopped)
             _end(observers, summary)
         except (KeyboardInterrupt, BrokenPipeError):  # the latter: nobody reads our lines any more
@@ -121,7 +125,7 @@ def run(
             log.warning("stopped after round %d: %s", state.round, stopped)
         exp.backend.close()  # studies bring their own workers
         study(config, folder, built)
-        return summary, _draw(folder, plots=config["plots"])
+        return summary, draw(folder, plots=config["plots"])
 
 
 def prepare(config: Mapping[str, Any]) -> Built:
@@ -137,20 +141,23 @@ def prepare(config: Mapping[str, Any]) -> Built:
 
 
 def study(config: Mapping[str, Any], folder: Path, built: Built | None = None) -> None:
-    """Carry out the studies of leakage that the config asks for and the folder does not have.
+    """Carry out the studies and the verdict that the config asks for and the folder lacks.
 
     Args:
         config: the resolved config.
         folder: of the run, locked by the caller.
         built: what was built of `config`, if that is at hand.
     """
-    if not config["leakage"]:
+    if not config["leakage"] and not config["verdict"]:
         return
     from fedexp.commands.studies import study_run
+    from fedexp.commands.verdicts import judge
 
     data_dir, trust = config["paths"]["data_dir"], config["trust"]
     try:
-        study_run(folder, config["leakage"], data_dir, trust, False, log.info, built)
+        if config["leakage"]:
+            study_run(folder, config["leakage"], data_dir, trust, False, log.info, built)
+        judge(config, folder, log.info)
     except KeyboardInterrupt:
         log.info("the run is complete; go on with: fedexp resume %s", shlex.quote(str(folder)))
         raise
@@ -180,7 +187,7 @@ def _closing(built: Built) -> Iterator[None]:
         built.experiment.backend.close()
 
 
-def _draw(folder: Path, plots: bool) -> str:
+def draw(folder: Path, plots: bool) -> str:
     """Report and plots. What was measured is safe already, so a full disk here only says so."""
     from fedexp.reporting.report import report_run
 

@@ -256,7 +256,7 @@ def _job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run, go on with, or skip one job; a failure is written down and does not stop the others."""
-    from fedexp.commands.execution import run, study
+    from fedexp.commands.execution import draw, run, study
     from fedexp.run_folder.format import config_hash
     from fedexp.run_folder.record import read_config, read_summary, write_config, write_summary
 
@@ -271,6 +271,8 @@ def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if before.get("status") == "complete":
             _say(resolved, f"{name}: complete already")
             study(resolved, folder)
+            if not (folder / "report.md").exists():  # killed between its last round and that
+                draw(folder, resolved["plots"])
             return before
         _say(resolved, f"{name}: {'goes on' if started else 'starts'}")
         (folder / "error.txt").unlink(missing_ok=True)

@@ -52,6 +52,7 @@ from fedexp.data.imbalance import check_factor, long_tailed
 from fedexp.data.loader import Loader, load
 from fedexp.federation.evaluation import ModelEvaluator
 from fedexp.federation.extra_clients import with_extra_clients
+from fedexp.federation.own_patients import OwnPatients
 from fedexp.federation.own_rows import held_to_its_word
 from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.rounds import Experiment
@@ -108,6 +109,7 @@ class Built:
     task: Task  # what its labels mean
     reserve: Split  # training examples left out by train_examples
     partition: Partition
+    own: OwnPatients  # of the clients, in validation and test
     observers: tuple[Observer, ...]  # early stopping and the trackers, in this order
     remarks: tuple[str, ...]  # what a person should know before the run
 
@@ -157,7 +159,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     partition, root_rows = _without_root_data(partition, root_examples(aggregator), seed)
     on_top = everybody - n_clients
     whole = with_extra_clients(partition, on_top, seed)
-    malicious = _malicious(config, n_clients, on_top)
+    malicious = malicious_clients(config, n_clients, on_top)
     _rehearse(parts, aggregator, [len(shard) for shard in whole.shards])
     with prefixed("attack"):
         trained_on = _poisoned(whole, parts.attack, malicious, seed)
@@ -186,8 +188,12 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     _check_local(parts.algorithm, protection.trainer)
     counts = partition.label_counts(dataset.num_classes, task)
     evaluation = {"validation": dataset.validation, "test": dataset.test}
+    own = OwnPatients(partition, dict(evaluation), _mixes(counts), seed)
     if len(wanted := parts.attack.targeted_examples(dataset.test.as_floats())):
         evaluation["attack"] = wanted.stored_like(dataset.test)
+    measured = dict(evaluation)
+    if own.are_known:
+        evaluation |= own.seen_otherwise()
     cohort_size = min(parts.cohort_size, len(shards))
     device = _device(config["device"])
     workload = Workload(model, dataset.train, shards, evaluation, cohort_size, device, task, scale)
@@ -225,7 +231,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             min_clients=min(parts.min_clients, everybody if communicates(setting) else 1),
         ),
         account=protection.account,
-        evaluator=ModelEvaluator(task, evaluation, _mixes(counts)),
+        evaluator=ModelEvaluator(task, measured, _mixes(counts), own),
     )
     return Built(
         experiment=experiment,
@@ -238,6 +244,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         task=task,
         reserve=reserve,
         partition=partition,
+        own=own,
         observers=chosen.observers,
         remarks=(
             *pixels.remarks,
@@ -274,6 +281,7 @@ def _construct(config: Config) -> _Chosen:
     make = Parts(config, config["trust"])
     # To be refused now rather than after the training.
     studies = {study: make(f"leakage.{study}") for study in config["leakage"]}
+    _check_verdict(config)
     task: Task = make("task")
     one_of(task.metrics, objective=config["objective"])
     n_clients, setting = _everybody(config), make("setting")
@@ -320,6 +328,29 @@ def _construct(config: Config) -> _Chosen:
         studies=studies,
         observers=observers,
     )
+
+
+def _check_verdict(config: Config) -> None:
+    """Refuse a comparison that could not be made after the run."""
+    if not (node := config["verdict"]):
+        return
+    Parts(config, config["trust"])("verdict")
+    if not (made := Parts(config, config["trust"])("setting")).shares_one_model:
+        raise InputError(
+            "compares a shared model with other ways to train; needs setting=federated",
+            "verdict",
+            called(made),
+        )
+    for key in BUILDERS_OWN["verdict"]:
+        required(node, key, "verdict")
+    nodes = {"attack": node["attack"], **{f"defences.{k}": v for k, v in node["defences"].items()}}
+    for name, part in nodes.items():
+        group = name.partition(".")[0].replace("defences", "aggregator")
+        try:
+            Parts({group: part}, config["trust"])(group)
+        except InputError as error:
+            key = f"verdict.{name}" + (error.key or group).removeprefix(group)
+            raise InputError(error.reason, key, error.value) from None
 
 
 def _everybody(config: Config) -> int:
@@ -478,7 +509,7 @@ def _check_adversary(config: Config) -> None:
     at_least(0, **{"attack.first_round": config["attack"]["first_round"]})
 
 
-def _malicious(config: Config, n_clients: int, on_top: int = 0) -> np.ndarray:
+def malicious_clients(config: Config, n_clients: int, on_top: int = 0) -> np.ndarray:
     """`[n_clients + on_top]` bool: who the adversary controls.
 
     The last, where its clients come on top; else drawn from the seed alone.

@@ -28,13 +28,16 @@ def groups(folders: list[Path]) -> dict[str, dict[str, str]]:
 
 def description(path: Path) -> str:
     """The first comment of a YAML file that is not one of Hydra's (`# @package`); empty if none."""
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        for line in file:
-            if not line.startswith("#"):
-                break
-            text = line.lstrip("# ").strip()
-            if not text.startswith("@"):
-                return text
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            for line in file:
+                if not line.startswith("#"):
+                    break
+                text = line.lstrip("# ").strip()
+                if not text.startswith("@"):
+                    return text
+    except OSError as error:
+        return f"(cannot be read: {error.strerror})"
     return ""
 
 

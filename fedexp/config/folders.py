@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedexp.core.checks import InputError
+
 
 def conf_folder() -> Path:
     """The packaged configs: in the wheel, or at the top of the repository."""
@@ -21,7 +23,19 @@ def own_conf_folder() -> Path | None:
     return own if own.is_dir() and not (own / "config.yaml").exists() else None
 
 
-def config_folders() -> list[Path]:
-    """All of them; a choice in an earlier one hides the same choice in a later one."""
+def config_folders(named: str | None = None) -> list[Path]:
+    """All of them; a choice in an earlier one hides the same choice in a later one.
+
+    Args:
+        named: what `--config-dir` says.
+
+    Raises:
+        InputError: there is no such folder.
+    """
     own = own_conf_folder()
-    return [conf_folder()] if own is None else [own, conf_folder()]
+    folders = [conf_folder()] if own is None else [own, conf_folder()]
+    if named is None:
+        return folders
+    if not Path(named).is_dir():
+        raise InputError("there is no such folder", "--config-dir", named)
+    return [Path(named), *folders]

@@ -23,7 +23,8 @@ from fedexp.core.origin import Origin
 from fedexp.partition.document import partition_hash
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "opacus", "medmnist")
-DECIDES_NOTHING = ("backend", "tracker", "leakage")  # groups whose code is not that of the figures
+# Groups whose code is not that of the figures.
+DECIDES_NOTHING = ("backend", "tracker", "leakage", "verdict")
 
 
 def origin_of(config: Config, built: Built) -> Origin:

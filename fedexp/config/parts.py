@@ -27,6 +27,7 @@ BUILDERS_OWN: Mapping[str, tuple[str, ...]] = {
     "attack": ("fraction", "n_malicious", "first_round", "extra_clients"),
     "dataset": ("imbalance",),
     "partition": ("n_clients",),
+    "verdict": ("attack", "defences"),
 }
 """Keys of a group that are not its part's, but the builder's."""
 

@@ -67,6 +67,7 @@ class Schema:
     early_stopping: Any = MISSING
     tracker: dict[str, Any] = field(default_factory=dict)  # each is told of every round
     leakage: dict[str, Any] = field(default_factory=dict)  # studies of the finished run
+    verdict: dict[str, Any] = field(default_factory=dict)  # a comparison after the run
     paths: Paths = field(default_factory=Paths)
 
 
@@ -96,6 +97,7 @@ def register() -> None:
         "fedexp.cores": available_cores,
         "fedexp.ratio": ratio,
         "fedexp.unless": unless,
+        "fedexp.by": by,
         "fedexp.folder_name": folder_name,
     }
     for name, function in resolvers.items():
@@ -163,6 +165,15 @@ def unless(value: float, *others: float | None) -> float | None:
     (1.0, None)
     """
     return value if all(other is None for other in others) else None
+
+
+def by(word: str, table: Mapping[str, Any]) -> Any:
+    """What a table says of a word; of a word that is not in it the part says what is wrong.
+
+    >>> by("digits", {"digits": 10, "letters": 26})
+    10
+    """
+    return table.get(word, 0)
 
 
 def folder_name(overrides: str, number: int) -> str:

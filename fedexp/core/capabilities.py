@@ -19,6 +19,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     detector, ...     does_nothing                 it does something
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
+    task              of_client(y)                 a client's labels change nothing but its examples
     tracker           sends_to                     what it does beyond the run folder is its code's
 """
 
@@ -92,6 +93,14 @@ class StatesWhatArrives(Protocol):
 
 
 @runtime_checkable
+class GoesByAClientsLabels(Protocol):
+    """A task that may depend on which labels a client has, as balanced class weights do."""
+
+    def of_client(self, y: Tensor) -> Task:
+        """The task as a client with the labels `y` trains on it; itself where that is the same."""
+
+
+@runtime_checkable
 class ChecksTheModel(Protocol):
     """A mechanism that cannot train every model."""
 
@@ -145,6 +154,16 @@ def sampling_of(sampler: object, n_clients: int) -> Sampling | None:
 def as_received(channel: object, updates: Updates, rng: np.random.Generator) -> Updates:
     """The rows `[rows, D]` that the server would see."""
     return channel.as_received(updates, rng) if isinstance(channel, StatesWhatArrives) else updates
+
+
+def task_of_client(task: Task, y: Tensor) -> Task:
+    """The task as a client with the labels `y` trains on it; for most the same."""
+    return task.of_client(y) if isinstance(task, GoesByAClientsLabels) else task
+
+
+def goes_by_labels(task: Task, y: Tensor) -> bool:
+    """Whether an example's loss depends on which labels the others of its client have."""
+    return task_of_client(task, y) is not task
 
 
 def does_nothing(part: object) -> bool:

@@ -90,6 +90,9 @@ class Task(Protocol):
     def predict(self, logits: Tensor) -> Tensor:
         """The answers, of the shape that labels have."""
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of every class or label, `[n, num_classes]`."""
+
     def measure(self, logits: Tensor, y: Tensor) -> dict[str, float]:
         """All `metrics` of one model on one part."""
 

@@ -44,7 +44,13 @@ TARGETS = {
 }
 # What a run did before there was a choice.
 BEFORE: dict[str, dict[str, Any]] = {
-    "task": {"_target_": "fedexp.tasks.multiclass.Multiclass"},
+    "verdict": {},
+    "task": {
+        "_target_": "fedexp.tasks.multiclass.Multiclass",
+        "loss": "cross_entropy",
+        "gamma": 2.0,
+        "class_weights": "none",
+    },
     "algorithm": {"_target_": "fedexp.federation.algorithms.fedavg.FedAvg"},
     "worker_momentum": {"_target_": "fedexp.federation.worker_momentum.NoMomentum"},
     "early_stopping": {

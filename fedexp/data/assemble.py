@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.types import Dataset, Split
@@ -63,18 +64,45 @@ def image_split(
     if x.ndim != 4 or y.shape != x.shape[:1]:
         reason = f"expected one label an image, found images {x.shape} and labels {y.shape}"
         raise damaged(source, reason, dataset)
-    if x.size == 0:
-        raise damaged(source, "expected images, found none", dataset)
+    pixels = _pixels(x, source, dataset, divisor)
     if y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= num_classes:
         reason = f"expected whole labels 0 to {num_classes - 1}, found {y.min()} to {y.max()}"
         raise damaged(source, reason, dataset)
+    return Split(pixels, torch.from_numpy(y.astype(np.int64)), divisor=divisor)
+
+
+def several_labels(
+    x: np.ndarray,
+    y: np.ndarray,
+    num_classes: int,
+    source: Path | str,
+    dataset: str,
+    divisor: float = 1.0,
+) -> Split:
+    """As `image_split`, for images of any number of labels: `y` `[n, num_classes]` of 0 and 1.
+
+    Raises:
+        InputError: as `image_split`.
+    """
+    if x.ndim != 4 or y.shape != (*x.shape[:1], num_classes):
+        reason = f"expected {num_classes} labels an image, found images {x.shape} and labels "
+        raise damaged(source, f"{reason}{y.shape}", dataset)
+    pixels = _pixels(x, source, dataset, divisor)
+    if y.dtype.kind not in "iu" or y.min() < 0 or y.max() > 1:
+        reason = f"expected labels of 0 and 1, found {y.min()} to {y.max()}"
+        raise damaged(source, reason, dataset)
+    return Split(pixels, torch.from_numpy(y.astype(np.uint8)), divisor=divisor)
+
+
+def _pixels(x: np.ndarray, source: Path | str, dataset: str, divisor: float) -> Tensor:
+    if x.size == 0:
+        raise damaged(source, "expected images, found none", dataset)
     # A minimum over anything that is not a number is not a number, and fails the comparison.
     if not (x.min() >= 0 and x.max() <= divisor):
         span = "in [0, 1]" if divisor == 1 else f"from 0 to {divisor:g}"
         reason = f"expected pixels {span}, found {x.min()} to {x.max()}"
         raise damaged(source, reason, dataset)
-    pixels = torch.from_numpy(np.require(x, requirements=["C", "W"]))
-    return Split(pixels, torch.from_numpy(y.astype(np.int64)), divisor=divisor)
+    return torch.from_numpy(np.require(x, requirements=["C", "W"]))
 
 
 def stratified(

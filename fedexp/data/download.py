@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fedexp.core.checks import InputError
@@ -16,7 +17,7 @@ class RemoteFile:
     """One published file and where it belongs on this machine.
 
     `urls` are mirrors of the same bytes, tried in turn; `md5` is the publisher's checksum in hex;
-    `dataset` is the collection's name, the NAME of `fedexp data get NAME`.
+    `dataset` is what follows `fedexp data get`: the collection's name, and keys that lead to it.
     """
 
     path: Path
@@ -78,13 +79,26 @@ def read(file: RemoteFile) -> bytes:
         InputError: it is missing and cannot be fetched, cannot be read, or is not what was
             published.
     """
+    return read_local(intact(file))
+
+
+def intact(file: RemoteFile) -> Path:
+    """Where `file` lies, fetched first if it is missing, and looked through whole.
+
+    Raises:
+        InputError: as `read`.
+    """
     fetch(file, progress=sys.stderr.isatty())
-    content = read_local(file.path)
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    try:
+        with open(file.path, "rb") as content:
+            digest = hashlib.file_digest(content, partial(hashlib.md5, usedforsecurity=False))
+            found, size = digest.hexdigest(), content.tell()
+    except OSError as error:
+        raise _unreadable(file.path, error) from error
     if found != file.md5:
-        reason = f"expected MD5 {file.md5}, found {found} in {len(content):,} bytes"
+        reason = f"expected MD5 {file.md5}, found {found} in {size:,} bytes"
         raise damaged(file.path, reason, file.dataset)
-    return content
+    return file.path
 
 
 def present(path: Path) -> bool:
@@ -98,7 +112,11 @@ def read_local(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be read: {error.strerror}")
 
 
 def damaged(source: Path | str, reason: str, dataset: str) -> InputError:

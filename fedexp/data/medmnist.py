@@ -1,4 +1,4 @@
-"""The 2-D collections of MedMNIST v2 at 28x28 in which an image has one label.
+"""The 2-D collections of MedMNIST v2, at 28x28 and in the three larger sizes of MedMNIST+.
 
 Source: J. Yang et al., "MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D biomedical
 image classification", Scientific Data 10:41, 2023. Addresses, checksums and class names are those
@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
 from typing import Any, final
 from zipfile import BadZipFile
@@ -21,8 +20,10 @@ import numpy as np
 
 from fedexp.core.checks import InputError, one_of
 from fedexp.core.types import Dataset, Split
-from fedexp.data.assemble import assemble, image_shape, image_split
-from fedexp.data.download import RemoteFile, damaged, read
+from fedexp.data.assemble import assemble, image_shape, image_split, several_labels
+from fedexp.data.download import RemoteFile, damaged, intact
+
+SIZES = (28, 64, 128, 224)  # pixels a side; those above 28 are MedMNIST+
 
 
 @final
@@ -30,13 +31,15 @@ from fedexp.data.download import RemoteFile, damaged, read
 class MedMNIST:
     """One collection in its official training, validation and test parts.
 
-    The file is `data_dir`/medmnist/`name`.npz.
+    The file is `data_dir`/medmnist/`name`.npz, or `name`_64.npz and so on for the larger sizes. Its
+    pixels are in memory once, as bytes. In a multi-label collection (chestmnist) an image has any
+    number of labels.
 
     Args:
         name: the name in the config, which is the one in the `medmnist` package.
         input_shape: (channels, height, width) of an image; 1 channel is grey, 3 are RGB.
-        num_classes: how many classes there are.
-        size: pixels a side, as in the `medmnist` package; files of 28 are what is read.
+        num_classes: how many classes (or labels) there are.
+        size: pixels a side: 28, 64, 128 or 224.
     """
 
     name: str
@@ -46,26 +49,16 @@ class MedMNIST:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_shape", image_shape(self.input_shape))
-        if self.size != 28:
-            reason = "only the files of 28x28 pixels are read, not the larger ones of MedMNIST+"
-            raise InputError(reason, "size", self.size)
-        collections = published()
-        if "multi-label" in collections.get(self.name, {}).get("task", ""):
-            reason = "its images have several labels at once, and fedexp trains on one label each"
-            raise InputError(reason, "name", self.name)
-        one_of(
-            [
-                name
-                for name, about in collections.items()
-                if "multi-label" not in about["task"] and not name.endswith("3d")
-            ],
-            name=self.name,
-        )
+        if self.size not in SIZES:
+            raise InputError(f"must be one of {', '.join(map(str, SIZES))}", "size", self.size)
+        one_of([name for name in published() if not name.endswith("3d")], name=self.name)
 
     def __call__(self, data_dir: Path) -> Dataset:
         """The dataset; raises InputError if the file is missing or damaged."""
         (file,) = self.files(data_dir)
-        class_names = tuple(published()[self.name]["label"].values())
+        about = published()[self.name]
+        class_names = tuple(about["label"].values())
+        several = "multi-label" in about["task"]
         arrays = _arrays(file)
 
         def split(part: str) -> Split:
@@ -75,7 +68,8 @@ class MedMNIST:
             pixels = np.moveaxis(channels_last, -1, 1)
             if labels.ndim == 2 and labels.shape[1] == 1:
                 labels = labels[:, 0]
-            return image_split(pixels, labels, len(class_names), file.path, self.name, divisor=255)
+            make = several_labels if several else image_split
+            return make(pixels, labels, len(class_names), file.path, self.name, divisor=255)
 
         return assemble(
             self.name,
@@ -90,8 +84,10 @@ class MedMNIST:
     def files(self, data_dir: Path) -> tuple[RemoteFile, ...]:
         """The one `.npz` file."""
         about = published()[self.name]
-        path = data_dir / "medmnist" / f"{self.name}.npz"
-        return (RemoteFile(path, (about["url"],), about["MD5"], self.name),)
+        suffix = "" if self.size == 28 else f"_{self.size}"
+        path = data_dir / "medmnist" / f"{self.name}{suffix}.npz"
+        of = self.name if self.size == 28 else f"{self.name} dataset.size={self.size}"
+        return (RemoteFile(path, (about[f"url{suffix}"],), about[f"MD5{suffix}"], of),)
 
 
 @cache
@@ -117,10 +113,10 @@ def published() -> Mapping[str, Mapping[str, Any]]:
 def _arrays(file: RemoteFile) -> Mapping[str, np.ndarray]:
     """The six arrays of an `.npz` file; raises InputError if it is not such a file."""
     names = [f"{part}_{kind}" for part in ("train", "val", "test") for kind in ("images", "labels")]
-    content = read(file)
+    path = intact(file)  # not in memory: the largest file has 12 GB
     try:
         # Unpickling runs whatever code the file holds.
-        with np.load(BytesIO(content), allow_pickle=False) as arrays:
+        with open(path, "rb") as content, np.load(content, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
     except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
         reason = f"expected the plain arrays {', '.join(names)} ({error})"

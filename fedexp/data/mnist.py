@@ -107,17 +107,29 @@ def _numbers(file: RemoteFile, n_dimensions: int) -> np.ndarray:
     """The array in an IDX file, uint8; raises InputError if it is not one, or not whole."""
     unpacked = _unpacked(file)
     if present(unpacked):
-        source, content = unpacked, read_local(unpacked)
-    else:
-        source, content = file.path, gzip.decompress(read(file))
+        return idx_array(read_local(unpacked), n_dimensions, unpacked, file.dataset)
+    return idx_array(gzip.decompress(read(file)), n_dimensions, file.path, file.dataset)
 
+
+def idx_array(content: bytes, n_dimensions: int, source: Path | str, dataset: str) -> np.ndarray:
+    """What an IDX file holds, uint8.
+
+    Args:
+        content: of the file, not compressed.
+        n_dimensions: that the array has.
+        source: where it comes from, for the message.
+        dataset: the collection's name, for the message.
+
+    Raises:
+        InputError: it is no such file, or not whole.
+    """
     start = 4 + 4 * n_dimensions
     magic = bytes([0, 0, _UNSIGNED_BYTE, n_dimensions])
     if len(content) < start or content[:4] != magic:
         reason = f"expected an IDX file that begins with {magic.hex()}, found {content[:4].hex()}"
-        raise damaged(source, reason, file.dataset)
+        raise damaged(source, reason, dataset)
     shape = tuple(int(size) for size in np.frombuffer(content[4:start], ">u4"))
     if len(content) != start + math.prod(shape):
         reason = f"expected {start + math.prod(shape):,} bytes, found {len(content):,}"
-        raise damaged(source, reason, file.dataset)
+        raise damaged(source, reason, dataset)
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedexp.core.protocols import Backend, Task
 from fedexp.core.types import Metric, Split
+from fedexp.federation.own_patients import OwnPatients
 
 
 @final
@@ -25,12 +26,15 @@ class ModelEvaluator:
         class_mixes: `[n_clients, classes]`, each client's share of each class. A client's
             `own_mix_accuracy` is the test accuracy it would see if its patients came in this mix:
             sum over classes of its share of the class times the recall of the class. There is none
-            where examples do not come in classes.
+            where examples do not come in classes, or where its patients are known.
+        own: each client's own patients. Where they are known, `own_accuracy` is a client's
+            accuracy on those of them that are in test.
     """
 
     task: Task
     splits: Mapping[str, Split]
     class_mixes: np.ndarray
+    own: OwnPatients | None = None
 
     def __call__(
         self, backend: Backend, models: Sequence[Tensor], round: int
@@ -48,6 +52,7 @@ class ModelEvaluator:
             if scope == "test":
                 answers, more = self._each_client(outputs, split.y, round, measured)
                 rows += more
+                rows += self._on_own_patients(backend, models, outputs, round)
             if len(models) == 1:
                 rows += [Metric(round, scope, "all", m, v) for m, v in measured[0].items()]
             else:
@@ -62,6 +67,8 @@ class ModelEvaluator:
         With a model for each client, none; its own accuracy is added to what was measured.
         """
         predicted = [self.task.predict(logits) for logits in outputs]
+        if self.own is not None and self.own.are_known:
+            return predicted[0] if len(outputs) == 1 else None, []
         if len(outputs) == 1:
             values = self.task.own_mix_accuracy(predicted[0], y, self.class_mixes)
             return predicted[0], [
@@ -74,6 +81,24 @@ class ModelEvaluator:
                 of_client["own_mix_accuracy"] = value
         return None, []
 
+    def _on_own_patients(
+        self, backend: Backend, models: Sequence[Tensor], outputs: Sequence[Tensor], round: int
+    ) -> list[Metric]:
+        """Every client's accuracy on its own patients in test, where those are known."""
+        if self.own is None or not self.own.are_known:
+            return []
+        scope, own = self.own.scopes["test"], self.own.of["test"]
+        if scope != "test":
+            outputs = backend.evaluate(models, scope)
+        found = []
+        for client, rows in enumerate(own.rows):
+            if len(rows):
+                logits = outputs[client if len(models) > 1 else 0][rows]
+                right = self.task.predict(logits) == own.part.y[rows]
+                value = float(right.double().mean())
+                found.append(Metric(round, "test", str(client), "own_accuracy", value))
+        return found + _spread(round, "test", "own_accuracy", [row.value for row in found])
+
 
 def _over_clients(round: int, scope: str, measured: list[dict[str, float]]) -> list[Metric]:
     rows = [
@@ -83,12 +108,19 @@ def _over_clients(round: int, scope: str, measured: list[dict[str, float]]) -> l
         if scope == "test" and metric in ("accuracy", "own_mix_accuracy")
     ]
     for metric in measured[0]:
-        values = np.array([m[metric] for m in measured])
-        over = {
-            "mean": values.mean(),
-            "std": values.std(ddof=1) if len(values) > 1 else 0.0,
-            "min": values.min(),
-            "max": values.max(),
-        }
-        rows += [Metric(round, scope, name, metric, float(value)) for name, value in over.items()]
+        rows += _spread(round, scope, metric, [m[metric] for m in measured])
     return rows
+
+
+def _spread(round: int, scope: str, metric: str, of_clients: Sequence[float]) -> list[Metric]:
+    """How evenly a figure is shared by the clients; nothing where no client has it."""
+    if not of_clients:
+        return []
+    values = np.array(of_clients)
+    over = {
+        "mean": values.mean(),
+        "std": values.std(ddof=1) if len(values) > 1 else 0.0,
+        "min": values.min(),
+        "max": values.max(),
+    }
+    return [Metric(round, scope, name, metric, float(value)) for name, value in over.items()]

@@ -9,6 +9,7 @@ import numpy as np
 
 from fedexp.core.capabilities import SamplingKind
 from fedexp.core.checks import InputError, at_least
+from fedexp.core.protocols import Sampler
 
 
 @final
@@ -104,6 +105,30 @@ class Poisson:
         """A sorted cohort of random size, possibly empty."""
         _no_more_than(n_clients, self.cohort_size)
         return np.flatnonzero(rng.random(n_clients) < self.cohort_size / n_clients)
+
+
+@final
+@dataclass(frozen=True)
+class AllBut:
+    """Whoever the sampler draws, without one client. It says nothing of how it draws.
+
+    Args:
+        left_out: the client.
+        sampler: who else takes part.
+    """
+
+    left_out: int
+    sampler: Sampler
+
+    def __post_init__(self) -> None:
+        at_least(0, left_out=self.left_out)
+
+    def __call__(self, n_clients: int, rng: np.random.Generator) -> np.ndarray:
+        """Sorted client numbers; none where only that client was drawn."""
+        if not self.left_out < n_clients:
+            raise InputError(f"there are {n_clients} clients, from 0", "left_out", self.left_out)
+        drawn = self.sampler(n_clients, rng)
+        return np.asarray(drawn[drawn != self.left_out])
 
 
 def _same_share(cohort_size: int, n: int, n_all: int) -> int:

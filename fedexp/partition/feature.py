@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import final
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedexp.core.checks import InputError, in_range, one_of
-from fedexp.core.types import Partition, Split
+from fedexp.core.types import OwnPart, Partition, Split
 from fedexp.partition.assign import assign_sizes, check_enough, near_equal_sizes
 
 Transform = Callable[[Tensor, Tensor], Tensor]
@@ -33,7 +34,8 @@ class Feature:
     its shift is what its scanner does, the same to all its images and in every round: rotation by
     an angle, loss of contrast, Gaussian blur, or Gaussian pixel noise, whose picture is drawn once.
     `mixed` spreads the four kinds evenly over the sites. Pixels stay in [0, 1]; labels and the
-    shards, which equal those of `Iid` for the same rng, do not change.
+    shards, which equal those of `Iid` for the same rng, do not change. A client's own patients in
+    validation and test are an even share of them, through its scanner.
 
     Evenly spaced noise levels are the "noise-based feature imbalance" of Li et al., "Federated
     Learning on Non-IID Data Silos", ICDE 2022; a rotation a site is "rotated MNIST" (Ghosh et al.,
@@ -91,28 +93,72 @@ class Feature:
             )
         sizes = near_equal_sizes(len(train), n_clients)
         shards = assign_sizes(train, sizes, rng).shards
-        scanners: dict[str, tuple[Transform, float]] = {
-            "rotation": (rotate, self.rotation_degrees),
-            "contrast": (lose_contrast, self.contrast_loss),
-            "blur": (blur, self.blur_pixels),
-            "noise": (partial(add_noise, rng=rng), self.noise_deviation),
+        kinds = list(_KINDS) if self.shift == "mixed" else [self.shift]
+        levels = rng.permutation(np.linspace(0, self.strength, n_clients))
+        scanners = _Scanners(
+            kinds=tuple(rng.permutation(np.resize(kinds, n_clients)).tolist()),
+            levels=tuple(levels.tolist()),
+            full={
+                "rotation": self.rotation_degrees,
+                "contrast": self.contrast_loss,
+                "blur": self.blur_pixels,
+                "noise": self.noise_deviation,
+            },
+        )
+        x = scanners(seen, shards, rng)
+        validation, test = rng.spawn(2)  # leaves the stream as it is
+        streams = {"validation": validation, "test": test}
+        own = partial(_through_own_scanner, scanners, streams)
+        return Partition(train.with_x(x), shards, own=own)
+
+
+_KINDS = ("rotation", "contrast", "blur", "noise")  # in the order in which they are applied
+
+
+@dataclass(frozen=True)
+class _Scanners:
+    """What each site does to its images."""
+
+    kinds: tuple[str, ...]  # [n_clients]
+    levels: tuple[float, ...]  # [n_clients] from 0, no shift, to 1
+    full: Mapping[str, float]  # by kind, the amount at level 1
+
+    def __call__(
+        self, seen: Tensor, shards: Sequence[np.ndarray], rng: np.random.Generator
+    ) -> Tensor:
+        """A copy of images `[n, C, H, W]` in which each site's rows went through its scanner."""
+        transforms: dict[str, Transform] = {
+            "rotation": rotate,
+            "contrast": lose_contrast,
+            "blur": blur,
+            "noise": partial(add_noise, rng=rng),
         }
-        kinds = list(scanners) if self.shift == "mixed" else [self.shift]
-        level_of_site = rng.permutation(np.linspace(0, self.strength, n_clients))
-        kind_of_site = rng.permutation(np.resize(kinds, n_clients))
-        x = seen.clone()
-        for kind in kinds:
-            transform, full = scanners[kind]
-            sites = np.flatnonzero((kind_of_site == kind) & (level_of_site * full > 0))
-            if not len(sites):
+        x, levels = seen.clone(), np.array(self.levels)
+        for kind in _KINDS:
+            amount_at = levels * self.full[kind]
+            chosen = (np.array(self.kinds) == kind) & (amount_at > 0)
+            sites: list[int] = np.flatnonzero(chosen).tolist()
+            if not sites:
                 continue
             rows = torch.from_numpy(np.concatenate([shards[site] for site in sites]))
-            amounts = torch.from_numpy(np.repeat(level_of_site[sites] * full, sizes[sites]))
+            sizes = [len(shards[site]) for site in sites]
+            amounts = torch.from_numpy(np.repeat(amount_at[sites], sizes))
             for start in range(0, len(rows), _ROWS_AT_ONCE):
                 block = rows[start : start + _ROWS_AT_ONCE]
                 amount = amounts[start : start + _ROWS_AT_ONCE].to(x.dtype)
-                x[block] = transform(seen[block], amount).clamp(0, 1)
-        return Partition(train.with_x(x), shards)
+                x[block] = transforms[kind](seen[block], amount).clamp(0, 1)
+        return x
+
+
+def _through_own_scanner(
+    scanners: _Scanners, streams: Mapping[str, np.random.Generator], part: Split, name: str
+) -> OwnPart:
+    """A part dealt out evenly, each client's share of it through the client's own scanner."""
+    rng = deepcopy(streams[name])  # asked twice, the same answer
+    sizes = near_equal_sizes(len(part), len(scanners.levels))
+    owner = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    shards = tuple(np.flatnonzero(owner == client) for client in range(len(sizes)))
+    return OwnPart(part.with_x(scanners(part.as_floats().x, shards, rng)), shards)
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedexp.core.capabilities import goes_by_labels
 from fedexp.core.checks import InputError, non_negative, one_of, positive
 from fedexp.core.protection import Combination, Plan, Protection
 from fedexp.core.protocols import LocalTraining, Model, Task, Trainer
@@ -53,7 +54,7 @@ from fedexp.privacy.terms import (
 )
 from fedexp.training.per_example import Targets, Watch, channels_last, watching
 from fedexp.training.private_layers import trained_layers
-from fedexp.training.steps import Adjusted, Step, StepSource, StepTrainer, Work
+from fedexp.training.steps import SHUFFLED, Adjusted, Step, StepSource, StepTrainer, Work
 
 CLIPPING = ("ghost", "hooks", "auto")
 
@@ -167,6 +168,14 @@ class PrivateTraining:
                 "training",
                 type(self.trainer).__name__,
             )
+        if (sampling := self.trainer.work().sampling) != SHUFFLED:
+            raise InputError(
+                "draws examples of rare classes more often than at the rate that epsilon counts "
+                "with; DP-SGD draws all alike: use training.sampling=shuffled, and a list of "
+                "task.class_weights",
+                "training.sampling",
+                sampling,
+            )
         return self.trainer
 
     def spread(self, n_clients: int, cohort_size: float) -> PrivateTraining:
@@ -278,6 +287,14 @@ class DPSGD:
     def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
         """Every example's gradient must depend on that example alone, by layers and as it runs."""
         trained_layers(model)
+        if goes_by_labels(task, y):
+            raise InputError(
+                "weighs an example by how many others of its class the client has, so that one "
+                "example moves the gradients of all; give a list: "
+                "'task.class_weights=[1,5]', which is the same for everybody",
+                "task.class_weights",
+                "balanced",
+            )
         refuse_examples_that_mix(model, task, x, y)
 
     def protect(self, plan: Plan, bare: Protection) -> Protection:

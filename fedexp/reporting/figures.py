@@ -58,6 +58,12 @@ def new_figure(width: float, height: float, title: str, subtitle: str = "") -> F
 def save(figure: Figure, path: Path) -> Path:
     """Write `figure` as a PNG with 150 dots an inch, whole or not at all; return `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, png(figure))
+    return path
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG with 150 dots an inch."""
     use_installed_fonts(figure)
     # savefig draws twice, once only to measure; nothing of ours is measured after the first.
     canvas = FigureCanvasAgg(figure)
@@ -70,8 +76,7 @@ def save(figure: Figure, path: Path) -> Path:
     picture = io.BytesIO()
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     image.imsave(picture, pixels, format="png", dpi=DOTS_PER_INCH)
-    write_atomically(path, picture.getvalue())
-    return path
+    return picture.getvalue()
 
 
 def tidy(axes: Axes, grid: Literal["x", "y", "both"] | None = None) -> Axes:

@@ -32,6 +32,7 @@ from fedexp.reporting.heatmaps import confusion_figure, partition_figure
 from fedexp.reporting.leakage_plots import leakage_figures
 from fedexp.reporting.privacy_plots import epsilon_figure
 from fedexp.reporting.results import Run
+from fedexp.reporting.verdict_plots import verdict_figure
 
 _STYLES = {
     "train": (GREY, ":", "^"),
@@ -54,6 +55,7 @@ def write_run_plots(run: Run, folder: Path) -> list[Path]:
         "detector_scores": detector_scores_figure(run),
         "detector_roc": detector_roc_figure(run),
         "epsilon": epsilon_figure(run),
+        "verdict": verdict_figure(run.verdict) if run.verdict else None,
         **leakage_figures(run),
     }
     return [
@@ -117,7 +119,8 @@ def accuracy_figure(run: Run) -> Figure | None:
 def client_accuracy_figure(run: Run) -> Figure | None:
     """Accuracy of every single client in its last evaluation: sorted bars, or a histogram."""
     measured = {
-        "on the client's own mix of classes": run.per_client("test", "own_mix_accuracy"),
+        "on the client's own patients": run.per_client("test", "own_accuracy"),
+        "on the client's own mix of classes (estimate)": run.per_client("test", "own_mix_accuracy"),
         "on the common test part": run.per_client("test", "accuracy"),
     }
     measured = {meaning: values for meaning, values in measured.items() if not values.empty}

@@ -31,6 +31,7 @@ from fedexp.reporting.tables import (
     to_markdown,
 )
 from fedexp.reporting.trials import trials_markdown
+from fedexp.reporting.verdict import verdict_lines, verdict_markdown
 
 log = logging.getLogger("fedexp")
 
@@ -78,6 +79,8 @@ def report(folders: Sequence[Path], out: Path | None = None) -> str:
 def report_run(path: str | Path, plots: bool = True, folder: Path | None = None) -> str:
     """Write `report.md` and `plots/` into the run folder `path`; return the report in short.
 
+    Where there is a verdict, `report.html` too.
+
     Args:
         path: the run folder.
         plots: draw pictures too, which takes most of the time.
@@ -94,6 +97,7 @@ def report_run(path: str | Path, plots: bool = True, folder: Path | None = None)
         pictures = _draw(run, folder / "plots") if plots else []
     of_adversary = adversary_facts(run)
     leaked, leaked_lines = leakage_report(run)
+    verdict = run.verdict
     shown = "\n\n".join(f"![{p.stem}]({p.relative_to(folder)})" for p in pictures)
     blocks = [f"# {run.path.name}", _headline(run)]
     if run.error:
@@ -103,6 +107,7 @@ def report_run(path: str | Path, plots: bool = True, folder: Path | None = None)
         "Remarks": "\n".join(f"- {remark}" for remark in remarks),
         "Figures": to_markdown(_figures(run)),
         "Privacy statement": privacy_statement(run),
+        "What federation is worth to every site": verdict_markdown(verdict) if verdict else "",
         "Attack and defence": _facts(of_adversary),
         "Leakage": leaked,
         "Over the clients": _over_clients(run),
@@ -127,9 +132,14 @@ def report_run(path: str | Path, plots: bool = True, folder: Path | None = None)
         lines += [promise, ""]
     if leaked_lines:
         lines += [leaked_lines, ""]
+    if verdict:
+        lines += [verdict_lines(verdict), ""]
     with _as_far_as_possible(folder):
         write_atomically(folder / "report.md", page.encode())
         lines.append(f"Report: {folder / 'report.md'}")
+        if verdict:
+            write_atomically(folder / "report.html", _page(run, verdict).encode())
+            lines.append(f"Page:   {folder / 'report.html'}")
     if pictures:
         names = ", ".join(picture.name for picture in pictures)
         lines.append(f"Plots:  {folder / 'plots'} ({names})")
@@ -256,6 +266,13 @@ def _draw(run: Run, folder: Path) -> list[Path]:
     return write_run_plots(run, folder)
 
 
+def _page(run: Run, verdict: dict[str, Any]) -> str:
+    # matplotlib and the page's templates are needed by nobody else.
+    from fedexp.reporting.page import verdict_page
+
+    return verdict_page(run, verdict)
+
+
 def _headline(run: Run) -> str:
     done, planned = run.summary.get("rounds"), run.summary.get("rounds_planned")
     progress = "" if done is None else f", {done} of {planned or '?'} rounds"
@@ -285,22 +302,32 @@ def _figures(run: Run) -> pd.DataFrame:
 
 
 def _over_clients(run: Run) -> str:
-    """How evenly the accuracy is shared: mean, deviation, worst and best client."""
-    names = {"accuracy": "accuracy", "own_mix_accuracy": "accuracy on the client's own class mix"}
+    """How evenly the accuracy is shared: mean, deviation, worst and best client, by name."""
+    names = {
+        "own_accuracy": "accuracy on the client's own patients",
+        "own_mix_accuracy": "accuracy on the client's own class mix (estimate)",
+        "accuracy": "accuracy",
+    }
     parts = run.summary.get("final_over_clients") or {}
     rows = [
         {
             "part": part,
             "figure": names[metric],
             "mean ± standard deviation": spread(_float(over, "mean"), _float(over, "std")),
-            "worst client": _number(_float(over, "min")),
-            "best client": _number(_float(over, "max")),
+            "worst client": _number(_float(over, "min")) + _who(run, part, metric, "idxmin"),
+            "best client": _number(_float(over, "max")) + _who(run, part, metric, "idxmax"),
         }
         for part, figures in parts.items()
         for metric, over in (figures or {}).items()
         if metric in names
     ]
     return to_markdown(pd.DataFrame(rows)) if rows else ""
+
+
+def _who(run: Run, part: str, metric: str, which: str) -> str:
+    """Which client it is, in brackets; "" where clients were not measured one by one."""
+    values = run.per_client(part, metric)
+    return "" if values.empty else f" ({run.client_name(int(getattr(values, which)()))})"
 
 
 def _cost(run: Run) -> dict[str, object]:

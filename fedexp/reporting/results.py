@@ -28,6 +28,7 @@ from fedexp.run_folder.reading import (
     read_metrics,
 )
 from fedexp.run_folder.shapes import CONFIG, PARTITION, SUMMARY, TIMING, checked
+from fedexp.run_folder.verdict import read_verdict
 
 _OPTIONAL = {
     "pre_aggregation": "pre-aggregation",
@@ -68,6 +69,11 @@ class Run:
             document.pop("indices", None)
         return cleaned(document)
 
+    def client_name(self, client: int) -> str:
+        """A client's name, which natural sites have, or its number in words."""
+        names = (self.partition or {}).get("names") or []
+        return str(names[client]) if 0 <= client < len(names) else f"client {client}"
+
     @cached_property
     def confusion(self) -> pd.DataFrame | None:
         """Counts on the test part: rows are the true class, columns the answer."""
@@ -83,6 +89,11 @@ class Run:
     def leakage(self) -> tuple[StudyRecord, ...]:
         """What the studies of the run found, by name; empty if there was none."""
         return read_findings(self.path)
+
+    @cached_property
+    def verdict(self) -> dict[str, Any] | None:
+        """What federation is worth to every site (`verdict.json`); None where nobody asked."""
+        return read_verdict(self.path)
 
     @property
     def status(self) -> str:

@@ -16,7 +16,7 @@ COLUMNS = ("round", "scope", "client", "metric", "value")
 
 WITHOUT_EFFECT = (
     *("paths", "backend", "quiet", "plots", "trust", "checkpoint_every"),
-    *("record_updates", "leakage", "tracker"),
+    *("record_updates", "leakage", "tracker", "verdict"),
 )
 """Groups and keys that a user may change without changing a single bit of a run's results."""
 

@@ -245,6 +245,10 @@ class Recorder:
             self._save(self._unsaved, best=False, due=True)
         write_summary(self.folder, summary)
 
+    def found(self, **figures: Any) -> None:
+        """Have the summary say more."""
+        self._about |= figures
+
     def summary(self, status: str, error: str | None = None, stopped: str = "") -> dict[str, Any]:
         """What `summary.json` says now.
 

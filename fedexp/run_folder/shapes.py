@@ -39,6 +39,18 @@ def _table(value: object) -> str:
     return "" if fits else "must be rows of whole numbers"
 
 
+def _interval(value: object) -> str:
+    """A figure and the ends of its interval, each a number or null."""
+    numbers = value if isinstance(value, list) else []
+    fits = len(numbers) == 3 and all(x is None or _fits(x, float) for x in numbers)
+    return "" if fits else "must be [value, low, high]"
+
+
+def _scalar(value: object) -> str:
+    """A number, or true or false."""
+    return "" if isinstance(value, bool) or _fits(value, float) else "must be a number"
+
+
 _PARTS = {"*": float}
 _SPANS = {"*": _PARTS}
 SUMMARY: Shape = {
@@ -51,6 +63,7 @@ SUMMARY: Shape = {
     "majority_baseline": _PARTS,
     "malicious_clients": [int],
     "remarks": [str],
+    "sites": {"*": {"*": _scalar}},
     "choices": {"*": object},
     "privacy": Whole(
         {
@@ -85,6 +98,28 @@ ORIGIN: Shape = {
     "sources": {"*": str},
     "stretches": [Whole({"from_round": int}, {"*": str})],
 }
+_INTERVALS: Shape = {"*": _interval}
+VERDICT: Shape = Whole(
+    {
+        "patients": str,
+        "sites": {
+            "*": Whole(
+                {
+                    **dict.fromkeys(("n", "patients", "trained_on"), int),
+                    "roles": {"*": _INTERVALS},
+                    "gain": _INTERVALS,
+                },
+                {"dishonest": bool},
+            )
+        },
+        "left_out": _INTERVALS,
+        "attacked": {
+            "*": Whole({"dishonest": [str]}, {"honest_accuracy": float, "without_attack": float})
+        },
+        "not_measured": {"*": str},
+    },
+    {"operating_point": str, "settings": {"*": object}},
+)
 TIMING: Shape = Whole({"round": int}, {"*": float})
 
 

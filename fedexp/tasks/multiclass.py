@@ -1,6 +1,10 @@
-"""One class an example: softmax, cross-entropy, and scikit-learn's metrics.
+"""One class an example: softmax, cross-entropy or focal loss, and scikit-learn's metrics.
 
-    loss = -log softmax(logits)_y,    answer = the class of the largest logit
+    loss = w_y (1 - p_y)^gamma (-log p_y),    p = softmax(logits),    w = 1 and gamma = 0 by default
+    answer = the class of the largest logit
+
+Training goes by that loss; the metric called loss is cross-entropy whatever is trained on, so that
+runs can be compared.
 
 Accuracy, balanced accuracy (the mean recall of the classes), macro F1, AUC (one class against the
 rest, averaged over classes) and cross-entropy. AUC is NaN where a part lacks a class.
@@ -10,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
@@ -18,12 +22,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
+from fedexp.tasks.focal import focal, gamma_of
+from fedexp.tasks.weights import ClassWeights, balanced, check_number, stated
+
+IGNORED = -100  # torch's own: cross-entropy leaves it out
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Multiclass:
-    """Labels `[n]` int64, from 0 to the number of classes - 1."""
+    """Labels `[n]` int64, from 0 to the number of classes - 1.
+
+    Args:
+        loss: "cross_entropy" or "focal".
+        gamma: the exponent of the focal loss.
+        class_weights: "none", "balanced" (each client's own), or one for each class.
+    """
+
+    gamma: float  # 0: cross-entropy
+    weights: tuple[float, ...]  # empty: all 1; those of classes beyond are 1
+    counted: bool  # whether clients are to count their own
 
     one_class: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = (
@@ -33,7 +51,28 @@ class Multiclass:
         "auc",
         "loss",
     )
-    ignored: ClassVar[int | None] = -100  # torch's own: cross-entropy leaves it out
+    ignored: ClassVar[int | None] = IGNORED
+
+    def __init__(
+        self,
+        loss: Literal["cross_entropy", "focal"] = "cross_entropy",
+        gamma: float = 2.0,
+        class_weights: ClassWeights = "none",
+    ) -> None:
+        object.__setattr__(self, "gamma", gamma_of(loss, gamma))
+        object.__setattr__(self, "weights", stated(class_weights))
+        object.__setattr__(self, "counted", class_weights == "balanced")
+
+    def of_client(self, y: Tensor) -> Multiclass:
+        """The task of a client with these labels: with its own weights, where it counts them."""
+        if not self.counted:
+            return self
+        weights = balanced(torch.bincount(y.cpu()))
+        return self._with(tuple(weights.tolist()))
+
+    def _with(self, weights: tuple[float, ...]) -> Multiclass:
+        name = "focal" if self.gamma else "cross_entropy"
+        return Multiclass(name, self.gamma, weights)  # type: ignore[arg-type]
 
     def check(self, y: Tensor, num_classes: int) -> None:
         """Raise InputError for labels that are not one class an example."""
@@ -44,18 +83,41 @@ class Multiclass:
                 "task",
                 "multiclass",
             )
+        check_number(self.weights, num_classes)
 
     def losses(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy `[n]`; `y` may also be probabilities `[n, classes]`."""
-        return F.cross_entropy(logits, y, reduction="none")
+        """Every example's loss `[n]`; `y` may also be probabilities `[n, classes]`."""
+        weight = self._weight(logits)
+        if self.gamma == 0:
+            return F.cross_entropy(logits, y, weight=weight, reduction="none")
+        each = focal(-logits.log_softmax(dim=1), self.gamma)  # [n, classes]
+        if y.is_floating_point():
+            return (y * each if weight is None else y * each * weight).sum(dim=1)
+        return F.nll_loss(-each, y, weight=weight, reduction="none")
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """The mean cross-entropy `[]`; `y` may also be probabilities `[n, classes]`."""
-        return F.cross_entropy(logits, y)
+        """Their mean `[]`, over the examples that are not ignored; weights do not divide it."""
+        if self.gamma == 0 and not self.weights:
+            return F.cross_entropy(logits, y)
+        losses = self.losses(logits, y)
+        if y.is_floating_point():
+            return losses.mean()
+        return losses.sum() / y.ne(IGNORED).sum()
+
+    def _weight(self, logits: Tensor) -> Tensor | None:
+        """The weights of the classes `[classes]`; None where all are 1."""
+        if not self.weights:
+            return None
+        missing = logits.shape[-1] - len(self.weights)
+        return logits.new_tensor([*self.weights, *[1.0] * missing])
 
     def predict(self, logits: Tensor) -> Tensor:
         """The class of the largest logit `[n]`; NaN counts as lowest."""
         return logits.nan_to_num(nan=-torch.inf).argmax(dim=1)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of every class `[n, classes]`: the softmax."""
+        return logits.softmax(dim=1)
 
     def measure(self, logits: Tensor, y: Tensor) -> dict[str, float]:
         """All metrics of one model on one part: logits `[n, classes]`, labels `[n]`.
@@ -74,7 +136,7 @@ class Multiclass:
             # A class that a small part lacks is no reason to warn; the definitions above hold.
             warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
             return {
-                "loss": float(self.loss(logits.double(), y)),
+                "loss": float(F.cross_entropy(logits.double(), y)),
                 "accuracy": float(accuracy_score(truth, predicted)),
                 "balanced_accuracy": float(balanced_accuracy_score(truth, predicted)),
                 "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0.0)),

@@ -19,6 +19,7 @@ from fedexp.core.checks import positive
 from fedexp.core.protocols import LocalTraining, Model
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 from fedexp.training.steps import (
+    SHUFFLED,
     Adjusted,
     Gradients,
     StepSource,
@@ -40,6 +41,7 @@ class LocalOptimizer:
         epochs: passes over the client's examples a round.
         steps: steps a round, instead of epochs.
         schedule: factor on `lr` for a round (`fedexp.training.schedules`).
+        sampling: how batches are drawn, see `Work`: "shuffled" or "balanced".
     """
 
     optimizer: Callable[..., Optimizer]
@@ -48,6 +50,7 @@ class LocalOptimizer:
     epochs: float | None
     steps: int | None
     schedule: Callable[[int], float]
+    sampling: str = SHUFFLED
 
     def __post_init__(self) -> None:
         positive(lr=self.lr)
@@ -56,7 +59,7 @@ class LocalOptimizer:
 
     def work(self) -> Work:
         """How much a client trains in a round."""
-        return Work(self.batch_size, self.epochs, self.steps)
+        return Work(self.batch_size, self.epochs, self.steps, self.sampling)
 
     def spread(self, n_clients: int, cohort_size: float) -> LocalOptimizer:
         """One client with everybody's data, and as many example passes as a cohort's."""

@@ -24,6 +24,7 @@ from fedexp.core.protocols import LocalTraining, Model
 from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 from fedexp.training.steps import (
+    SHUFFLED,
     Adjusted,
     Gradients,
     StepSource,
@@ -47,6 +48,7 @@ class LocalSGD:
         weight_decay: factor of the L2 term's gradient.
         proximal: FedProx's mu; 0 is FedAvg.
         schedule: factor on `lr` for a round (`fedexp.training.schedules`).
+        sampling: how batches are drawn, see `Work`: "shuffled" or "balanced".
     """
 
     lr: float
@@ -57,6 +59,7 @@ class LocalSGD:
     weight_decay: float
     proximal: float
     schedule: Callable[[int], float]
+    sampling: str = SHUFFLED
 
     def __post_init__(self) -> None:
         positive(lr=self.lr)
@@ -66,7 +69,7 @@ class LocalSGD:
 
     def work(self) -> Work:
         """How much a client trains in a round."""
-        return Work(self.batch_size, self.epochs, self.steps)
+        return Work(self.batch_size, self.epochs, self.steps, self.sampling)
 
     def spread(self, n_clients: int, cohort_size: float) -> LocalSGD:
         """One client with everybody's data, and as many example passes as a cohort's."""
@@ -87,8 +90,10 @@ class LocalSGD:
         """
         return None if self.momentum else self.lr * self.schedule(round)
 
-    def step_rule(self, round: int) -> StepRule:
-        """Of a round (from 0)."""
+    def step_rule(self, round: int) -> StepRule | None:
+        """Of a round (from 0); None where a batch of all examples is a draw of some of them."""
+        if self.sampling != SHUFFLED:
+            return None
         lr = self.lr * self.schedule(round)
         return StepRule(lr, self.momentum, self.weight_decay, self.proximal)
 

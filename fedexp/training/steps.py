@@ -15,13 +15,16 @@ from typing import Protocol, final, runtime_checkable
 import torch
 from torch import Tensor
 
-from fedexp.core.checks import InputError, at_least, positive
+from fedexp.core.capabilities import task_of_client
+from fedexp.core.checks import InputError, at_least, one_of, positive
 from fedexp.core.protocols import Model, Trainer
 from fedexp.core.rng import seeded, torch_generator
 from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 
 Gradients = tuple[Tensor, ...]
+
+SHUFFLED, BALANCED = "shuffled", "balanced"
 
 MOST_GATHERED = 4096  # examples made ready at once: stored ones are smaller than what models take
 
@@ -37,13 +40,17 @@ class Work:
         epochs: passes over the client's examples; may be a fraction, of which at least one step is
             made.
         steps: steps, instead of epochs; exactly one of the two is given.
+        sampling: "shuffled": an epoch is every example once. "balanced": it is as many draws with
+            replacement, each of the client's classes (or combinations of labels) as often.
     """
 
     batch_size: int | None
     epochs: float | None
     steps: int | None
+    sampling: str = SHUFFLED
 
     def __post_init__(self) -> None:
+        one_of((SHUFFLED, BALANCED), sampling=self.sampling)
         if self.batch_size is not None:
             at_least(1, batch_size=self.batch_size)
         if (self.epochs is None) == (self.steps is None):
@@ -180,8 +187,10 @@ class NoisySteps(Protocol):
 def ordinary_steps(
     model: Model, shard: Split, task: ClientTask, work: Work
 ) -> Generator[Step, None, None]:
-    """Gradients of the mean loss of reshuffled batches."""
+    """Gradients of the mean loss of batches, drawn anew in every epoch."""
     n = len(shard)
+    goal = task_of_client(model.task, shard.y)
+    draw = _DRAWS[work.sampling]
     batch_size, batches = min(work.batch_size or n, n), work.batches(n)
     together = _batches_together(batch_size)
     shuffle = torch_generator(task.seed)
@@ -189,16 +198,30 @@ def ordinary_steps(
         batch = step % batches
         place = batch % together
         if batch == 0:
-            order = torch.randperm(n, generator=shuffle).to(shard.x.device)
+            order = draw(shard.y, shuffle).to(shard.x.device)
         if place == 0:  # one gather for many batches, as a rule for an epoch; steps cut views
             first = batch * batch_size
             block = shard.rows(order[first : first + together * batch_size])
             x, y = model.arrange(block), block.y
         rows = slice(place * batch_size, (place + 1) * batch_size)
-        loss = model.task.loss(model.module(x[rows]), y[rows])
+        loss = goal.loss(model.module(x[rows]), y[rows])
         # Where the loss does not depend on a parameter, its gradient is 0.
         gradients = torch.autograd.grad(loss, model.parameters, materialize_grads=True)
         yield Step(gradients, loss.detach(), len(y[rows]))
+
+
+def _shuffled(y: Tensor, rng: torch.Generator) -> Tensor:
+    """Every example once `[n]`."""
+    return torch.randperm(len(y), generator=rng)
+
+
+def _balanced(y: Tensor, rng: torch.Generator) -> Tensor:
+    """So many draws with replacement `[n]`, each class, or combination of labels, as probable."""
+    _, kind, counts = torch.unique(y.cpu(), dim=0, return_inverse=True, return_counts=True)
+    return torch.multinomial(1 / counts[kind].double(), len(y), replacement=True, generator=rng)
+
+
+_DRAWS = {SHUFFLED: _shuffled, BALANCED: _balanced}
 
 
 def _batches_together(batch_size: int) -> int:

@@ -16,12 +16,21 @@ CONF = conf_folder()
 
 LISTS = ("pre_aggregation", "leakage")  # groups of which several choices can be made, by name
 
+PATH = ("dataset.path=/nowhere",)
 # What a choice leaves to the user: a complete command line names it too.
 COMPLETED = {
     "model=custom": (
         "model._target_=fedexp.models.small_cnn",
         "+model.input_shape=${dataset.input_shape}",
         "+model.num_classes=${dataset.num_classes}",
+    ),
+    "dataset=images": (*PATH, "dataset.input_shape=[1,64,64]", "dataset.num_classes=2"),
+    "dataset=arrays": (*PATH, "dataset.input_shape=[1,28,28]", "dataset.num_classes=2"),
+    "dataset=table": (
+        *PATH,
+        "dataset.input_shape=[30]",
+        "dataset.num_classes=2",
+        "dataset.label=label",
     ),
     "partition=site": ("partition.n_clients=4",),
     "partition=within_sites": ("partition.n_clients=4",),

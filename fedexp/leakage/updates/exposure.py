@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from fedexp.backends.in_process import InProcess
-from fedexp.core.capabilities import called, does_nothing
+from fedexp.core.capabilities import called, does_nothing, goes_by_labels
 from fedexp.core.checks import InputError, at_least, non_negative, positive
 from fedexp.core.flat import layers_with_running_statistics
 from fedexp.core.protocols import Trainer
@@ -231,7 +231,14 @@ def refuse_running_statistics(model: nn.Module) -> None:
 
 
 def refuse_corrected_steps(victim: Victim) -> None:
-    """Raise InputError for an algorithm that does more to a step than its gradients say."""
+    """Raise InputError for what makes more of a step than its gradients say."""
+    if goes_by_labels(victim.task, victim.pixels.train.y):
+        raise InputError(
+            "weighs every client's loss by its own labels, which the adversary would have to "
+            "guess; study a run with task.class_weights=none, or a list",
+            "task.class_weights",
+            "balanced",
+        )
     algorithm = victim.experiment.server.algorithm
     if not does_nothing(algorithm):
         raise InputError(
@@ -247,7 +254,8 @@ def readable(trainer: Trainer) -> PlainSteps:
     plain = trainer.trainer if isinstance(trainer, NoisySteps) else trainer
     if not isinstance(plain, PlainSteps) or plain.step_rule(0) is None:
         raise InputError(
-            "updates can be read as gradients only where clients train by training=sgd",
+            "updates can be read as gradients only where clients train by training=sgd, "
+            "training.sampling=shuffled",
             "training",
             type(plain).__name__,
         )

@@ -11,6 +11,7 @@ import torch
 from fedexp.core.checks import InputError
 from fedexp.data.medmnist import MedMNIST, published
 from fedexp.data.status import check, get
+from tests.support import composing
 
 GREY = MedMNIST("breastmnist", (1, 3, 2), 2)
 COLOUR = MedMNIST("retinamnist", (3, 3, 2), 5)
@@ -140,20 +141,64 @@ def test_a_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     path = tmp_path / "medmnist" / "breastmnist.npz"
     assert (check(GREY, tmp_path).state, check(GREY, tmp_path).detail) == ("missing", str(path))
-    for part in (str(path), "127.0.0.1:1", published()["breastmnist"]["MD5"]):
-        with pytest.raises(InputError, match=part):
+    for text in (str(path), "127.0.0.1:1", published()["breastmnist"]["MD5"]):
+        with pytest.raises(InputError, match=text):
             GREY(tmp_path)
 
 
-def test_what_is_not_one_label_an_image_in_two_dimensions_is_refused() -> None:
-    with pytest.raises(InputError, match="name=chestmnist: its images have several labels"):
-        MedMNIST("chestmnist", (1, 28, 28), 14)
+def test_what_is_no_collection_or_no_size_of_one_is_refused() -> None:
     with pytest.raises(InputError, match="name=organmnist3d: "):
         MedMNIST("organmnist3d", (1, 28, 28), 11)
     with pytest.raises(InputError, match="did you mean bloodmnist"):
         MedMNIST("bloodmist", (3, 28, 28), 8)
-    with pytest.raises(InputError, match="size=64: only the files of 28x28 pixels are read"):
-        MedMNIST("bloodmnist", (3, 64, 64), 8, size=64)
+    with pytest.raises(InputError, match=r"size=32: .*28, 64, 128, 224"):
+        MedMNIST("bloodmnist", (3, 32, 32), 8, size=32)
+
+
+@pytest.mark.parametrize("size", [64, 128, 224])
+def test_a_larger_size_is_a_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    rng, arrays = np.random.default_rng(0), {}
+    for name in SIZES:
+        arrays[f"{name}_images"] = rng.integers(0, 256, (2, size, size), dtype=np.uint8)
+        arrays[f"{name}_labels"] = np.array([[0], [1]], dtype=np.uint8)
+    content = npz(arrays)
+    monkeypatch.setitem(published()["breastmnist"], f"MD5_{size}", hashlib.md5(content).hexdigest())
+    (tmp_path / "medmnist").mkdir()
+    path = tmp_path / "medmnist" / f"breastmnist_{size}.npz"
+    path.write_bytes(content)
+    loader = composing.part("dataset", "breastmnist", f"dataset.size={size}")
+    (file,) = loader.files(tmp_path)
+    assert (file.path, file.urls) == (path, (published()["breastmnist"][f"url_{size}"],))
+    dataset = loader(tmp_path)
+    assert dataset.input_shape == (1, size, size)
+    assert dataset.train.x.dtype == torch.uint8
+    assert torch.equal(dataset.test.x[:, 0], torch.from_numpy(arrays["test_images"]))
+    path.write_bytes(content[:-1])
+    with pytest.raises(InputError, match=f"fedexp data get breastmnist dataset.size={size}`"):
+        loader(tmp_path)
+
+
+def test_an_image_of_chestmnist_has_any_number_of_labels(place: Place, tmp_path: Path) -> None:
+    arrays = toy(2, ())
+    for name, n in SIZES.items():
+        marks = np.random.default_rng(n).integers(0, 2, (n, 14), dtype=np.uint8)
+        arrays[f"{name}_labels"] = marks
+    place("chestmnist", npz(arrays))
+    dataset = MedMNIST("chestmnist", (1, 3, 2), 14)(tmp_path)
+    assert dataset.class_names[:2] == ("atelectasis", "cardiomegaly")
+    assert dataset.train.y.dtype == torch.uint8
+    assert dataset.train.y.tolist() == arrays["train_labels"].tolist()
+    with pytest.raises(InputError, match="use task=multilabel"):
+        composing.part("task", "multiclass").check(dataset.train.y, dataset.num_classes)
+    composing.part("task", "multilabel").check(dataset.train.y, dataset.num_classes)
+    place("chestmnist", npz(arrays | {"val_labels": arrays["val_labels"] + 1}))
+    with pytest.raises(InputError, match="expected labels of 0 and 1, found 1 to 2"):
+        MedMNIST("chestmnist", (1, 3, 2), 14)(tmp_path)
+    place("chestmnist", npz(arrays | {"val_labels": arrays["val_labels"][:, :1]}))
+    with pytest.raises(InputError, match="expected 14 labels an image"):
+        MedMNIST("chestmnist", (1, 3, 2), 14)(tmp_path)
 
 
 def test_a_config_that_declares_something_else(place: Place, tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""Which column of a person's CSV or Parquet file says what, and the file itself, read as words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import pandas as pd
+
+from fedexp.core.checks import InputError, did_you_mean
+
+USUAL = {
+    "file": ("path",),
+    "label": ("label",),
+    "site": ("site",),
+    "subject": ("patient", "subject"),
+    "official": ("split",),
+}
+"""Key -> the names that a column for it is looked for under, where none is given."""
+
+
+@final
+@dataclass(frozen=True)
+class Columns:
+    """The keys with which a person names columns; None: the usual name, if there is such a column.
+
+    Raises:
+        InputError: from `found`, see there.
+    """
+
+    file: str | None = None
+    label: str | None = None
+    site: str | None = None
+    subject: str | None = None
+    official: str | None = None
+
+    def found(self, frame: pd.DataFrame, source: Path, needed: tuple[str, ...]) -> dict[str, str]:
+        """Key -> column of `frame`, for those that there are.
+
+        Raises:
+            InputError: a column that is named, or `needed`, is not there.
+        """
+        columns = [str(column) for column in frame.columns]
+        there: dict[str, str] = {}
+        for key, usual in USUAL.items():
+            named: str | None = getattr(self, key)
+            choices = [named] if named is not None else [c for c in columns if c.lower() in usual]
+            if len(choices) > 1:
+                reason = f"{source.name} has {' and '.join(choices)}: say which it is"
+                raise InputError(reason, key, None)
+            if choices and choices[0] in columns:
+                there[key] = choices[0]
+            elif named is not None or key in needed:
+                looked_for = named or usual[0]
+                suggestion = did_you_mean(looked_for, columns)
+                raise InputError(
+                    f"{source.name} has no column {looked_for}; {suggestion}Its columns: "
+                    f"{', '.join(columns)}",
+                    key,
+                    named,
+                )
+        return there
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A CSV file as words, nothing taken for missing but what is empty.
+
+    Columns are separated by what the first line has most of: comma, semicolon or tab.
+
+    Raises:
+        InputError: it is no such file; it names the file and, where there is one, the line.
+    """
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path.name}, line {line}: is not UTF-8 text; save it as CSV UTF-8"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    head = text.partition("\n")[0]
+    if not head.strip():
+        raise InputError(f"{path.name} has no line with the names of its columns")
+    if "\0" in text:
+        raise InputError(f"{path.name} is not text")
+    separator = max(",;\t", key=head.count)
+    from io import StringIO
+
+    try:
+        frame = pd.read_csv(
+            StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False
+        )
+    except (ValueError, pd.errors.ParserError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path.name} is no table: {reason}") from None
+    frame.columns = [str(column).strip() for column in frame.columns]
+    if twice := [c for c in frame.columns if list(frame.columns).count(c) > 1]:
+        raise InputError(f"{path.name} has two columns {twice[0]}")
+    if not len(frame):
+        raise InputError(f"{path.name} has no rows")
+    return frame
+
+
+def row_of(path: Path, row: int) -> str:
+    """How a message calls a row of a CSV: by its line, the header being the first."""
+    return f"{path.name} line {row + 2}"

@@ -1,0 +1,277 @@
+"""A table of a person's own: a row an example, numbers and categories, of a CSV or Parquet file.
+
+Numbers are standardised and what is missing is the median; categories become one column each, and
+what is missing is a category of its own. All of it is fitted on the training rows only, by
+scikit-learn. A federation would have to agree on these figures first; here they are the pool's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fedexp.core.checks import InputError
+from fedexp.core.types import Dataset
+from fedexp.data.columns import Columns, read_csv, row_of
+from fedexp.data.division import By, Division
+from fedexp.data.download import RemoteFile
+from fedexp.data.image_files import said
+from fedexp.data.loader import Facts
+from fedexp.data.own import about, dataset_of, in_order
+from fedexp.data.records import Records, some
+from fedexp.data.survey import Survey, counted, tried
+
+MOST_CATEGORIES = 50
+"""A column of words with more than these, or than one for two rows, is a name or a text."""
+
+
+@final
+@dataclass(frozen=True)
+class Table:
+    """A CSV or Parquet file of examples.
+
+    Args:
+        name: the name in the config.
+        path: the file.
+        label: the column with the class.
+        site: with the place; None: `site`, if there is one.
+        subject: with the patient; None: `patient` or `subject`, if there is one.
+        official: with the official part; None: `split`, if there is one.
+        drop: columns that are left out, such as a number of the file.
+        split: how they are divided: official, patient, example; auto: the first there can be.
+        validation_share: of the examples, where the data do not say which they are.
+        test_share: the same.
+        split_seed: decides which these are; apart from the run's seed.
+        input_shape: (features,), which is compared with what is found.
+        num_classes: the same.
+    """
+
+    name: str
+    path: str
+    label: str
+    site: str | None
+    subject: str | None
+    official: str | None
+    drop: Sequence[str]
+    split: By
+    validation_share: float
+    test_share: float
+    split_seed: int
+    input_shape: Sequence[int] | None = None
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        _ = self._division  # which refuses what cannot be
+
+    def __call__(self, data_dir: Path) -> Dataset:
+        """The dataset; raises InputError where the file, or what it says, cannot be used."""
+        read = self._read()
+        with about(self.path):
+            parts = self._division(read.records)
+            features, remarks = prepared(read.values, read.records, parts)
+        order = in_order(read.records, parts)
+        return dataset_of(
+            self.name,
+            torch.from_numpy(features[order]),
+            1.0,
+            read.records.rows(order),
+            parts[order],
+            (
+                *said(read.left_out, self.path),
+                *self._division.remarks(read.records, parts),
+                *remarks,
+            ),
+        )
+
+    def facts(self, data_dir: Path) -> Facts:
+        """What is in the file."""
+        return Facts.of(self(data_dir))
+
+    def files(self, data_dir: Path) -> tuple[RemoteFile, ...]:
+        """None: it is there."""
+        return ()
+
+    def survey(self, data_dir: Path) -> Survey:
+        """What is in the file, and what is wrong with it."""
+        read = self._read()
+        parts, faults = tried(read.records, self._division)
+        told = [f"{place} {why}" for place, why in read.left_out]
+        remarks: list[str] = []
+        if (parts == 0).any():
+            features, remarks = prepared(read.values, read.records, parts)
+            lines = [*counted(read.records, parts), f"{features.shape[1]} numbers a row"]
+        else:
+            lines = counted(read.records, parts)
+        return Survey(tuple(lines), (*told, *faults), tuple(remarks))
+
+    def _read(self) -> _Read:
+        path = Path(self.path).expanduser()
+        columns = Columns(None, self.label, self.site, self.subject, self.official)
+        with about(self.path):
+            table = _table(path)
+            found = columns.found(table, path, needed=("label",))
+            for column in self.drop:
+                if column not in table:
+                    raise InputError(f"{path.name} has no such column", "drop", column)
+            return _Read.of(table, found, self.drop, path)
+
+    @cached_property
+    def _division(self) -> Division:
+        return Division(self.split, self.validation_share, self.test_share, self.split_seed)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A table, its columns told apart."""
+
+    values: pd.DataFrame  # [n] numbers (float64, NaN: missing) and words ("": missing)
+    records: Records  # [n]
+    left_out: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(
+        cls, table: pd.DataFrame, found: dict[str, str], drop: Sequence[str], path: Path
+    ) -> _Read:
+        words = table[list(found.values())].map(_word)
+        frame = pd.DataFrame({"place": [row_of(path, row) for row in range(len(table))]})
+        for column, key in (
+            ("label", "label"),
+            ("site", "site"),
+            ("subject", "subject"),
+            ("part", "official"),
+        ):
+            if key in found:
+                frame[column] = words[found[key]].to_numpy()
+        labelled = (frame["label"] != "").to_numpy()
+        left_out = tuple((place, "has no label") for place in frame["place"][~labelled])
+        values = table.drop(columns=[*found.values(), *drop]).iloc[labelled]
+        if values.shape[1] == 0:
+            raise InputError("has no column to learn from beside the label")
+        if not labelled.any():
+            raise InputError(f"{path.name} has no row with a label", "label", found["label"])
+        records = Records.of(frame[labelled].reset_index(drop=True))
+        plain = pd.DataFrame({c: _column(values[c]) for c in values.columns})
+        return cls(plain.reset_index(drop=True), records, left_out)
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """A file of rows; raises InputError."""
+    if not path.is_file():
+        raise InputError("there is no such file")
+    if path.suffix.lower() not in (".parquet", ".pq"):
+        return read_csv(path)
+    try:
+        table = pd.read_parquet(path)
+    except ImportError:
+        raise InputError("a Parquet file needs pyarrow: pip install pyarrow") from None
+    except Exception as error:  # whatever a reader makes of a broken file
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"is no Parquet file: {reason}") from None
+    return table.rename(columns=str).reset_index(drop=True)
+
+
+def _word(value: Any) -> str:
+    """A cell as a word; "" for a missing one."""
+    if value is None or value != value:
+        return ""
+    return str(value).strip()
+
+
+def _column(values: pd.Series[Any]) -> pd.Series[Any]:
+    """A column as numbers where all that is there is a number, else as words."""
+    if pd.api.types.is_bool_dtype(values):
+        return values.astype(np.float64)
+    words = values.map(_word)
+    there = words != ""
+    missing = words.str.lower().isin(("nan", "na", "n/a", "null", "none", "?"))
+    numbers = pd.to_numeric(words.where(there & ~missing), errors="coerce").astype(np.float64)
+    if bool(numbers[there & ~missing].notna().all()):
+        return numbers.replace([np.inf, -np.inf], np.nan)
+    return words
+
+
+def prepared(
+    values: pd.DataFrame, records: Records, parts: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    """The features `[n, f]` float32, fitted on the training rows, and what a person should know.
+
+    Raises:
+        InputError: no column is left.
+    """
+    from sklearn.compose import make_column_transformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    train = parts == 0
+    numbers, words, remarks = _kinds(values, train)
+    if not numbers and not words:
+        raise InputError(f"no column is left to learn from: {'; '.join(remarks)}")
+    remarks += _unseen(values, words, records, train)
+    remarks += _missing(values, numbers)
+    transform = make_column_transformer(
+        (make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numbers),
+        (OneHotEncoder(handle_unknown="ignore", sparse_output=False), words),
+    )
+    transform.fit(values[train])
+    features = np.ascontiguousarray(transform.transform(values), np.float32)
+    return features, remarks
+
+
+def _kinds(values: pd.DataFrame, train: np.ndarray) -> tuple[list[str], list[str], list[str]]:
+    """Columns of numbers, columns of words, and a sentence about those that are left out."""
+    numbers: list[str] = []
+    words: list[str] = []
+    remarks: list[str] = []
+    for column in values.columns:
+        trained = values.loc[train, column]
+        number = pd.api.types.is_float_dtype(trained)
+        seen = trained.nunique(dropna=True)
+        missing = bool(trained.isna().all()) if number else bool((trained == "").all())
+        if missing:
+            remarks.append(f"column {column} is left out: no training row has a value")
+        elif seen == 1 and not (number and trained.isna().any()):
+            remarks.append(f"column {column} is left out: it is the same in every training row")
+        elif not number and seen > min(MOST_CATEGORIES, len(trained) / 2):
+            remarks.append(
+                f"column {column} is left out: {seen} different words in {len(trained)} training "
+                f"rows are no categories, of which {MOST_CATEGORIES} are taken at most"
+            )
+        elif seen == 1:
+            remarks.append(f"column {column} is left out: it has one value, or none")
+        else:
+            (numbers if number else words).append(str(column))
+    return numbers, words, remarks
+
+
+def _unseen(
+    values: pd.DataFrame, words: Sequence[str], records: Records, train: np.ndarray
+) -> list[str]:
+    """A sentence for every column with a category that is in no training row."""
+    found = []
+    for column in words:
+        new = ~values[column].isin(set(values.loc[train, column])).to_numpy()
+        if new.any():
+            names = sorted(set(values.loc[new, column]))
+            first = records.places[int(new.argmax())]
+            found.append(
+                f"column {column}: no training row has {some(names)}, as {first} does; it counts "
+                "as none of the categories"
+            )
+    return found
+
+
+def _missing(values: pd.DataFrame, numbers: Sequence[str]) -> list[str]:
+    """A sentence about the numbers that are not there."""
+    holes = {column: int(values[column].isna().sum()) for column in numbers}
+    names = [f"{column} ({n})" for column, n in holes.items() if n]
+    if not names:
+        return []
+    return [f"missing numbers are the training rows' median: {some(names)}"]

@@ -1,0 +1,1 @@
+"""What federation is worth to each site, on its own patients."""
