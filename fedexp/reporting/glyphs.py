@@ -32,7 +32,9 @@ def legible(names: Sequence[str]) -> list[str]:
 
 
 def drawn_names(run: Run, clients: Iterable[int]) -> list[str]:
-    """What clients are called in a plot: by number where a font lacks a letter of the name."""
+    """What clients are called in a plot: their numbers, where they have no names."""
+    if not run.names_clients:
+        return [str(client) for client in clients]
     named = {client: run.client_name(client) for client in clients}
     return [name if can_be_drawn(name) else str(client) for client, name in named.items()]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +68,11 @@ class Run:
             # They say how to repeat the run, not how it went, and are most of the file.
             document.pop("indices", None)
         return cleaned(document)
+
+    @property
+    def names_clients(self) -> bool:
+        """Whether clients have names, as natural sites do."""
+        return bool((self.partition or {}).get("names"))
 
     def client_name(self, client: int) -> str:
         """A client's name, which natural sites have, or its number in words."""
@@ -177,23 +182,6 @@ class Run:
             for metric in ("malicious", "dropped")
         )
         return bool(malicious) and malicious == dropped
-
-    @cached_property
-    def _client_names(self) -> Sequence[str]:
-        partition = self.partition if isinstance(self.partition, Mapping) else {}
-        names = partition.get("names") or ()
-        return [str(name) for name in names] if isinstance(names, list) else ()
-
-    @property
-    def names_clients(self) -> bool:
-        """Whether clients have names, as sites do."""
-        return bool(self._client_names)
-
-    def client_name(self, client: int | str) -> str:
-        """What a client of that number is called in tables and plots: by its name if it has one."""
-        number = int(client) if str(client).isdecimal() else -1
-        known = 0 <= number < len(self._client_names)
-        return self._client_names[number] if known else str(client)
 
     def curve(self, scope: str, metric: str, client: str = "all") -> pd.Series[float]:
         """One number over the rounds in which it was measured, indexed by round."""
