@@ -124,17 +124,22 @@ def _held(content: Any) -> _Held:
         raise InputError(
             f"was changed since it was written: its hash is {said}, and its indices have {found}"
         )
-    names, counts = document.get("names") or (), document.get("counts") or ()
-    if not all(isinstance(name, str) for name in names) or len(names) not in (0, len(shards)):
+    names, counts = document.get("names") or [], document.get("counts") or []
+    if not _is_list_of(str, names) or len(names) not in (0, len(shards)):
         raise InputError(f"must name each of its {len(shards)} clients, or none")
-    if not all(isinstance(of_client, list) for of_client in counts):
+    if not _is_list_of(list, counts):
         raise InputError("must hold counts of each class, a list for every client")
     return _Held(shards, tuple(names), tuple(counts))
 
 
+def _is_list_of(kind: type, found: object) -> bool:
+    return isinstance(found, list) and all(isinstance(item, kind) for item in found)
+
+
 def _shard(client: int, rows: object) -> np.ndarray:
     """One client's rows, ascending; InputError for anything but whole numbers from 0."""
-    shard = np.asarray(rows) if isinstance(rows, list | np.ndarray) else np.empty(0)
+    flat = isinstance(rows, np.ndarray) or _is_list_of(int, rows)
+    shard = np.asarray(rows if flat else [])
     if shard.ndim != 1 or shard.dtype.kind not in "iu" or not len(shard) or int(shard.min()) < 0:
         raise InputError(f"must name whole row numbers, from 0, for client {client}; it does not")
     return np.sort(shard.astype(np.int64))

@@ -149,8 +149,12 @@ def _dropped(run: Run) -> dict[str, str]:
     if not total:
         return {}
     by_client = counts.astype("int64").sort_values(ascending=False, kind="stable")
-    named = [f"client {client}: {count}" for client, count in by_client.items()]
+    named = [f"{_called(run, str(client))}: {count}" for client, count in by_client.items()]
     return {"rows dropped as unusable": f"{total:,}" + _in_brackets(named, "clients")}
+
+
+def _called(run: Run, client: str) -> str:
+    return run.client_name(int(client)) if client.isdecimal() else f"client {client}"
 
 
 def _skipped(run: Run) -> dict[str, str]:

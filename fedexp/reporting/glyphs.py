@@ -6,13 +6,15 @@ that are installed are asked, and where none has a letter, a name is replaced by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
+
+from fedexp.reporting.results import Run
 
 OWN = "DejaVu Sans"  # always there: matplotlib brings it
 FURTHER = (  # with the letters of many people, on the common systems
@@ -27,6 +29,14 @@ FURTHER = (  # with the letters of many people, on the common systems
 def legible(names: Sequence[str]) -> list[str]:
     """The names, or, for one with a letter that no font here has, `class 3` for the fourth."""
     return [name if can_be_drawn(name) else f"class {k}" for k, name in enumerate(names)]
+
+
+def drawn_names(run: Run, clients: Iterable[int]) -> list[str]:
+    """What clients are called in a plot: their numbers, where they have no names."""
+    if not run.names_clients:
+        return [str(client) for client in clients]
+    named = {client: run.client_name(client) for client in clients}
+    return [name if can_be_drawn(name) else str(client) for client, name in named.items()]
 
 
 def can_be_drawn(text: str) -> bool:

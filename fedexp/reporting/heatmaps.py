@@ -13,6 +13,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fedexp.reporting.figures import BLUE, name_columns, name_rows, new_figure, number_cell, tidy
+from fedexp.reporting.glyphs import drawn_names
 from fedexp.reporting.results import Run
 from fedexp.reporting.robustness import NOBODY, WORST, matrices, missing_note
 
@@ -162,8 +163,10 @@ def _few_clients(run: Run, counts: np.ndarray, names: list[str]) -> Figure:
     numbered = n_clients <= _MOST_NUMBERED_CLIENTS and n_classes <= _MOST_NUMBERED_CLASSES
     matrix_width = float(np.clip(0.62 * n_classes, 2.2, 9))
     row_height = 0.3 if n_clients <= 25 else 0.22
+    clients = drawn_names(run, range(n_clients))
+    name_width = 0.08 * max(0, max(map(len, clients)) - 3)  # inches beyond a number's
     figure = new_figure(
-        matrix_width + 4.2,
+        matrix_width + 4.2 + name_width,
         row_height * n_clients + 1.7,
         "Who holds what: training images of each class at each client",
         run.description,
@@ -171,10 +174,10 @@ def _few_clients(run: Run, counts: np.ndarray, names: list[str]) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[matrix_width, 2.2])
     image = left.imshow(counts, cmap="Blues", vmin=0, vmax=max(1, counts.max()), aspect="auto")
     name_columns(left, names, width=matrix_width / n_classes)
-    left.set_yticks(range(n_clients), [str(client) for client in range(n_clients)])
+    left.set_yticks(range(n_clients), clients)
     left.tick_params("y", length=0, labelsize=9 if n_clients <= 25 else 8)
     left.set_xlabel("Class")
-    left.set_ylabel("Client number")
+    left.set_ylabel("Client" if run.names_clients else "Client number")
     if numbered:
         for (row, column), count in np.ndenumerate(counts):
             number_cell(left, row, column, f"{count}", count / max(1, counts.max()), size=8.5)

@@ -27,6 +27,7 @@ from fedexp.reporting.figures import (
     save,
     tidy,
 )
+from fedexp.reporting.glyphs import drawn_names
 from fedexp.reporting.heatmaps import confusion_figure, partition_figure
 from fedexp.reporting.leakage_plots import leakage_figures
 from fedexp.reporting.privacy_plots import epsilon_figure
@@ -143,7 +144,7 @@ def client_accuracy_figure(run: Run) -> Figure | None:
         width = float(np.clip(2 + 0.2 * n_clients, 7.5, 13))
         figure = new_figure(width, 4.4, title, run.description)
         axes = tidy(figure.subplots(), grid="y")
-        _client_bars(axes, measured)
+        _client_bars(run, axes, measured)
         if np.isfinite(overall):
             axes.axhline(overall, **line)
     else:
@@ -157,7 +158,7 @@ def client_accuracy_figure(run: Run) -> Figure | None:
     return figure
 
 
-def _client_bars(axes: Axes, measured: Mapping[str, pd.Series[float]]) -> None:
+def _client_bars(run: Run, axes: Axes, measured: Mapping[str, pd.Series[float]]) -> None:
     (bars, first), *others = measured.items()
     first = first.sort_values(ascending=False)
     at = np.arange(len(first))
@@ -166,11 +167,13 @@ def _client_bars(axes: Axes, measured: Mapping[str, pd.Series[float]]) -> None:
         heights = values.reindex(first.index).to_numpy()
         axes.plot(at, heights, "D", color=VERMILLION, markersize=5, label=marks)
     many = len(first) > 25
-    axes.set_xticks(at, [str(client) for client in first.index], fontsize=8 if many else 10)
-    axes.tick_params("x", length=0, rotation=90 if many else 0)
+    clients = drawn_names(run, first.index)
+    axes.set_xticks(at, clients, fontsize=8 if many else 10)
+    upright = many or len(first) * max(map(len, clients)) > 60
+    axes.tick_params("x", length=0, rotation=90 if upright else 0)
     axes.set_xlim(-0.7, max(len(first), 5) - 0.3)
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel("Client number, best to worst")
+    axes.set_xlabel(f"{'Client' if run.names_clients else 'Client number'}, best to worst")
     axes.set_ylabel("Accuracy (fraction of images right)")
 
 

@@ -69,6 +69,11 @@ class Run:
             document.pop("indices", None)
         return cleaned(document)
 
+    @property
+    def names_clients(self) -> bool:
+        """Whether clients have names, as natural sites do."""
+        return bool((self.partition or {}).get("names"))
+
     def client_name(self, client: int) -> str:
         """A client's name, which natural sites have, or its number in words."""
         names = (self.partition or {}).get("names") or []
@@ -150,10 +155,15 @@ class Run:
         ]
         n_clients = self.config.get("n_clients")
         if n_clients is not None:
-            parts.append(f"{n_clients:,} client{'s' if n_clients != 1 else ''}")
+            parts.append(f"{n_clients:,} client{'s' if n_clients != 1 else ''}{self._on_top}")
         if self.seed is not None:
             parts.append(f"seed {self.seed}")
         return ", ".join(parts)
+
+    @property
+    def _on_top(self) -> str:
+        attack = self.config.get("attack") or {}
+        return f" and {attack.get('n_malicious')} on top" if attack.get("extra_clients") else ""
 
     @cached_property
     def attack_success(self) -> float:

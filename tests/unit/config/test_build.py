@@ -11,7 +11,7 @@ import torch
 from fedexp.aggregation.trimmed_mean import TrimmedMean
 from fedexp.attacks.none import NoAttack
 from fedexp.channel.plain import Plain
-from fedexp.config.build import _device, _malicious, _poisoned, _rehearse
+from fedexp.config.build import _device, _poisoned, _rehearse, malicious_clients
 from fedexp.config.parts import _check_arguments, _describe, _fits
 from fedexp.core.checks import InputError
 from fedexp.core.types import Partition, Split
@@ -78,7 +78,7 @@ def test_annotations_that_only_a_type_checker_can_read_are_no_obstacle():
 
 def test_the_seed_alone_decides_who_is_malicious():
     def mask(seed, n_malicious):
-        return _malicious({"seed": seed, "attack": {"n_malicious": n_malicious}}, 20)
+        return malicious_clients({"seed": seed, "attack": {"n_malicious": n_malicious}}, 20)
 
     assert mask(0, 5).sum() == 5
     assert np.array_equal(mask(0, 5), mask(0, 5))

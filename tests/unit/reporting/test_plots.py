@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,42 @@ from tests.support.pictures import drawn, legend
 from tests.support.run_folders import write_failed, write_run
 
 TISSUES = ("adipose", "debris", "cancer-associated stroma $x$", "mucus")
+
+
+def with_names(run: Path, names: list[str]) -> Run:
+    """The run, with names for its clients."""
+    document = json.loads((run / "partition.json").read_text())
+    (run / "partition.json").write_text(json.dumps({**document, "names": names}))
+    return load_run(run)
+
+
+def labels(ticks: list[Any]) -> list[str]:
+    """What stands at ticks."""
+    return [tick.get_text() for tick in ticks]
+
+
+def test_sites_have_their_names_at_the_axes(tmp_path: Path) -> None:
+    names = ["north", "south ward", "Klinik Ü"]
+    run = with_names(write_run(tmp_path / "run", n_clients=3), names)
+    left, _ = partition_figure(run).axes
+    assert labels(left.get_yticklabels()) == names
+    assert left.get_ylabel() == "Client"
+    (bars,) = client_accuracy_figure(run).axes
+    best_first = run.per_client("test", "own_mix_accuracy").sort_values(ascending=False).index
+    assert labels(bars.get_xticklabels()) == [names[k] for k in best_first]
+    assert "number" not in bars.get_xlabel()
+
+
+def test_without_names_clients_have_numbers(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run", n_clients=3))
+    left, _ = partition_figure(run).axes
+    assert labels(left.get_yticklabels()) == ["0", "1", "2"]
+    assert left.get_ylabel() == "Client number"
+
+
+def test_a_name_that_no_font_has_is_a_number(tmp_path: Path) -> None:
+    run = with_names(write_run(tmp_path / "run", n_clients=2), ["a", "\U00012000"])
+    assert labels(partition_figure(run).axes[0].get_yticklabels()) == ["a", "1"]
 
 
 @pytest.mark.usefixtures("real_pictures")
