@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedexp.config.lineage import Lineage, lineage_of
 from fedexp.config.parts import Config, Parts, prefixed, required
 from fedexp.config.refusals import refuse, remarks
 from fedexp.config.rehearsal import rehearse
+from fedexp.config.weights import KEYS, Start, starting_point
 from fedexp.core.capabilities import (
     ChecksTheModel,
     called,
@@ -55,7 +57,7 @@ from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
 from fedexp.observers.guarded import Guarded
 from fedexp.partition.check import checked
-from fedexp.privacy.account import NoAccount
+from fedexp.privacy.account import NoAccount, NotFromTheStart
 from fedexp.privacy.none import NoPrivacy
 from fedexp.training.rehearsal import made_up, refuse_what_moves
 
@@ -106,6 +108,7 @@ class Built:
     task: Task  # what its labels mean
     reserve: Split  # training examples left out by train_examples
     partition: Partition
+    lineage: Lineage  # of the initial weights
     observers: tuple[Observer, ...]  # early stopping and the trackers, in this order
     remarks: tuple[str, ...]  # what a person should know before the run
 
@@ -125,6 +128,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     parts, task = chosen.combination, chosen.task
     refuse(parts)
     n_clients, seed, setting = config["n_clients"], config["seed"], parts.setting
+    lineage = lineage_of(starting_point(config))
 
     limit = None
     if pixels is None:
@@ -161,7 +165,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         )
     scale = Normalisation.of(pixels.train)
     dataset = replace(pixels, train=trained_on)
-    model = _model(chosen, config, dataset)
+    model, of_weights = _model(chosen, config, dataset, lineage.start)
 
     shards = setting.shards(partition)
     plan = Plan(
@@ -172,7 +176,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         d=row_size(parts.algorithm.sends, len(vector_of(model))),
         aggregator=aggregator,
     )
-    protection = _protect(parts, plan)
+    protection = _of_this_run(_protect(parts, plan), lineage, loaded)
     _check_local(parts.algorithm, protection.trainer)
     counts = partition.label_counts(dataset.num_classes, task)
     evaluation = {"validation": dataset.validation, "test": dataset.test}
@@ -228,12 +232,14 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         task=task,
         reserve=reserve,
         partition=partition,
+        lineage=lineage,
         observers=chosen.observers,
         remarks=(
             *loaded.remarks,
             *_of_folders(config),
             *_disagreements(config, parts),
             *remarks(parts),
+            *of_weights,
             *protection.remarks,
             *said,
         ),
@@ -337,6 +343,20 @@ def _protect(parts: Combination, plan: Plan) -> Protection:
             channel.check(largest, plan.d)
     said_beforehand = channel.remarks(largest) if isinstance(channel, Remarks) else ()
     return replace(protection, remarks=(*protection.remarks, *said_beforehand))
+
+
+def _of_this_run(protection: Protection, lineage: Lineage, loaded: Dataset) -> Protection:
+    """With a promise that says what the model's start has to do with it; refused if it is false."""
+    account = protection.account
+    if account.statement(account.init()) is None or not lineage.start.digest:
+        return protection
+    left_out = lineage.not_covered(loaded)
+    said = f"the promise of this run does not cover {'; '.join(left_out)}"
+    return replace(
+        protection,
+        account=NotFromTheStart(account, left_out),
+        remarks=(*protection.remarks, said),
+    )
 
 
 def _disagreements(config: Config, parts: Combination) -> list[str]:
@@ -521,9 +541,12 @@ def _rehearse(parts: Combination, aggregator: Aggregator) -> None:
         aggregator(rows, aggregator.init(1), rng)
 
 
-def _model(chosen: _Chosen, config: Config, dataset: Dataset) -> nn.Module:
+def _model(
+    chosen: _Chosen, config: Config, dataset: Dataset, start: Start
+) -> tuple[nn.Module, list[str]]:
+    """The initial model, and sentences about where its weights are from."""
     with seeded(seed_for(config["seed"], "model"), torch.device("cpu")):
-        model = chosen.make("model")
+        model = chosen.make("model", without=KEYS)
         name = type(model).__name__
         if not isinstance(model, nn.Module):
             raise InputError("is not a torch.nn.Module", "model", name)
@@ -539,6 +562,7 @@ def _model(chosen: _Chosen, config: Config, dataset: Dataset) -> nn.Module:
     expected = (2, dataset.num_classes)
     if shape != expected:
         raise InputError(f"gives {shape} for 2 {kind}, not {expected}", "model", name)
+    said = start.prepare(model)
     vector_of(model)  # refuses a module that has nothing to train
     x = made_up(dataset.input_shape)
     y = dataset.train.y[torch.arange(len(x)) % len(dataset.train)]
@@ -552,7 +576,7 @@ def _model(chosen: _Chosen, config: Config, dataset: Dataset) -> nn.Module:
             reason = f"a step of training on {len(x)} examples fails: {str(error).splitlines()[0]}"
             raise InputError(reason, "model", name) from error
     refuse_what_moves(model, chosen.task, x, y, averaged)
-    return model
+    return model, said
 
 
 def _buffers_are_averaged(buffers: str, server_optimizer: ServerOptimizer) -> bool:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from fedexp.config.build import ADVERSARY
 from fedexp.config.folders import conf_folder
 from fedexp.config.schema import register
+from fedexp.config.weights import KEYS
 
 CONF = conf_folder()
 
@@ -55,7 +56,7 @@ def part(group: str, choice: str, *overrides: str):
     node = config_for(f"{group}={choice}", *overrides)
     for key in [*group.split("/"), *([choice] if group in LISTS else [])]:
         node = node[key]
-    groups = {"attack": ADVERSARY}
+    groups = {"attack": ADVERSARY, "model": KEYS}
     builders = groups.get(group, ())
     node = {k: v for k, v in node.items() if k not in builders}
     return instantiate(node, _convert_="all")
