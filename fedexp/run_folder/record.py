@@ -69,6 +69,7 @@ from fedexp.run_folder.origin import (
 from fedexp.run_folder.scores import Scores
 from fedexp.run_folder.shapes import CONFIG, TIMING, checked
 from fedexp.run_folder.update_files import update_record
+from fedexp.run_folder.verdict import forget_verdict
 
 KEPT_CHECKPOINTS = 2
 
@@ -205,6 +206,7 @@ class Recorder:
             self._forget_client_states(state)
             if state.round < self._config["rounds"]:
                 note_stretch(self.folder, self._origin, state.round)
+                forget_verdict(self.folder)
             self._write_model(state)  # what is there may be a round older, or newer
             return state
         if saved:

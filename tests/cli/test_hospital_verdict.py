@@ -26,6 +26,7 @@ def run(tmp_path_factory):
 def test_every_way_to_train_is_measured_on_every_sites_own_patients(run):
     verdict = read_verdict(run)
     roles = {"federated", "alone", "pooled", "fine-tuned", "mean, attacked", "median, attacked"}
+    roles.add("weighted median, attacked")
     roles |= {f"without client {k}" for k in range(3)}
     assert verdict["not_measured"] == {}
     for site in verdict["sites"].values():
@@ -34,7 +35,7 @@ def test_every_way_to_train_is_measured_on_every_sites_own_patients(run):
             value, low, high = figures["accuracy"]
             assert 0 <= low <= value <= high <= 1
     assert set(verdict["left_out"]) == set(verdict["sites"])
-    assert [len(of["dishonest"]) for of in verdict["attacked"].values()] == [1, 1]
+    assert [len(of["dishonest"]) for of in verdict["attacked"].values()] == [1, 1, 1]
 
 
 def test_the_gain_is_the_paired_difference_to_training_alone(run):
@@ -82,6 +83,16 @@ def test_an_interrupted_verdict_goes_on_from_what_it_has(run, tmp_path):
     assert fedexp(["resume", str(run)]) == 0
     assert read_verdict(run) == before
     assert {path: path.stat().st_mtime_ns for path in (run / "verdict").iterdir()} == kept
+
+
+def test_more_rounds_get_a_verdict_of_their_own(run, tmp_path):
+    from shutil import copytree
+
+    copy = copytree(run, tmp_path / "copy")
+    assert fedexp(["resume", str(copy), "rounds=3"]) == 0
+    before, after = read_verdict(run)["sites"], read_verdict(copy)["sites"]
+    alone = [v["client 0"]["roles"]["alone"]["brier"] for v in (before, after)]
+    assert alone[0] != alone[1]
 
 
 def test_names_from_a_strangers_file_are_text(run, tmp_path):
@@ -160,4 +171,4 @@ def test_a_sweep_counts_seeds_and_not_sites(run, tmp_path):
     assert cells[3] == f"{alone:.3f} ± 0.000"  # two equal seeds
     assert sum(map(int, cells[8].split(" / "))) == 2 * 3
     table = (tmp_path / "verdict.csv").read_text().splitlines()
-    assert len(table) == 1 + 2 * 3 * 9
+    assert len(table) == 1 + 2 * 3 * 10
