@@ -7,9 +7,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from fedexp.config.build import ADVERSARY
 from fedexp.config.folders import conf_folder
 from fedexp.config.found import settle
+from fedexp.config.parts import BUILDERS_OWN
 from fedexp.config.schema import register
 
 CONF = conf_folder()
@@ -70,7 +70,5 @@ def part(group: str, choice: str, *overrides: str):
     node = config_for(f"{group}={choice}", *overrides)
     for key in [*group.split("/"), *([choice] if group in LISTS else [])]:
         node = node[key]
-    groups = {"attack": ADVERSARY}
-    builders = groups.get(group, ())
-    node = {k: v for k, v in node.items() if k not in builders}
+    node = {k: v for k, v in node.items() if k not in BUILDERS_OWN.get(group, ())}
     return instantiate(node, _convert_="all")
