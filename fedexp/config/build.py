@@ -94,7 +94,6 @@ POSITIVE = (
     "eval_every",
     "checkpoint_every",
 )
-ADVERSARY = BUILDERS_OWN["attack"]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from fedexp.config.build import ADVERSARY
 from fedexp.config.folders import conf_folder
 from fedexp.config.found import settle
+from fedexp.config.parts import BUILDERS_OWN
 from fedexp.config.schema import register
-from fedexp.config.weights import KEYS
 
 CONF = conf_folder()
 
@@ -72,7 +71,5 @@ def part(group: str, choice: str, *overrides: str):
     node = config_for(f"{group}={choice}", *overrides)
     for key in [*group.split("/"), *([choice] if group in LISTS else [])]:
         node = node[key]
-    groups = {"attack": ADVERSARY, "model": KEYS}
-    builders = groups.get(group, ())
-    node = {k: v for k, v in node.items() if k not in builders}
+    node = {k: v for k, v in node.items() if k not in BUILDERS_OWN.get(group, ())}
     return instantiate(node, _convert_="all")
