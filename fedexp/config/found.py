@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fedexp.config.parts import Parts, prefixed
+from fedexp.core.checks import InputError
 from fedexp.data.folder import data_folder
 from fedexp.data.loader import Facts, facts_of
 
@@ -32,8 +33,11 @@ def settle(config: DictConfig) -> None:
     The data are looked at only if there is such a key.
 
     Raises:
-        InputError: they cannot be loaded.
+        InputError: they cannot be loaded, or it is not said which they are.
     """
+    node = config.get("dataset") if not OmegaConf.is_missing(config, "dataset") else None
+    for key in sorted(OmegaConf.missing_keys(node)) if isinstance(node, DictConfig) else ():
+        raise InputError(f"must be said: {key}=...", key, "")
     left_open = [key for key in FOUND if _is_null(config, key)]
     if not left_open:
         return
