@@ -59,22 +59,24 @@ class Workspace:
         self.model.load(vector)
         self.model.module.eval()
         part = self._evaluation[split]
-        logits = []
+        logits = torch.empty(0)
         with torch.inference_mode():
             for first in range(start, stop, EVALUATION_BATCH):
-                block = part.between(first, min(first + EVALUATION_BATCH, stop))
-                logits.append(self.model.module(self.model.arrange(block)))
+                last = min(first + EVALUATION_BATCH, stop)
+                block = part.between(first, last)
+                answers = self.model.module(self.model.arrange(block))
+                if first == start:  # in one piece: pieces kept would pin the memory between them
+                    logits = answers.new_empty(stop - start, *answers.shape[1:])
+                logits[first - start : last - start] = answers
                 let_go(block.x)
-        return torch.cat(logits).cpu()
+        return logits.cpu()
 
     def _shard(self, rows: np.ndarray) -> Split:
         """A client's examples: a view where they lie side by side (who holds all), else a copy."""
         first, last = int(rows[0]), int(rows[-1])
         if last - first + 1 == len(rows):  # they are sorted, and none comes twice
             return self._train.between(first, last + 1)
-        copied = self._train.rows(torch.from_numpy(rows).to(self._device))
-        let_go(self._train.x)
-        return copied
+        return self._train.rows(torch.from_numpy(rows).to(self._device))
 
 
 def sends_of(trainer: Trainer) -> tuple[Sent, ...]:

@@ -24,12 +24,14 @@ from fedexp.core.capabilities import (
     ChecksTheModel,
     called,
     communicates,
+    does_nothing,
     is_linear,
     root_examples,
     sampling_of,
 )
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.flat import vector_of
+from fedexp.core.mapping import let_go
 from fedexp.core.observer import Observer
 from fedexp.core.protection import Combination, Mechanism, Plan, Protection
 from fedexp.core.protocols import (
@@ -94,6 +96,7 @@ POSITIVE = (
     "eval_every",
     "checkpoint_every",
 )
+_AT_ONCE = 512  # examples as floats
 
 
 @dataclass(frozen=True)
@@ -192,8 +195,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     counts = partition.label_counts(dataset.num_classes, task)
     evaluation = {"validation": dataset.validation, "test": dataset.test}
     own = OwnPatients(partition, dict(evaluation), _mixes(counts), seed)
-    if len(wanted := parts.attack.targeted_examples(dataset.test.as_floats())):
-        evaluation["attack"] = wanted.stored_like(dataset.test)
+    if wanted := _wanted(parts.attack, dataset.test):
+        evaluation["attack"] = reduce(Split.joined, wanted)
     measured = dict(evaluation)
     if own.are_known:
         evaluation |= own.seen_otherwise()
@@ -564,6 +567,22 @@ def _poisoned(partition: Partition, attack: Attack, malicious: np.ndarray, seed:
     if not rows:
         return train
     return train.with_rows(torch.cat(rows), reduce(Split.joined, changed))
+
+
+def _wanted(attack: Attack, test: Split) -> list[Split]:
+    """What the adversary wants answered its way, a block of examples at a time.
+
+    As floats, all of a large part would take four times its memory.
+    """
+    if does_nothing(attack):
+        return []
+    found = []
+    for start in range(0, len(test), _AT_ONCE):
+        block = test.between(start, min(start + _AT_ONCE, len(test)))
+        if len(wanted := attack.targeted_examples(block.as_floats())):
+            found.append(wanted.stored_like(test))
+        let_go(block.x)
+    return found
 
 
 def _refuse_unknown_labels(attack: Attack, trained_on: Split, num_classes: int) -> None:

@@ -38,8 +38,11 @@ def settle(config: DictConfig) -> None:
     The data are looked at only if there is such a key.
 
     Raises:
-        InputError: they cannot be loaded.
+        InputError: they cannot be loaded, or it is not said which they are.
     """
+    node = config.get("dataset") if not OmegaConf.is_missing(config, "dataset") else None
+    for key in sorted(OmegaConf.missing_keys(node)) if isinstance(node, DictConfig) else ():
+        raise InputError(f"must be said: {key}=...", key, "")
     left_open = [key for key in FOUND if _is_null(config, key)]
     if left_open:
         facts = _facts(config)

@@ -18,6 +18,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+_GATHERED = 2**22  # bytes of rows that are gathered at once; each brings its neighbours along
 _MAPPED: dict[int, tuple[int, str]] = {}
 """Address -> bytes and file of every mapping made here. One is never unmapped while it is known:
 the storage lives as long as the process's dataset, and a new one at its address replaces it."""
@@ -77,6 +78,21 @@ def let_go(tensor: Tensor) -> None:
     first, last = -(-first // page) * page, last // page * page  # whole pages only
     if last > first:
         _advise()(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
+
+
+def gathered(tensor: Tensor, chosen: Tensor) -> Tensor:
+    """`tensor[chosen]`, a copy; of what `map_bytes` mapped, few pages are in memory at a time."""
+    if file_of(tensor) is None:
+        return tensor[chosen]
+    rows = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
+    copied = tensor.new_empty(len(rows), *tensor.shape[1:])
+    at_once = max(1, _GATHERED // max(1, tensor[:1].nbytes))
+    for start in range(0, len(rows), at_once):
+        torch.index_select(
+            tensor, 0, rows[start : start + at_once], out=copied[start : start + at_once]
+        )
+        let_go(tensor)
+    return copied
 
 
 @cache

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.mapping import Reference, file_of, let_go
+from fedexp.core.mapping import Reference, file_of, gathered, let_go
 from fedexp.core.moments import moments
 
 State = Mapping[str, Tensor]
@@ -75,7 +75,7 @@ class Split:
 
     def rows(self, chosen: Tensor) -> Split:
         """The rows at `chosen`, indices `[k]` in that order or marks `[n]` bool, as a copy."""
-        return self._each(lambda tensor: tensor[chosen])
+        return self._each(lambda tensor: gathered(tensor, chosen))
 
     def between(self, start: int, stop: int) -> Split:
         """Rows start..stop-1, as a view."""

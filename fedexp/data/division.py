@@ -167,7 +167,11 @@ def _dealt(
         if its_site not in sites_seen or its_label not in labels_seen:
             part = TRAIN
         else:
-            part = max(wanted, key=lambda p: round(behind[p] + OF_ALL * behind_in_all[p], 9))
+            part = wanted[0]
+            for other in wanted[1:]:  # a tie, to a rounding, is the first's
+                ahead = behind[other] - behind[part]
+                if ahead + OF_ALL * (behind_in_all[other] - behind_in_all[part]) > 1e-9:
+                    part = other
         behind[part] -= n
         behind_in_all[part] -= n
         sites_seen.add(its_site)

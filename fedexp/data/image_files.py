@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import final
 
 import pandas as pd
@@ -71,9 +71,8 @@ def _of_tree(root: Path, path: str) -> Listing:
     if not files:
         reason = f"holds no images ({', '.join(ENDINGS)})"
         raise InputError(f"{reason}{_others(others)}", "path", path)
-    depths = {len(PurePosixPath(file).parts): file for file in reversed(files)}
-    levels = _levels(depths, files, path)
-    folders = [PurePosixPath(file).parts[:-1] for file in files]
+    folders = [tuple(file.split("/")[:-1]) for file in files]
+    levels = _levels(folders, files, path)
     frame = pd.DataFrame({"place": files})
     for place, column in enumerate(levels):
         frame[column] = [parts[place] for parts in folders]
@@ -86,18 +85,19 @@ def _of_tree(root: Path, path: str) -> Listing:
     )
 
 
-def _levels(depths: dict[int, str], files: list[str], path: str) -> tuple[str, ...]:
+def _levels(folders: list[tuple[str, ...]], files: list[str], path: str) -> tuple[str, ...]:
     """What the folders above an image are, the outermost first."""
+    depths = dict(zip(map(len, reversed(folders)), reversed(files), strict=True))
     if len(depths) > 1:
         reason = f"images lie at different depths, as {' and '.join(sorted(depths.values()))}"
         raise InputError(f"{reason}; put them in CLASS/ or SITE/CLASS/", "path", path)
     (depth,) = depths
-    if depth == 1:
+    if depth == 0:
         reason = f"{files[0]} lies in no folder that says its class; put images in CLASS/ or"
         raise InputError(f"{reason} SITE/CLASS/, or add a {MANIFEST}", "path", path)
-    outermost = {PurePosixPath(file).parts[0].lower() for file in files}
+    outermost = {above[0].lower() for above in set(folders)}
     official = ("part",) if outermost <= OF_WORDS.keys() else ()
-    levels = {1: ("label",), 2: ("site", "label")}.get(depth - 1 - len(official))
+    levels = {1: ("label",), 2: ("site", "label")}.get(depth - len(official))
     if levels is None:
         reason = f"{files[0]} lies too deep for SITE/CLASS/IMAGE; add a {MANIFEST}"
         raise InputError(reason, "path", path)

@@ -179,9 +179,7 @@ def _table(path: Path) -> pd.DataFrame:
 
 def _word(value: Any) -> str:
     """A cell as a word; "" for a missing one."""
-    if value is None or value != value:
-        return ""
-    return str(value).strip()
+    return "" if pd.isna(value) else str(value).strip()
 
 
 def _column(values: pd.Series[Any]) -> pd.Series[Any]:

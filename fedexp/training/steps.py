@@ -26,6 +26,7 @@ Gradients = tuple[Tensor, ...]
 
 SHUFFLED, BALANCED = "shuffled", "balanced"
 
+MOST_NUMBERS = 2**24  # in what is made ready at once
 MOST_GATHERED = 4096  # examples made ready at once: stored ones are smaller than what models take
 
 
@@ -192,7 +193,7 @@ def ordinary_steps(
     goal = task_of_client(model.task, shard.y)
     draw = _DRAWS[work.sampling]
     batch_size, batches = min(work.batch_size or n, n), work.batches(n)
-    together = _batches_together(batch_size)
+    together = _batches_together(batch_size, shard.x[:1].numel())
     shuffle = torch_generator(task.seed)
     for step in range(work.steps_for(n)):
         batch = step % batches
@@ -201,6 +202,7 @@ def ordinary_steps(
             order = draw(shard.y, shuffle).to(shard.x.device)
         if place == 0:  # one gather for many batches, as a rule for an epoch; steps cut views
             first = batch * batch_size
+            x = torch.empty(0)  # the one before is let go first
             block = shard.rows(order[first : first + together * batch_size])
             x, y = model.arrange(block), block.y
         rows = slice(place * batch_size, (place + 1) * batch_size)
@@ -224,17 +226,20 @@ def _balanced(y: Tensor, rng: torch.Generator) -> Tensor:
 _DRAWS = {SHUFFLED: _shuffled, BALANCED: _balanced}
 
 
-def _batches_together(batch_size: int) -> int:
-    """How many batches are gathered at once: about `MOST_GATHERED` examples.
+def _batches_together(batch_size: int, numbers: int) -> int:
+    """How many batches are gathered at once: about `MOST_GATHERED` examples, of large ones fewer.
 
     A multiple of 16 examples, or 64 bytes: then a batch lies as in one gather of everything, and
     kernels, which round differently at other addresses, give the same bits.
 
-    >>> _batches_together(10), _batches_together(32), _batches_together(5000)
+    >>> _batches_together(10, 784), _batches_together(32, 784), _batches_together(5000, 784)
     (408, 128, 2)
+    >>> _batches_together(32, 3 * 224 * 224)
+    3
     """
     step = 16 // math.gcd(16, batch_size)
-    return max(1, MOST_GATHERED // (step * batch_size)) * step
+    most = min(MOST_GATHERED, MOST_NUMBERS // numbers)
+    return max(1, most // (step * batch_size)) * step
 
 
 def train_steps(

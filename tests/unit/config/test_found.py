@@ -77,5 +77,10 @@ def test_a_target_that_may_not_be_built_is_refused_before_anything_is_asked():
         settle(config)
 
 
+def test_what_has_to_be_said_is_asked_for():
+    with pytest.raises(InputError, match=r"dataset\.path=: must be said: dataset\.path=\.\.\."):
+        settle(composed(path="???"))
+
+
 def test_sites_without_names_are_counted():
     assert facts_of(Unsaid("u"), None) == Facts((5,), 3, 2)

@@ -1,0 +1,79 @@
+"""A person's own table: what becomes of numbers, words and holes, by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedexp.core.checks import InputError
+from fedexp.data.table import Table
+
+
+def loaded(path, **keys):
+    plain = dict.fromkeys(("site", "subject", "official"))
+    shares = {"split": "auto", "validation_share": 0.1, "test_share": 0.2, "split_seed": 0}
+    given = {"name": "t", "path": str(path), "label": "y", "drop": []} | plain | shares | keys
+    return Table(**given)(None)
+
+
+@pytest.fixture
+def file(tmp_path):
+    rows = [
+        "age;sex;y;split",
+        "10;f;ill;train",
+        "20;m;well;train",
+        ";f;ill;train",
+        "60;m;well;train",
+        "80;x;ill;val",
+        "40;;well;test",
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    return tmp_path / "t.csv"
+
+
+def test_numbers_words_and_holes_by_hand(file):
+    dataset = loaded(file)
+    # The training rows' median is 20, so they are 10, 20, 20, 60: mean 27.5, deviation 19.2029.
+    ages = (np.array([10, 20, 20, 60, 80, 40]) - 27.5) / np.sqrt(368.75)
+    x = np.concatenate([part.x.numpy() for part in dataset.parts.values()])
+    assert x[:, 0] == pytest.approx(ages, rel=1e-6)
+    assert x[:, 1:].tolist() == [[1, 0], [0, 1], [1, 0], [0, 1], [0, 0], [0, 0]]
+    assert x.dtype == np.float32
+    assert dataset.class_names == ("ill", "well")
+    assert dataset.train.y.tolist() == [0, 1, 0, 1]
+    assert any("no training row has" in r and "x" in r for r in dataset.remarks)
+    assert "missing numbers are the training rows' median: age (1)" in dataset.remarks
+
+
+def test_what_is_dropped_is_not_learned_from(file):
+    assert loaded(file, drop=["sex"]).input_shape == (1,)
+    with pytest.raises(InputError, match=r"drop=sexe: t\.csv has no such column"):
+        loaded(file, drop=["sexe"])
+
+
+def test_a_parquet_file_is_read_by_its_own_types(tmp_path, monkeypatch):
+    path = tmp_path / "t.parquet"
+    path.touch()
+    n = 40
+    frame = pd.DataFrame(
+        {
+            "n": pd.array([1, None] * (n // 2), dtype="Int64"),
+            "b": np.arange(n) % 2 == 0,
+            "c": pd.Categorical(["p", "q"] * (n // 2)),
+            "f": np.where(np.arange(n) % 3, np.arange(n) / 2, np.inf),
+            "y": np.arange(n) % 4 // 2,
+        }
+    )
+    monkeypatch.setattr(pd, "read_parquet", lambda place: frame)
+    dataset = loaded(path)
+    assert dataset.input_shape == (4,)  # b, f and p, q; n is 1 or missing, and left out
+    assert np.isfinite(dataset.train.x.numpy()).all()
+
+
+def test_without_a_reader_of_parquet_it_says_what_to_install(tmp_path, monkeypatch):
+    def missing(place):
+        raise ImportError("no pyarrow")
+
+    (tmp_path / "t.parquet").touch()
+    monkeypatch.setattr(pd, "read_parquet", missing)
+    with pytest.raises(InputError, match="needs pyarrow: pip install pyarrow"):
+        loaded(tmp_path / "t.parquet")
