@@ -193,10 +193,12 @@ def test_a_promise_does_not_cover_what_a_file_was_trained_on(file):
 def run(tmp_path, file):
     """Makes a folder like that of a run, with the weights that fit and a record to choose."""
 
-    def make(dataset="digits", data="d" * 64, privacy=None, before=None):
+    def make(dataset="digits", data="d" * 64, privacy=None, before=None, seed=7):
         folder = tmp_path / "run"
         folder.mkdir()
-        (folder / "config.yaml").write_text(f"dataset: {{name: {dataset}}}\nrounds: 3\n")
+        (folder / "config.yaml").write_text(
+            f"dataset: {{name: {dataset}}}\nrounds: 3\nseed: {seed}\n"
+        )
         (folder / "origin.json").write_text(json.dumps({"data": data}))
         summary = {"status": "complete", "rounds": 3}
         if privacy:
@@ -241,6 +243,12 @@ def test_what_an_earlier_promise_cost_is_stated_and_not_continued(run):
     said = left_out(built)[-1]
     assert "epsilon 3 at delta 1e-05, for one example of one client" in said
     assert "the ledger of that run is not continued" in said
+
+
+def test_the_noise_of_an_earlier_run_is_not_drawn_again(run):
+    folder = run(privacy=PRIVATE, seed=0)
+    line = refusal(config_for(*SMALL, *DP, f"from={folder}"))
+    assert line.startswith("seed=0: would draw the noise of the run that it starts from once more")
 
 
 def test_other_data_are_stated(run):
