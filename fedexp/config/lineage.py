@@ -4,7 +4,7 @@
 spent is not in this run's ledger, so this run's epsilon is about its own rounds alone:
 
     RUN promised nothing, on these data    no epsilon would be true of them: refused
-    RUN promised an epsilon, on these      stated: what both have released is their sum, at least;
+    RUN promised an epsilon, on these      stated: both together cost up to the sum;
                                            refused with RUN's seed, of which the noise comes again
     RUN had other data                     stated: the promise does not cover those
     a file that no run has left            stated: whatever it was trained on is not covered
@@ -94,8 +94,8 @@ class Lineage:
                 said.append(
                     f"what the run that it starts from released of the same data (epsilon "
                     f"{ancestor.epsilon:.4g} at delta {ancestor.delta:g}, for {ancestor.unit}): "
-                    "the ledger of that run is not continued, and both together are at least the "
-                    "sum"
+                    "the ledger of that run is not continued, and both together cost up to the sum "
+                    "of their epsilons and deltas, where they protect the same"
                 )
         return tuple(dict.fromkeys(said))
 
