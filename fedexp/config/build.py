@@ -190,7 +190,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         d=row_size(parts.algorithm.sends, len(vector_of(model))),
         aggregator=aggregator,
     )
-    protection = _of_this_run(_protect(parts, plan), lineage, loaded)
+    protection = _of_this_run(_protect(parts, plan), lineage, loaded, seed)
     _check_local(parts.algorithm, protection.trainer)
     counts = partition.label_counts(dataset.num_classes, task)
     evaluation = {"validation": dataset.validation, "test": dataset.test}
@@ -396,12 +396,14 @@ def _protect(parts: Combination, plan: Plan) -> Protection:
     return replace(protection, remarks=(*protection.remarks, *said_beforehand))
 
 
-def _of_this_run(protection: Protection, lineage: Lineage, loaded: Dataset) -> Protection:
+def _of_this_run(
+    protection: Protection, lineage: Lineage, loaded: Dataset, seed: int
+) -> Protection:
     """With a promise that says what the model's start has to do with it; refused if it is false."""
     account = protection.account
     if account.statement(account.init()) is None or not lineage.start.digest:
         return protection
-    left_out = lineage.not_covered(loaded)
+    left_out = lineage.not_covered(loaded, seed)
     said = f"the promise of this run does not cover {'; '.join(left_out)}"
     return replace(
         protection,

@@ -4,7 +4,8 @@
 spent is not in this run's ledger, so this run's epsilon is about its own rounds alone:
 
     RUN promised nothing, on these data    no epsilon would be true of them: refused
-    RUN promised an epsilon, on these      stated: what both have released is their sum, at least
+    RUN promised an epsilon, on these      stated: both together cost up to the sum;
+                                           refused with RUN's seed, of which the noise comes again
     RUN had other data                     stated: the promise does not cover those
     a file that no run has left            stated: whatever it was trained on is not covered
 
@@ -37,6 +38,7 @@ class Ancestor:
     epsilon: float | None  # what it promised; None: nothing
     delta: float | None
     unit: str  # of its promise
+    seed: int | None = None  # that its noise came from; None: not known
 
     def has_data_of(self, dataset: Dataset) -> bool:
         """Whether it may have trained on the same examples."""
@@ -58,8 +60,12 @@ class Lineage:
     document: Mapping[str, Any]
     ancestors: tuple[Ancestor, ...]
 
-    def not_covered(self, dataset: Dataset) -> tuple[str, ...]:
+    def not_covered(self, dataset: Dataset, seed: int) -> tuple[str, ...]:
         """What a promise about this run leaves out, in sentences; empty for a fresh model.
+
+        Args:
+            dataset: as it came from its loader.
+            seed: of this run, from which its noise comes.
 
         Raises:
             InputError: it would not be true of the run's own data.
@@ -77,12 +83,19 @@ class Lineage:
                     self.start.key,
                     self.start.value,
                 )
+            elif ancestor.seed in (None, seed):
+                raise InputError(
+                    "would draw the noise of the run that it starts from once more, and who "
+                    "compares the two sees the data without it; use another seed",
+                    "seed",
+                    seed,
+                )
             else:
                 said.append(
                     f"what the run that it starts from released of the same data (epsilon "
                     f"{ancestor.epsilon:.4g} at delta {ancestor.delta:g}, for {ancestor.unit}): "
-                    "the ledger of that run is not continued, and both together are at least the "
-                    "sum"
+                    "the ledger of that run is not continued, and both together cost up to the sum "
+                    "of their epsilons and deltas, where they protect the same"
                 )
         return tuple(dict.fromkeys(said))
 
@@ -126,7 +139,8 @@ def _ancestor(folder: Path, config: Mapping[str, Any], summary: Mapping[str, Any
     promise = summary.get("privacy")
     dataset = config.get("dataset")
     name = dataset.get("name") if isinstance(dataset, Mapping) else None
-    return _of({**(promise if isinstance(promise, Mapping) else {}), "dataset": name, "data": data})
+    promised = promise if isinstance(promise, Mapping) else {}
+    return _of({**promised, "dataset": name, "data": data, "seed": config.get("seed")})
 
 
 def _before(summary: Mapping[str, Any]) -> Sequence[Ancestor]:
@@ -138,7 +152,7 @@ def _before(summary: Mapping[str, Any]) -> Sequence[Ancestor]:
 
 
 def _of(known: Mapping[str, Any]) -> Ancestor:
-    epsilon, delta = known.get("epsilon"), known.get("delta")
+    epsilon, delta, seed = known.get("epsilon"), known.get("delta"), known.get("seed")
     whole = all(isinstance(number, int | float) for number in (epsilon, delta))
     return Ancestor(
         dataset=str(known.get("dataset") or ""),
@@ -146,4 +160,5 @@ def _of(known: Mapping[str, Any]) -> Ancestor:
         epsilon=float(epsilon) if whole and epsilon is not None else None,
         delta=float(delta) if whole and delta is not None else None,
         unit=str(known.get("unit") or ""),
+        seed=seed if isinstance(seed, int) else None,
     )

@@ -81,7 +81,7 @@ class Start:
         if all(re.match(r"client\d+\.", name) for name in self.tensors):
             raise self._refusal("are a model for every client (setting=local_only), not one")
         missing = [name for name in own if name not in self.tensors]
-        extra = [name for name in self.tensors if name not in own]
+        extra = sorted(name for name in self.tensors if name not in own)
         if missing or extra:
             parts = [f"lack {_list(missing)}"] if missing else []
             parts += [f"have {_list(extra)}, which the model has not"] if extra else []

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torchvision.ops import sigmoid_focal_loss
 from fedexp.core.checks import InputError
 from fedexp.core.flat import TaskModel
 from fedexp.core.types import ClientTask, Split
+from fedexp.leakage.updates.exposure import refuse_corrected_steps
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.tasks.multilabel import Multilabel
 from fedexp.training.sgd import LocalSGD
@@ -194,6 +196,17 @@ def test_updates_of_balanced_sampling_cannot_be_read_as_gradients():
     trainer = part("training", "sgd", "training.sampling=balanced", "training.batch_size=null")
     assert trainer.step_rule(0) is None
     assert part("training", "sgd").step_rule(0) is not None
+
+
+def test_updates_that_a_clients_own_labels_weighed_cannot_be_read_as_gradients():
+    pixels = SimpleNamespace(train=SimpleNamespace(y=Y))
+    server = SimpleNamespace(algorithm=part("algorithm", "fedavg"))
+    victim = SimpleNamespace(pixels=pixels, experiment=SimpleNamespace(server=server))
+    victim.task = Multiclass(class_weights=[1.0, 2.0, 3.0])
+    refuse_corrected_steps(victim)
+    victim.task = Multiclass(class_weights="balanced")
+    with pytest.raises(InputError, match=r"task.class_weights=balanced: weighs every client"):
+        refuse_corrected_steps(victim)
 
 
 def test_another_sampling_is_refused():
