@@ -64,6 +64,9 @@ def check(asked: Asked) -> bool:
             "is of a folder or a file, and none is named", *next(iter(asked.settings.items()))
         )
     _refuse_unknown(names, known)
+    for name in names:
+        if not _is_yours(known[name]):
+            _loader(known[name], asked.trust)  # one that cannot be made is refused before a word
     clean = [_survey(path, asked, place) for path in paths]
     states: list[str] = []
     if names or not paths:
