@@ -64,6 +64,9 @@ def check(asked: Asked) -> bool:
         key, value = next(iter(asked.settings.items()))
         raise InputError("is of a dataset, and none is named", f"dataset.{key}", value)
     _refuse_unknown(names, known)
+    for name in names:
+        if not _is_yours(known[name]):
+            _loader(known[name], asked.trust)  # one that cannot be made is refused before a word
     clean = [_survey(path, asked, place) for path in paths]
     states: list[str] = []
     if names or not paths:
@@ -110,13 +113,19 @@ def _refuse_unknown(names: Sequence[str], known: Mapping[str, Path]) -> None:
 
 
 def _state(name: str, path: Path, asked: Asked, tell: Callable[[Loader], Status]) -> str:
-    """The state of one dataset; one that cannot be made, or told, is broken and no other is."""
+    """The state of one dataset; one that cannot be made, or told, is broken and no other is.
+
+    Raises:
+        InputError: it was asked for by name, and is what is broken.
+    """
     try:
         if _is_yours(path):
             print(f"{name:<16}{'yours':<9}fedexp data check FOLDER, or FILE")
             return "yours"
         status = tell(_loader(path, asked))
     except Exception as error:  # of a file or of code that anybody wrote
+        if name in asked.names and isinstance(error, InputError):
+            raise
         reason = one_line(error) if isinstance(error, COMPLAINTS) else f"{error!r}"
         print(f"{name:<16}{'broken':<9}{printable(reason.splitlines()[0])}", flush=True)
         return "broken"
