@@ -39,9 +39,11 @@ ARROWS = {
     "leakage/updates": {"backends", "privacy", "run_folder", "training"},
     "leakage/audit": {"federation", "privacy", "training"},
     "leakage": set(),
+    "verdict": {"config", "federation", "run_folder"},
     "reporting": {"leakage", "run_folder"},
     "commands": PARTS
-    | {"__init__", "config", "federation", "leakage", "observers", "reporting", "run_folder"},
+    | {"__init__", "config", "federation", "leakage", "observers", "reporting", "run_folder"}
+    | {"verdict"},
     "__main__": {"commands"},
 }
 

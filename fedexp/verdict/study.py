@@ -26,11 +26,11 @@ from fedexp.config.build import Built, build, malicious_clients
 from fedexp.config.origin import code_of_fedexp
 from fedexp.core.checks import InputError, at_least, in_range
 from fedexp.core.flat import vector_of
+from fedexp.core.parallel import in_parallel
 from fedexp.core.protocols import Backend
 from fedexp.core.rng import generator
 from fedexp.core.types import Metric
 from fedexp.federation.rounds import initial_state, run_rounds
-from fedexp.leakage.parallel import in_parallel
 from fedexp.run_folder.format import config_hash
 from fedexp.verdict import roles
 from fedexp.verdict.answers import Answers, Site, digest_of, sites_of
@@ -93,15 +93,12 @@ class HospitalVerdict:
             progress: told the share that is done.
         """
         sites = sites_of(built)
-        given = {FEDERATED: Answers.of(built, [final])}
-        refused: dict[str, str] = {}
         chosen = self._roles(config, built, sites)
         made_of = digest_of(FORMAT, code_of_fedexp(), built.loaded.digest)
-        for role, answers in _trained(chosen, folder / FOLDER, sites, final, made_of, progress):
-            if isinstance(answers, Answers):
-                given[role.name] = answers
-            else:
-                refused[role.name] = answers
+        trained = _trained(chosen, folder / FOLDER, sites, final, made_of, progress)
+        given = {FEDERATED: Answers.of(built, [final])}
+        given |= {name: result.answers for name, result in trained.items() if result.answers}
+        refused = {name: result.refusal for name, result in trained.items() if result.refusal}
         return self._document(config, built, sites, chosen, given, refused)
 
     def _roles(self, config: Mapping[str, Any], built: Built, sites: Sequence[Site]) -> list[Role]:
@@ -208,6 +205,14 @@ class _Job:
     start: Tensor | None  # [d]; None: the initial weights
 
 
+@dataclass(frozen=True)
+class _Result:
+    """A role's answers, or why it could not be trained."""
+
+    answers: Answers | None
+    refusal: str = ""
+
+
 def _trained(
     chosen: Sequence[Role],
     folder: Path,
@@ -215,8 +220,8 @@ def _trained(
     final: Tensor,
     made_of: str,
     progress: Progress,
-) -> list[tuple[Role, Answers | str]]:
-    """Every role's answers, or why it could not be trained."""
+) -> dict[str, _Result]:
+    """By role."""
     folder.mkdir(parents=True, exist_ok=True)
     of_final = digest_of(str(final.shape), final.cpu().numpy().tobytes().hex())
     jobs = [
@@ -235,7 +240,8 @@ def _trained(
     fresh = dict(
         zip([job.role.name for job in missing], in_parallel(_train, missing, one_more), strict=True)
     )
-    return [(job.role, kept[job.role.name] or fresh[job.role.name]) for job in jobs]
+    there = {name: _Result(answers) for name, answers in kept.items() if answers is not None}
+    return {**there, **fresh}
 
 
 def _job(role: Role, folder: Path, final: Tensor, made_of: str) -> _Job:
@@ -244,8 +250,8 @@ def _job(role: Role, folder: Path, final: Tensor, made_of: str) -> _Job:
     return _Job(role, path, digest, final.cpu() if role.from_final else None)
 
 
-def _train(job: _Job) -> Answers | str:
-    """One role, or why its parts do not go together."""
+def _train(job: _Job) -> _Result:
+    """One role; without answers where its parts do not go together."""
     torch.set_num_threads(1)
     try:
         built = build(job.role.config)
@@ -257,9 +263,9 @@ def _train(job: _Job) -> Answers | str:
                 state = after
             answers = Answers.of(built, experiment.setting.models(state.params))
     except InputError as error:
-        return str(error)
+        return _Result(None, str(error))
     answers.write(job.path, job.digest)
-    return answers
+    return _Result(answers)
 
 
 class _Unevaluated:

@@ -35,11 +35,11 @@ from fedexp.config.build import build
 from fedexp.core.checks import InputError
 from fedexp.core.files import write_atomically
 from fedexp.core.flat import vector_of
+from fedexp.core.parallel import in_parallel
 from fedexp.core.protocols import Backend
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import Dataset, Metric, Split
 from fedexp.federation.rounds import initial_state, run_rounds
-from fedexp.leakage.parallel import in_parallel
 from fedexp.leakage.victim import Victim
 from fedexp.run_folder.format import config_hash
 

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from fedexp.core.findings import Figure, Findings
+from fedexp.core.parallel import in_parallel
 from fedexp.core.rng import generator
 from fedexp.core.types import Dataset
 from fedexp.leakage.intervals import Interval, mean_interval, paired_difference
 from fedexp.leakage.observation import Observation, Reconstruction, UpdateAttack
-from fedexp.leakage.parallel import in_parallel
 from fedexp.leakage.study import Progress, refuse_other_than_images, refuse_several_labels
 from fedexp.leakage.updates.baselines import CLASS_MEAN, baselines
 from fedexp.leakage.updates.exposure import Exposed, Exposing
