@@ -30,6 +30,8 @@ ARROWS = {
     "config/folders": set(),
     "config/origin": {"__init__", "partition"},  # the version
     "config/schema": set(),
+    "config/weights": {"run_folder"},  # a model file may be anybody's, or a run's
+    "config/lineage": {"run_folder"},
     "config": {"data", "federation", "observers", "partition", "privacy", "training"},
     # Attacks know what they are shown; only these rooms open a run, train, read or write.
     "leakage/victim": {"config", "federation", "run_folder"},

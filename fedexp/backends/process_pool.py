@@ -32,6 +32,7 @@ from fedexp.backends.workspace import Layout, Workspace, layout_of, sends_of
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.flat import vector_of
 from fedexp.core.library_warnings import into_the_log
+from fedexp.core.mapping import file_of
 from fedexp.core.protocols import Trainer
 from fedexp.core.types import ClientReport, ClientTask, Split, State, Updates, is_mapped, row_size
 from fedexp.core.workload import EVALUATION_BATCH, Workload
@@ -364,7 +365,8 @@ def _refuse_small_shared_memory(workload: Workload, more: int) -> None:
     # Writing past the end of /dev/shm kills the process with SIGBUS; ask beforehand.
     if not os.path.isdir(SHARED_MEMORY):
         return
-    to_come = (t for t in _tensors(workload) if is_mapped(t) or not bool(t.is_shared()))
+    moved = (t for t in _tensors(workload) if file_of(t) is None)
+    to_come = (t for t in moved if is_mapped(t) or not bool(t.is_shared()))
     needed = more + sum(t.nbytes for t in to_come)
     free = shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:

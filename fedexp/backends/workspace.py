@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError
 from fedexp.core.flat import TaskModel
+from fedexp.core.mapping import let_go
 from fedexp.core.protocols import Sends, Trainer
 from fedexp.core.types import ClientReport, ClientTask, Sent, Split, State
 from fedexp.core.workload import EVALUATION_BATCH, Workload
@@ -44,6 +45,7 @@ class Workspace:
         """
         self.model.load(task.params)
         report = trainer(self.model, self._shard(self._shards[task.client_id]), task)
+        let_go(self._train.x)
         d = len(task.params)
         torch.sub(self.model.vector, task.params, out=row[:d])
         if report.sent or len(row) > d:
@@ -57,13 +59,12 @@ class Workspace:
         self.model.load(vector)
         self.model.module.eval()
         part = self._evaluation[split]
+        logits = []
         with torch.inference_mode():
-            logits = [
-                self.model.module(
-                    self.model.arrange(part.between(first, min(first + EVALUATION_BATCH, stop)))
-                )
-                for first in range(start, stop, EVALUATION_BATCH)
-            ]
+            for first in range(start, stop, EVALUATION_BATCH):
+                block = part.between(first, min(first + EVALUATION_BATCH, stop))
+                logits.append(self.model.module(self.model.arrange(block)))
+                let_go(block.x)
         return torch.cat(logits).cpu()
 
     def _shard(self, rows: np.ndarray) -> Split:
@@ -71,7 +72,9 @@ class Workspace:
         first, last = int(rows[0]), int(rows[-1])
         if last - first + 1 == len(rows):  # they are sorted, and none comes twice
             return self._train.between(first, last + 1)
-        return self._train.rows(torch.from_numpy(rows).to(self._device))
+        copied = self._train.rows(torch.from_numpy(rows).to(self._device))
+        let_go(self._train.x)
+        return copied
 
 
 def sends_of(trainer: Trainer) -> tuple[Sent, ...]:

@@ -43,6 +43,7 @@ def about(
             part: built.task.majority_baseline(split.y, dataset.train.y)
             for part, split in (("validation", dataset.validation), ("test", dataset.test))
         },
+        **({"from": built.lineage.document} if built.lineage.document else {}),
         "remarks": list(built.remarks),
         "parameters": len(vector_of(built.model)),
         "threads": torch.get_num_threads(),

@@ -29,7 +29,8 @@ fedexp: an experiment runner for federated learning
 
   fedexp run [key=value ...]          train; every part can be chosen and every value changed
   fedexp run -m key=a,b [...]         a sweep: every combination, one table at the end
-  fedexp resume RUN_DIR [key=value]   go on with a run that was stopped
+  fedexp run from=RUN_DIR [key=value] go on from a run's last model, with other settings: a new run
+  fedexp resume RUN_DIR [rounds=MORE] go on with a run that was stopped, or for more rounds
   fedexp report RUN_OR_SWEEP ...      tables and plots of what is there, made anew
   fedexp leakage RUN_DIR leakage=NAME attack a finished run: what do its updates and models leak?
   fedexp detect fit FOLDER --out FILE learn from files what honest updates look like

@@ -25,14 +25,15 @@ def main(arguments: Sequence[str]) -> int:
         )
         sub.add_argument("--data-dir", help="default: FEDEXP_DATA_DIR, else the user's cache")
         sub.add_argument("--config-dir", help="a folder of configs of your own")
-    given = options.parse_args(arguments)
-    words, trust = trusted(given.names)
+    words, trust = trusted(arguments)
+    settings = [word for word in words if word.startswith("dataset.") and "=" in word]
+    given = options.parse_args([word for word in words if word not in settings])
     from fedexp.commands.datasets import Asked, check, get
 
-    pairs = (word.partition("=") for word in words if "=" in word and word.startswith("dataset."))
+    pairs = (word.removeprefix("dataset.").partition("=") for word in settings)
     asked = Asked(
-        names=[word for word in words if not ("=" in word and word.startswith("dataset."))],
-        settings={key.removeprefix("dataset."): value for key, _, value in pairs},
+        names=given.names,
+        settings={key: value for key, _, value in pairs},
         folders=[folder / "dataset" for folder in config_folders(given.config_dir)],
         data_dir=given.data_dir,
         trust=trust,

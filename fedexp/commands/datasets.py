@@ -58,7 +58,7 @@ class Asked:
 def check(asked: Asked) -> bool:
     """Print the state of each dataset (all by default); False if something is wrong with one."""
     known, place = asked.known, data_folder(asked.data_dir)
-    paths = [name for name in asked.names if name not in known and _is_path(name)]
+    paths = [name for name in asked.names if _is_path(name) and _is_free(known.get(name))]
     names = [name for name in asked.names if name not in paths]
     if asked.settings and not asked.names:
         key, value = next(iter(asked.settings.items()))
@@ -88,6 +88,19 @@ def _is_path(name: str) -> bool:
     return os.path.lexists(name) or "/" in name or os.sep in name or Path(name).suffix in OF_ENDINGS
 
 
+def _is_free(path: Path | None) -> bool:
+    """Whether a name may stand for a path: no dataset has it, or one that needs a path itself."""
+    return path is None or _is_yours(path)
+
+
+def _is_yours(path: Path) -> bool:
+    """Whether a YAML leaves something to be said, such as the path."""
+    try:
+        return bool(OmegaConf.missing_keys(OmegaConf.load(path)))
+    except (*COMPLAINTS, YAMLError, OSError):
+        return False
+
+
 def _refuse_unknown(names: Sequence[str], known: Mapping[str, Path]) -> None:
     for name in names:
         if name not in known:
@@ -99,7 +112,7 @@ def _refuse_unknown(names: Sequence[str], known: Mapping[str, Path]) -> None:
 def _state(name: str, path: Path, asked: Asked, tell: Callable[[Loader], Status]) -> str:
     """The state of one dataset; one that cannot be made, or told, is broken and no other is."""
     try:
-        if OmegaConf.missing_keys(OmegaConf.load(path)):
+        if _is_yours(path):
             print(f"{name:<16}{'yours':<9}fedexp data check FOLDER, or FILE")
             return "yours"
         status = tell(_loader(path, asked))
@@ -137,6 +150,11 @@ def _of_path(path: str, asked: Asked) -> Loader:
         known = ", ".join(OF_ENDINGS)
         raise InputError(f"is neither a folder nor a file of {known}", "NAME", path)
     node = OmegaConf.load(conf_folder() / "dataset" / f"{choice}.yaml")
+    keys = [str(key) for key in node]
+    for key, value in asked.settings.items():
+        if key not in keys:
+            reason = f"{did_you_mean(key, keys)}Known: {', '.join(keys)}"
+            raise InputError(reason, f"dataset.{key}", value)
     try:
         given = _plain(OmegaConf.merge(node, {"path": path}), path, asked.settings)
     except (*COMPLAINTS, YAMLError) as error:

@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fedexp.commands.continuation import continued
 from fedexp.commands.execution import run
 from fedexp.commands.run import FoldersOfTheUser, admit, resolve, run_folder
 from fedexp.config.composition import Loader
@@ -37,13 +38,14 @@ def run_here(overrides: Sequence[str]) -> Path:
     if isinstance(overrides, str):
         raise InputError("give a list: [...]", "overrides", repr(overrides))
     with _one_thread_for_now():
-        composed = _composed(present_overrides([str(override) for override in overrides]))
-        with admit(*composed) as admitted:
+        present = present_overrides([str(override) for override in overrides])
+        config = composed(continued(present))
+        with admit(*config) as admitted:
             run(admitted.config, admitted.folder, resume=False, built=admitted.built)
     return admitted.folder
 
 
-def _composed(overrides: list[str]) -> tuple[dict[str, Any], Path, bool]:
+def composed(overrides: list[str]) -> tuple[dict[str, Any], Path, bool]:
     """The resolved config, the folder for the run, and whether the clock has named it."""
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)

@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from fedexp.commands.arguments import EXIT_OK, parser, trusted
 from fedexp.config.catalogue import listing
 from fedexp.config.folders import config_folders
-from fedexp.core.checks import InputError
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
     options = parser("list", "What can be chosen, one line each.")
-    options.add_argument("group", metavar="GROUP", nargs="*")
+    options.add_argument("group", metavar="GROUP", nargs="?")
     options.add_argument("--config-dir", help="a folder of configs of your own")
-    given = options.parse_args(arguments)
-    words, _ = trusted(given.group)  # as on the line of a run; nothing is built here
-    if len(words) > 1:
-        raise InputError("one group at a time", "GROUP", " ".join(words))
-    print(listing(config_folders(given.config_dir), words[0] if words else None))
+    words, _ = trusted(arguments)  # as on the line of a run; nothing is built here
+    given = options.parse_args(words)
+    print(listing(config_folders(given.config_dir), given.group))
     return EXIT_OK

@@ -1,4 +1,4 @@
-"""`fedexp resume`: go on with a run that was stopped."""
+"""`fedexp resume`: go on with a run that was stopped, or for more rounds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> int:
         default=[],
         metavar="key=value",
         help="what changes no bit of the results: backend=NAME backend.workers=N tracker=NAME "
-        "quiet=true paths.data_dir=FOLDER",
+        "quiet=true paths.data_dir=FOLDER; or rounds=MORE than it had",
     )
     given = options.parse_args(arguments)
     from fedexp.commands.resumption import resume

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from fedexp.commands.extension import LONGER, extended, refuse_other_noise, same_but_for_rounds
 from fedexp.commands.trust import (
     refuse_borrowed_trackers,
     refuse_borrowed_trust,
@@ -20,18 +21,18 @@ from fedexp.config import schema
 from fedexp.config.folders import conf_folder
 from fedexp.core.checks import InputError, did_you_mean, one_of
 from fedexp.core.files import locked
-from fedexp.run_folder.format import PROVENANCE, WITHOUT_EFFECT, config_hash
-from fedexp.run_folder.record import read_config, read_summary
+from fedexp.run_folder.format import PROVENANCE, WITHOUT_EFFECT
+from fedexp.run_folder.record import read_config, read_summary, write_config
 
 
 def resume(folder: Path, overrides: Sequence[str]) -> str:
     """Finish the run in `folder`; gives the text about it, none if the run is quiet.
 
-    A complete run is only reported.
+    A complete run is only reported, unless it is given more rounds.
 
     Raises:
-        InputError: it is no run folder, an override would change the results, or its config asks
-            for what only the command line can give.
+        InputError: it is no run folder, an override would change the results so far, or its config
+            asks for what only the command line can give.
     """
     saved = read_config(folder)
     schema.check_root_keys({k: v for k, v in saved.items() if k not in PROVENANCE})
@@ -42,13 +43,15 @@ def resume(folder: Path, overrides: Sequence[str]) -> str:
     except (OmegaConfBaseException, YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"cannot be read: {reason}", "override", " ".join(overrides)) from error
-    if config_hash(changed) != config_hash(saved):
+    if not same_but_for_rounds(saved, changed):
         raise InputError(
-            f"would change the results of the run; may change: {', '.join(WITHOUT_EFFECT)}",
+            "would change the results of the run; may change: rounds (to more), "
+            f"{', '.join(WITHOUT_EFFECT)}",
             "override",
             " ".join(overrides),
         )
-    if read_summary(folder).get("status") == "complete":
+    changed = extended(folder, saved, changed)
+    if _is_complete(read_summary(folder), changed["rounds"]):
         from fedexp.commands.execution import study
         from fedexp.reporting.report import report_run
 
@@ -61,8 +64,17 @@ def resume(folder: Path, overrides: Sequence[str]) -> str:
         built = prepare(changed)
         with closing(built.experiment.backend), locked(folder):
             refuse_borrowed_trackers(built.observers, overrides)
+            if changed["rounds"] != saved["rounds"]:
+                before = prepare({**changed, "rounds": saved["rounds"]})
+                built = refuse_other_noise(folder, built, before, changed["rounds"])
+                write_config(folder, {**saved, **{key: changed[key] for key in LONGER}})
             text = run(changed, folder, resume=True, built=built)[1]
     return "" if changed["quiet"] else text
+
+
+def _is_complete(summary: Mapping[str, Any], rounds: int) -> bool:
+    """Whether all rounds are done; not if it was given more since it was."""
+    return summary.get("status") == "complete" and summary.get("rounds_planned", rounds) == rounds
 
 
 def _with_overrides(saved: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from fedexp.commands.arguments import EXIT_OK
+from fedexp.commands.continuation import continued
 from fedexp.config import composition, schema
 from fedexp.config.catalogue import stated_target
 from fedexp.config.folders import conf_folder, config_folders, own_conf_folder
@@ -205,7 +206,7 @@ def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[st
     options = list(arguments)
     for override in overrides:
         options.remove(override)
-    overrides = present_overrides(overrides)
+    overrides = continued(present_overrides(overrides))
     composition.Loader.said = tuple(overrides)
     added = [] if known.shell_completion else sweep_overrides(overrides)
     return options, [*overrides, *added]
@@ -317,6 +318,7 @@ def resolve(cfg: DictConfig, of_hydra: Any) -> dict[str, Any]:
     container = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     schema.check_root_keys(container)
+    _make_absolute(container)
     chosen = {
         k: v
         for k, v in of_hydra.runtime.choices.items()
@@ -339,6 +341,14 @@ def resolve(cfg: DictConfig, of_hydra: Any) -> dict[str, Any]:
         **({"config_folders": folders} if folders else {}),
         **({"taken_unnamed": unnamed} if unnamed else {}),
     }
+
+
+def _make_absolute(container: dict[Any, Any]) -> None:
+    """The places that a run starts from, in its config: it may go on in another current folder."""
+    model = container["model"]
+    for node, key in ((container, "from"), (model, "weights")):
+        if isinstance(node, dict) and isinstance(node.get(key), str):
+            node[key] = str(Path(node[key]).expanduser().absolute())
 
 
 def _own_class(node: Any, group: str, choice: str) -> str:

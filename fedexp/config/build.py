@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedexp.config.lineage import Lineage, lineage_of
 from fedexp.config.parts import BUILDERS_OWN, Config, Parts, prefixed, required
 from fedexp.config.refusals import refuse, remarks
 from fedexp.config.rehearsal import rehearse
+from fedexp.config.weights import Start, starting_point
 from fedexp.core.capabilities import (
     ChecksTheModel,
     called,
@@ -59,7 +61,7 @@ from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
 from fedexp.observers.guarded import Guarded
 from fedexp.partition.check import checked
-from fedexp.privacy.account import NoAccount
+from fedexp.privacy.account import NoAccount, NotFromTheStart
 from fedexp.privacy.none import NoPrivacy
 from fedexp.training.rehearsal import made_up, refuse_what_moves
 
@@ -109,6 +111,7 @@ class Built:
     reserve: Split  # training examples left out by train_examples
     partition: Partition
     own: OwnPatients  # of the clients, in validation and test
+    lineage: Lineage  # of the initial weights
     observers: tuple[Observer, ...]  # early stopping and the trackers, in this order
     remarks: tuple[str, ...]  # what a person should know before the run
 
@@ -128,6 +131,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     parts, task = chosen.combination, chosen.task
     refuse(parts)
     n_clients, seed, setting = config["n_clients"], config["seed"], parts.setting
+    lineage = lineage_of(starting_point(config))
 
     limit = imbalance = None
     if pixels is None:
@@ -172,7 +176,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         )
     scale = Normalisation.of(pixels.train)
     dataset = replace(pixels, train=trained_on)
-    model = _model(chosen, config, dataset)
+    model, of_weights = _model(chosen, config, dataset, lineage.start)
 
     shards = setting.shards(whole)
     plan = Plan(
@@ -183,7 +187,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         d=row_size(parts.algorithm.sends, len(vector_of(model))),
         aggregator=aggregator,
     )
-    protection = _protect(parts, plan)
+    protection = _of_this_run(_protect(parts, plan), lineage, loaded)
     _check_local(parts.algorithm, protection.trainer)
     counts = partition.label_counts(dataset.num_classes, task)
     evaluation = {"validation": dataset.validation, "test": dataset.test}
@@ -244,12 +248,14 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         reserve=reserve,
         partition=partition,
         own=own,
+        lineage=lineage,
         observers=chosen.observers,
         remarks=(
             *pixels.remarks,
             *_of_folders(config),
             *_disagreements(config, parts),
             *remarks(parts),
+            *of_weights,
             *protection.remarks,
             *said,
         ),
@@ -385,6 +391,20 @@ def _protect(parts: Combination, plan: Plan) -> Protection:
             channel.check(largest, plan.d)
     said_beforehand = channel.remarks(largest) if isinstance(channel, Remarks) else ()
     return replace(protection, remarks=(*protection.remarks, *said_beforehand))
+
+
+def _of_this_run(protection: Protection, lineage: Lineage, loaded: Dataset) -> Protection:
+    """With a promise that says what the model's start has to do with it; refused if it is false."""
+    account = protection.account
+    if account.statement(account.init()) is None or not lineage.start.digest:
+        return protection
+    left_out = lineage.not_covered(loaded)
+    said = f"the promise of this run does not cover {'; '.join(left_out)}"
+    return replace(
+        protection,
+        account=NotFromTheStart(account, left_out),
+        remarks=(*protection.remarks, said),
+    )
 
 
 def _disagreements(config: Config, parts: Combination) -> list[str]:
@@ -589,7 +609,10 @@ def _rehearse(parts: Combination, aggregator: Aggregator, sizes: Sequence[int] =
         aggregator(rows, aggregator.init(1), rng)
 
 
-def _model(chosen: _Chosen, config: Config, dataset: Dataset) -> nn.Module:
+def _model(
+    chosen: _Chosen, config: Config, dataset: Dataset, start: Start
+) -> tuple[nn.Module, list[str]]:
+    """The initial model, and sentences about where its weights are from."""
     with seeded(seed_for(config["seed"], "model"), torch.device("cpu")):
         model = chosen.make("model")
         name = type(model).__name__
@@ -607,6 +630,7 @@ def _model(chosen: _Chosen, config: Config, dataset: Dataset) -> nn.Module:
     expected = (2, dataset.num_classes)
     if shape != expected:
         raise InputError(f"gives {shape} for 2 {kind}, not {expected}", "model", name)
+    said = start.prepare(model)
     vector_of(model)  # refuses a module that has nothing to train
     x = made_up(dataset.input_shape)
     y = dataset.train.y[torch.arange(len(x)) % len(dataset.train)]
@@ -620,7 +644,7 @@ def _model(chosen: _Chosen, config: Config, dataset: Dataset) -> nn.Module:
             reason = f"a step of training on {len(x)} examples fails: {str(error).splitlines()[0]}"
             raise InputError(reason, "model", name) from error
     refuse_what_moves(model, chosen.task, x, y, averaged)
-    return model
+    return model, said
 
 
 def _buffers_are_averaged(buffers: str, server_optimizer: ServerOptimizer) -> bool:

@@ -38,6 +38,7 @@ def origin_of(config: Config, built: Built) -> Origin:
         data=built.loaded.digest,
         partition=partition_hash(built.partition.shards),
         sources=_own_sources(config),
+        weights=built.lineage.start.digest,
         machine={
             **versions(),
             "code": code_of_fedexp()[:12],

@@ -26,6 +26,7 @@ LARGEST_FLOAT = 3.4e38  # of 32 bits
 BUILDERS_OWN: Mapping[str, tuple[str, ...]] = {
     "attack": ("fraction", "n_malicious", "first_round", "extra_clients"),
     "dataset": ("imbalance",),
+    "model": ("weights", "frozen"),
     "partition": ("n_clients",),
     "verdict": ("attack", "defences"),
 }

@@ -69,6 +69,9 @@ class Schema:
     leakage: dict[str, Any] = field(default_factory=dict)  # studies of the finished run
     verdict: dict[str, Any] = field(default_factory=dict)  # a comparison after the run
     paths: Paths = field(default_factory=Paths)
+    # `from` is a word of Python's: no argument of a constructor, and no name in a class.
+    __annotations__["from"] = "str | None"
+    vars()["from"] = field(default=None, init=False, repr=False, compare=False)
 
 
 def check_root_keys(container: Mapping[Any, Any]) -> None:

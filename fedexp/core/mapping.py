@@ -10,9 +10,10 @@ import ctypes
 import math
 import mmap
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -39,6 +40,31 @@ def file_of(tensor: Tensor) -> str | None:
     storage = tensor.untyped_storage()
     n, path = _MAPPED.get(storage.data_ptr(), (-1, None))
     return path if storage.nbytes() == n and storage.is_shared() else None
+
+
+@final
+@dataclass(frozen=True)
+class Reference:
+    """Where a tensor that `map_bytes` mapped lies, for another process to map it too."""
+
+    file: str
+    n: int  # bytes of the file
+    start: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @classmethod
+    def to(cls, tensor: Tensor) -> Reference | None:
+        """That of a tensor, or of a view of one; None where it lies in no such file."""
+        if (file := file_of(tensor)) is None:
+            return None
+        n = tensor.untyped_storage().nbytes()
+        return cls(file, n, int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride())
+
+    def mapped(self) -> Tensor:
+        """The tensor, mapped by this process."""
+        whole = map_bytes(Path(self.file), (self.n,))
+        return whole.as_strided(self.shape, self.stride, self.start)
 
 
 def let_go(tensor: Tensor) -> None:

@@ -13,6 +13,8 @@ import math
 import torch
 from torch import Tensor
 
+from fedexp.core.mapping import let_go
+
 AT_ONCE = 4096  # examples in memory as anything wider than they are stored
 
 
@@ -41,6 +43,7 @@ def _of_bytes(x: Tensor, divisor: float) -> tuple[Tensor, Tensor]:
     for block in x.split(AT_ONCE):
         for c in range(x.shape[1]):
             histograms[c] += torch.bincount(block[:, c].flatten(), minlength=256).cpu()
+        let_go(block)
     means, deviations = [], []
     for counts in histograms.tolist():  # Python's whole numbers do not overflow
         n = sum(counts)

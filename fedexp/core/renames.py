@@ -43,7 +43,8 @@ TARGETS = {
     "fedexp.leakage.audit.OneRunAudit": "fedexp.leakage.audit.study.OneRunAudit",
 }
 # What a run did before there was a choice.
-BEFORE: dict[str, dict[str, Any]] = {
+BEFORE: dict[str, dict[str, Any] | None] = {
+    "from": None,
     "verdict": {},
     "task": {
         "_target_": "fedexp.tasks.multiclass.Multiclass",
@@ -129,7 +130,7 @@ def present_config(saved: Mapping[str, Any]) -> dict[str, Any]:
         say("hygiene", "update_validation")
         config["update_validation"] = config.pop("hygiene")
     for group, node in BEFORE.items():
-        config.setdefault(group, dict(node))
+        config.setdefault(group, node and dict(node))
     training = config.get("training")
     if isinstance(training, Mapping) and "worker_momentum" in training:
         say("training.worker_momentum", "worker_momentum.beta")

@@ -13,12 +13,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.core.mapping import Reference, file_of, let_go
 from fedexp.core.moments import moments
 
 State = Mapping[str, Tensor]
@@ -140,16 +141,27 @@ class Split:
 
         Examples are moved, so that they are there once: whoever else holds the tensor sees the
         shared memory too. Moving frees the memory they lay in, under any NumPy view of it, so
-        nobody may keep one; labels, which people do view, are copied instead. What is mapped from
-        a file is read: torch cannot hand a mapping to another process.
+        nobody may keep one; labels, which people do view, are copied instead. What fedexp mapped
+        from a file stays there, and every process maps it; any other mapping is read, for torch
+        cannot hand one to another process.
         """
-        x = self.x.clone() if is_mapped(self.x) else self.x
         rest = replace(self, x=self.y)._each(lambda tensor: tensor.clone().share_memory_())
+        if file_of(self.x) is not None:
+            return replace(rest, x=self.x)
+        x = self.x.clone() if is_mapped(self.x) else self.x
         return replace(rest, x=x.share_memory_())
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All that it is made of."""
         return tuple(t for t in (self.x, self.y, self.site, self.subject) if t is not None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is mapped from a file travels as its name.
+        return {**self.__dict__, "x": Reference.to(self.x) or self.x}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        x = state["x"]
+        self.__dict__.update(state, x=x.mapped() if isinstance(x, Reference) else x)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Split:
         """Every tensor changed alike."""
@@ -234,6 +246,7 @@ class Dataset:
                 digest.update(f"{tensor.dtype} {tuple(tensor.shape)} {part.divisor:g}".encode())
                 for block in tensor.split(_HASHED_AT_ONCE):  # of a mapped file, never all at once
                     digest.update(block.contiguous().numpy())
+                    let_go(block)
         return digest.hexdigest()
 
     def as_floats(self) -> Dataset:

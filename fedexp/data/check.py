@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError
+from fedexp.core.mapping import let_go
 from fedexp.core.types import Dataset, Split
 
 AT_ONCE = 4096  # examples looked at together: those of a large file are never in memory at once
@@ -109,7 +110,10 @@ def _wrong_labels(part: Split, num_classes: int) -> str | None:
 
 def _range(x: Tensor) -> tuple[float, float]:
     """The smallest and the largest value; NaN if there is one."""
-    ends = [torch.stack(block.aminmax()) for block in x.split(AT_ONCE)]
+    ends = []
+    for block in x.split(AT_ONCE):
+        ends.append(torch.stack(block.aminmax()))
+        let_go(block)
     lows, highs = torch.stack(ends).unbind(dim=1)
     return float(lows.min()), float(highs.max())
 

@@ -242,7 +242,7 @@ def _kinds(values: pd.DataFrame, train: np.ndarray) -> tuple[list[str], list[str
         elif not number and seen > min(MOST_CATEGORIES, len(trained) / 2):
             remarks.append(
                 f"column {column} is left out: {seen} different words in {len(trained)} training "
-                f"rows are no categories, of which {MOST_CATEGORIES} are taken at most"
+                "rows are no categories"
             )
         elif seen == 1:
             remarks.append(f"column {column} is left out: it has one value, or none")

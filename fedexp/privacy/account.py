@@ -18,6 +18,7 @@ from typing import ClassVar, Protocol, final
 import torch
 
 from fedexp.core.checks import at_least, positive
+from fedexp.core.protocols import Account
 from fedexp.core.types import Delivery, State, Updates
 from fedexp.privacy.accounting import Adjacency, Guarantee
 from fedexp.privacy.ledger import charged
@@ -223,6 +224,54 @@ class PrivacyAccount:
             "max_epsilon": self.max_epsilon,
             "not_covered": list(self.description.not_covered),
         }
+
+
+@final
+@dataclass(frozen=True)
+class NotFromTheStart:
+    """An account of a run whose model did not start afresh: it says what it does not cover.
+
+    Args:
+        account: of the run.
+        not_covered: further sentences for its statement.
+    """
+
+    account: Account
+    not_covered: tuple[str, ...]
+
+    @property
+    def max_epsilon(self) -> float | None:
+        """The account's."""
+        return self.account.max_epsilon
+
+    def init(self) -> State:
+        """Nothing spent."""
+        return self.account.init()
+
+    def charge(self, state: State, sent: Updates, delivery: Delivery) -> State:
+        """The ledger after a round."""
+        return self.account.charge(state, sent, delivery)
+
+    def at_most(self, state: State, cohort: Sequence[int]) -> State:
+        """The ledger after a round in which the whole cohort takes part."""
+        return self.account.at_most(state, cohort)
+
+    def would_exceed(self, state: State, cohort: Sequence[int]) -> bool:
+        """Whether a round with this cohort could take epsilon above `max_epsilon`."""
+        return self.account.would_exceed(state, cohort)
+
+    def epsilon(self, state: State) -> float | None:
+        """What this run alone has spent."""
+        return self.account.epsilon(state)
+
+    def statement(self, state: State) -> Mapping[str, object] | None:
+        """The promise in full, with what it does not cover besides."""
+        said = self.account.statement(state)
+        if said is None:
+            return None
+        known = said.get("not_covered")
+        covered = list(known) if isinstance(known, Sequence) else []
+        return {**said, "not_covered": [*covered, *self.not_covered]}
 
 
 @final

@@ -32,11 +32,12 @@ from fedexp.reporting.tables import (
 )
 from fedexp.reporting.trials import trials_markdown
 from fedexp.reporting.verdict import verdict_lines, verdict_markdown
+from fedexp.reporting.verdict_sweep import verdict_sweep_markdown, verdict_table
 
 log = logging.getLogger("fedexp")
 
 _OF_A_SWEEP = (
-    *("table.csv", "summary.csv", "table.md", "robustness.csv"),
+    *("table.csv", "summary.csv", "table.md", "robustness.csv", "verdict.csv"),
     *("attack_matrix.png", "comparison.png", "accuracy_by_epsilon.png"),
     *("leakage.csv", "leakage_images.png", "leakage_classes.png", "leakage_noise.png"),
 )
@@ -153,7 +154,8 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     comparison.png into `folder`. Where the attack differs between runs, also robustness.csv and
     attack_matrix.png, which above 24 configurations take the place of comparison.png; where epsilon
     differs, accuracy_by_epsilon.png; where leakage was studied, leakage.csv (one row a figure) and
-    the pictures of it. What an earlier report wrote there and this one does not is removed.
+    the pictures of it; where there are verdicts, verdict.csv. What an earlier report wrote there
+    and this one does not is removed.
 
     Args:
         paths: of runs, or folders that hold some.
@@ -192,6 +194,9 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
         tables["leakage.csv"] = leakage_table(runs)
         figures |= leakage_sweep_figures(groups, run_in_common(runs))
 
+    if judged := verdict_sweep_markdown(runs):
+        tables["verdict.csv"] = verdict_table(runs)
+        judged = f"## What federation is worth to sites\n\n{judged}\n"
     whole = markdown(runs)
     sections = [f"## What survives which attack\n\n{matrix}\n"] if matrix else []
     pictures = [f"![{Path(name).stem}]({name})" for name in figures]
@@ -202,9 +207,9 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     idle = f"## Without effect\n\n{idle}\n" if idle else ""
     passed_over = "\n".join(f"- {link}" for link in links_not_followed(paths))
     passed_over = f"## Links that were not followed\n\n{passed_over}\n" if passed_over else ""
-    page += filter(None, [leaked, idle, passed_over])
+    page += filter(None, [judged, leaked, idle, passed_over])
     page = [without_markup("\n".join(page)), *pictures]
-    parts = [matrix, "" if many else whole, trials, leaked, idle, passed_over]
+    parts = [matrix, "" if many else whole, trials, judged, leaked, idle, passed_over]
     shown = printable_lines("\n\n".join(part.rstrip("\n") for part in parts if part))
     if folder is None:
         return f"{shown}\n\nNothing was written; --out FOLDER keeps the tables and pictures"

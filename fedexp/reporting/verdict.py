@@ -175,7 +175,8 @@ def caveats(verdict: Mapping[str, Any]) -> list[str]:
     """What these figures cannot tell."""
     said = [
         "Accuracy is the share of examples answered rightly, mean [95 % interval] over the site's "
-        "own test patients; whole patients are resampled, not images.",
+        "own test patients, where images of one patient count as one. No interval stands where "
+        "these patients are too few or too much alike to give one.",
         "Gain is the paired difference to training alone in percentage points; who gains or is "
         "harmed is said where its interval leaves out 0. With several sites, one in twenty "
         "intervals misses by chance.",

@@ -89,6 +89,15 @@ def remove_checkpoint(path: Path) -> None:
     path.with_suffix(".json").unlink(missing_ok=True)
 
 
+def remove_old_checkpoints(folder: Path, kept: int) -> None:
+    """Remove all but the newest, and notes whose checkpoint a killed process has removed."""
+    for old in sorted(folder.glob("round-*.pt"))[:-kept]:
+        remove_checkpoint(old)
+    for note in folder.glob("*.json"):
+        if not note.with_suffix(".pt").exists():
+            note.unlink(missing_ok=True)
+
+
 def client_files_needed(folder: Path) -> set[int]:
     """The rounds of which a checkpoint in `folder` needs what clients kept."""
     needed: set[int] = set()

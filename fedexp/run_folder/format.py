@@ -23,10 +23,14 @@ WITHOUT_EFFECT = (
 COLUMNS_OF_THEIR_OWN = ("backend", "leakage")
 """Those of them that a table of runs shows all the same: what a run took, and what was found."""
 
-PROVENANCE = ("choices", "overrides", "config_folders", "taken_unnamed", "saved_as")
+PROVENANCE = (
+    *("choices", "overrides", "config_folders", "taken_unnamed", "saved_as"),
+    "rounds_before",
+)
 """Saved beside the config's own keys: how it came about. `config_folders` are those beside the
 packaged one, `taken_unnamed` what they gave under a name of ours; both only where there is one.
-`saved_as` is the hash of the config of an older version, which checkpoints of that time know."""
+`saved_as` is the hash of the config of an older version, which checkpoints of that time know;
+`rounds_before` are the numbers of rounds that a run had before it was given more."""
 
 
 _WITHOUT_EFFECT_0_1 = (
@@ -57,6 +61,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
     for group, key in _ABSENT_BEFORE:
         if isinstance(node := kept.get(group), Mapping) and not node.get(key):
             kept[group] = {k: v for k, v in node.items() if k != key}
+    if kept.get("from") is None:
+        kept.pop("from", None)  # as in runs of the time before there was such a key
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -66,4 +72,6 @@ _ABSENT_BEFORE = (("attack", "extra_clients"), ("dataset", "imbalance"))
 
 def accepted_hashes(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The hashes that checkpoints of a run with this config may have."""
-    return tuple(dict.fromkeys([config_hash(config), str(config.get("saved_as", ""))]))
+    shorter = [{**config, "rounds": rounds} for rounds in config.get("rounds_before") or ()]
+    hashes = [config_hash(one) for one in (config, *shorter)]
+    return tuple(dict.fromkeys([*hashes, str(config.get("saved_as", ""))]))

@@ -1,6 +1,7 @@
 """origin.json: what a run's figures are made of, and which rounds were computed on what.
 
 data, partition, sources   as in `fedexp.core.origin.Origin`
+weights                    as there; left out where the model started afresh
 stretches                  [{"from_round": 1, "torch": ..., "kernels": ..., ...}, ...]: one, and
                            one more for every time that it went on on another machine
 """
@@ -39,6 +40,8 @@ def refuse_other_origin(folder: Path, origin: Origin) -> None:
         other.append("other data")
     if partition not in (None, origin.partition):
         other.append("another partition")
+    if before and before.get("weights", "") != origin.weights:
+        other.append("another file of initial weights")
     sources = before.get("sources") or {}
     changed = [name for name, now in origin.sources.items() if sources.get(name, now) != now]
     if changed:
@@ -99,6 +102,7 @@ def _write(folder: Path, origin: Origin, stretches: Sequence[Mapping[str, Any]])
         "data": origin.data,
         "partition": origin.partition,
         "sources": origin.sources,
+        **({"weights": origin.weights} if origin.weights else {}),
         "stretches": stretches,
     }
     write_atomically(folder / _FILE, to_json(document, indent=1))

@@ -48,6 +48,7 @@ from fedexp.run_folder.checkpoints import (
     client_files_needed,
     read_checkpoint,
     remove_checkpoint,
+    remove_old_checkpoints,
     write_checkpoint,
 )
 from fedexp.run_folder.client_states import ClientStates
@@ -68,6 +69,7 @@ from fedexp.run_folder.origin import (
 from fedexp.run_folder.scores import Scores
 from fedexp.run_folder.shapes import CONFIG, TIMING, checked
 from fedexp.run_folder.update_files import update_record
+from fedexp.run_folder.verdict import forget_verdict
 
 KEPT_CHECKPOINTS = 2
 
@@ -200,9 +202,11 @@ class Recorder:
             refuse_other_origin(self.folder, self._origin)
             self._keep_until(state.round, rows)
             self._updates.keep_until(state.round)
+            remove_old_checkpoints(checkpoints, KEPT_CHECKPOINTS)
             self._forget_client_states(state)
             if state.round < self._config["rounds"]:
                 note_stretch(self.folder, self._origin, state.round)
+                forget_verdict(self.folder)
             self._write_model(state)  # what is there may be a round older, or newer
             return state
         if saved:
@@ -292,8 +296,7 @@ class Recorder:
         path = folder / f"round-{state.round:06d}.pt"
         self._write_model(state)  # before: once the checkpoint is there, nothing is done again
         write_checkpoint(path, content, state.round, self._rows, files)
-        for old in sorted(folder.glob("round-*.pt"))[:-KEPT_CHECKPOINTS]:
-            remove_checkpoint(old)
+        remove_old_checkpoints(folder, KEPT_CHECKPOINTS)
         self._unsaved = None
 
     def _forget_client_states(self, state: ServerState) -> None:

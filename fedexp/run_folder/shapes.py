@@ -64,6 +64,7 @@ SUMMARY: Shape = {
     "malicious_clients": [int],
     "remarks": [str],
     "sites": {"*": {"*": _scalar}},
+    "from": {**dict.fromkeys(("run", "file", "config_hash", "model_sha256"), str), "rounds": int},
     "choices": {"*": object},
     "privacy": Whole(
         {
@@ -83,6 +84,7 @@ CONFIG: Shape = {
     **dict.fromkeys(("seed", "rounds", "n_clients", "assumed_malicious"), int),
     **{key: {"*": object} for key in ("attack", "paths", "choices", "pre_aggregation", "leakage")},
     "overrides": [object],
+    "rounds_before": [int],
     "plots": bool,
     "quiet": bool,
 }
@@ -94,7 +96,7 @@ PARTITION: Shape = {
     "skew": {"*": float},
 }
 ORIGIN: Shape = {
-    **dict.fromkeys(("data", "partition"), str),
+    **dict.fromkeys(("data", "partition", "weights"), str),
     "sources": {"*": str},
     "stretches": [Whole({"from_round": int}, {"*": str})],
 }

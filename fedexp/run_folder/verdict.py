@@ -27,6 +27,11 @@ def write_verdict(folder: Path, settings: Mapping[str, Any], verdict: Mapping[st
     write_atomically(folder / DOCUMENT, to_json(document, indent=1))
 
 
+def forget_verdict(folder: Path) -> None:
+    """Take it away: it is about the last model, and the run goes on."""
+    (folder / DOCUMENT).unlink(missing_ok=True)
+
+
 def read_verdict(folder: Path) -> dict[str, Any] | None:
     """The verdict, with its `settings`; None if there is none.
 

@@ -34,7 +34,27 @@ def measured(answers: Answered, of_whom: np.ndarray, rng: np.random.Generator | 
     if not len(answers):
         return {}
     accuracy = {"accuracy": share(answers.right, of_whom)}
-    return accuracy if rng is None else {**resampled(answers.measure, of_whom, rng), **accuracy}
+    if rng is None:
+        return accuracy
+    return {**resampled(answers.measure, of_whom, rng), **_shares(answers, of_whom), **accuracy}
+
+
+def _shares(answers: Answered, of_whom: np.ndarray) -> Figures:
+    """Those of the metrics that are shares of some of the patients, where there is one illness."""
+    truth, _, decided = answers.columns
+    if truth.shape[1] != 1:
+        return {}
+    ill, found = truth[:, 0], decided[:, 0]
+    among = {
+        "sensitivity": (found, ill),
+        "specificity": (~found, ~ill),
+        "precision": (ill, found),
+    }
+    return {
+        name: share(right[some].astype(np.float64), of_whom[some])
+        for name, (right, some) in among.items()
+        if some.any()
+    }
 
 
 def of_sites(

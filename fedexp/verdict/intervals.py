@@ -5,7 +5,8 @@
     difference   of two shares on the same patients: Agresti and Min's, each discordant kind of pair
                  half an example more, with the n_eff of the differences
     any figure   quantiles of the figure over resamples, which draw as many patients as there are,
-                 with replacement, and all examples of each
+                 with replacement, and all examples of each; none where all
+                 resamples agree
 
 Where all examples agree, n_eff is the number of patients: of 13 patients who are all right, the
 model may still be wrong about one in five.
@@ -112,9 +113,12 @@ def resampled(
         defined = defined[~np.isnan(defined)]
         if np.isnan(value[0]) or m == 1 or not len(defined):
             found[name] = Interval(float(value[0]), float("nan"), float("nan"))
-        else:
-            low, high = np.quantile(defined, ends)
-            found[name] = Interval(float(value[0]), float(low), float(high))
+            continue
+        low, high = (float(end) for end in np.quantile(defined, ends))
+        # Where all resamples agree they say nothing: none can show what these patients lack.
+        sure = high - low > 1e-12
+        nothing = float("nan")
+        found[name] = Interval(float(value[0]), *((low, high) if sure else (nothing, nothing)))
     return found
 
 

@@ -6,12 +6,13 @@ import re
 import pytest
 
 from fedexp.commands.cli import main as fedexp
+from fedexp.reporting.report import report_sweep
 from fedexp.run_folder.record import read_summary
 from fedexp.run_folder.verdict import read_verdict
 
 SMALL = (
-    *("rounds=2", "eval_every=2", "training.epochs=1", "n_clients=3", "plots=false", "quiet=true"),
-    *("experiment=hospital_verdict", "backend=in_process", "partition.classes_per_client=5"),
+    *("rounds=2", "eval_every=2", "training.epochs=1", "plots=false", "quiet=true"),
+    *("experiment=hospital_verdict", "backend=in_process", "partition.skewed_clients=3"),
 )
 
 
@@ -25,6 +26,7 @@ def run(tmp_path_factory):
 def test_every_way_to_train_is_measured_on_every_sites_own_patients(run):
     verdict = read_verdict(run)
     roles = {"federated", "alone", "pooled", "fine-tuned", "mean, attacked", "median, attacked"}
+    roles.add("weighted median, attacked")
     roles |= {f"without client {k}" for k in range(3)}
     assert verdict["not_measured"] == {}
     for site in verdict["sites"].values():
@@ -33,7 +35,7 @@ def test_every_way_to_train_is_measured_on_every_sites_own_patients(run):
             value, low, high = figures["accuracy"]
             assert 0 <= low <= value <= high <= 1
     assert set(verdict["left_out"]) == set(verdict["sites"])
-    assert [len(of["dishonest"]) for of in verdict["attacked"].values()] == [1, 1]
+    assert [len(of["dishonest"]) for of in verdict["attacked"].values()] == [1, 1, 1]
 
 
 def test_the_gain_is_the_paired_difference_to_training_alone(run):
@@ -81,6 +83,16 @@ def test_an_interrupted_verdict_goes_on_from_what_it_has(run, tmp_path):
     assert fedexp(["resume", str(run)]) == 0
     assert read_verdict(run) == before
     assert {path: path.stat().st_mtime_ns for path in (run / "verdict").iterdir()} == kept
+
+
+def test_more_rounds_get_a_verdict_of_their_own(run, tmp_path):
+    from shutil import copytree
+
+    copy = copytree(run, tmp_path / "copy")
+    assert fedexp(["resume", str(copy), "rounds=3"]) == 0
+    before, after = read_verdict(run)["sites"], read_verdict(copy)["sites"]
+    alone = [v["client 0"]["roles"]["alone"]["brier"] for v in (before, after)]
+    assert alone[0] != alone[1]
 
 
 def test_names_from_a_strangers_file_are_text(run, tmp_path):
@@ -141,3 +153,22 @@ def test_a_role_whose_parts_do_not_go_together_is_told(tmp_path):
     verdict = read_verdict(folder)
     assert "no bound is known" in verdict["not_measured"]["median, attacked"]
     assert "alone" in verdict["sites"]["client 0"]["roles"]
+
+
+def test_a_sweep_counts_seeds_and_not_sites(run, tmp_path):
+    from shutil import copytree
+
+    for seed in (0, 1):
+        copy = copytree(run, tmp_path / f"seed={seed}")
+        config = (copy / "config.yaml").read_text().replace("\nseed: 0\n", f"\nseed: {seed}\n")
+        (copy / "config.yaml").write_text(config)
+    text = report_sweep([tmp_path], tmp_path)
+    row = next(line for line in text.splitlines() if "every site alike" in line)
+    cells = [cell.strip() for cell in row.split("|")][1:-1]
+    sites = read_verdict(run)["sites"].values()
+    alone = sum(site["roles"]["alone"]["accuracy"][0] for site in sites) / 3
+    assert cells[2] == "2"
+    assert cells[3] == f"{alone:.3f} ± 0.000"  # two equal seeds
+    assert sum(map(int, cells[8].split(" / "))) == 2 * 3
+    table = (tmp_path / "verdict.csv").read_text().splitlines()
+    assert len(table) == 1 + 2 * 3 * 10

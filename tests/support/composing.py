@@ -11,6 +11,7 @@ from fedexp.config.folders import conf_folder
 from fedexp.config.found import settle
 from fedexp.config.parts import BUILDERS_OWN
 from fedexp.config.schema import register
+from fedexp.config.weights import KEYS
 
 CONF = conf_folder()
 
@@ -33,6 +34,7 @@ COMPLETED = {
         "dataset.label=label",
     ),
     "partition=site": ("partition.n_clients=4",),
+    "partition=site_or_skew": ("partition.n_clients=4",),
     "partition=within_sites": ("partition.n_clients=4",),
     "partition=sizes": ("partition.sizes=[100,200,300]",),
     "partition=file": ("partition.path=partition.json", "partition.n_clients=3"),
@@ -70,5 +72,6 @@ def part(group: str, choice: str, *overrides: str):
     node = config_for(f"{group}={choice}", *overrides)
     for key in [*group.split("/"), *([choice] if group in LISTS else [])]:
         node = node[key]
-    node = {k: v for k, v in node.items() if k not in BUILDERS_OWN.get(group, ())}
+    builders = (*BUILDERS_OWN.get(group, ()), *(KEYS if group == "model" else ()))
+    node = {k: v for k, v in node.items() if k not in builders}
     return instantiate(node, _convert_="all")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-PATIENTS = {"north": 130, "south": 80, "clinic": 32}  # two or three images each
+PATIENTS = {"north": 110, "south": 70, "clinic": 60}  # two or three images each
 LABELS = ("healthy", "sick")
 
 
