@@ -11,7 +11,6 @@ from fedexp.config.folders import conf_folder
 from fedexp.config.found import settle
 from fedexp.config.parts import BUILDERS_OWN
 from fedexp.config.schema import register
-from fedexp.config.weights import KEYS
 
 CONF = conf_folder()
 
@@ -72,6 +71,5 @@ def part(group: str, choice: str, *overrides: str):
     node = config_for(f"{group}={choice}", *overrides)
     for key in [*group.split("/"), *([choice] if group in LISTS else [])]:
         node = node[key]
-    builders = (*BUILDERS_OWN.get(group, ()), *(KEYS if group == "model" else ()))
-    node = {k: v for k, v in node.items() if k not in builders}
+    node = {k: v for k, v in node.items() if k not in BUILDERS_OWN.get(group, ())}
     return instantiate(node, _convert_="all")
