@@ -17,7 +17,7 @@ CONFIGS = sorted(CONF.glob("*.yaml"))
 N_ROWS, N_CLIENTS = 1203, 11
 
 
-DRAW_NOTHING = ("site", "file")
+DRAW_NOTHING = ("site", "site_or_skew", "file")
 
 
 @pytest.fixture
@@ -43,6 +43,8 @@ def told(choice, n_clients, folder):
         return {"path": str(path)}
     if choice == "within_sites":
         return {"clients_per_site": 1, "inner": OmegaConf.load(CONF / "quantity.yaml")}
+    if choice == "site_or_skew":
+        return {"skew": OmegaConf.load(CONF / "iid.yaml")}
     return {}
 
 
