@@ -13,7 +13,6 @@ from fedexp.partition.document import partition_document
 from tests.support.composing import config_for
 from tests.support.own_data import trained
 
-
 SHORT = ("rounds=2", "training.epochs=1", "training.batch_size=64", "backend=in_process")
 
 
