@@ -13,6 +13,8 @@ from fedexp.partition.document import partition_document
 from tests.support.composing import config_for
 from tests.support.own_data import trained
 
+SHORT = ("rounds=2", "training.epochs=1", "training.batch_size=64", "backend=in_process")
+
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
@@ -81,14 +83,13 @@ def test_a_partition_that_does_not_know_may_not_leave_it_open():
 
 def test_the_partition_of_another_run_gives_the_same_hash_and_the_same_bits(tmp_path):
     """Show 7: with equal settings nothing differs, in any metric or weight."""
-    state, records, built = trained(config_for("rounds=2", "n_clients=5", "backend=in_process"))
+    state, records, built = trained(config_for(*SHORT, "n_clients=5"))
     names = built.dataset.class_names
     document = partition_document(built.partition, names, built.task)
     (tmp_path / "partition.json").write_text(json.dumps(document))
 
     config = config_for(
-        *("partition=file", f"partition.path={tmp_path}", "partition.n_clients=null"),
-        *("rounds=2", "backend=in_process"),
+        *("partition=file", f"partition.path={tmp_path}", "partition.n_clients=null", *SHORT),
     )
     assert config["n_clients"] == 5
     again, its_records, its = trained(config)
