@@ -66,7 +66,7 @@ def check(asked: Asked) -> bool:
     _refuse_unknown(names, known)
     for name in names:
         if not _is_yours(known[name]):
-            _loader(known[name], asked.trust)  # one that cannot be made is refused before a word
+            _loader(known[name], asked)  # one that cannot be made is refused before a word
     clean = [_survey(path, asked, place) for path in paths]
     states: list[str] = []
     if names or not paths:
