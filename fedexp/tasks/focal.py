@@ -30,7 +30,7 @@ def gamma_of(loss: str, gamma: float) -> float:
 def focal(cross_entropy: Tensor, gamma: float) -> Tensor:
     """Of cross-entropies -log p, of any shape.
 
-    >>> focal(torch.tensor([0.5, 0.9]).log().neg(), gamma=2.0).round(decimals=4).tolist()
+    >>> [round(x, 4) for x in focal(torch.tensor([0.5, 0.9]).log().neg(), gamma=2.0).tolist()]
     [0.1733, 0.0011]
     """
     if gamma == 0:

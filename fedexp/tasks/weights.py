@@ -54,7 +54,7 @@ def balanced(counts: Tensor) -> Tensor:
     Args:
         counts: examples by class, `[classes, ...]`; each column by itself.
 
-    >>> balanced(torch.tensor([6, 2, 0])).round(decimals=3).tolist()
+    >>> [round(x, 3) for x in balanced(torch.tensor([6, 2, 0])).tolist()]
     [0.667, 2.0, 1.0]
     """
     there = counts > 0

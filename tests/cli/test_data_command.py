@@ -75,7 +75,7 @@ def test_files_are_looked_through_too(here, capsys):
         (["own.csv"], "dataset.label=: say which: dataset.label=COLUMN"),
         (["own.csv", "dataset.lable=x"], "dataset.lable"),
         (["own.csv", "dataset.label=age2"], "dataset.label=age2: own.csv has no column age2"),
-        (["digits", "dataset.size=3"], "size=3: is of a folder or a file, and none is named"),
+        (["dataset.size=3"], "dataset.size=3: is of a dataset, and none is named"),
         (["text.md"], "NAME=text.md: is neither a folder nor a file of .npz"),
         (["--config-dir", "nowhere"], "--config-dir=nowhere: there is no such folder"),
         (["trust=mine"], "trust=mine: must be a list of packages"),

@@ -85,6 +85,7 @@ def test_an_interrupted_verdict_goes_on_from_what_it_has(run, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (run / "verdict").iterdir()} == kept
 
 
+@pytest.mark.slow
 def test_more_rounds_get_a_verdict_of_their_own(run, tmp_path):
     from shutil import copytree
 
@@ -142,6 +143,7 @@ def test_what_could_not_be_compared_is_refused_before_the_run(tmp_path, capsys, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_role_whose_parts_do_not_go_together_is_told(tmp_path):
     """Client-level DP has no bound for a median: that comparison is missing, with the reason."""
     folder = tmp_path / "run"

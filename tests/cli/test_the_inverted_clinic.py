@@ -89,6 +89,7 @@ def test_a_run_without_a_verdict_has_every_sites_own_figures(tmp_path):
     assert "accuracy on the client's own patients" in (folder / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_report_names_the_client_that_is_worst_on_its_own_scanner(tmp_path):
     folder = tmp_path / "run"
     shift = ("partition=feature", "partition.shift=rotation", "partition.rotation_degrees=180")

@@ -17,6 +17,11 @@ def sampler(choice, n_clients, cohort_size):
     return part("sampler", choice, f"n_clients={n_clients}", f"cohort_size={cohort_size}")
 
 
+def left_out(choice):
+    """Who is never drawn."""
+    return {0} if choice == "all_but" else set()
+
+
 def test_the_configs_were_found():
     assert {"full", "uniform", "poisson"} <= set(choices("sampler"))
 
@@ -35,7 +40,7 @@ def test_everybody_may_be_asked_for(choice, n_clients):
     for seed in range(20):
         cohort = draw(n_clients, np.random.default_rng(seed))
         assert is_cohort(cohort, n_clients)
-        assert len(cohort) == n_clients
+        assert set(cohort.tolist()) == set(range(n_clients)) - left_out(choice)
 
 
 def test_a_smaller_cohort_is_drawn_or_refused_by_the_sampler_that_takes_all(choice):
@@ -46,7 +51,7 @@ def test_a_smaller_cohort_is_drawn_or_refused_by_the_sampler_that_takes_all(choi
         return
     cohorts = [draw(17, np.random.default_rng(seed)) for seed in range(200)]
     assert all(is_cohort(cohort, 17) for cohort in cohorts)
-    assert set(np.concatenate(cohorts).tolist()) == set(range(17))  # nobody is never drawn
+    assert set(np.concatenate(cohorts).tolist()) == set(range(17)) - left_out(choice)
     assert 3.4 < np.mean([len(cohort) for cohort in cohorts]) < 4.6
 
 
@@ -67,6 +72,11 @@ def test_global_generators_play_no_part(choice):
     sampler(choice, 9, 9)(9, np.random.default_rng(0))
     assert np.array_equal(np.random.get_state()[1], np_state)
     assert torch.equal(torch.get_rng_state(), torch_state)
+
+
+def test_a_client_that_there_is_not_cannot_be_left_out():
+    with pytest.raises(InputError, match="left_out=7: there are 5 clients"):
+        part("sampler", "all_but", "sampler.left_out=7")(5, np.random.default_rng(0))
 
 
 def test_a_cohort_larger_than_the_federation_is_refused(choice):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
+from fedexp.config.parts import BUILDERS_OWN
 from fedexp.core.rng import generator
 from fedexp.core.types import Updates
 from tests.support.composing import choices, config_for
@@ -48,7 +49,7 @@ def rows(c=1.0):
 def part(group, choice, c):
     """The part of a choice, its lengths times |c|, turned around where c is negative."""
     node = dict(config_for(f"{group}={choice}", *SMALL)[group])
-    for kept_elsewhere in ("fraction", "n_malicious", "first_round"):
+    for kept_elsewhere in BUILDERS_OWN["attack"]:
         node.pop(kept_elsewhere, None)
     for key in LENGTHS[group].get(choice, ()):
         node[key] = abs(c) * node[key]

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from fedexp.config.build import build
+from fedexp.core import parallel
 from fedexp.core.checks import InputError
 from fedexp.core.flat import vector_of
 from fedexp.core.rng import seed_for
 from fedexp.federation.rounds import initial_state, run_rounds
-from fedexp.leakage import parallel
 from fedexp.leakage.membership import shadows
 from fedexp.leakage.membership.scoring import Pool
 from fedexp.leakage.membership.shadows import halves, refuse_number, shadows_of
