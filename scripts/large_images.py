@@ -1,4 +1,4 @@
-"""How much memory a run on many images takes, and how soon it begins: show 6 of issue 13.
+"""How much memory a run on many images takes, and how soon it begins.
 
     python scripts/large_images.py FOLDER [IMAGES]
 
