@@ -24,7 +24,7 @@ def published(name):
     for key in OmegaConf.missing_keys(node):
         OmegaConf.update(node, key, "somewhere")
     if node.dataset.input_shape is None:  # found in the data
-        node.dataset |= {"input_shape": [1, 8, 8], "num_classes": 2}
+        node.dataset.update({"input_shape": [1, 8, 8], "num_classes": 2})
     return instantiate(OmegaConf.to_container(node.dataset, resolve=True))
 
 
