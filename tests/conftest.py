@@ -17,6 +17,7 @@ from tests.support.workers import quick_workers  # noqa: F401 - a fixture for ev
 # tests start and interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 remembered_configs.install()
+gc.disable()  # until all is collected: a third of that time went into looking for garbage
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -43,6 +44,7 @@ def pytest_collection_finish() -> None:
     """What was imported and collected stays: the garbage collector need not look at it again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup() -> None:
