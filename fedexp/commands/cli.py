@@ -17,6 +17,7 @@ from fedexp.commands.arguments import EXIT_BAD_INPUT, EXIT_OK
 from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.interrupt import Terminated, endings_as_interrupts, heard
 from fedexp.core.library_warnings import into_the_log
+from fedexp.core.preparation import over, show_preparation, wiped_away
 from fedexp.core.text import printable
 
 EXIT_INTERRUPTED, EXIT_NO_READER = 130, 141
@@ -49,17 +50,23 @@ fedexp run --help shows the config groups and every default.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command line, by default this process's own; the exit code."""
+    of_this_process = arguments is None
     if arguments is None:
         arguments = sys.argv[1:]
         _mend_streams()
     before = len(heard)
     try:
-        with endings_as_interrupts(), into_the_log():
+        with wiped_away(), endings_as_interrupts(), into_the_log():
             try:
                 command, rest = _command(list(arguments))
                 code = EXIT_OK
+                if of_this_process:
+                    show_preparation(command, rest)
                 if command:
-                    code = importlib.import_module(f"fedexp.commands.{command}").main(rest)
+                    module = importlib.import_module(f"fedexp.commands.{command}")
+                    if command not in ("run", "resume"):  # which have a run to build
+                        over()
+                    code = module.main(rest)
             except SystemExit as end:  # argparse and Hydra end so, with a number or nothing
                 code = int(end.code or EXIT_OK)
         sys.stdout.flush()  # here, where a reader that has gone is dealt with, not at the very end
