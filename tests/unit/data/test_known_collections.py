@@ -20,7 +20,7 @@ from torchvision import datasets
 from fedexp.core.checks import InputError
 from fedexp.core.types import Split
 from fedexp.data.cifar import CIFAR
-from fedexp.data.emnist import EMNIST
+from fedexp.data.emnist import EMNIST, SPLITS
 from fedexp.data.status import check
 from fedexp.data.svhn import SVHN
 from tests.support.composing import part
@@ -324,3 +324,7 @@ def test_emnist_of_the_wrong_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         digits(tmp_path)
     with pytest.raises(InputError, match="split=lettres: did you mean letters"):
         EMNIST("emnist", "lettres", False, (1, 28, 28), 26, 26, 0)
+
+
+def test_the_cuts_of_emnist_are_torchvisions():
+    assert set(SPLITS) == set(datasets.EMNIST.splits)
