@@ -20,7 +20,8 @@ from torchvision import datasets
 from fedexp.core.checks import InputError
 from fedexp.core.types import Split
 from fedexp.data.cifar import CIFAR
-from fedexp.data.emnist import EMNIST, SPLITS
+from fedexp.data import emnist
+from fedexp.data.emnist import EMNIST
 from fedexp.data.status import check
 from fedexp.data.svhn import SVHN
 from tests.support.composing import part
@@ -327,4 +328,4 @@ def test_emnist_of_the_wrong_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_cuts_of_emnist_are_torchvisions():
-    assert set(SPLITS) == set(datasets.EMNIST.splits)
+    assert set(emnist.SPLITS) == set(datasets.EMNIST.splits)
