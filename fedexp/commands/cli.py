@@ -37,7 +37,8 @@ fedexp: an experiment runner for federated learning
   fedexp detect fit FOLDER --out FILE learn from files what honest updates look like
   fedexp detect scan FOLDER ...       score files of updates, flag the suspicious ones
   fedexp privacy --delta D ...        on paper: epsilon of planned training, or the noise it needs
-  fedexp list [GROUP]                 what can be chosen, one line each
+  fedexp list [GROUP [CHOICE]]        what can be chosen, one line each; of one choice everything
+  fedexp list --search WORD           choices whose name or keys hold a word
   fedexp data check                   which datasets are there
   fedexp data check FOLDER            what is in your own images (or FILE: arrays, a table)
   fedexp data get NAME ...            download datasets

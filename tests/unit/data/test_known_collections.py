@@ -19,8 +19,8 @@ from torchvision import datasets
 
 from fedexp.core.checks import InputError
 from fedexp.core.types import Split
-from fedexp.data.cifar import CIFAR
 from fedexp.data import emnist
+from fedexp.data.cifar import CIFAR
 from fedexp.data.emnist import EMNIST
 from fedexp.data.status import check
 from fedexp.data.svhn import SVHN
