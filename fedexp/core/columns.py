@@ -11,7 +11,6 @@ is one band: the device has its own way of being many.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -19,7 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from fedexp.core.cores import available_cores
+from fedexp.core.cores import cores_to_spare
 
 BANDS = 16  # evens out cores of different speed; what each of them adds up stays small
 WORTH_A_THREAD = 2**19  # numbers: below, to start threads takes longer than the work
@@ -56,7 +55,7 @@ def over_columns(
         start, stop = span
         return work(slice(at, min(at + width, stop)) for at in range(start, stop, width))
 
-    threads = min(_threads(), bands)
+    threads = min(cores_to_spare(), bands)
     if threads == 1 or n * d < WORTH_A_THREAD:
         return [one(span) for span in spans]
     with ThreadPoolExecutor(threads) as pool:
@@ -83,7 +82,3 @@ def added_over_columns(
     for other in others:
         first += other
     return first
-
-
-def _threads() -> int:
-    return 1 if multiprocessing.parent_process() else available_cores()

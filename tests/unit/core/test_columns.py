@@ -15,7 +15,7 @@ from fedexp.core.norms import gram, mixed, row_norms, scaled
 
 
 def on(monkeypatch, threads):
-    monkeypatch.setattr(columns, "_threads", lambda: threads)
+    monkeypatch.setattr(columns, "cores_to_spare", lambda: threads)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 0), (7, 5), (40, 20_000), (300, 4_001)])
@@ -65,8 +65,3 @@ def test_the_cores_do_not_change_a_bit(monkeypatch):
     for others in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], others, strict=True))
     torch.testing.assert_close(mean_of_sorted(rows, 29, 31), rows.quantile(0.5, dim=0))
-
-
-def test_a_worker_of_a_pool_stays_on_its_core(monkeypatch):
-    monkeypatch.setattr(columns.multiprocessing, "parent_process", lambda: object())
-    assert columns._threads() == 1
