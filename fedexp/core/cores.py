@@ -8,9 +8,11 @@ documentation, cgroup-v2.rst (`cpu.max`) and sched-bwc.rst (`cpu.cfs_quota_us`).
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 GROUPS_OF_THIS_PROCESS = Path("/proc/self/cgroup")
@@ -22,6 +24,16 @@ def available_cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, math.ceil(min(cores, *_quotas(), math.inf)))
+
+
+def cores_to_spare() -> int:
+    """Threads that a computation may start: in a process that is itself a worker only its own."""
+    return 1 if multiprocessing.parent_process() else _asked_once()
+
+
+@cache
+def _asked_once() -> int:  # there may be twenty files to look at, and rules ask every round
+    return available_cores()
 
 
 def _quotas() -> Iterator[float]:
