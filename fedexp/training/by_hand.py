@@ -94,6 +94,7 @@ class DescentByHand:
                 _backward(layers, moved, inputs, slope, 1 - rule.lr * pull, -rule.lr)
                 if rule.proximal:
                     w.add_(start, alpha=rule.lr * rule.proximal)
+            del x, inputs  # or the next examples could not lie where these do
             yield Step((), loss, y.shape[0])
 
 

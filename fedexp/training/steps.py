@@ -192,6 +192,7 @@ def ordinary_steps(
     goal, batches = batches_of(model, shard, task, work)
     for x, y in batches:
         loss = goal.loss(model.module(x), y)
+        del x  # or the next examples could not lie where these do
         # Where the loss does not depend on a parameter, its gradient is 0.
         gradients = torch.autograd.grad(loss, model.parameters, materialize_grads=True)
         yield Step(gradients, loss.detach(), len(y))
@@ -207,23 +208,21 @@ def batches_of(
 def _batches(
     model: Model, shard: Split, task: ClientTask, work: Work
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    n = len(shard)
-    draw = _DRAWS[work.sampling]
-    batch_size, batches = min(work.batch_size or n, n), work.batches(n)
-    together = _batches_together(batch_size, shard.x[:1].numel())
+    n, left = len(shard), work.steps_for(len(shard))
+    batch_size = min(work.batch_size or n, n)
+    at_once = batch_size * _batches_together(batch_size, shard.x[:1].numel())
     shuffle = torch_generator(task.seed)
-    for step in range(work.steps_for(n)):
-        batch = step % batches
-        place = batch % together
-        if batch == 0:
-            order = draw(shard.y, shuffle).to(shard.x.device)
-        if place == 0:  # one gather for many batches, as a rule for an epoch; steps cut views
-            first = batch * batch_size
-            x = torch.empty(0)  # the one before is let go first
-            block = shard.rows(order[first : first + together * batch_size])
-            x, y = model.arrange(block), block.y
-        rows = slice(place * batch_size, (place + 1) * batch_size)
-        yield x[rows], y[rows]
+    while left > 0:
+        order = _DRAWS[work.sampling](shard.y, shuffle).to(shard.x.device)
+        # One gather for many batches, as a rule for an epoch, but of no example that no step is
+        # left for; steps cut views, and the gather before is let go first.
+        for rows in order[: left * batch_size].split(at_once):
+            block = shard.rows(rows)
+            x, y = model.arrange(block).split(batch_size), block.y.split(batch_size)
+            del block
+            left -= len(x)
+            yield from zip(x, y, strict=True)
+            del x, y
 
 
 def _shuffled(y: Tensor, rng: torch.Generator) -> Tensor:
