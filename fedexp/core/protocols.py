@@ -108,8 +108,9 @@ class Task(Protocol):
     def own_mix_accuracy(self, predicted: Tensor, y: Tensor, mixes: np.ndarray) -> Sequence[float]:
         """The accuracy that is to be expected on examples that come in other mixes of classes.
 
-        One value a row of `mixes` `[k, num_classes]`, shares of the classes. An estimate from what
-        was answered on `y`; empty where examples do not come in classes.
+        One value a row of `mixes` `[k, num_classes]`, shares of the classes: the mean of what is
+        to be expected of each class by itself, weighed by them. An estimate from what was answered
+        on `y`; empty where examples do not come in classes.
         """
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
@@ -31,7 +31,7 @@ def figures(rows: Sequence[Metric], clients: bool) -> dict[str, float]:
     }
 
 
-def by_round(rows: Sequence[Metric], clients: bool) -> Iterator[tuple[int, dict[str, float]]]:
+def by_round(rows: Iterable[Metric], clients: bool) -> Iterator[tuple[int, dict[str, float]]]:
     """(round, its figures) of rows in the order of their rounds."""
     for number, of_round in groupby(rows, key=lambda row: row.round):
         yield number, figures(list(of_round), clients)
