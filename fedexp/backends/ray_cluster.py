@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
+import os
 import shutil
 import signal
 import sys
@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from fedexp.backends import ray_worker
-from fedexp.backends.ray_worker import Failed, Job, Parcel, Round, Trained, arrays_of, tensors_of
+from fedexp.backends.ray_worker import Job, Parcel, Round, Trained, arrays_of, tensors_of
 from fedexp.backends.workspace import sends_of
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.environment import environment
@@ -220,8 +220,8 @@ class RayCluster:
                     tries[id(piece)] += 1
                     waiting[piece.submit()] = piece
                     continue
-                if isinstance(answer, Failed):
-                    raise answer.error
+                if isinstance(answer, Exception):
+                    raise answer
                 yield piece, answer
         finally:
             for reference in waiting:
@@ -374,7 +374,7 @@ def _short_folder() -> str:
 @cache
 def _token() -> str:
     """What lets a process join a cluster of this one's."""
-    return secrets.token_hex(32)
+    return os.urandom(32).hex()
 
 
 @contextmanager

@@ -105,17 +105,17 @@ class Trained:
     kernels: str  # of the processor that computed it
 
 
-@dataclass(frozen=True)
-class Failed:
-    """What went wrong with a task's clients, for the process that asked."""
-
-    error: InputError | RuntimeError
-
-
 def train(
     workload: Sequence[Any], work: Sequence[Any], jobs: Sequence[Job], merger: Merges | None
-) -> Trained | Failed:
-    """Train some clients, one after the other; `workload` and `work` hold one reference each."""
+) -> Trained | Exception:
+    """Train some clients, one after the other, or say what went wrong.
+
+    Args:
+        workload: one reference, to the workload in its parcel.
+        work: one reference, to the round.
+        jobs: the clients.
+        merger: what makes one row of theirs; None: all rows are wanted.
+    """
     at = "the start"
     try:
         with into_the_log():
@@ -139,25 +139,33 @@ def train(
             kernels=torch.backends.cpu.get_cpu_capability(),
         )
     except InputError as error:
-        return Failed(error)
+        return error
     except Exception:
-        return Failed(RuntimeError(f"{at} failed in a worker process:\n{traceback.format_exc()}"))
+        return RuntimeError(f"{at} failed in a worker process:\n{traceback.format_exc()}")
 
 
 def evaluate(
     workload: Sequence[Any], model: Sequence[Any], split: str, start: int, stop: int
-) -> np.ndarray | Failed:
-    """Logits `[stop - start, num_classes]` of a model on rows of a part."""
+) -> np.ndarray | Exception:
+    """Logits `[stop - start, num_classes]` of a model on rows of a part, or what went wrong.
+
+    Args:
+        workload: one reference, to the workload in its parcel.
+        model: one reference, to the model `[d]`.
+        split: the part's name.
+        start: its first row that is asked for.
+        stop: the row behind the last.
+    """
     try:
         with into_the_log():
             desk = _looked_up("workload", workload, _desk)
             logits: np.ndarray = desk.evaluate(_got(model), split, start, stop).numpy()
         return logits
     except InputError as error:
-        return Failed(error)
+        return error
     except Exception:
         words = f"the evaluation on {split} failed in a worker process:\n{traceback.format_exc()}"
-        return Failed(RuntimeError(words))
+        return RuntimeError(words)
 
 
 def tensor_of(array: np.ndarray) -> Tensor:

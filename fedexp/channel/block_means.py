@@ -62,22 +62,22 @@ class BlockMeans:
 
     def merged(self, updates: Updates) -> Updates:
         """The blocks' means in place of the rows `[n, D]`."""
-        matrix = updates.matrix.new_empty(self.rows(len(updates)), updates.matrix.shape[1])
-        blocks = zip(updates.matrix.split(self.size), self._weights(updates), strict=True)
-        for row, (block, weights) in zip(matrix, blocks, strict=True):
-            torch.matmul((weights / weights.sum()).to(block), block, out=row)
+        blocks, weights = self._blocks(updates), self._weights(updates)
+        matrix = updates.matrix.new_empty(len(blocks), updates.matrix.shape[1])
+        for row, block in zip(matrix, blocks, strict=True):
+            shares = weights[block] / weights[block].sum()
+            row.copy_(shares.to(matrix) @ updates.matrix[block])
         return replace(updates, matrix=matrix, in_a_row=self.size)
 
     def transmit(self, updates: Updates, rng: np.random.Generator) -> Delivery:
         """The blocks' means; what every client sent is counted, headers are not."""
-        n, ids = len(updates), updates.client_ids
-        merged = self.as_received(updates, rng)
+        received = self.as_received(updates, rng)
         return Delivery(
-            updates=replace(merged, clients_in=()),
-            members=tuple(ids[i : i + self.size] for i in range(0, n, self.size)),
+            updates=replace(received, clients_in=()),
+            members=tuple(updates.client_ids[block] for block in self._blocks(updates)),
             dropped=(),
             lost=(),
-            bytes_up=n * merged.matrix.shape[1] * merged.matrix.element_size(),
+            bytes_up=len(updates) * received.matrix[:1].nbytes,
             bytes_down=0,
             seconds={},
             clipped=0,
@@ -86,19 +86,24 @@ class BlockMeans:
     def as_received(self, updates: Updates, rng: np.random.Generator) -> Updates:
         """The blocks' means, each with the weight of its clients; draws nothing."""
         merged = updates if updates.in_a_row == self.size else self.merged(updates)
-        weights = self._weights(updates)
+        blocks, weights = self._blocks(updates), self._weights(updates)
         return replace(
             merged,
-            client_ids=tuple(range(-1, -len(merged.matrix) - 1, -1)),
-            num_examples=torch.tensor([float(w.sum()) for w in weights], dtype=torch.float64),
+            client_ids=tuple(range(-1, -len(blocks) - 1, -1)),
+            num_examples=torch.tensor(
+                [float(weights[block].sum()) for block in blocks], dtype=torch.float64
+            ),
             metrics=(),
-            clients_in=tuple(map(len, weights)),
+            clients_in=tuple(len(updates.client_ids[block]) for block in blocks),
             in_a_row=1,
         )
 
-    def _weights(self, updates: Updates) -> tuple[Tensor, ...]:
-        """Of the clients of every block, `[size]` float64 each."""
-        weights = updates.num_examples
-        if self.weighting == "uniform":
-            weights = torch.ones_like(weights)
-        return weights.split(self.size) if len(weights) else ()
+    def _blocks(self, updates: Updates) -> list[slice]:
+        """Which clients are together, by their places in the cohort."""
+        n = len(updates)
+        return [slice(first, min(first + self.size, n)) for first in range(0, n, self.size)]
+
+    def _weights(self, updates: Updates) -> Tensor:
+        """Of the clients, `[n]` float64."""
+        uniform = self.weighting == "uniform"
+        return torch.ones_like(updates.num_examples) if uniform else updates.num_examples
