@@ -37,7 +37,7 @@ def prepare(extras: str) -> None:
 
 
 def check() -> int:
-    """Lint, formatting, types, documentation, tests; real-data tests too where FEDEXP_DATA_DIR names a folder.
+    """Lint, formatting, types, documentation, tests; with FEDEXP_DATA_DIR those on real data too.
 
     Tests that fail are run again, for messages that show both sides of what was compared.
     """
