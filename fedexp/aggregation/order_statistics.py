@@ -42,9 +42,7 @@ def mean_of_sorted(matrix: Tensor, low: int, high: int) -> Tensor:
     return of_sorted(matrix, low, high, lambda values: added_up(values) / (high - low))
 
 
-def of_sorted(
-    matrix: Tensor, low: int, high: int, reduce: Callable[[Tensor], Tensor]
-) -> Tensor:
+def of_sorted(matrix: Tensor, low: int, high: int, reduce: Callable[[Tensor], Tensor]) -> Tensor:
     """What `reduce` makes of the sorted values low..high-1 of each column: `[n, d]` to `[d]`.
 
     Args:

@@ -70,7 +70,12 @@ class UpdateInversion:
         self.check_data(victim.pixels)
         exposed = self.exposure(victim)
         jobs = [
-            _Job(self.attack, [exposed[number].observation for number in numbers], victim.seed, numbers)
+            _Job(
+                self.attack,
+                [exposed[number].observation for number in numbers],
+                victim.seed,
+                numbers,
+            )
             for numbers in _blocks(self.attack, [e.observation for e in exposed])
         ]
         finished = 0

@@ -192,12 +192,17 @@ def test_a_model_that_cannot_be_vectorised_is_attacked_one_by_one():
     model = Deciding()
     seen = [observed(model, DATA, image) for image in IMAGES[:2]]
     together = QUICK.together(seen, [rng(0), rng(1)])
-    for found, alone in zip(together, [QUICK(seen[0], rng(0)), QUICK(seen[1], rng(1))], strict=True):
+    for found, alone in zip(
+        together, [QUICK(seen[0], rng(0)), QUICK(seen[1], rng(1))], strict=True
+    ):
         assert torch.equal(found.images, alone.images)
 
 
 def test_how_many_at_once_follows_the_size_of_the_model():
-    small, large = observed(MLP, DATA, IMAGES[0]).knowledge, observed(MLP, DATA, IMAGES[0]).knowledge
+    small, large = (
+        observed(MLP, DATA, IMAGES[0]).knowledge,
+        observed(MLP, DATA, IMAGES[0]).knowledge,
+    )
     large = dataclasses.replace(large, params=torch.zeros(2_000_000))
     assert (ATTACK.at_once(small), ATTACK.at_once(large)) == (16, 1)
 
