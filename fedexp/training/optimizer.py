@@ -19,6 +19,7 @@ from fedexp.core.checks import positive
 from fedexp.core.protocols import LocalTraining, Model
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 from fedexp.training.steps import (
+    FLOAT32,
     SHUFFLED,
     Adjusted,
     Gradients,
@@ -42,6 +43,7 @@ class LocalOptimizer:
         steps: steps a round, instead of epochs.
         schedule: factor on `lr` for a round (`fedexp.training.schedules`).
         sampling: how batches are drawn, see `Work`: "shuffled" or "balanced".
+        precision: of passes through the model, see `Work`: "float32" or "bfloat16".
     """
 
     optimizer: Callable[..., Optimizer]
@@ -51,6 +53,7 @@ class LocalOptimizer:
     steps: int | None
     schedule: Callable[[int], float]
     sampling: str = SHUFFLED
+    precision: str = FLOAT32
 
     def __post_init__(self) -> None:
         positive(lr=self.lr)
@@ -59,7 +62,7 @@ class LocalOptimizer:
 
     def work(self) -> Work:
         """How much a client trains in a round."""
-        return Work(self.batch_size, self.epochs, self.steps, self.sampling)
+        return Work(self.batch_size, self.epochs, self.steps, self.sampling, self.precision)
 
     def spread(self, n_clients: int, cohort_size: float) -> LocalOptimizer:
         """One client with everybody's data, and as many example passes as a cohort's."""
