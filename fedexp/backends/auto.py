@@ -4,6 +4,8 @@ A pool costs one to two seconds before its first answer (every worker imports to
 round runs here and is timed; if the rounds left would take longer than `PAYS_AFTER`, the pool takes
 over. The bits are the same either way, so the choice may depend on the machine's speed, and a
 machine without room for a pool (a container has 64 MB of shared memory) goes on in this process.
+
+On a GPU there is no pool: clients train in blocks (`fedexp.backends.blocks`).
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from typing import final
 
 from torch import Tensor
 
+from fedexp.backends.blocks import Blocks
 from fedexp.backends.in_process import InProcess
 from fedexp.backends.process_pool import ProcessPool, TooLittleSharedMemory
+from fedexp.core.capabilities import has_own_bits
 from fedexp.core.checks import at_least
 from fedexp.core.protocols import Backend, Trainer
 from fedexp.core.types import ClientTask, Updates
@@ -34,8 +38,16 @@ class Auto:
     def __init__(self, workload: Workload, workers: int, rounds: int) -> None:
         at_least(1, workers=workers)
         self._workload, self._workers, self._rounds_left = workload, workers, rounds
-        self._backend: Backend = InProcess(workload)
-        self._decided = workers < 2 or workload.device.type != "cpu"
+        on_cpu = workload.device.type == "cpu"
+        self._backend: Backend = (
+            InProcess(workload) if on_cpu else Blocks(workload, block_size=None)
+        )
+        self._decided = workers < 2 or not on_cpu
+
+    @property
+    def own_bits(self) -> bool:
+        """Whether clients train in blocks, as on a GPU."""
+        return has_own_bits(self._backend)
 
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
         """As `InProcess.train` or `ProcessPool.train`, which agree bit for bit."""

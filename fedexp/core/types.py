@@ -406,7 +406,7 @@ class ClientReport:
 
     num_examples: int  # distinct examples that it holds
     processed: int  # examples that passed through the gradient, repeats counted
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float | Tensor]  # numbers; on a GPU tensors `[]`, not to wait for them
     sent: State = field(default_factory=dict)  # exactly what its trainer declares (`sends`)
     state: State = field(default_factory=dict)  # stays: named and shaped as in the task
 
@@ -440,7 +440,7 @@ class Updates:
             client_ids=tuple(task.client_id for task in tasks),
             num_examples=torch.tensor([r.num_examples for r in reports], dtype=torch.float64),
             processed=sum(r.processed for r in reports),
-            metrics=tuple(r.metrics for r in reports),
+            metrics=_read([r.metrics for r in reports]),
             kept=tuple(r.state for r in reports),
         )
 
@@ -470,6 +470,16 @@ class Updates:
             metrics=tuple(m for m, k in zip(self.metrics, marks, strict=False) if k),
             clients_in=tuple(n for n, k in zip(self.clients_in, marks, strict=False) if k),
         )
+
+
+def _read(reported: Sequence[Mapping[str, float | Tensor]]) -> tuple[Mapping[str, float], ...]:
+    """What clients reported as numbers: those on a device are all read at once."""
+    there = [v for metrics in reported for v in metrics.values() if isinstance(v, Tensor)]
+    values = iter(torch.stack(there).tolist() if there else ())
+    return tuple(
+        {name: next(values) if isinstance(v, Tensor) else v for name, v in metrics.items()}
+        for metrics in reported
+    )
 
 
 @dataclass(frozen=True)
