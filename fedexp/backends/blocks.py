@@ -25,6 +25,7 @@ from fedexp.backends.in_process import InProcess
 from fedexp.backends.workspace import check_state, sends_of, write_sent
 from fedexp.core.blocks import Block, TrainsBlocks, why_no_blocks
 from fedexp.core.checks import at_least
+from fedexp.core.devices import on_device
 from fedexp.core.mapping import let_go
 from fedexp.core.protocols import Trainer
 from fedexp.core.stacked import StackedModel, why_not_stacked
@@ -78,7 +79,7 @@ class Blocks:
                     write_sent(report.sent, sends_of(trainer), block.model.d, row)
                 if report.state or task.state:
                     check_state(report.state, task.state)
-            matrix[torch.tensor(rows, device=matrix.device)] = moved
+            matrix.index_copy_(0, on_device(np.array(rows), matrix.device), moved)
             reports |= dict(zip(rows, made, strict=True))
             let_go(self._workspace.examples.x)
         return Updates.of(matrix, tasks, [reports[row] for row in range(len(tasks))])

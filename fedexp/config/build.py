@@ -223,6 +223,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         sampler=sampler,
         trainer=protection.trainer,
         root=root,
+        device=device,
         worker_momentum=parts.worker_momentum,
         backend=_backend(chosen, config["backend"], workload),
         attack=held_to_its_word(parts.attack),

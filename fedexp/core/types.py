@@ -191,7 +191,7 @@ def _joined(mine: Tensor | None, its: Tensor | None, n: int, m: int) -> Tensor |
 def _divided(x: Tensor, divisor: float, out: Tensor | None = None) -> Tensor:
     """Bytes over `divisor` as float32, correctly rounded."""
     # By a tensor: on a GPU, torch multiplies by the reciprocal of a number, and loses a bit.
-    return torch.div(x, torch.tensor(divisor, dtype=torch.float32, device=x.device), out=out)
+    return torch.div(x, torch.full((), divisor, dtype=torch.float32, device=x.device), out=out)
 
 
 @dataclass(frozen=True)
@@ -543,6 +543,18 @@ class ServerState:
     ledger: State = field(default_factory=dict)  # what the promise has cost so far
     clients: Mapping[int, Kept] = field(default_factory=dict)  # of those who ever took part
     failed_rounds: int = 0  # the latest rounds in a row that moved nothing
+
+    def to(self, device: torch.device) -> ServerState:
+        """With what goes into the next step on a device.
+
+        Detectors look at short forms of the rows, which lie on the CPU, and what is counted does.
+        """
+        named = ("optimizer", "aggregator", "algorithm", "privacy")
+        moved = {
+            part: {name: tensor.to(device) for name, tensor in getattr(self, part).items()}
+            for part in named
+        }
+        return replace(self, params=self.params.to(device), **moved)
 
 
 @dataclass(frozen=True)

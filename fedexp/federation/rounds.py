@@ -66,6 +66,7 @@ class Experiment:
     evaluator: Evaluator
     store: ClientStore = field(default_factory=InMemory)  # of what stays with clients
     root: NoRootData | RootData = field(default_factory=NoRootData)  # the server's own examples
+    device: torch.device = torch.device("cpu")  # where models and rows lie
 
 
 def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerState, RoundRecord]]:
@@ -75,6 +76,7 @@ def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerStat
         InputError: too many rounds in a row moved nothing.
     """
     most, last = min(exp.max_failed_rounds, exp.rounds), None
+    state = state.to(exp.device)
     while not finished(exp, state) and state.failed_rounds < most:
         state, last = run_round(exp, state)
         yield state, last

@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from fedexp.core.blocks import Block
+from fedexp.core.devices import on_device
 from fedexp.core.rng import generator, seed_for, torch_generator
 from fedexp.core.stacked import StackedModel
 from fedexp.privacy.noise import add_noise
-from fedexp.training.blocks import Batches, BlockStep, Gathered, gathered_steps, on_device
+from fedexp.training.blocks import Batches, BlockStep, Gathered, gathered_steps
 from fedexp.training.per_example import channels_last, squared_norms
 from fedexp.training.steps import Work
 

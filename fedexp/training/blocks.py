@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.blocks import Block, TrainsBlocks
+from fedexp.core.devices import on_device
 from fedexp.core.rng import torch_generator
 from fedexp.core.stacked import StackedModel, mean_losses
 from fedexp.core.types import Adjust, ClientReport
@@ -150,12 +151,6 @@ def _gathered(block: Block, steps: Sequence[_Padded]) -> Iterator[Gathered]:
             step.examples,
         )
         start = cut.stop
-
-
-def on_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """On the device, without waiting for what it is at."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def train_steps_of(
