@@ -18,7 +18,6 @@ from fedexp.core.rng import generator
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
 from fedexp.run_folder.format import accepted_hashes, backend_of_studies
 from fedexp.run_folder.origin import refuse_other_origin
-from fedexp.run_folder.record import read_rows
 from fedexp.run_folder.verdict import read_verdict, write_verdict
 from fedexp.verdict.answers import Answers, sites_of
 from fedexp.verdict.figures import flat, of_sites
@@ -94,10 +93,10 @@ def judge(config: Mapping[str, Any], folder: Path, say: Callable[[str], object])
 
 def _final(folder: Path, config: Mapping[str, Any]) -> Tensor:
     """The model `[d]` after the last round."""
-    rows, broken = read_rows(folder), ""
+    broken = ""
     for path in sorted((folder / "checkpoints").glob("round-*.pt"), reverse=True):
         try:
-            return read_checkpoint(path, accepted_hashes(config), rows).params
+            return read_checkpoint(path, accepted_hashes(config)).state.params
         except Unreadable as error:
             broken = f"; {path.name} cannot be used: {error}"
     raise InputError(f"has no checkpoint to judge{broken}", "RUN_DIR", folder)

@@ -426,6 +426,7 @@ class Updates:
     reference: Tensor | None = None  # [D] the server's own update, for rules that ask for one
     kept: tuple[State, ...] = ()  # [n] never sent: the round loop takes it off (`without_kept`)
     clients_in: tuple[int, ...] = ()  # [n] how many clients are in each row; (): one
+    in_a_row: int = 1  # above 1: `matrix` [ceil(n / that), D] has so many neighbours' mean a row
 
     def __len__(self) -> int:
         return len(self.client_ids)
@@ -550,7 +551,7 @@ class ServerState:
         Detectors look at short forms of the rows, which lie on the CPU, and what is counted does.
         """
         named = ("optimizer", "aggregator", "algorithm", "privacy")
-        moved = {
+        moved: dict[str, Any] = {
             part: {name: tensor.to(device) for name, tensor in getattr(self, part).items()}
             for part in named
         }

@@ -21,7 +21,7 @@ from fedexp.federation.rounds import Experiment
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
 from fedexp.run_folder.format import PROVENANCE, accepted_hashes, backend_of_studies
 from fedexp.run_folder.origin import refuse_other_origin
-from fedexp.run_folder.record import read_config, read_rows, read_summary
+from fedexp.run_folder.record import read_config, read_summary
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,10 @@ def open_victim(
     models = {0: built.experiment.setting.init(vector_of(built.model), built.experiment.n_clients)}
     if models[0].dim() != 1:
         raise InputError("its clients share no model (setting=local_only)", "RUN_DIR", folder)
-    rows, broken = read_rows(folder), ""
+    broken = ""
     for path in sorted((folder / "checkpoints").glob("*.pt")):
         try:
-            state = read_checkpoint(path, accepted_hashes(saved), rows)
+            state = read_checkpoint(path, accepted_hashes(saved)).state
         except Unreadable as error:
             broken = f"; {path.name} cannot be used: {error}"
             continue

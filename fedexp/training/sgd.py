@@ -31,6 +31,7 @@ from fedexp.training.blocks import (
     ordinary_block_steps,
     train_steps_of,
 )
+from fedexp.training.by_hand import DescentByHand, can_be_trained
 from fedexp.training.steps import (
     SHUFFLED,
     Adjusted,
@@ -88,6 +89,9 @@ class LocalSGD:
         self, model: Model, shard: Split, task: ClientTask, steps: StepSource = ordinary_steps
     ) -> ClientReport:
         """Train `model` in place on `shard`; the report holds the mean loss over the steps."""
+        if steps is ordinary_steps and can_be_trained(model, shard.x[:1]):
+            by_hand = DescentByHand(self._rule(task.round))
+            return train_steps(by_hand, model, shard, task, self.work(), _made_already)
         update = self._update_rule(model.parameters, task.round)
         return train_steps(steps, model, shard, task, self.work(), update)
 
@@ -115,10 +119,7 @@ class LocalSGD:
 
     def step_rule(self, round: int) -> StepRule | None:
         """Of a round (from 0); None where a batch of all examples is a draw of some of them."""
-        if self.sampling != SHUFFLED:
-            return None
-        lr = self.lr * self.schedule(round)
-        return StepRule(lr, self.momentum, self.weight_decay, self.proximal)
+        return self._rule(round) if self.sampling == SHUFFLED else None
 
     def batches(self, n: int) -> int:
         """Steps in one pass over a client's n examples."""
@@ -135,6 +136,10 @@ class LocalSGD:
     def adjusted(self, adjust: Adjust) -> LocalTraining:
         """The same training, on gradients that went through `adjust`."""
         return partial(self, steps=Adjusted(ordinary_steps, adjust))
+
+    def _rule(self, round: int) -> StepRule:
+        lr = self.lr * self.schedule(round)
+        return StepRule(lr, self.momentum, self.weight_decay, self.proximal)
 
     def _update_rule(self, parameters: Sequence[Tensor], round: int) -> Callable[[Gradients], None]:
         """What one step does with its gradients; the terms that are 0 cost nothing."""
@@ -157,3 +162,7 @@ class LocalSGD:
             torch._foreach_add_(weights, direction, alpha=-lr)
 
         return update
+
+
+def _made_already(gradients: Gradients) -> None:
+    """What is left to do where a step was made by hand."""
