@@ -1,4 +1,4 @@
-"""Clients one after the other, in this process. The simple path, and the one for a GPU."""
+"""Clients one after the other, in this process. The simple path."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class InProcess:
 
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
-        self._workspace = Workspace(workload)
-        self._d = len(self._workspace.model.vector)
+        self.workspace = Workspace(workload)
+        self._d = len(self.workspace.model.vector)
         self._matrix = torch.empty(0, self._d, device=workload.device)
 
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
@@ -30,15 +30,19 @@ class InProcess:
         matrix, reports = self._trained(trainer, tasks)
         return Updates.of(matrix, tasks, reports)
 
+    def rows_for(self, trainer: Trainer, n: int) -> Tensor:
+        """The update matrix `[n, D]`, to be written to."""
+        width = row_size(sends_of(trainer), self._d)
+        if len(self._matrix) < n or self._matrix.shape[1] != width:
+            self._matrix = self._matrix.new_empty(n, width)
+        return self._matrix[:n]
+
     def _trained(
         self, trainer: Trainer, tasks: Sequence[ClientTask]
     ) -> tuple[Tensor, list[ClientReport]]:
-        n, width = len(tasks), row_size(sends_of(trainer), self._d)
-        if len(self._matrix) < n or self._matrix.shape[1] != width:
-            self._matrix = self._matrix.new_empty(n, width)
-        matrix, reports = self._matrix[:n], []
+        matrix, reports = self.rows_for(trainer, len(tasks)), []
         for task, row in zip(tasks, matrix, strict=True):  # a loop: a comprehension is a frame more
-            reports.append(self._workspace.train(trainer, task, row))
+            reports.append(self.workspace.train(trainer, task, row))
         return matrix, reports
 
     def train_merged(
@@ -57,7 +61,7 @@ class InProcess:
     def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
         """Logits of each model on every row of a part."""
         rows = len(self._workload.evaluation[split])
-        return [self._workspace.evaluate(model, split, 0, rows) for model in models]
+        return [self.workspace.evaluate(model, split, 0, rows) for model in models]
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -25,6 +25,7 @@ from fedexp.core.capabilities import (
     called,
     communicates,
     does_nothing,
+    has_own_bits,
     is_linear,
     root_examples,
     sampling_of,
@@ -38,6 +39,7 @@ from fedexp.core.protocols import (
     Aggregator,
     Algorithm,
     Attack,
+    Backend,
     ChecksData,
     OfDataset,
     Partitioner,
@@ -210,7 +212,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     if len(root_rows):
         root = RootData(len(shards), parts.trainer)
         workload = replace(workload, shards=(*shards, root_rows))
-    backend = chosen.make("backend", workload=workload)
+    backend = _backend(chosen, config["backend"], workload)
     readers = (parts.attack, parts.worker_momentum, protection.privacy)
     gather = gather_of(backend, protection.channel, readers)
     refuse_too_many_rows(gather, cohort_size, plan.d)
@@ -227,6 +229,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         sampler=sampler,
         trainer=protection.trainer,
         root=root,
+        device=device,
         worker_momentum=parts.worker_momentum,
         backend=backend,
         gather=gather,
@@ -271,6 +274,19 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             *said,
         ),
     )
+
+
+def _backend(chosen: _Chosen, node: Config, workload: Workload) -> Backend:
+    """As chosen; what tells runs apart by its bits must be told of in the config."""
+    backend: Backend = chosen.make("backend", workload=workload)
+    own = has_own_bits(type(backend))
+    if (stated := node.get("own_bits", False)) is not own:
+        raise InputError(
+            f"is not the user's to say: this backend needs {str(own).lower()}",
+            "backend.own_bits",
+            stated,
+        )
+    return backend
 
 
 def _of_folders(config: Config) -> tuple[str, ...]:

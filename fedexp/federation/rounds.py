@@ -68,6 +68,9 @@ class Experiment:
     evaluator: Evaluator
     store: ClientStore = field(default_factory=InMemory)  # of what stays with clients
     root: NoRootData | RootData = field(default_factory=NoRootData)  # the server's own examples
+    device: torch.device = field(
+        default_factory=lambda: torch.device("cpu")
+    )  # where models and rows lie
     gather: Rows | Merged = field(default_factory=Rows)  # of what the clients trained
     pace: Pace = field(default_factory=Unhurried)  # of evaluations; the only part with a clock
 
@@ -79,6 +82,7 @@ def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerStat
         InputError: too many rounds in a row moved nothing.
     """
     most, last = min(exp.max_failed_rounds, exp.rounds), None
+    state = state.to(exp.device)
     while not finished(exp, state) and state.failed_rounds < most:
         state, last = run_round(exp, state)
         yield state, last
