@@ -12,6 +12,12 @@ from fedexp.core.protocols import Task
 from fedexp.core.types import Normalisation, Split
 
 EVALUATION_BATCH = 200  # images; large enough to fill the processor, small enough for its cache
+EVALUATED_ON_A_GPU = 2**23  # numbers of examples at once there: 32 MB, and what layers make of it
+
+
+def evaluation_batch(device: torch.device, numbers: int) -> int:
+    """Examples of so many numbers each that are evaluated at once."""
+    return EVALUATION_BATCH if device.type == "cpu" else max(1, EVALUATED_ON_A_GPU // numbers)
 
 
 @dataclass(frozen=True)
