@@ -5,6 +5,8 @@ What a round takes here, with its evaluation, is measured. If the rounds left wo
 workers are started, and rounds go on here until they are ready; so nobody waits for them. Where no
 pool can be had (a container has 64 MB of shared memory, a worker dies at its start) the run stays
 in this process. The bits are the same either way, so the choice may depend on the machine's speed.
+
+On a GPU there is no pool: clients train in blocks (`fedexp.backends.blocks`).
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from typing import final
 
 from torch import Tensor
 
+from fedexp.backends.blocks import Blocks
 from fedexp.backends.in_process import InProcess
 from fedexp.backends.process_pool import ProcessPool, TooLittleSharedMemory, seconds_to_start
+from fedexp.core.capabilities import has_own_bits
 from fedexp.core.checks import at_least
 from fedexp.core.protocols import Backend, Trainer
 from fedexp.core.types import ClientTask, Updates
@@ -35,10 +39,18 @@ class Auto:
     def __init__(self, workload: Workload, workers: int, rounds: int) -> None:
         at_least(1, workers=workers)
         self._workload, self._workers, self._rounds_left = workload, workers, rounds
-        self._backend: Backend = InProcess(workload)
+        on_cpu = workload.device.type == "cpu"
+        self._backend: Backend = (
+            InProcess(workload) if on_cpu else Blocks(workload, block_size=None)
+        )
         self._coming: ProcessPool | None = None  # a pool whose workers start
-        self._decided = workers < 2 or workload.device.type != "cpu"
+        self._decided = workers < 2 or not on_cpu
         self._seconds = 0.0  # of the round so far, its evaluation included
+
+    @property
+    def own_bits(self) -> bool:
+        """Whether clients train in blocks, as on a GPU."""
+        return has_own_bits(self._backend)
 
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
         """As `InProcess.train` or `ProcessPool.train`, which agree bit for bit."""

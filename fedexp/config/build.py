@@ -25,6 +25,7 @@ from fedexp.core.capabilities import (
     called,
     communicates,
     does_nothing,
+    has_own_bits,
     is_linear,
     root_examples,
     sampling_of,
@@ -38,6 +39,7 @@ from fedexp.core.protocols import (
     Aggregator,
     Algorithm,
     Attack,
+    Backend,
     ChecksData,
     OfDataset,
     Partitioner,
@@ -56,6 +58,7 @@ from fedexp.data.imbalance import check_factor, long_tailed
 from fedexp.data.loader import Loader, load
 from fedexp.federation.evaluation import ModelEvaluator, ShareOfTime, Unhurried
 from fedexp.federation.extra_clients import with_extra_clients
+from fedexp.federation.gather import gather_of, refuse_too_many_rows
 from fedexp.federation.own_patients import OwnPatients
 from fedexp.federation.own_rows import held_to_its_word
 from fedexp.federation.root import NoRootData, RootData
@@ -209,6 +212,10 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     if len(root_rows):
         root = RootData(len(shards), parts.trainer)
         workload = replace(workload, shards=(*shards, root_rows))
+    backend = _backend(chosen, config["backend"], workload)
+    readers = (parts.attack, parts.worker_momentum, protection.privacy)
+    gather = gather_of(backend, protection.channel, readers)
+    refuse_too_many_rows(gather, cohort_size, plan.d)
     experiment = Experiment(
         seed=seed,
         rounds=config["rounds"],
@@ -222,8 +229,10 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         sampler=sampler,
         trainer=protection.trainer,
         root=root,
+        device=device,
         worker_momentum=parts.worker_momentum,
-        backend=chosen.make("backend", workload=workload),
+        backend=backend,
+        gather=gather,
         attack=held_to_its_word(parts.attack),
         channel=protection.channel,
         server=Server(
@@ -265,6 +274,19 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             *said,
         ),
     )
+
+
+def _backend(chosen: _Chosen, node: Config, workload: Workload) -> Backend:
+    """As chosen; what tells runs apart by its bits must be told of in the config."""
+    backend: Backend = chosen.make("backend", workload=workload)
+    own = has_own_bits(type(backend))
+    if (stated := node.get("own_bits", False)) is not own:
+        raise InputError(
+            f"is not the user's to say: this backend needs {str(own).lower()}",
+            "backend.own_bits",
+            stated,
+        )
+    return backend
 
 
 def _of_folders(config: Config) -> tuple[str, ...]:

@@ -19,8 +19,11 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     detector, ...     does_nothing                 it does something
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
+                      merged(updates) (Merges)     its rows are made of all rows, on arrival
+    backend           train_merged (TrainsMerged)  it holds the rows of the whole cohort
     task              of_client(y)                 a client's labels change nothing but its examples
                       slope(logits, y)             the slope of its loss is autograd's to find
+    backend           own_bits                     its bits are those of every other backend
     tracker           sends_to                     what it does beyond the run folder is its code's
 """
 
@@ -226,6 +229,11 @@ def shares_one_model(setting: object) -> bool:
 def is_linear(optimizer: object) -> bool:
     """Whether a server optimiser adds a multiple of each step, and keeps nothing."""
     return getattr(optimizer, "is_linear", False) is True
+
+
+def has_own_bits(backend: object) -> bool:
+    """Whether a backend's figures differ from other backends' in the last digits."""
+    return getattr(backend, "own_bits", False) is True
 
 
 def called(part: object) -> str:

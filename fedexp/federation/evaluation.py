@@ -84,7 +84,10 @@ class ModelEvaluator:
         class_mixes: `[n_clients, classes]`, each client's share of each class. A client's
             `own_mix_accuracy` is the test accuracy it would see if its patients came in this mix:
             sum over classes of its share of the class times the recall of the class. There is none
-            where examples do not come in classes, or where its patients are known.
+            where examples do not come in classes, or where its patients are known. Of the shared
+            model the recalls are measured, in rows of scope `recall`: whoever reads them makes
+            the estimates (`fedexp.run_folder.estimates`): they would be a row for every client of
+            a federation, whoever took part.
         own: each client's own patients. Where they are known, `own_accuracy` is a client's
             accuracy on those of them that are in test.
     """
@@ -120,7 +123,7 @@ class ModelEvaluator:
     def _each_client(
         self, outputs: Sequence[Tensor], y: Tensor, round: int, measured: list[dict[str, float]]
     ) -> tuple[Tensor | None, list[Metric]]:
-        """The shared model's predictions and what it is worth to each client.
+        """The shared model's predictions, and its recall of every class.
 
         With a model for each client, none; its own accuracy is added to what was measured.
         """
@@ -128,10 +131,10 @@ class ModelEvaluator:
         if self.own is not None and self.own.are_known:
             return predicted[0] if len(outputs) == 1 else None, []
         if len(outputs) == 1:
-            values = self.task.own_mix_accuracy(predicted[0], y, self.class_mixes)
+            one_class_each = np.eye(self.class_mixes.shape[1])
+            recalls = self.task.own_mix_accuracy(predicted[0], y, one_class_each)
             return predicted[0], [
-                Metric(round, "test", str(client), "own_mix_accuracy", value)
-                for client, value in enumerate(values)
+                Metric(round, "recall", "all", str(c), value) for c, value in enumerate(recalls)
             ]
         for client, of_client in enumerate(measured):
             mix = self.class_mixes[client : client + 1]

@@ -12,17 +12,25 @@ every round: a client keeps nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import final
 
 import torch
+from torch import Tensor
 
+from fedexp.core.blocks import Block, unadjusted
 from fedexp.core.checks import in_range, non_negative, positive
 from fedexp.core.protocols import LocalTraining, Model
 from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
+from fedexp.training.blocks import (
+    BlockSteps,
+    numbers_of_steps,
+    ordinary_block_steps,
+    train_steps_of,
+)
 from fedexp.training.by_hand import DescentByHand, can_be_trained
 from fedexp.training.steps import (
     FLOAT32,
@@ -88,8 +96,23 @@ class LocalSGD:
         if ordinary and can_be_trained(model, shard.x[:1]):
             by_hand = DescentByHand(self._rule(task.round))
             return train_steps(by_hand, model, shard, task, self.work(), _made_already)
-        update = self._update_rule(model, task)
+        update = self._update_rule(model.parameters, task.round)
         return train_steps(steps, model, shard, task, self.work(), update)
+
+    def why_no_blocks(self) -> str:
+        """Nothing: what a step does it does number by number."""
+        return ""
+
+    def numbers_in_a_block(self, n: int, d: int, kept: int) -> int:
+        """See `TrainsBlocks`."""
+        return numbers_of_steps(self.work(), n, d, kept)
+
+    def train_block(
+        self, block: Block, adjust: Adjust = unadjusted, steps: BlockSteps = ordinary_block_steps
+    ) -> list[ClientReport]:
+        """Train every client of `block` in place; see `TrainsBlocks`."""
+        update = self._update_rule(block.model.parameters, block.tasks[0].round)
+        return train_steps_of(steps, block, self.work(), update, adjust)
 
     def learning_rate(self, round: int) -> float | None:
         """Of a round (from 0); None where momentum makes more of a step than its gradients.
@@ -122,10 +145,10 @@ class LocalSGD:
         lr = self.lr * self.schedule(round)
         return StepRule(lr, self.momentum, self.weight_decay, self.proximal)
 
-    def _update_rule(self, model: Model, task: ClientTask) -> Callable[[Gradients], None]:
+    def _update_rule(self, parameters: Sequence[Tensor], round: int) -> Callable[[Gradients], None]:
         """What one step does with its gradients; the terms that are 0 cost nothing."""
-        lr = self.lr * self.schedule(task.round)
-        weights = [p.data for p in model.parameters]
+        lr = self.lr * self.schedule(round)
+        weights = [p.data for p in parameters]
         start = [w.clone() for w in weights] if self.proximal else []
         velocity = [torch.zeros_like(w) for w in weights] if self.momentum else []
 

@@ -73,6 +73,10 @@ class Work:
         """Steps in one epoch of a client with n examples."""
         return math.ceil(n / min(self.batch_size or n, n))
 
+    def largest_batch(self, n: int) -> int:
+        """Examples in the largest batch of a client with n examples."""
+        return min(self.batch_size or n, n)
+
     def steps_for(self, n: int) -> int:
         """Steps in a round of a client with n examples.
 
@@ -223,7 +227,7 @@ def _batches(
     at_once = batch_size * _batches_together(batch_size, shard.x[:1].numel())
     shuffle = torch_generator(task.seed)
     while left > 0:
-        order = _DRAWS[work.sampling](shard.y, shuffle).to(shard.x.device)
+        order = DRAWS[work.sampling](shard.y, shuffle).to(shard.x.device)
         # One gather for many batches, as a rule for an epoch, but of no example that no step is
         # left for; steps cut views, and the gather before is let go first.
         for rows in order[: left * batch_size].split(at_once):
@@ -246,7 +250,7 @@ def _balanced(y: Tensor, rng: torch.Generator) -> Tensor:
     return torch.multinomial(1 / counts[kind].double(), len(y), replacement=True, generator=rng)
 
 
-_DRAWS = {SHUFFLED: _shuffled, BALANCED: _balanced}
+DRAWS = {SHUFFLED: _shuffled, BALANCED: _balanced}
 
 
 def _batches_together(batch_size: int, numbers: int) -> int:
@@ -299,5 +303,7 @@ def train_steps(
             with_examples += step.examples > 0
             total_loss += step.loss
             del step  # or the next gradients could not lie where these do
-    loss = float(total_loss) / with_examples if with_examples else math.nan
+    # On a GPU a tensor until the round's end: to read it here would be to wait for the device.
+    total = float(total_loss) if total_loss.is_cpu else total_loss
+    loss = total / with_examples if with_examples else math.nan
     return ClientReport(len(shard), processed, {"loss": loss})
