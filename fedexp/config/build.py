@@ -57,6 +57,7 @@ from fedexp.data.imbalance import check_factor, long_tailed
 from fedexp.data.loader import Loader, load
 from fedexp.federation.evaluation import ModelEvaluator
 from fedexp.federation.extra_clients import with_extra_clients
+from fedexp.federation.gather import gather_of, refuse_too_many_rows
 from fedexp.federation.own_patients import OwnPatients
 from fedexp.federation.own_rows import held_to_its_word
 from fedexp.federation.root import NoRootData, RootData
@@ -211,6 +212,10 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     if len(root_rows):
         root = RootData(len(shards), parts.trainer)
         workload = replace(workload, shards=(*shards, root_rows))
+    backend = chosen.make("backend", workload=workload)
+    readers = (parts.attack, parts.worker_momentum, protection.privacy)
+    gather = gather_of(backend, protection.channel, readers)
+    refuse_too_many_rows(gather, cohort_size, plan.d)
     experiment = Experiment(
         seed=seed,
         rounds=config["rounds"],
@@ -224,7 +229,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         trainer=protection.trainer,
         root=root,
         worker_momentum=parts.worker_momentum,
-        backend=chosen.make("backend", workload=workload),
+        backend=backend,
+        gather=gather,
         attack=held_to_its_word(parts.attack),
         channel=protection.channel,
         server=Server(

@@ -20,15 +20,19 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
     task              of_client(y)                 a client's labels change nothing but its examples
+                      slope(logits, y)             the slope of its loss is autograd's to find
     tracker           sends_to                     what it does beyond the run folder is its code's
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, final, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fedexp.core.protocols import Task
@@ -101,6 +105,14 @@ class GoesByAClientsLabels(Protocol):
 
 
 @runtime_checkable
+class KnowsItsSlope(Protocol):
+    """A task that knows the derivative of its mean loss, so that nobody need differentiate it."""
+
+    def slope(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """`loss(logits, y)` and its derivative by the logits, of which no graph is kept."""
+
+
+@runtime_checkable
 class ChecksTheModel(Protocol):
     """A mechanism that cannot train every model."""
 
@@ -164,6 +176,22 @@ def task_of_client(task: Task, y: Tensor) -> Task:
 def goes_by_labels(task: Task, y: Tensor) -> bool:
     """Whether an example's loss depends on which labels the others of its client have."""
     return task_of_client(task, y) is not task
+
+
+def slope_of(task: Task) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """From logits `[n, num_classes]` and labels to the mean loss `[]` and its slope at the logits.
+
+    To be asked once for many batches. The loss comes without a graph.
+    """
+    return task.slope if isinstance(task, KnowsItsSlope) else partial(slope_by_autograd, task)
+
+
+def slope_by_autograd(task: Task, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """What `slope_of` answers for a task that does not know."""
+    leaf = logits.detach().requires_grad_()
+    loss = task.loss(leaf, y)
+    (slope,) = torch.autograd.grad(loss, leaf)
+    return loss.detach(), slope
 
 
 def does_nothing(part: object) -> bool:

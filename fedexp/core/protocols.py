@@ -311,6 +311,26 @@ class Channel(Protocol):
 
 
 @runtime_checkable
+class Merges(Protocol):
+    """A channel that brings means of neighbouring clients: who trains them may make these."""
+
+    size: int  # neighbours in a row
+
+    def merged(self, updates: Updates) -> Updates:
+        """The updates `[n, D]` with rows `[ceil(n / size), D]` (`Updates.in_a_row`)."""
+
+
+@runtime_checkable
+class TrainsMerged(Protocol):
+    """A backend that never holds all rows of a cohort, where the channel merges them."""
+
+    def train_merged(
+        self, trainer: Trainer, tasks: Sequence[ClientTask], merger: Merges
+    ) -> Updates:
+        """As `merger.merged(train(trainer, tasks))`, bit for bit, in less memory."""
+
+
+@runtime_checkable
 class Remarks(Protocol):
     """A part whose promise has numbers that a person should know before the run."""
 

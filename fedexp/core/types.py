@@ -439,6 +439,7 @@ class Updates:
     reference: Tensor | None = None  # [D] the server's own update, for rules that ask for one
     kept: tuple[State, ...] = ()  # [n] never sent: the round loop takes it off (`without_kept`)
     clients_in: tuple[int, ...] = ()  # [n] how many clients are in each row; (): one
+    in_a_row: int = 1  # above 1: `matrix` [ceil(n / that), D] has so many neighbours' mean a row
 
     def __len__(self) -> int:
         return len(self.client_ids)

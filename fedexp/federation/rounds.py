@@ -39,6 +39,7 @@ from fedexp.federation.describe import (
     remarks,
     traffic,
 )
+from fedexp.federation.gather import Merged, Rows
 from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.server import Server
 
@@ -66,6 +67,7 @@ class Experiment:
     evaluator: Evaluator
     store: ClientStore = field(default_factory=InMemory)  # of what stays with clients
     root: NoRootData | RootData = field(default_factory=NoRootData)  # the server's own examples
+    gather: Rows | Merged = field(default_factory=Rows)  # of what the clients trained
 
 
 def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerState, RoundRecord]]:
@@ -127,7 +129,8 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     # 2. Local training, the only parallel step. What clients keep is seen by nobody else.
     reference = exp.root(exp.backend, algorithm, task_of)  # first: the clients' rows are a buffer
     tasks = [task_of(c) for c in kept]
-    trained = replace(exp.backend.train(algorithm.local(exp.trainer), tasks), reference=reference)
+    trained = exp.gather(exp.backend, algorithm.local(exp.trainer), tasks)
+    trained = replace(trained, reference=reference)
     momenta_before = [of_part(own, "worker_momentum") for own in kept.values()]
     averaged, momenta = exp.worker_momentum(trained.without_kept(), momenta_before, d)
     states = {"algorithm": trained.kept, "worker_momentum": momenta}

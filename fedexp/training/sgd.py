@@ -23,6 +23,7 @@ from fedexp.core.checks import in_range, non_negative, positive
 from fedexp.core.protocols import LocalTraining, Model
 from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
+from fedexp.training.by_hand import DescentByHand, can_be_trained
 from fedexp.training.steps import (
     SHUFFLED,
     Adjusted,
@@ -80,6 +81,9 @@ class LocalSGD:
         self, model: Model, shard: Split, task: ClientTask, steps: StepSource = ordinary_steps
     ) -> ClientReport:
         """Train `model` in place on `shard`; the report holds the mean loss over the steps."""
+        if steps is ordinary_steps and can_be_trained(model, shard.x[:1]):
+            by_hand = DescentByHand(self._rule(task.round))
+            return train_steps(by_hand, model, shard, task, self.work(), _made_already)
         update = self._update_rule(model, task)
         return train_steps(steps, model, shard, task, self.work(), update)
 
@@ -92,10 +96,7 @@ class LocalSGD:
 
     def step_rule(self, round: int) -> StepRule | None:
         """Of a round (from 0); None where a batch of all examples is a draw of some of them."""
-        if self.sampling != SHUFFLED:
-            return None
-        lr = self.lr * self.schedule(round)
-        return StepRule(lr, self.momentum, self.weight_decay, self.proximal)
+        return self._rule(round) if self.sampling == SHUFFLED else None
 
     def batches(self, n: int) -> int:
         """Steps in one pass over a client's n examples."""
@@ -112,6 +113,10 @@ class LocalSGD:
     def adjusted(self, adjust: Adjust) -> LocalTraining:
         """The same training, on gradients that went through `adjust`."""
         return partial(self, steps=Adjusted(ordinary_steps, adjust))
+
+    def _rule(self, round: int) -> StepRule:
+        lr = self.lr * self.schedule(round)
+        return StepRule(lr, self.momentum, self.weight_decay, self.proximal)
 
     def _update_rule(self, model: Model, task: ClientTask) -> Callable[[Gradients], None]:
         """What one step does with its gradients; the terms that are 0 cost nothing."""
@@ -134,3 +139,7 @@ class LocalSGD:
             torch._foreach_add_(weights, direction, alpha=-lr)
 
         return update
+
+
+def _made_already(gradients: Gradients) -> None:
+    """What is left to do where a step was made by hand."""

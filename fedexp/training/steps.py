@@ -7,7 +7,7 @@ One loop for every trainer. A `StepSource` makes the steps: `ordinary_steps` her
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol, final, runtime_checkable
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedexp.core.capabilities import task_of_client
 from fedexp.core.checks import InputError, at_least, one_of, positive
-from fedexp.core.protocols import Model, Trainer
+from fedexp.core.protocols import Model, Task, Trainer
 from fedexp.core.rng import seeded, torch_generator
 from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
@@ -100,7 +100,7 @@ class Work:
 class Step:
     """What one batch says."""
 
-    gradients: Gradients  # one a parameter; the next step may overwrite them
+    gradients: Gradients  # one a parameter, which the next step may overwrite; (): it is made
     loss: Tensor  # [] mean loss of the batch; 0 without examples
     examples: int
 
@@ -189,27 +189,40 @@ def ordinary_steps(
     model: Model, shard: Split, task: ClientTask, work: Work
 ) -> Generator[Step, None, None]:
     """Gradients of the mean loss of batches, drawn anew in every epoch."""
-    n = len(shard)
-    goal = task_of_client(model.task, shard.y)
-    draw = _DRAWS[work.sampling]
-    batch_size, batches = min(work.batch_size or n, n), work.batches(n)
-    together = _batches_together(batch_size, shard.x[:1].numel())
-    shuffle = torch_generator(task.seed)
-    for step in range(work.steps_for(n)):
-        batch = step % batches
-        place = batch % together
-        if batch == 0:
-            order = draw(shard.y, shuffle).to(shard.x.device)
-        if place == 0:  # one gather for many batches, as a rule for an epoch; steps cut views
-            first = batch * batch_size
-            x = torch.empty(0)  # the one before is let go first
-            block = shard.rows(order[first : first + together * batch_size])
-            x, y = model.arrange(block), block.y
-        rows = slice(place * batch_size, (place + 1) * batch_size)
-        loss = goal.loss(model.module(x[rows]), y[rows])
+    goal, batches = batches_of(model, shard, task, work)
+    for x, y in batches:
+        loss = goal.loss(model.module(x), y)
+        del x  # or the next examples could not lie where these do
         # Where the loss does not depend on a parameter, its gradient is 0.
         gradients = torch.autograd.grad(loss, model.parameters, materialize_grads=True)
-        yield Step(gradients, loss.detach(), len(y[rows]))
+        yield Step(gradients, loss.detach(), len(y))
+
+
+def batches_of(
+    model: Model, shard: Split, task: ClientTask, work: Work
+) -> tuple[Task, Iterator[tuple[Tensor, Tensor]]]:
+    """The client's own task, and the examples and labels of every step, as the model takes them."""
+    return task_of_client(model.task, shard.y), _batches(model, shard, task, work)
+
+
+def _batches(
+    model: Model, shard: Split, task: ClientTask, work: Work
+) -> Iterator[tuple[Tensor, Tensor]]:
+    n, left = len(shard), work.steps_for(len(shard))
+    batch_size = min(work.batch_size or n, n)
+    at_once = batch_size * _batches_together(batch_size, shard.x[:1].numel())
+    shuffle = torch_generator(task.seed)
+    while left > 0:
+        order = _DRAWS[work.sampling](shard.y, shuffle).to(shard.x.device)
+        # One gather for many batches, as a rule for an epoch, but of no example that no step is
+        # left for; steps cut views, and the gather before is let go first.
+        for rows in order[: left * batch_size].split(at_once):
+            block = shard.rows(rows)
+            x, y = model.arrange(block).split(batch_size), block.y.split(batch_size)
+            del block
+            left -= len(x)
+            yield from zip(x, y, strict=True)
+            del x, y
 
 
 def _shuffled(y: Tensor, rng: torch.Generator) -> Tensor:

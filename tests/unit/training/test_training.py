@@ -182,3 +182,37 @@ def test_refusals(options, key):
     with pytest.raises(InputError) as refusal:
         trainer(**options)
     assert refusal.value.key == key
+
+
+class Gathered(Split):
+    """Examples that note which of them were asked for."""
+
+    def rows(self, chosen):
+        self.__dict__.setdefault("asked", []).append(len(chosen))
+        return Split(self.x, self.y).rows(chosen)
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({"epochs": None, "steps": 1}, [4]),
+        ({"epochs": None, "steps": 4}, [10, 4]),  # three batches, and one of the next epoch
+        ({"epochs": 2}, [10, 10]),
+        ({"epochs": 0.5}, [8]),
+    ],
+)
+def test_no_example_is_fetched_that_no_step_takes(options, asked):
+    data = shard()
+    noting = Gathered(data.x, data.y)
+    vector, _ = train(trainer(**options), module(), noting)
+    assert noting.asked == asked
+    assert torch.equal(vector, train(trainer(**options), module(), data)[0])
+
+
+def test_one_step_is_the_first_of_an_epoch():
+    """Whichever examples are left, a batch is the one that it was."""
+    net, data = module(), shard()
+    rows = torch.randperm(10, generator=torch_generator(7))[:4]
+    expected, _ = plain_pytorch(net, data.rows(rows), 1, 4, seed=0, lr=0.1)
+    vector, _ = train(trainer(epochs=None, steps=1), net, data)
+    torch.testing.assert_close(vector, expected, rtol=1e-5, atol=1e-6)
