@@ -22,7 +22,7 @@ from fedexp.core.text import printable
 
 EXIT_INTERRUPTED, EXIT_NO_READER = 130, 141
 
-COMMANDS = ("run", "resume", "report", "leakage", "detect", "privacy", "list", "data")
+COMMANDS = ("run", "resume", "rerun", "report", "leakage", "detect", "privacy", "list", "data")
 """Each a module of `fedexp.commands`."""
 
 HELP = """\
@@ -32,6 +32,7 @@ fedexp: an experiment runner for federated learning
   fedexp run -m key=a,b [...]         a sweep: every combination, one table at the end
   fedexp run from=RUN_DIR [key=value] go on from a run's last model, with other settings: a new run
   fedexp resume RUN_DIR [rounds=MORE] go on with a run that was stopped, or for more rounds
+  fedexp rerun RUN_DIR [key=value]    a run once more; without key=value: does it come out the same?
   fedexp report RUN_OR_SWEEP ...      tables and plots of what is there, made anew
   fedexp leakage RUN_DIR leakage=NAME attack a finished run: what do its updates and models leak?
   fedexp detect fit FOLDER --out FILE learn from files what honest updates look like
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     show_preparation(command, rest)
                 if command:
                     module = importlib.import_module(f"fedexp.commands.{command}")
-                    if command not in ("run", "resume"):  # which have a run to build
+                    if command not in ("run", "resume", "rerun"):  # which have a run to build
                         over()
                     code = module.main(rest)
             except SystemExit as end:  # argparse and Hydra end so, with a number or nothing

@@ -80,6 +80,8 @@ def run(
         if state is None:
             recorder.begin(document)
             state = initial_state(exp, vector_of(built.model))
+        else:
+            recorder.describe_partition(document)
         for remark in (*built.remarks, *remarks_on_origin(folder)):
             log.warning("%s", remark)
         redraw = [Redraw(lambda: draw(folder, plots=True))] if config["plots"] else []

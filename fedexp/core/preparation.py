@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 WIPE = "\r\x1b[2K"
-COMMANDS = ("run", "resume", "leakage", "detect", "report")
+COMMANDS = ("run", "resume", "rerun", "leakage", "detect", "report")
 """Those that load the libraries."""
 
 _QUESTIONS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info", "-sc")
