@@ -64,7 +64,9 @@ def main() -> int:
         workload = write(cases[key], place / key)
         counted = given.rounds or ROUNDS[key]
         contestants = {name: everybody[name] for name in names}
-        outcomes = in_turn(contestants, environments, workload, counted + 1, given.repeats)
+        outcomes = in_turn(
+            contestants, environments, workload, counted + 1, given.repeats, given.threads
+        )
         rows = rows_of(outcomes)
         print(f"{key}: {workload.name}; {given.repeats} runs of 1 + {counted} rounds\n")
         print(table(rows) + "\n", flush=True)
@@ -89,6 +91,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer clients: does all of it run?")
     parser.add_argument("--rounds", type=int, help="counted rounds of every run")
     parser.add_argument("--repeats", type=int, default=2, help="runs of every contestant (2)")
+    parser.add_argument("--threads", type=int, help="of a peer of one process (one a core)")
     parser.add_argument("--overrides", nargs="+", default=[], help="more for `fedexp run`")
     parser.add_argument("--environments", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--workloads", type=Path, default=Path("outputs/peers/workloads"))
@@ -123,6 +126,7 @@ def in_turn(
     workload: Workload,
     n_rounds: int,
     repeats: int,
+    threads: int | None = None,
 ) -> dict[str, list[Outcome]]:
     """Every contestant's runs, A B C A B C; one that has failed does not start again."""
     outcomes: dict[str, list[Outcome]] = {name: [] for name in contestants}
@@ -133,19 +137,19 @@ def in_turn(
             folder = Path(tempfile.mkdtemp(prefix=f"peers-{name}-"))
             contestant = contestants[name]
             command = contestant.command(environments, workload, n_rounds, folder)
-            runs.append(run(command, variables(contestant), folder))
+            runs.append(run(command, variables(contestant, threads), folder))
             if not runs[-1].failure:  # what a failed one has said stays, to be read
                 shutil.rmtree(folder)
     return outcomes
 
 
-def variables(contestant: Contestant) -> dict[str, str]:
-    """The environment variables of a contestant's process."""
+def variables(contestant: Contestant, threads: int | None) -> dict[str, str]:
+    """The environment variables of a contestant's process; `threads`: None for one a core."""
     cores = available_cores()
     return os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(SCRIPTS)]),
         "PEERS_CORES": str(cores),
-        "OMP_NUM_THREADS": str(contestant.threads or cores),
+        "OMP_NUM_THREADS": str(contestant.threads or threads or cores),
         "CUDA_VISIBLE_DEVICES": "",  # all on the processor
     }
 

@@ -125,6 +125,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
     "opacus-hooks": Script("with_loops", "opacus", ("W4",), ("--kind", "hooks")),
 }
 OURS = tuple(name for name, c in CONTESTANTS.items() if isinstance(c, Fedexp))
+NO_PEERS = (*OURS, "plain-loop")
 assert {c.environment for c in CONTESTANTS.values() if isinstance(c, Script)} == {None, *PEERS}
 
 

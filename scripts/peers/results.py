@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from peers.contestants import OURS
+from peers.contestants import NO_PEERS
 from peers.measure import Outcome
 
 Row = dict[str, object]
@@ -23,7 +23,7 @@ def rows_of(outcomes: Mapping[str, Sequence[Outcome]]) -> list[Row]:
         for who, runs in outcomes.items()
         if all(o.failure is None and o.counted for o in runs)
     }
-    peers = {who: statistics.median(m) for who, m in medians.items() if who not in OURS}
+    peers = {who: statistics.median(m) for who, m in medians.items() if who not in NO_PEERS}
     best = min(peers, key=peers.__getitem__) if peers else None
     rows = []
     for who, runs in outcomes.items():

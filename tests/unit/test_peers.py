@@ -117,11 +117,12 @@ def test_rounds_are_compared_with_the_fastest_peer_run_by_run():
     rows = rows_of(
         {
             "fedexp-auto": [outcome(50.0, 1.0, 1.0), outcome(50.0, 2.0, 2.0)],
+            "plain-loop": [outcome(9.0, 0.1, 0.1), outcome(9.0, 0.1, 0.1)],  # of no library
             "slow": [outcome(9.0, 8.0, 8.0), outcome(9.0, 8.0, 8.0)],
             "fast": [outcome(9.0, 3.0, 3.0), outcome(9.0, 4.0, 4.0)],
         }
     )
-    auto, slow, fast = rows
+    auto, _, slow, fast = rows
     assert auto["round_s"] == pytest.approx(1.5)  # the first round is not counted
     assert auto["beside_best_peer"] == pytest.approx(2.5)  # between 3 / 1 and 4 / 2
     assert auto["beside_best_peer_max"] == pytest.approx(3)
