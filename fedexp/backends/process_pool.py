@@ -148,6 +148,7 @@ class ProcessPool:
         self._board: _Board | None = None
         self._made_for = _Needs(0, 0, {}, {})
         self._launch: _Launch | None = None
+        self._wanted = True
 
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
         """Updates in task order; their rows and states are overwritten by the next call."""
@@ -197,8 +198,10 @@ class ProcessPool:
 
     def close(self) -> None:
         """End the workers and drop the shared memory."""
+        self._wanted = False
         if self._launch is not None:
             self._end_workers()  # or the launch would wait until they are ready
+            # Not without it: a worker that nobody knows of yet would complain of what is gone.
             self._launch.join()
         for connection in self._connections:
             connection.close()
@@ -276,6 +279,7 @@ class ProcessPool:
             at_work=torch.zeros(self._count, dtype=torch.int64).share_memory_(),
         )
         self._board, self._made_for = board, replace(needs, rows=rows)
+        self._wanted = True
         self._launch = _Launch(self._launched, context, board)
         return board
 
@@ -283,6 +287,8 @@ class ProcessPool:
         """Start the workers and wait until each says that it is ready."""
         with _signals_held_back():
             for number in range(self._count):
+                if not self._wanted:
+                    raise ChildProcessError("the pool was closed while its workers started")
                 ours, theirs = context.Pipe()
                 process = context.Process(
                     target=_work, args=(number, theirs, board, self._workload), daemon=True
