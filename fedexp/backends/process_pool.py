@@ -49,6 +49,7 @@ from fedexp.core.workload import EVALUATION_BATCH, Workload
 
 SHARED_MEMORY = "/dev/shm"
 PRELOADED = [__name__]  # what the server imports: this module, and all that it needs
+BEGINS_WITHIN = 5.0  # seconds in which a thread that was started begins
 FIRST_START = 3.0  # seconds, before one was measured in this process
 
 
@@ -281,6 +282,7 @@ class ProcessPool:
         self._board, self._made_for = board, replace(needs, rows=rows)
         self._wanted = True
         self._launch = _Launch(self._launched, context, board)
+        self._launch.begin()
         return board
 
     def _launched(self, context: Any, board: _Board) -> None:
@@ -340,21 +342,29 @@ class _Launch:
     def __init__(self, launch: Callable[..., None], *arguments: Any) -> None:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(launch, *arguments), daemon=True)
+        self._begun, self._done = threading.Event(), threading.Event()
+
+    def begin(self) -> None:
+        """Apart from making it: a signal that raises in here finds a launch that can be joined."""
         self._thread.start()
 
     def _run(self, launch: Callable[..., None], *arguments: Any) -> None:
+        self._begun.set()
         started = time.perf_counter()
         try:
             launch(*arguments)
             _Launch.seconds = time.perf_counter() - started
         except BaseException as error:  # for who asks for the result
             self._error = error
+        finally:
+            self._done.set()
 
     def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        return not self._done.is_set()
 
     def join(self) -> None:
-        self._thread.join()
+        if self._begun.wait(BEGINS_WITHIN):
+            self._done.wait()
 
     def result(self) -> None:
         """Raise what went wrong."""
