@@ -52,8 +52,9 @@ LONGEST_FOLDER = 40  # letters; a socket's path, which Ray makes 60 longer, may 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # it would call home
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns that this will be so
-    "RAY_DEDUP_LOGS": "0",
 }
+# Ray's workers stand back (niceness 15) behind whatever else the machine does; a pool's do not.
+OWN = {"RAY_worker_niceness": "0"}
 
 log = logging.getLogger(__name__)
 
@@ -260,14 +261,14 @@ class RayCluster:
                 except BaseException as error:
                     self._ray = ray
                     self.close()
-                    if isinstance(error, ConnectionError | RuntimeError | OSError | ValueError):
-                        reason = (str(error) or type(error).__name__).splitlines()[0]
-                        raise InputError(
-                            f"Ray cannot be started or joined: {reason}",
-                            "backend.address",
-                            self._address,
-                        ) from error
-                    raise
+                    if not isinstance(error, Exception):
+                        raise
+                    reason = (str(error) or type(error).__name__).splitlines()[0]
+                    raise InputError(
+                        f"Ray cannot be started or joined: {reason}",
+                        "backend.address",
+                        self._address,
+                    ) from error
         self._ray = ray
         _refuse_small_stores(ray, bytes_of_data)
         self._held = [ray.put(Parcel.of(self._workload, data))]
@@ -284,7 +285,7 @@ class RayCluster:
         models = 4 * self._d * (8 + 8 * self._count)
         self._folder = _short_folder()
         # Ray would write what lets a process join into the home folder.
-        with environment({"RAY_AUTH_TOKEN": _token()}):
+        with environment({**OWN, "RAY_AUTH_TOKEN": _token()}):
             ray.init(
                 num_cpus=self._count,
                 num_gpus=0,
