@@ -25,10 +25,11 @@ ARROWS = {
     "testing": set(),
     "types": set(),
     "cli": {"commands"},
+    "backends/ray_worker": {"__init__"},  # the version: all nodes must have the same
     "privacy": {"training"},
     "channel": {"privacy"},  # a mechanism of its own
     "config/folders": set(),
-    "config/origin": {"__init__", "partition"},  # the version
+    "config/origin": {"__init__"},  # the version
     "config/schema": set(),
     "config/weights": {"run_folder"},  # a model file may be anybody's, or a run's
     "config/lineage": {"run_folder"},

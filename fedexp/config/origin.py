@@ -19,8 +19,8 @@ import fedexp
 from fedexp.config.build import Built
 from fedexp.config.declared import NOT_THE_USERS
 from fedexp.config.parts import Config
+from fedexp.core.capabilities import has_own_bits
 from fedexp.core.origin import Origin
-from fedexp.partition.document import partition_hash
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "opacus", "medmnist")
 # Groups whose code is not that of the figures.
@@ -36,7 +36,7 @@ def origin_of(config: Config, built: Built) -> Origin:
     """
     return Origin(
         data=built.loaded.digest,
-        partition=partition_hash(built.partition.shards),
+        partition=built.partition.hash,
         sources=_own_sources(config),
         weights=built.lineage.start.digest,
         machine={
@@ -46,7 +46,7 @@ def origin_of(config: Config, built: Built) -> Origin:
             "processor": processor(),
             "kernels": kernels(),
             "threads": str(torch.get_num_threads()),
-            "device": _device(built.device),
+            "device": _device(built),
         },
     )
 
@@ -87,8 +87,10 @@ def code_of_fedexp() -> str:
     return digest.hexdigest()
 
 
-def _device(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def _device(built: Built) -> str:
+    device = built.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{name}, clients in blocks" if has_own_bits(built.experiment.backend) else name
 
 
 def _own_sources(config: Config) -> dict[str, str]:

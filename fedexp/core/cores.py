@@ -38,7 +38,7 @@ def _asked_once() -> int:  # there may be twenty files to look at, and rules ask
 
 def _quotas() -> Iterator[float]:
     """The quotas that hold for this process, in cores."""
-    for folder in _folders():
+    for folder in control_groups():
         with suppress(OSError, ValueError, ZeroDivisionError):  # most files are not there
             quota, period = (folder / "cpu.max").read_text().split()
             yield int(quota) / int(period)  # ValueError for "max"
@@ -48,7 +48,7 @@ def _quotas() -> Iterator[float]:
                 yield int(quota) / int(period)
 
 
-def _folders() -> Iterator[Path]:
+def control_groups() -> Iterator[Path]:
     """Where the process's control groups, and those above them, may be mounted."""
     try:
         lines = GROUPS_OF_THIS_PROCESS.read_text().splitlines()

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import pandas as pd
 
 from fedexp.core.checks import InputError
@@ -26,6 +27,7 @@ from fedexp.run_folder.reading import (
     read_json,
     read_lines,
     read_metrics,
+    read_shared,
 )
 from fedexp.run_folder.shapes import CONFIG, PARTITION, SUMMARY, TIMING, checked
 from fedexp.run_folder.verdict import read_verdict
@@ -55,9 +57,24 @@ class Run:
     summary: Mapping[str, Any]
 
     @cached_property
+    def shared(self) -> pd.DataFrame:
+        """As `metrics`, but no more than is needed of what is about single clients."""
+        return read_shared(self.path, complete=self.status == "complete")
+
+    @cached_property
     def metrics(self) -> pd.DataFrame:
-        """One row a measured number, columns round, scope, client, metric, value."""
-        return read_metrics(self.path, complete=self.status == "complete")
+        """One row a measured number, columns round, scope, client, metric, value.
+
+        With the estimates for clients that follow from them; where those are more than a million,
+        the ones of the last evaluation.
+        """
+        return read_metrics(self.path, self.shared, self.counts)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """`[n_clients, classes]` examples of each class; `[0, 0]` where that is not listed."""
+        counts = np.asarray((self.partition or {}).get("counts") or [[]], dtype=np.int64)
+        return counts if counts.size else np.empty((0, 0), dtype=np.int64)
 
     @cached_property
     def partition(self) -> Any:
@@ -131,7 +148,7 @@ class Run:
     @cached_property
     def shares_model(self) -> bool:
         """Whether one model was tested for all clients, rather than one for each."""
-        tested = self.metrics[self.metrics["scope"].isin(["validation", "test"])]
+        tested = self.shared[self.shared["scope"].isin(["validation", "test"])]
         return tested.empty or bool((tested["client"] == "all").any())
 
     @property
@@ -185,7 +202,7 @@ class Run:
 
     def curve(self, scope: str, metric: str, client: str = "all") -> pd.Series[float]:
         """One number over the rounds in which it was measured, indexed by round."""
-        rows = self.metrics
+        rows = self.metrics if client.lstrip("-").isdigit() else self.shared
         rows = rows[
             (rows["scope"] == scope) & (rows["metric"] == metric) & (rows["client"] == client)
         ]

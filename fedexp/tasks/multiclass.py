@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fedexp.core.capabilities import slope_by_autograd
 from fedexp.core.checks import InputError
 from fedexp.tasks.focal import focal, gamma_of
 from fedexp.tasks.scores import area_under_roc, balanced_accuracy, macro_f1
@@ -103,6 +104,21 @@ class Multiclass:
         if y.is_floating_point():
             return losses.mean()
         return losses.sum() / y.ne(IGNORED).sum()
+
+    def slope(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean loss and its slope, by default (softmax - truth) / n.
+
+        That is autograd's to the bit: by the kernels that it would run, without its bookkeeping.
+        """
+        if self.gamma or self.weights or y.is_floating_point():
+            return slope_by_autograd(self, logits, y)
+        aten, mean = torch.ops.aten, 1  # of torch's enumeration of reductions
+        log_p = torch.log_softmax(logits, 1)
+        loss, count = aten.nll_loss_forward.default(log_p, y, None, mean, IGNORED)
+        one = torch.ones_like(loss)
+        by_log_p = aten.nll_loss_backward.default(one, log_p, y, None, mean, IGNORED, count)
+        slope = aten._log_softmax_backward_data.default(by_log_p, log_p, 1, logits.dtype)
+        return loss, slope
 
     def _weight(self, logits: Tensor) -> Tensor | None:
         """The weights of the classes `[classes]`; None where all are 1."""
