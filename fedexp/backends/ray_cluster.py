@@ -20,6 +20,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -279,6 +280,7 @@ class RayCluster:
     def _join(self, ray: Any, bytes_of_data: int) -> None:
         said_nothing = {"logging_level": logging.ERROR, "log_to_driver": False}
         if self._address is not None:
+            _knock(self._address)
             ray.init(address=self._address, configure_logging=False, **said_nothing)
             return
         # What is in flight: a round's models, and as many rows as tasks hold at a time.
@@ -318,6 +320,13 @@ def _ray() -> Any:
             reason = "needs Ray, which is not installed: pip install 'fedexp[ray]'"
             raise InputError(reason, "backend", "ray") from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at host:port; Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _job(row: int, task: ClientTask, own_start: bool) -> Job:
