@@ -80,7 +80,7 @@ def iterated_krum(squared: Tensor, f: int) -> Tensor:
     # A row's own 0 comes first, or shares the place: it is counted, and the neighbours after it.
     last = np.full(n, max(n - f - 2, 1))
     counted = np.where(rows[:, None] <= last, distances, 0)
-    chosen = []
+    chosen: list[int] = []
     for m in range(n, 2 * f, -1):
         # One after the other down a list, where zeros for what is gone leave no rounding: rows
         # with the same neighbours have the same score, to the last bit.
@@ -105,7 +105,7 @@ def iterated_krum(squared: Tensor, f: int) -> Tensor:
 
 
 def _move_to(there: Bools, places: Places, by: int) -> None:
-    """Places `[n]` in the lists `[place, row]`, moved up or down to the next that is still there."""
+    """Places `[n]` in the lists `[place, row]`, moved by steps to one that is still there."""
     rows = np.arange(len(places))
     while not (stay := there[places, rows]).all():
         places += np.where(stay, 0, by)

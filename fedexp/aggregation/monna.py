@@ -76,6 +76,7 @@ def squared_distances_to(matrix: Tensor, point: Tensor) -> Tensor:
 
     def squares(columns: slice) -> Tensor:
         away = matrix[:, columns] - point[columns]
-        return torch.linalg.vector_norm(away, dim=1).double().square()
+        distances: Tensor = torch.linalg.vector_norm(away, dim=1)
+        return distances.double().square()
 
     return added_over_columns(squares, matrix)

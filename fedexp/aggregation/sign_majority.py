@@ -70,6 +70,7 @@ def mean_magnitudes(matrix: Tensor) -> Tensor:
     """
 
     def magnitudes(columns: slice) -> Tensor:
-        return torch.linalg.vector_norm(matrix[:, columns], ord=1, dim=1).double()
+        sums: Tensor = torch.linalg.vector_norm(matrix[:, columns], ord=1, dim=1)
+        return sums.double()
 
     return added_over_columns(magnitudes, matrix) / matrix.shape[1]

@@ -45,14 +45,16 @@ from fedexp.core.types import ClientTask, Split, Updates, row_size
 from fedexp.core.workload import EVALUATION_BATCH, Workload
 
 TRIES = 3  # of a task whose worker dies
+PATIENCE = 20.0  # seconds without an answer, until it is looked whether anybody is there
 TASKS_A_WORKER = 4  # in a round; more cost Ray's time, fewer leave workers idle at its end
 SMALLEST_STORE = 128 * 2**20  # bytes of a store; Ray wants 75 MB at least
 LONGEST_FOLDER = 40  # letters; a socket's path, which Ray makes 60 longer, may have 107
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # it would call home
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns that this will be so
-    "RAY_DEDUP_LOGS": "0",
 }
+# Ray's workers stand back (niceness 15) behind whatever else the machine does; a pool's do not.
+OWN = {"RAY_worker_niceness": "0"}
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,8 @@ class RayCluster:
         InputError: Ray is not installed, or from a call: there is no cluster at the address, or its
             nodes cannot hold the data.
         RuntimeError: from a call, if a client raised; names it.
-        ChildProcessError: from a call, if a task's worker died three times; names its clients.
+        ChildProcessError: from a call, if a task's worker died three times, naming its clients, or
+            no worker is left.
     """
 
     def __init__(
@@ -181,9 +184,8 @@ class RayCluster:
 
         def piece_of(rows: Sequence[int]) -> _Piece:
             jobs = [_job(row, tasks[row], own_start) for row in rows]
-            clients = ", ".join(str(job.client_id) for job in jobs)
-            name = f"client {clients}" if len(jobs) == 1 else f"clients {clients}"
-            return _Piece(name, partial(remote.remote, self._held, work, jobs, merger), rows)
+            submit = partial(remote.remote, self._held, work, jobs, merger)
+            return _Piece(_named([job.client_id for job in jobs]), submit, rows)
 
         matrix = self._rows(n if merger is None else math.ceil(n / merger.size), width)
         reports: list[Any] = [None] * n
@@ -204,7 +206,11 @@ class RayCluster:
         waiting = {piece.submit(): piece for piece in pieces}
         try:
             while waiting:
-                (reference, *_), _ = ray.wait(list(waiting), num_returns=1)
+                done, _ = ray.wait(list(waiting), num_returns=1, timeout=PATIENCE)
+                if not done:
+                    _refuse_an_empty_cluster(ray)
+                    continue
+                reference = done[0]
                 piece = waiting.pop(reference)
                 try:
                     answer = ray.get(reference)
@@ -238,7 +244,7 @@ class RayCluster:
 
     def _workers(self) -> int:
         """CPUs of the cluster, as it is now."""
-        return max(1, int(self._start().cluster_resources().get("CPU", 0)))
+        return max(1, _cpus(self._start()))
 
     def _start(self) -> Any:
         """Ray, joined to the cluster that holds the workload."""
@@ -255,21 +261,19 @@ class RayCluster:
                 except BaseException as error:
                     self._ray = ray
                     self.close()
-                    if isinstance(error, ConnectionError | RuntimeError | OSError | ValueError):
-                        reason = (str(error) or type(error).__name__).splitlines()[0]
-                        raise InputError(
-                            f"Ray cannot be started or joined: {reason}",
-                            "backend.address",
-                            self._address,
-                        ) from error
-                    raise
+                    if not isinstance(error, Exception):
+                        raise
+                    reason = (str(error) or type(error).__name__).splitlines()[0]
+                    raise InputError(
+                        f"Ray cannot be started or joined: {reason}",
+                        "backend.address",
+                        self._address,
+                    ) from error
         self._ray = ray
         _refuse_small_stores(ray, bytes_of_data)
         self._held = [ray.put(Parcel.of(self._workload, data))]
-        workers = int(ray.cluster_resources().get("CPU", 0))
-        if workers < 1:
-            raise InputError("no node of the cluster has a CPU", "backend.address", self._address)
-        log.info("backend: %d workers on %d node(s) of Ray", workers, len(_alive(ray)))
+        _refuse_an_empty_cluster(ray)
+        log.info("backend: %d workers on %d node(s) of Ray", self._workers(), len(_alive(ray)))
         return ray
 
     def _join(self, ray: Any, bytes_of_data: int) -> None:
@@ -281,7 +285,7 @@ class RayCluster:
         models = 4 * self._d * (8 + 8 * self._count)
         self._folder = _short_folder()
         # Ray would write what lets a process join into the home folder.
-        with environment({"RAY_AUTH_TOKEN": _token()}):
+        with environment({**OWN, "RAY_AUTH_TOKEN": _token()}):
             ray.init(
                 num_cpus=self._count,
                 num_gpus=0,
@@ -342,6 +346,27 @@ def _losses(ray: Any) -> tuple[type[BaseException], ...]:
         known.ObjectLostError,
         known.OutOfMemoryError,
     )
+
+
+def _named(clients: Sequence[int]) -> str:
+    """Some clients, in few words.
+
+    >>> _named([3]), _named([3, 1]), _named(range(64))
+    ('client 3', 'clients 3, 1', 'clients 0, 1, 2, 3, 4 and 59 more')
+    """
+    if len(clients) == 1:
+        return f"client {clients[0]}"
+    more = f" and {len(clients) - 5} more" if len(clients) > 5 else ""
+    return f"clients {', '.join(map(str, clients[:5]))}{more}"
+
+
+def _cpus(ray: Any) -> int:
+    return int(ray.cluster_resources().get("CPU", 0))
+
+
+def _refuse_an_empty_cluster(ray: Any) -> None:
+    if _cpus(ray) < 1:
+        raise ChildProcessError("no node of the Ray cluster has a CPU, or none is left")
 
 
 def _alive(ray: Any) -> list[Mapping[str, Any]]:

@@ -51,12 +51,13 @@ from fedexp.core.protocols import (
     Trainer,
 )
 from fedexp.core.rng import generator, seed_for, seeded
+from fedexp.core.shards import are_listed, sizes_of
 from fedexp.core.types import Dataset, Normalisation, Partition, Split, Updates, row_size
 from fedexp.core.workload import Workload
 from fedexp.data.folder import data_folder
 from fedexp.data.imbalance import check_factor, long_tailed
 from fedexp.data.loader import Loader, load
-from fedexp.federation.evaluation import ModelEvaluator
+from fedexp.federation.evaluation import ModelEvaluator, ShareOfTime, Unhurried
 from fedexp.federation.extra_clients import with_extra_clients
 from fedexp.federation.gather import gather_of, refuse_too_many_rows
 from fedexp.federation.own_patients import OwnPatients
@@ -96,9 +97,9 @@ POSITIVE = (
     "cohort_size",
     "min_clients",
     "max_failed_rounds",
-    "eval_every",
     "checkpoint_every",
 )
+BY_COST, SHARE_OF_TIME = "auto", 0.2  # eval_every=auto: evaluations take at most this share
 _AT_ONCE = 512  # examples as floats
 
 
@@ -167,9 +168,10 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     aggregator = setting.aggregator(parts.aggregator, everybody)
     partition, root_rows = _without_root_data(partition, root_examples(aggregator), seed)
     on_top = everybody - n_clients
+    _refuse_lists(partition, config, n_clients, on_top)
     whole = with_extra_clients(partition, on_top, seed)
     malicious = malicious_clients(config, n_clients, on_top)
-    _rehearse(parts, aggregator, [len(shard) for shard in whole.shards])
+    _rehearse(parts, aggregator, sizes_of(whole.shards).tolist())
     with prefixed("attack"):
         trained_on = _poisoned(whole, parts.attack, malicious, seed)
         if trained_on is not whole.train:
@@ -189,7 +191,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         seed=seed,
         rounds=config["rounds"],
         sampler=sampler,
-        sizes=tuple(len(shard) for shard in shards),
+        sizes=tuple(sizes_of(shards).tolist()),
         d=row_size(parts.algorithm.sends, len(vector_of(model))),
         aggregator=aggregator,
     )
@@ -219,7 +221,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     experiment = Experiment(
         seed=seed,
         rounds=config["rounds"],
-        eval_every=config["eval_every"],
+        eval_every=1 if config["eval_every"] == BY_COST else config["eval_every"],
+        pace=ShareOfTime(SHARE_OF_TIME) if config["eval_every"] == BY_COST else Unhurried(),
         max_failed_rounds=config["max_failed_rounds"],
         n_clients=len(shards),
         malicious=malicious if len(shards) == everybody else np.zeros(len(shards), dtype=bool),
@@ -265,6 +268,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         remarks=(
             *pixels.remarks,
             *_of_folders(config),
+            *_of_the_pace(config),
             *_disagreements(config, parts),
             *remarks(parts),
             *of_weights,
@@ -291,6 +295,15 @@ def _of_folders(config: Config) -> tuple[str, ...]:
     """What came from other folders than the packaged one without a name that says so."""
     taken = config.get("taken_unnamed", {})
     return tuple(f"{group} is not fedexp's own: it is of {place}" for group, place in taken.items())
+
+
+def _of_the_pace(config: Config) -> tuple[str, ...]:
+    if config["eval_every"] != BY_COST:
+        return ()
+    return (
+        "eval_every=auto: which rounds are evaluated, and so which of them is called the best, "
+        "depends on how fast this machine is; the models and what is measured of them do not",
+    )
 
 
 @dataclass(frozen=True)
@@ -345,10 +358,15 @@ def _construct(config: Config) -> _Chosen:
         extra_clients=config["attack"].get("extra_clients", False),
     )
     trackers = [Guarded(name, make(f"tracker.{name}")) for name in config["tracker"]]
-    observers: tuple[Observer, ...] = (
-        make("early_stopping", metrics=task.metrics),
-        *trackers,
-    )
+    stopping: Observer = make("early_stopping", metrics=task.metrics)
+    if config["eval_every"] == BY_COST and not does_nothing(stopping):
+        raise InputError(
+            "the round in which early stopping ends the run would depend on how fast the machine "
+            "is; give a number of rounds, or early_stopping.patience=null",
+            "eval_every",
+            BY_COST,
+        )
+    observers: tuple[Observer, ...] = (stopping, *trackers)
     return _Chosen(
         make=make,
         combination=combination,
@@ -449,10 +467,10 @@ def _with_reserve(pixels: Dataset, wanted: int | None, seed: int) -> tuple[Datas
     available = len(pixels.train)
     if wanted is not None and wanted > available:
         raise InputError(f"there are {available}", "train_examples", wanted)
+    if wanted in (None, available):
+        return pixels, pixels.train.rows(torch.empty(0, dtype=torch.int64))
     order = torch.from_numpy(generator(seed, "train_examples").permutation(available))
-    kept, left_out = order[:wanted].sort().values, order[wanted or available :].sort().values
-    if not len(left_out):
-        return pixels, pixels.train.rows(left_out)
+    kept, left_out = order[:wanted].sort().values, order[wanted:].sort().values
     return replace(pixels, train=pixels.train.rows(kept)), pixels.train.rows(left_out)
 
 
@@ -481,6 +499,13 @@ def _without_root_data(
     """
     if not wanted:
         return partition, np.empty(0, dtype=np.int64)
+    if not are_listed(partition.shards):
+        n_clients = len(partition.shards)
+        raise InputError(
+            f"are taken from the clients one by one, and {n_clients:,} are too many to be listed",
+            "aggregator.root_examples",
+            wanted,
+        )
     left = np.array([len(shard) for shard in partition.shards])
     holder = np.repeat(np.arange(len(left)), left)
     held = np.concatenate(partition.shards)
@@ -501,6 +526,19 @@ def _without_root_data(
     return replace(partition, shards=shards), np.array(sorted(root), dtype=np.int64)
 
 
+def _refuse_lists(partition: Partition, config: Config, n_clients: int, on_top: int) -> None:
+    """Refuse what goes through all clients one by one, where they are too many to be listed."""
+    if are_listed(partition.shards):
+        return
+    wants = {
+        "verdict": (config["verdict"], "trains and judges a model for every client"),
+        "attack.extra_clients": (on_top, "copies examples of every client"),
+    }
+    for key, (wanted, reason) in wants.items():
+        if wanted:
+            raise InputError(f"{reason}, and {n_clients:,} are too many to be listed", key, True)
+
+
 def _check_root(config: Config) -> None:
     for group in GROUPS:
         required(config[group], "_target_", group)
@@ -519,6 +557,11 @@ def _check_root(config: Config) -> None:
         at_least(0, seed=config["seed"])
     for key in POSITIVE:
         at_least(1, **{key: config[key]})
+    if config["eval_every"] != BY_COST:
+        try:
+            at_least(1, eval_every=config["eval_every"])
+        except InputError as error:
+            raise InputError(f"{error.reason}, or auto", error.key, error.value) from None
     _check_adversary(config)
     if config["cohort_size"] > _everybody(config):
         on_top = _everybody(config) - config["n_clients"]

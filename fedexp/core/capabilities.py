@@ -19,6 +19,8 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     detector, ...     does_nothing                 it does something
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
+                      merged(updates) (Merges)     its rows are made of all rows, on arrival
+    backend           train_merged (TrainsMerged)  it holds the rows of the whole cohort
     task              of_client(y)                 a client's labels change nothing but its examples
                       slope(logits, y)             the slope of its loss is autograd's to find
     backend           own_bits                     its bits are those of every other backend

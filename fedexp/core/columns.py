@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from fedexp.core.cores import cores_to_spare
@@ -49,7 +49,7 @@ def over_columns(
     bands = min(BANDS, chunks) if cpu else 1
     # A band is a whole number of chunks, so that only the last chunk of all is narrower.
     borders = [width * (chunks * band // bands) for band in range(bands)] + [d]
-    spans = list(zip(borders, borders[1:], strict=False))
+    spans = list(pairwise(borders))
 
     def one(span: tuple[int, int]) -> Answer:
         start, stop = span

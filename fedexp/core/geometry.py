@@ -12,7 +12,6 @@ float32 and added up in float64.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fedexp.core.columns import added_over_columns

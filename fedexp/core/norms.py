@@ -29,7 +29,8 @@ def row_norms(matrix: Tensor) -> Tensor:
     """
 
     def squares(columns: slice) -> Tensor:
-        return torch.linalg.vector_norm(matrix[:, columns], dim=1).double().square()
+        norms: Tensor = torch.linalg.vector_norm(matrix[:, columns], dim=1)
+        return norms.double().square()
 
     return added_over_columns(squares, matrix).sqrt()
 

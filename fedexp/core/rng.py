@@ -43,6 +43,11 @@ def torch_generator(seed: int, device: torch.device | str = "cpu") -> torch.Gene
     return torch.Generator(device).manual_seed(seed)
 
 
+def legacy_generator(seed: int) -> np.random.RandomState:
+    """NumPy's generator of old: for parts of data that were drawn with it and are to stay so."""
+    return np.random.RandomState(seed)
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Let what draws from torch's global generator (dropout, initialisation) draw from `seed`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +26,7 @@ class Workload:
 
     model: torch.nn.Module
     train: Split
-    shards: tuple[np.ndarray, ...]
+    shards: Sequence[np.ndarray]
     evaluation: Mapping[str, Split]
     cohort_size: int  # expected clients a round
     device: torch.device

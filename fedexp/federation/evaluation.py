@@ -4,14 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final
 
 import numpy as np
 from torch import Tensor
 
+from fedexp.core.checks import in_range
 from fedexp.core.protocols import Backend, Task
 from fedexp.core.types import Metric, Split
 from fedexp.federation.own_patients import OwnPatients
+
+
+class Pace(Protocol):
+    """Says whether a round that could be evaluated is."""
+
+    def allows(self) -> bool:
+        """Whether to evaluate now."""
+
+    def note(self, seconds: Mapping[str, float], evaluated: bool) -> None:
+        """What a round took, by phase."""
+
+
+@final
+class Unhurried:
+    """Every evaluation that is due is made."""
+
+    def allows(self) -> bool:
+        """Always."""
+        return True
+
+    def note(self, seconds: Mapping[str, float], evaluated: bool) -> None:
+        """Nothing to note."""
+
+
+@final
+class ShareOfTime:
+    """Evaluations as long as they take no more than a share of the time, the next one included.
+
+    The first round is evaluated, and tells what an evaluation costs. Nothing of this is kept in a
+    checkpoint: it is about the machine at hand. So which rounds are evaluated is not of the run's
+    seed; what they then show is.
+
+    >>> pace, evaluated = ShareOfTime(0.25), []
+    >>> for round in range(1, 10):
+    ...     due = pace.allows()
+    ...     evaluated += [round] if due else []
+    ...     pace.note({"train": 1.0, "evaluate": 1.0 if due else 0.0}, due)
+    >>> evaluated
+    [1, 7]
+    """
+
+    def __init__(self, share: float) -> None:
+        in_range(0, 1, share=share)
+        self._share = share
+        self._total = self._evaluating = self._latest = 0.0  # seconds
+
+    def allows(self) -> bool:
+        """Whether one more, as long as the latest, is within the share."""
+        evaluating = self._evaluating + self._latest
+        return evaluating <= self._share * (self._total + self._latest)
+
+    def note(self, seconds: Mapping[str, float], evaluated: bool) -> None:
+        """Count a round."""
+        self._total += sum(seconds.values())
+        if evaluated:
+            self._latest = seconds["evaluate"]
+            self._evaluating += self._latest
 
 
 @final

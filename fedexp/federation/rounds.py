@@ -39,6 +39,7 @@ from fedexp.federation.describe import (
     remarks,
     traffic,
 )
+from fedexp.federation.evaluation import Pace, Unhurried
 from fedexp.federation.gather import Merged, Rows
 from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.server import Server
@@ -71,6 +72,7 @@ class Experiment:
         default_factory=lambda: torch.device("cpu")
     )  # where models and rows lie
     gather: Rows | Merged = field(default_factory=Rows)  # of what the clients trained
+    pace: Pace = field(default_factory=Unhurried)  # of evaluations; the only part with a clock
 
 
 def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerState, RoundRecord]]:
@@ -168,13 +170,15 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     down = sum(task.bytes_down for task in tasks)
     metrics += traffic(r + 1, down if communicates(exp.setting) else None, delivery)
     predictions = None
-    if state.round % exp.eval_every == 0 or finished(exp, state):
+    due = state.round % exp.eval_every == 0 and exp.pace.allows()
+    if evaluated := due or finished(exp, state):
         models = exp.setting.models(state.params)
         measured, predictions = exp.evaluator(exp.backend, models, state.round)
         epsilon = exp.account.epsilon(ledger)
         spent = [] if epsilon is None else [Metric(r + 1, "privacy", "all", "epsilon", epsilon)]
         metrics += [*measured, *spent]
     watch.lap("evaluate")
+    exp.pace.note(watch.seconds, evaluated)
     return state, RoundRecord(
         round=state.round,
         metrics=tuple(metrics),

@@ -57,7 +57,7 @@ from fedexp.privacy.terms import (
 from fedexp.training.blocks import StepBlockTrainer
 from fedexp.training.per_example import Targets, Watch, channels_last, watching
 from fedexp.training.private_layers import trained_layers
-from fedexp.training.steps import SHUFFLED, Adjusted, Step, StepSource, StepTrainer, Work
+from fedexp.training.steps import FLOAT32, SHUFFLED, Adjusted, Step, StepSource, StepTrainer, Work
 
 CLIPPING = ("ghost", "hooks", "auto")
 
@@ -178,6 +178,13 @@ class PrivateTraining:
                 "task.class_weights",
                 "training.sampling",
                 sampling,
+            )
+        if (precision := self.trainer.work().precision) != FLOAT32:
+            raise InputError(
+                "rounds the factors that the length of an example's gradient is found from, so "
+                "that more than the bound could pass; DP-SGD needs training.precision=float32",
+                "training.precision",
+                precision,
             )
         return self.trainer
 

@@ -29,6 +29,7 @@ from fedexp.training.blocks import (
     train_steps_of,
 )
 from fedexp.training.steps import (
+    FLOAT32,
     SHUFFLED,
     Adjusted,
     Gradients,
@@ -52,6 +53,7 @@ class LocalOptimizer:
         steps: steps a round, instead of epochs.
         schedule: factor on `lr` for a round (`fedexp.training.schedules`).
         sampling: how batches are drawn, see `Work`: "shuffled" or "balanced".
+        precision: of passes through the model, see `Work`: "float32" or "bfloat16".
     """
 
     optimizer: Callable[..., Optimizer]
@@ -61,6 +63,7 @@ class LocalOptimizer:
     steps: int | None
     schedule: Callable[[int], float]
     sampling: str = SHUFFLED
+    precision: str = FLOAT32
 
     def __post_init__(self) -> None:
         positive(lr=self.lr)
@@ -69,7 +72,7 @@ class LocalOptimizer:
 
     def work(self) -> Work:
         """How much a client trains in a round."""
-        return Work(self.batch_size, self.epochs, self.steps, self.sampling)
+        return Work(self.batch_size, self.epochs, self.steps, self.sampling, self.precision)
 
     def spread(self, n_clients: int, cohort_size: float) -> LocalOptimizer:
         """One client with everybody's data, and as many example passes as a cohort's."""
@@ -85,6 +88,8 @@ class LocalOptimizer:
 
     def why_no_blocks(self) -> str:
         """Of an optimiser that looks at more of a parameter than one number at a time."""
+        if why_not := self.work().why_no_blocks():
+            return why_not
         if goes_by_numbers(lambda tensors: self.optimizer(tensors, lr=self.lr)):
             return ""
         return "the optimiser does not treat every number of a model by itself"

@@ -33,6 +33,7 @@ from fedexp.training.blocks import (
 )
 from fedexp.training.by_hand import DescentByHand, can_be_trained
 from fedexp.training.steps import (
+    FLOAT32,
     SHUFFLED,
     Adjusted,
     Gradients,
@@ -58,6 +59,7 @@ class LocalSGD:
         proximal: FedProx's mu; 0 is FedAvg.
         schedule: factor on `lr` for a round (`fedexp.training.schedules`).
         sampling: how batches are drawn, see `Work`: "shuffled" or "balanced".
+        precision: of passes through the model, see `Work`: "float32" or "bfloat16".
     """
 
     lr: float
@@ -69,6 +71,7 @@ class LocalSGD:
     proximal: float
     schedule: Callable[[int], float]
     sampling: str = SHUFFLED
+    precision: str = FLOAT32
 
     def __post_init__(self) -> None:
         positive(lr=self.lr)
@@ -78,7 +81,7 @@ class LocalSGD:
 
     def work(self) -> Work:
         """How much a client trains in a round."""
-        return Work(self.batch_size, self.epochs, self.steps, self.sampling)
+        return Work(self.batch_size, self.epochs, self.steps, self.sampling, self.precision)
 
     def spread(self, n_clients: int, cohort_size: float) -> LocalSGD:
         """One client with everybody's data, and as many example passes as a cohort's."""
@@ -89,15 +92,16 @@ class LocalSGD:
         self, model: Model, shard: Split, task: ClientTask, steps: StepSource = ordinary_steps
     ) -> ClientReport:
         """Train `model` in place on `shard`; the report holds the mean loss over the steps."""
-        if steps is ordinary_steps and can_be_trained(model, shard.x[:1]):
+        ordinary = steps is ordinary_steps and self.precision == FLOAT32
+        if ordinary and can_be_trained(model, shard.x[:1]):
             by_hand = DescentByHand(self._rule(task.round))
             return train_steps(by_hand, model, shard, task, self.work(), _made_already)
         update = self._update_rule(model.parameters, task.round)
         return train_steps(steps, model, shard, task, self.work(), update)
 
     def why_no_blocks(self) -> str:
-        """Nothing: what a step does it does number by number."""
-        return ""
+        """Of passes in bfloat16; else nothing: what a step does it does number by number."""
+        return self.work().why_no_blocks()
 
     def numbers_in_a_block(self, n: int, d: int, kept: int) -> int:
         """See `TrainsBlocks`."""

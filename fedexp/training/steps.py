@@ -25,6 +25,7 @@ from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 Gradients = tuple[Tensor, ...]
 
 SHUFFLED, BALANCED = "shuffled", "balanced"
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
 
 MOST_NUMBERS = 2**24  # in what is made ready at once
 MOST_GATHERED = 4096  # examples made ready at once: stored ones are smaller than what models take
@@ -33,7 +34,7 @@ MOST_GATHERED = 4096  # examples made ready at once: stored ones are smaller tha
 @final
 @dataclass(frozen=True)
 class Work:
-    """How much a client trains in a round.
+    """How much a client trains in a round, and of what its steps are made.
 
     Args:
         batch_size: examples a step; None takes all the client's examples (the papers' B = inf).
@@ -43,15 +44,20 @@ class Work:
         steps: steps, instead of epochs; exactly one of the two is given.
         sampling: "shuffled": an epoch is every example once. "balanced": it is as many draws with
             replacement, each of the client's classes (or combinations of labels) as often.
+        precision: "float32", or "bfloat16": products and convolutions of the passes through the
+            model take and give numbers of 8 bits of mantissa (torch's autocast). Weights, loss
+            and updates stay float32.
     """
 
     batch_size: int | None
     epochs: float | None
     steps: int | None
     sampling: str = SHUFFLED
+    precision: str = FLOAT32
 
     def __post_init__(self) -> None:
         one_of((SHUFFLED, BALANCED), sampling=self.sampling)
+        one_of((FLOAT32, BFLOAT16), precision=self.precision)
         if self.batch_size is not None:
             at_least(1, batch_size=self.batch_size)
         if (self.epochs is None) == (self.steps is None):
@@ -66,6 +72,10 @@ class Work:
     def batches(self, n: int) -> int:
         """Steps in one epoch of a client with n examples."""
         return math.ceil(n / min(self.batch_size or n, n))
+
+    def why_no_blocks(self) -> str:
+        """Of passes that blocks of clients do not make; empty: of none."""
+        return "" if self.precision == FLOAT32 else f"blocks train in float32, not {self.precision}"
 
     def largest_batch(self, n: int) -> int:
         """Examples in the largest batch of a client with n examples."""
@@ -194,8 +204,12 @@ def ordinary_steps(
 ) -> Generator[Step, None, None]:
     """Gradients of the mean loss of batches, drawn anew in every epoch."""
     goal, batches = batches_of(model, shard, task, work)
+    half = work.precision == BFLOAT16
     for x, y in batches:
-        loss = goal.loss(model.module(x), y)
+        # Anew in every step: autocast keeps the weights that it has rounded, and a step moves them.
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
+            logits = model.module(x)
+        loss = goal.loss(logits.float() if half else logits, y)
         del x  # or the next examples could not lie where these do
         # Where the loss does not depend on a parameter, its gradient is 0.
         gradients = torch.autograd.grad(loss, model.parameters, materialize_grads=True)
