@@ -3,8 +3,8 @@
     python scripts/gpu.py                        on a GPU: all of it, in under eight minutes
     python scripts/gpu.py --device cpu --quick   on the CPU and smaller, to see that it runs
 
-W1 to W5 (`benchmarks/workloads.py`), rules on [50, 1.66M] beside the CPU's, geiping and LiRA as
-`fedexp run` does them. A table on stdout, JSON beside it. How far both ways are apart stands beside
+W1 to W5 (`benchmarks/workloads.py`), rules on [50, 1.66M] beside the CPU's, and LiRA as
+`fedexp run` does it. A table on stdout, JSON beside it. How far both ways are apart stands beside
 their times. What does not fit into the time is left out, and said.
 """
 
@@ -129,11 +129,6 @@ def rule_row(name: str, clock: Clock, runs: int, d: int) -> Row:
     rows = torch.randn(50, d, generator=torch.Generator().manual_seed(0))
     there = rows.to(clock.device)
     ours = contests(50)[name].ours
-    if name == "mean":  # the only one of them that is made for one device
-
-        def ours(x: torch.Tensor) -> torch.Tensor:
-            return torch.full((50,), 1 / 50, device=x.device) @ x
-
     answer, expected = ours(there).cpu(), ours(rows)
     on_device, on_cpu = clock.turns(runs, lambda: ours(there), lambda: ours(rows))
     return {
@@ -145,22 +140,16 @@ def rule_row(name: str, clock: Clock, runs: int, d: int) -> Row:
     }
 
 
-def study_row(name: str, clock: Clock, quick: bool) -> Row:
-    """A run with a study, on the device and on the CPU: seconds of all of it, and of the study."""
+def lira_row(clock: Clock) -> Row:
+    """A run with its shadows, on the device and on the CPU: seconds of all of it."""
     import fedexp
 
-    few = {
-        "geiping": ["leakage.geiping.attack.iterations=200", "model=lenet", "rounds=1"],
-        "lira": ["leakage.lira.shadows=4", "model=mlp", "rounds=2"],
-    }[name]
-    if quick and name == "geiping":
-        few[0] = "leakage.geiping.attack.iterations=5"
-    row: Row = {"study": name}
+    few = ["leakage=lira", "leakage.lira.shadows=4", "rounds=2", "train_examples=600"]
+    row: Row = {"study": "lira, 4 shadows"}
     for device in dict.fromkeys([clock.device.type, "cpu"]):
         with tempfile.TemporaryDirectory() as folder:
-            settings = [f"device={device}", "train_examples=600", "plots=false", "quiet=true"]
-            run = [*few, *settings, f"leakage={name}", f"hydra.run.dir={folder}/run"]
-            row[f"seconds on {device}"] = clock.seconds(lambda run=run: fedexp.run(run))
+            where = [f"device={device}", "plots=false", "quiet=true", f"hydra.run.dir={folder}/run"]
+            row[f"seconds on {device}"] = clock.seconds(lambda w=where: fedexp.run([*few, *w]))
     return row
 
 
@@ -186,10 +175,7 @@ def main() -> int:
             lambda case=case: workload_row(case, clock, runs) for case in chosen(arguments.quick)
         ],
         "rules": [lambda rule=rule: rule_row(rule, clock, runs, d) for rule in contests(50)],
-        "studies": [
-            lambda study=study: study_row(study, clock, arguments.quick)
-            for study in ("geiping", "lira")
-        ],
+        "studies": [lambda: lira_row(clock)],
     }
     for part, entries in parts.items():
         rows: list[Row] = []
