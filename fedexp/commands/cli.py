@@ -73,10 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 code = int(end.code or EXIT_OK)
         sys.stdout.flush()  # here, where a reader that has gone is dealt with, not at the very end
         return int(code)
-    except InputError as error:
-        if len(heard) > before:  # Hydra made an error of its own of a Ctrl-C
-            return 128 + heard[-1]
-        return _refuse(str(error))
     except Terminated as end:
         return end.exit_code
     except KeyboardInterrupt:
@@ -87,6 +83,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{place}{error.strerror or error}")
+    except Exception as error:
+        if len(heard) > before:  # Hydra and omegaconf make errors of their own of a Ctrl-C
+            return 128 + heard[-1]
+        if isinstance(error, InputError):
+            return _refuse(str(error))
+        raise
 
 
 run_command = main
