@@ -17,6 +17,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     attack            sees_other_clients           it reads every honest row of the round
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
     detector, ...     does_nothing                 it does something
+    detector          starts_alike(rounds)         all its settings count from the first round
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
     task              of_client(y)                 a client's labels change nothing but its examples
@@ -25,6 +26,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, final, runtime_checkable
 
@@ -101,6 +103,17 @@ class GoesByAClientsLabels(Protocol):
 
 
 @runtime_checkable
+class StartsAlike(Protocol):
+    """A detector that knows which of its settings count before it has an opinion."""
+
+    def starts_alike(self, rounds: int) -> Mapping[str, object] | None:
+        """What decides its state after the first `rounds` rounds, in which it has said nothing.
+
+        Two detectors that give the same here have the same state then. None: all its settings.
+        """
+
+
+@runtime_checkable
 class ChecksTheModel(Protocol):
     """A mechanism that cannot train every model."""
 
@@ -169,6 +182,11 @@ def goes_by_labels(task: Task, y: Tensor) -> bool:
 def does_nothing(part: object) -> bool:
     """Whether a part declares that it is the "none" of its group."""
     return getattr(part, "does_nothing", False) is True
+
+
+def starts_alike(detector: object, rounds: int) -> Mapping[str, object] | None:
+    """See `StartsAlike`; None where the detector declares nothing."""
+    return detector.starts_alike(rounds) if isinstance(detector, StartsAlike) else None
 
 
 def sees_other_clients(attack: object) -> bool:

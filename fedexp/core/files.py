@@ -43,10 +43,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Let the new name of a file survive a loss of power."""
     if sys.platform == "win32":  # which opens no folders, and writes names with the file
         return

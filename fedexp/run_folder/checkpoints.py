@@ -166,3 +166,16 @@ def read_checkpoint(
         clients=clients,
         **{part: document[part] for part in STATES},
     )
+
+
+def rename_config(folder: Path, config_hash: str) -> None:
+    """Have the checkpoints in `folder` belong to another config, under which they are the same."""
+    for path in folder.glob("*.pt"):
+        document = _document(read_regular(path, CHECKPOINT_BYTES))
+        if document["config_hash"] == config_hash:
+            continue
+        note = read_json_object(path.with_suffix(".json"))
+        buffer = io.BytesIO()
+        torch.save({**document, "config_hash": config_hash}, buffer)
+        files = _client_files(note)
+        write_checkpoint(path, buffer.getvalue(), int(note["round"]), int(note["rows"]), files)

@@ -175,6 +175,10 @@ class Recorder:
         write_config(self.folder, self._config)
         write_origin(self.folder, self._origin)
         write_atomically(self.folder / "partition.json", to_json(partition_document))
+        self._begin_record()
+
+    def _begin_record(self) -> None:
+        self.recorded, self._scores, self._rows = [], Scores(), 0
         for name in ("metrics.jsonl", "timing.jsonl"):
             write_atomically(self.folder / name, b"")
         write_atomically(self.folder / "metrics.csv", _csv([], header=True))
@@ -248,6 +252,27 @@ class Recorder:
         if summary["status"] == "complete" and self._unsaved is not None:
             self._save(self._unsaved, best=False, due=True)
         write_summary(self.folder, summary)
+
+    def forget(self) -> None:
+        """Take back all that was recorded of rounds."""
+        for path in (self.folder / "checkpoints").glob("*.pt"):
+            remove_checkpoint(path)
+        self._begin_record()
+
+    def write_state(self, folder: Path, state: ServerState) -> None:
+        """Write a checkpoint of the state that the record is at, in a folder of somebody else's."""
+        path = folder / f"round-{state.round:06d}.pt"
+        if not path.exists():
+            files = self.client_states.files(state.clients)
+            content = checkpoint_bytes(state, config_hash(self._config))
+            folder.mkdir(parents=True, exist_ok=True)
+            write_checkpoint(path, content, state.round, self._rows, files)
+
+    def forget_checkpoint_not_due(self, state: ServerState) -> None:
+        """Remove the checkpoint that `state` was read from, where the run itself had made none."""
+        if state.round % self._config["checkpoint_every"]:
+            remove_checkpoint(self.folder / "checkpoints" / f"round-{state.round:06d}.pt")
+            self._unsaved = state
 
     def found(self, **figures: Any) -> None:
         """Have the summary say more."""
