@@ -45,7 +45,7 @@ def main() -> None:
         "--only",
         nargs="*",
         default=[],
-        help=f"{' '.join(WORKLOADS)} secagg memory, or rules' names",
+        help=f"{' '.join(WORKLOADS)} secagg memory ray, or rules' names",
     )
     parser.add_argument("--runs", type=int, help="counted runs of each (default 5; quick 3)")
     parser.add_argument("--workers", type=int, default=2, help="processes of the pool")
@@ -63,7 +63,7 @@ def main() -> None:
             rows = workload_rows(case, runs, arguments.workers, peak)
             workloads += rows
             print(table(rows) + "\n", flush=True)
-    rules = only - {*WORKLOADS, "secagg", "memory"}
+    rules = only - {*WORKLOADS, "secagg", "memory", "ray"}
     server = rule_rows(runs, arguments.quick, sorted(rules)) if rules or not only else []
     if server:
         print(table(server) + "\n", flush=True)
@@ -75,6 +75,12 @@ def main() -> None:
         few, many = memory_of(100, 600), memory_of(10_000, 6)
         document["memory_mb"] = {"100 clients": few, "10,000 clients": many, "ratio": many / few}
         print(f"peak memory: 100 clients {few:.0f} MB, 10,000 clients {many:.0f} MB\n")
+    if "ray" in only:  # which is not installed everywhere
+        from benchmarks.ray import many_rows, overhead_rows
+
+        document["ray"] = overhead = overhead_rows(runs, arguments.quick, arguments.workers)
+        document["many_clients"] = many = many_rows(arguments.quick, arguments.workers)
+        print(f"{table(overhead)}\n\n{table(many)}\n", flush=True)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")

@@ -1,7 +1,7 @@
 """Set up fedexp and use it, on a machine with nothing but Python: the README's two commands.
 
     python3 scripts/start.py run [key=value ...]    the main job; by default on embedded digits
-    python3 scripts/start.py test                   lint, formatting, types and tests
+    python3 scripts/start.py test                   lint, formatting, types, documentation and tests
 
 Makes `.venv` beside this repository on first use (and anew after pyproject.toml has changed) and
 installs the package into it. Only the standard library is used here.
@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
 BINARIES = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BINARIES / "python"
+TESTS_FAILED = 1  # pytest's exit code
 
 
 def prepare(extras: str) -> None:
@@ -36,21 +37,36 @@ def prepare(extras: str) -> None:
 
 
 def check() -> int:
-    """Lint, formatting, types, tests; real-data tests too where FEDEXP_DATA_DIR names a folder."""
+    """Lint, formatting, types, documentation, tests; with FEDEXP_DATA_DIR those on real data too.
+
+    Tests that fail are run again, for messages that show both sides of what was compared.
+    """
     data = os.environ.get("FEDEXP_DATA_DIR", "")
     markers = "not slow and not network" + ("" if os.path.isdir(data) else " and not real_data")
+    # Assertions as they stand: rewriting them for better messages costs seconds, in every process.
+    tests = ["pytest", "-m", markers, *sys.argv[2:]]
     steps = [
         ["ruff", "check"],
         ["ruff", "format", "--check"],
         ["mypy"],
-        ["pytest", "-m", markers, "-n", "2", *sys.argv[2:]],
+        ["mkdocs", "build", "--quiet"],
+        [*tests, "-n", "2", "--assert=plain"],
     ]
     for step in steps:
-        print(f"$ {' '.join(step)}", flush=True)
-        code = subprocess.run([str(PYTHON), "-m", *step], cwd=ROOT).returncode
-        if code:
+        if code := carry_out(step):
+            if step is steps[-1] and code == TESTS_FAILED:
+                carry_out([*tests, "--last-failed", "--last-failed-no-failures=none"])
             return code
     return 0
+
+
+def carry_out(step: list[str]) -> int:
+    """Run one tool of the environment, and say so; its exit code."""
+    print(f"$ {' '.join(step)}", flush=True)
+    of_tools = {"NO_MKDOCS_2_WARNING": "1"}  # about a successor; see docs/decisions
+    return subprocess.run(
+        [str(PYTHON), "-m", *step], cwd=ROOT, env={**os.environ, **of_tools}
+    ).returncode
 
 
 def main() -> int:

@@ -25,6 +25,7 @@ ARROWS = {
     "testing": set(),
     "types": set(),
     "cli": {"commands"},
+    "backends/ray_worker": {"__init__"},  # the version: all nodes must have the same
     "privacy": {"training"},
     "channel": {"privacy"},  # a mechanism of its own
     "config/folders": set(),

@@ -15,7 +15,7 @@ point: f attackers, n >= 4f + 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from fedexp.core.checks import InputError, at_least
 from fedexp.core.geometry import squared_distances
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
+
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+Places = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @final
@@ -70,18 +73,39 @@ def iterated_krum(squared: Tensor, f: int) -> Tensor:
         f: how many rows may lie, at least 1.
     """
     squared = (squared + squared.T) / 2  # alike to the last bit, or rounding would break ties
-    nearest, who = squared.sort(dim=1)  # a row's own 0 comes first, or shares the place
-    left = torch.arange(len(squared), device=squared.device)
-    chosen = []
-    for m in range(len(squared), 2 * f, -1):
-        neighbours = max(m - f - 2, 1)
-        scores = nearest[:, : neighbours + 1].sum(dim=1)
-        lowest = (scores == scores.min()).nonzero().flatten()
-        best = left[lowest[nearest[lowest, neighbours + 1].argmin()]]
+    distances, who = (part.T.cpu().numpy() for part in squared.sort(dim=1))  # [place, row]
+    n, rows = len(squared), np.arange(len(squared))
+    place = who.argsort(axis=0)  # [j, row]: where j stands in the row's list
+    there = np.ones((n, n), dtype=bool)  # [place, row]: not chosen yet
+    # A row's own 0 comes first, or shares the place: it is counted, and the neighbours after it.
+    last = np.full(n, max(n - f - 2, 1))
+    counted = np.where(rows[:, None] <= last, distances, 0)
+    chosen: list[int] = []
+    for m in range(n, 2 * f, -1):
+        # One after the other down a list, where zeros for what is gone leave no rounding: rows
+        # with the same neighbours have the same score, to the last bit.
+        scores = np.add.reduce(counted, axis=0)
+        scores[chosen] = np.inf
+        lowest = np.flatnonzero(scores == scores.min())
+        beyond = [there[last[row] + 1 :, row].argmax() + last[row] + 1 for row in lowest]
+        best = int(lowest[distances[beyond, lowest].argmin()])
         chosen.append(best)
-        others = left != best
-        kept = (who != best)[others]
-        nearest = nearest[others][kept].view(m - 1, m - 1)
-        who = who[others][kept].view(m - 1, m - 1)
-        left = left[others]
-    return torch.stack(chosen)
+        there[place[best], rows] = False
+        counted[place[best], rows] = 0
+        was_counted = place[best] <= last
+        if m - f - 2 > 1:  # one neighbour fewer: the chosen one, or else the farthest
+            counted[last[~was_counted], rows[~was_counted]] = 0
+            last -= ~was_counted
+            _move_to(there, last, -1)
+        else:  # still one neighbour: the next in the place of the chosen one
+            last += was_counted
+            _move_to(there, last, 1)
+            counted[last, rows] = distances[last, rows]
+    return torch.tensor(chosen, device=squared.device)
+
+
+def _move_to(there: Bools, places: Places, by: int) -> None:
+    """Places `[n]` in the lists `[place, row]`, moved by steps to one that is still there."""
+    rows = np.arange(len(places))
+    while not (stay := there[places, rows]).all():
+        places += np.where(stay, 0, by)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least
-from fedexp.core.geometry import CHUNK_COLUMNS
+from fedexp.core.columns import added_over_columns
 from fedexp.core.norms import row_norms
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
@@ -65,8 +65,8 @@ class FLTrust(Stateless):
 
 def _products(matrix: Tensor, vector: Tensor) -> Tensor:
     """Inner products of the rows with one vector: `[n, d]` and `[d]` to `[n]` float64."""
-    products = torch.zeros(len(matrix), dtype=torch.float64, device=matrix.device)
-    chunks = zip(matrix.split(CHUNK_COLUMNS, dim=1), vector.split(CHUNK_COLUMNS), strict=True)
-    for rows, part in chunks:
-        products += rows @ part
-    return products
+
+    def products(columns: slice) -> Tensor:
+        return (matrix[:, columns] @ vector[columns]).double()
+
+    return added_over_columns(products, matrix)

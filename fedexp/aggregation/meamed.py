@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.aggregation.order_statistics import sorted_chunks
+from fedexp.aggregation.order_statistics import added_up, of_sorted
 from fedexp.core.checks import at_least, refuse_majority
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
@@ -63,26 +63,16 @@ def mean_around_median(matrix: Tensor, rows: Tensor, count: int) -> Tensor:
     """
     k = len(rows)
     chosen = matrix if k == len(matrix) else matrix[rows.to(matrix.device)]
-    result = matrix.new_empty(matrix.shape[1])
-    for columns, ordered in sorted_chunks(chosen, 0, k):
-        window = _nearest_to_median(ordered, count)
-        total = window[0].clone()
-        for values in window[1:]:
-            total += values
-        torch.div(total, count, out=result[columns])
-    return result
+    return of_sorted(chosen, 0, k, lambda values: _mean_near_median(values, count))
 
 
-def _nearest_to_median(ordered: list[Tensor], count: int) -> list[Tensor]:
-    """Of k rows sorted per column the `count` values nearest to the median, in any order."""
+def _mean_near_median(ordered: Tensor, count: int) -> Tensor:
+    """Mean of the `count` values nearest to the median of sorted columns: `[k, c]` to `[c]`."""
     k = len(ordered)
     median = (ordered[(k - 1) // 2] + ordered[k // 2]) / 2
-    window = ordered[:count]
-    for low in range(k - count):
-        lost, gained = ordered[low], ordered[low + count]
-        # Any `count` neighbours hold one value of each class of positions modulo `count`, so a
-        # step up changes one slot. Nothing is added and taken off again: an outlier of 1e30 that
-        # is left out leaves no rounding behind.
-        moves = gained - median < median - lost
-        window[low % count] = torch.where(moves, gained, window[low % count])
-    return window
+    gained, lost = ordered[count:], ordered[: k - count]
+    first = (gained - median < median - lost).sum(dim=0)  # how often the window moves up
+    place = torch.arange(k, device=ordered.device)[:, None]
+    # Nothing is added and taken off again: an outlier of 1e30 that is left out leaves no rounding.
+    outside = (place < first) | (place >= first + count)
+    return added_up(ordered.masked_fill_(outside, 0)) / count

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, refuse_majority
-from fedexp.core.geometry import CHUNK_COLUMNS
+from fedexp.core.columns import added_over_columns
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -73,8 +73,10 @@ def squared_distances_to(matrix: Tensor, point: Tensor) -> Tensor:
     >>> squared_distances_to(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.zeros(2))
     tensor([ 0., 25.], dtype=torch.float64)
     """
-    squared = torch.zeros(len(matrix), dtype=torch.float64, device=matrix.device)
-    chunks = zip(matrix.split(CHUNK_COLUMNS, dim=1), point.split(CHUNK_COLUMNS), strict=True)
-    for rows, there in chunks:
-        squared += (rows - there).square_().sum(dim=1)
-    return squared
+
+    def squares(columns: slice) -> Tensor:
+        away = matrix[:, columns] - point[columns]
+        distances: Tensor = torch.linalg.vector_norm(away, dim=1)
+        return distances.double().square()
+
+    return added_over_columns(squares, matrix)

@@ -1,21 +1,34 @@
-"""Coordinate-wise order statistics of a tall matrix, in column chunks.
+"""Coordinate-wise order statistics of a tall matrix, in column chunks on all cores.
 
-The mean of the sorted values at positions low..high-1 of every column of X `[n, d]`. The rows are
-sorted by a fixed network of compare-exchange operations (Batcher, "Sorting networks and their
-applications", AFIPS 1968), each one a pair of elementwise `minimum`/`maximum` over a chunk of
-columns that fits the processor's cache; comparators that no wanted position depends on are left
-out. The only temporary is one chunk, and every column is computed by itself.
+The mean of the sorted values at positions low..high-1 of every column of X `[n, d]`. Two ways to
+sort a chunk, and the quicker one for so many rows on this machine is taken:
+
+- A network of compare-exchange operations on whole rows (Batcher, "Sorting networks and their
+  applications", AFIPS 1968), each a pair of elementwise `minimum`/`maximum`; comparators that no
+  wanted position depends on are left out. Quick for few rows.
+- NumPy's sort, or for a median its selection (`partition`), on a copy that lies column by column.
+
+Both find the same numbers, and these are added up in the same order, so which of them was quicker
+does not change a bit of the result. Every column is computed by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK_COLUMNS = 32_768
+from fedexp.core.columns import over_columns
+
+MOST_FOR_A_NETWORK = 128  # rows: beyond, it is slower everywhere, and long to lay out
+TRIAL_COLUMNS = 4096
+
+Sort = Callable[[Tensor, int, int, Iterator[slice]], Iterator[tuple[slice, Tensor]]]
+"""Of `[n, d]`, low, high and chunks of columns: each chunk and its sorted rows low..high-1."""
 
 
 def mean_of_sorted(matrix: Tensor, low: int, high: int) -> Tensor:
@@ -26,33 +39,104 @@ def mean_of_sorted(matrix: Tensor, low: int, high: int) -> Tensor:
     >>> mean_of_sorted(torch.tensor([[9.0], [1.0], [2.0], [4.0]]), 1, 3)
     tensor([3.])
     """
+    return of_sorted(matrix, low, high, lambda values: added_up(values) / (high - low))
+
+
+def of_sorted(matrix: Tensor, low: int, high: int, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `reduce` makes of the sorted values low..high-1 of each column: `[n, d]` to `[d]`.
+
+    Args:
+        matrix: `[n, d]`.
+        low: the first position.
+        high: the one after the last.
+        reduce: `[high - low, c]`, ascending (a column that holds a NaN: all NaN), to `[c]`; the
+            values are its own to write to.
+    """
     result = matrix.new_empty(matrix.shape[1])
-    for columns, rows in sorted_chunks(matrix, low, high):
-        total = rows[low]
-        for row in rows[low + 1 : high]:
-            total += row
-        torch.div(total, high - low, out=result[columns])
+    sort, numbers = _quickest(len(matrix), low, high, matrix.device.type)
+
+    def work(chunks: Iterator[slice]) -> None:
+        for columns, values in sort(matrix, low, high, chunks):
+            result[columns] = reduce(values)
+
+    over_columns(work, matrix, numbers)
     return result
 
 
-def sorted_chunks(matrix: Tensor, low: int, high: int) -> Iterator[tuple[slice, list[Tensor]]]:
-    """Chunks of columns of `[n, d]`, each as n rows of which low..high-1 are as if sorted.
+def added_up(values: Tensor) -> Tensor:
+    """Sum over the rows, one after the other: `[m, c]` to `[c]`; a sum of zeros is +0.
 
-    The rows are the caller's to write to until the next chunk, which overwrites them.
+    On the CPU by NumPy: a column's bits do not depend on how many there are beside it.
     """
-    n, d = matrix.shape
-    network = _network(n, low, high)
-    buffer = matrix.new_empty(n + 1, min(d, CHUNK_COLUMNS))
-    for start in range(0, d, CHUNK_COLUMNS):
-        columns = slice(start, min(start + CHUNK_COLUMNS, d))
-        chunk = buffer[:, : columns.stop - start]
-        chunk[:n] = matrix[:, columns]
-        *rows, free = chunk.unbind(0)
-        for i, j in network:  # afterwards rows[i] <= rows[j]; the spare row saves every allocation
-            torch.minimum(rows[i], rows[j], out=free)
+    if values.device.type != "cpu":
+        return values.sum(dim=0)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite rows may have come as far as here
+        return torch.from_numpy(np.add.reduce(values.numpy(), axis=0, initial=0))
+
+
+@lru_cache(maxsize=64)
+def _quickest(n: int, low: int, high: int, device: str) -> tuple[Sort, int]:
+    """How to sort n rows here, and how many numbers at once; tried where it is not known."""
+    if device != "cpu":
+        return _by_the_device, 0
+    by_numpy, by_network = (_by_numpy, 2**18), (_by_network, 2**20)
+    if n > MOST_FOR_A_NETWORK:
+        return by_numpy
+    trial = torch.arange(n * TRIAL_COLUMNS, dtype=torch.float32).view(n, -1).mul_(1e3).sin_()
+    return min(by_numpy, by_network, key=lambda way: _seconds(way[0], trial, low, high))
+
+
+def _seconds(sort: Sort, trial: Tensor, low: int, high: int) -> float:
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        for _ in sort(trial, low, high, iter([slice(0, TRIAL_COLUMNS)])):
+            seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def _by_numpy(
+    matrix: Tensor, low: int, high: int, chunks: Iterator[slice]
+) -> Iterator[tuple[slice, Tensor]]:
+    rows, last = matrix.numpy(), high - 1
+    for columns in chunks:
+        values = np.array(rows[:, columns].T, order="C")  # [c, n]
+        if high - low <= 2:  # a median
+            values.partition(last, axis=1)
+            if low < last:
+                values[:, low] = values[:, :last].max(axis=1)
+            lost = np.isnan(values[:, last:].max(axis=1))
+        else:
+            values.sort(axis=1)
+            lost = np.isnan(values[:, -1])
+        wanted = np.array(values[:, low:high].T, order="C")
+        wanted[:, lost] = np.nan
+        yield columns, torch.from_numpy(wanted)
+
+
+def _by_network(
+    matrix: Tensor, low: int, high: int, chunks: Iterator[slice]
+) -> Iterator[tuple[slice, Tensor]]:
+    n, network, buffer = len(matrix), _network(len(matrix), low, high), matrix.new_empty(0)
+    for columns in chunks:
+        chunk = matrix[:, columns]
+        if buffer.shape[-1] < chunk.shape[1]:  # of the first, which is the widest
+            buffer = matrix.new_empty(n + 1, chunk.shape[1])
+        *rows, free = buffer[:, : chunk.shape[1]].unbind(0)
+        buffer[:n, : chunk.shape[1]] = chunk
+        for i, j in network:  # afterwards rows[i] <= rows[j]
+            torch.minimum(rows[i], rows[j], out=free)  # the spare row saves every allocation
             torch.maximum(rows[i], rows[j], out=rows[j])
             rows[i], free = free, rows[i]
-        yield columns, rows
+        yield columns, torch.stack(rows[low:high])
+
+
+def _by_the_device(
+    matrix: Tensor, low: int, high: int, chunks: Iterator[slice]
+) -> Iterator[tuple[slice, Tensor]]:
+    for columns in chunks:
+        ordered = matrix[:, columns].sort(dim=0).values
+        yield columns, torch.where(ordered[-1].isnan(), ordered[-1], ordered[low:high])
 
 
 @lru_cache(maxsize=64)

@@ -13,6 +13,7 @@ Breakdown point 0, as the mean's: votes are bounded, the sizes of rows are not (
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from fedexp.aggregation.mean import Mean
 from fedexp.core.checks import InputError, at_least, one_of, refuse_majority
-from fedexp.core.geometry import CHUNK_COLUMNS
+from fedexp.core.columns import over_columns
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -78,5 +79,11 @@ def net_votes(matrix: Tensor) -> Tensor:
     >>> net_votes(torch.tensor([[2.0, 0.0], [7.0, -1.0], [-1.0, -3.0]]))
     tensor([ 1., -2.])
     """
-    chunks = matrix.split(CHUNK_COLUMNS, dim=1)
-    return torch.cat([chunk.sign().sum(dim=0) for chunk in chunks])
+    votes = torch.empty_like(matrix[0])
+
+    def work(chunks: Iterator[slice]) -> None:
+        for columns in chunks:
+            torch.sum(matrix[:, columns].sign(), dim=0, out=votes[columns])
+
+    over_columns(work, matrix)
+    return votes

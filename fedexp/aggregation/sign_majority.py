@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fedexp.aggregation.robust_learning_rate import net_votes
 from fedexp.core.checks import at_least, positive, refuse_majority
-from fedexp.core.geometry import CHUNK_COLUMNS
+from fedexp.core.columns import added_over_columns
 from fedexp.core.norms import median
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
@@ -68,7 +68,9 @@ def mean_magnitudes(matrix: Tensor) -> Tensor:
     >>> mean_magnitudes(torch.tensor([[1.0, -3.0], [0.0, 8.0]]))
     tensor([2., 4.], dtype=torch.float64)
     """
-    total = torch.zeros(len(matrix), dtype=torch.float64, device=matrix.device)
-    for chunk in matrix.split(CHUNK_COLUMNS, dim=1):
-        total += chunk.abs().sum(dim=1)
-    return total / matrix.shape[1]
+
+    def magnitudes(columns: slice) -> Tensor:
+        sums: Tensor = torch.linalg.vector_norm(matrix[:, columns], ord=1, dim=1)
+        return sums.double()
+
+    return added_over_columns(magnitudes, matrix) / matrix.shape[1]

@@ -32,10 +32,11 @@ from fedexp.core.checks import (
     positive,
     refuse_majority,
 )
-from fedexp.core.geometry import CHUNK_COLUMNS
 from fedexp.core.norms import clip_factors, median, row_norms
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
+
+AT_ONCE = 16_384  # coordinates
 
 
 @final
@@ -120,7 +121,7 @@ def sign_shares(matrix: Tensor, columns: Tensor) -> Tensor:
     """
     net = torch.zeros(len(matrix), dtype=torch.float64, device=matrix.device)
     moving = torch.zeros_like(net)
-    for part in columns.split(CHUNK_COLUMNS):
+    for part in columns.split(AT_ONCE):
         signs = matrix.index_select(1, part).sign()
         net += signs.sum(dim=1)
         moving += signs.abs().sum(dim=1)

@@ -1,9 +1,12 @@
 """Starts in this process, and moves to a pool where the run is long enough to pay for one.
 
-A pool costs one to two seconds before its first answer (every worker imports torch). The first
-round runs here and is timed; if the rounds left would take longer than `PAYS_AFTER`, the pool takes
-over. The bits are the same either way, so the choice may depend on the machine's speed, and a
-machine without room for a pool (a container has 64 MB of shared memory) goes on in this process.
+What a round takes here, with its evaluation, is measured. If the rounds left would take longer than
+`PAYS_AFTER` times what a pool takes to start (measured too, once one has started in this process),
+workers are started, and rounds go on here until they are ready; so nobody waits for them. Where no
+pool can be had (a container has 64 MB of shared memory, a worker dies at its start) the run stays
+in this process. The bits are the same either way, so the choice may depend on the machine's speed.
+
+On a GPU there is no pool: clients train in blocks (`fedexp.backends.blocks`).
 """
 
 from __future__ import annotations
@@ -15,14 +18,16 @@ from typing import final
 
 from torch import Tensor
 
+from fedexp.backends.blocks import Blocks
 from fedexp.backends.in_process import InProcess
-from fedexp.backends.process_pool import ProcessPool, TooLittleSharedMemory
+from fedexp.backends.process_pool import ProcessPool, TooLittleSharedMemory, seconds_to_start
+from fedexp.core.capabilities import has_own_bits
 from fedexp.core.checks import at_least
 from fedexp.core.protocols import Backend, Trainer
 from fedexp.core.types import ClientTask, Updates
 from fedexp.core.workload import Workload
 
-PAYS_AFTER = 8.0  # seconds of work left, per further core about four times a pool's start-up
+PAYS_AFTER = 2.0  # starts of a pool: what its start costs the other cores is to come back
 
 log = logging.getLogger(__name__)
 
@@ -34,44 +39,77 @@ class Auto:
     def __init__(self, workload: Workload, workers: int, rounds: int) -> None:
         at_least(1, workers=workers)
         self._workload, self._workers, self._rounds_left = workload, workers, rounds
-        self._backend: Backend = InProcess(workload)
-        self._decided = workers < 2 or workload.device.type != "cpu"
+        on_cpu = workload.device.type == "cpu"
+        self._backend: Backend = (
+            InProcess(workload) if on_cpu else Blocks(workload, block_size=None)
+        )
+        self._coming: ProcessPool | None = None  # a pool whose workers start
+        self._decided = workers < 2 or not on_cpu
+        self._seconds = 0.0  # of the round so far, its evaluation included
+
+    @property
+    def own_bits(self) -> bool:
+        """Whether clients train in blocks, as on a GPU."""
+        return has_own_bits(self._backend)
 
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
         """As `InProcess.train` or `ProcessPool.train`, which agree bit for bit."""
+        if not self._decided and self._seconds and len(tasks) > 1:
+            self._decide(trainer, tasks)
+        self._move_if_ready()
         started = time.perf_counter()
         try:
             updates = self._backend.train(trainer, tasks)
-        except TooLittleSharedMemory as error:
+        except TooLittleSharedMemory as error:  # for a larger cohort than those before
             updates = self._in_process(error).train(trainer, tasks)
+        self._seconds = (time.perf_counter() - started) if len(tasks) > 1 else 0.0
         self._rounds_left -= 1
-        if not self._decided and len(tasks) > 1:
-            seconds = time.perf_counter() - started
-            self._decided = True
-            if seconds * self._rounds_left > PAYS_AFTER:
-                log.info(
-                    "backend: %d worker processes (a round took %.2g s in one)",
-                    self._workers,
-                    seconds,
-                )
-                # The rows just returned lie in the old backend's matrix, which they keep alive.
-                self._backend = ProcessPool(self._workload, self._workers)
         return updates
 
     def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
         """As `InProcess.evaluate` or `ProcessPool.evaluate`."""
-        try:
-            return self._backend.evaluate(models, split)
-        except TooLittleSharedMemory as error:
-            return self._in_process(error).evaluate(models, split)
+        started = time.perf_counter()
+        answers = self._backend.evaluate(models, split)
+        if self._seconds:
+            self._seconds += time.perf_counter() - started
+        return answers
 
     def close(self) -> None:
         """End the pool, if there is one."""
         self._backend.close()
+        if self._coming is not None:
+            self._coming.close()
 
-    def _in_process(self, error: TooLittleSharedMemory) -> Backend:
-        """From here on one process, because the machine cannot hold a pool."""
-        log.warning("backend: goes on in one process, because a pool %s", error.reason)
-        self._backend.close()
-        self._backend = InProcess(self._workload)
+    def _decide(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> None:
+        """Start workers if what is left is worth it."""
+        self._decided = True
+        if self._seconds * self._rounds_left < PAYS_AFTER * seconds_to_start():
+            return
+        said = "backend: %d worker processes (a round takes %.2g s in one)"
+        log.info(said, self._workers, self._seconds)
+        self._coming = ProcessPool(self._workload, self._workers)
+        try:
+            self._coming.start(trainer, tasks)
+        except TooLittleSharedMemory as error:
+            self._in_process(error)
+
+    def _move_if_ready(self) -> None:
+        """Go over to the pool between two rounds."""
+        try:
+            if self._coming is not None and self._coming.is_ready:
+                # The rows returned last lie in the old backend's matrix, which they keep alive.
+                self._backend, self._coming = self._coming, None
+                log.info("backend: the workers are ready after %.2g s", seconds_to_start())
+        except ChildProcessError as error:
+            self._in_process(error)
+
+    def _in_process(self, error: Exception) -> Backend:
+        """From here on one process, because no pool can be had."""
+        log.warning("backend: goes on in one process, because of a pool: %s", error)
+        if self._coming is not None:
+            self._coming.close()
+            self._coming = None
+        else:
+            self._backend.close()
+            self._backend = InProcess(self._workload)
         return self._backend

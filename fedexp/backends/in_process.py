@@ -1,16 +1,17 @@
-"""Clients one after the other, in this process. The simple path, and the one for a GPU."""
+"""Clients one after the other, in this process. The simple path."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import final
 
 import torch
 from torch import Tensor
 
 from fedexp.backends.workspace import Workspace, sends_of
-from fedexp.core.protocols import Trainer
-from fedexp.core.types import ClientTask, Updates, row_size
+from fedexp.core.protocols import Merges, Trainer
+from fedexp.core.types import ClientReport, ClientTask, Updates, row_size
 from fedexp.core.workload import Workload
 
 
@@ -20,24 +21,47 @@ class InProcess:
 
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
-        self._workspace = Workspace(workload)
-        self._d = len(self._workspace.model.vector)
+        self.workspace = Workspace(workload)
+        self._d = len(self.workspace.model.vector)
         self._matrix = torch.empty(0, self._d, device=workload.device)
 
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
         """Updates in task order; their rows are overwritten by the next call."""
-        n, width = len(tasks), row_size(sends_of(trainer), self._d)
+        matrix, reports = self._trained(trainer, tasks)
+        return Updates.of(matrix, tasks, reports)
+
+    def rows_for(self, trainer: Trainer, n: int) -> Tensor:
+        """The update matrix `[n, D]`, to be written to."""
+        width = row_size(sends_of(trainer), self._d)
         if len(self._matrix) < n or self._matrix.shape[1] != width:
             self._matrix = self._matrix.new_empty(n, width)
-        matrix, reports = self._matrix[:n], []
+        return self._matrix[:n]
+
+    def _trained(
+        self, trainer: Trainer, tasks: Sequence[ClientTask]
+    ) -> tuple[Tensor, list[ClientReport]]:
+        matrix, reports = self.rows_for(trainer, len(tasks)), []
         for task, row in zip(tasks, matrix, strict=True):  # a loop: a comprehension is a frame more
-            reports.append(self._workspace.train(trainer, task, row))
-        return Updates.of(matrix, tasks, reports)
+            reports.append(self.workspace.train(trainer, task, row))
+        return matrix, reports
+
+    def train_merged(
+        self, trainer: Trainer, tasks: Sequence[ClientTask], merger: Merges
+    ) -> Updates:
+        """Updates in task order, merged block by block; `[size, D]` is held at a time."""
+        rows, reports = [], []
+        for first in range(0, len(tasks), merger.size):
+            block = tasks[first : first + merger.size]
+            matrix, said = self._trained(trainer, block)
+            rows.append(merger.merged(Updates.of(matrix, block, said)).matrix)
+            reports += said
+        merged = torch.cat(rows) if rows else self._trained(trainer, ())[0]
+        return replace(Updates.of(merged, tasks, reports), in_a_row=merger.size)
 
     def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
         """Logits of each model on every row of a part."""
         rows = len(self._workload.evaluation[split])
-        return [self._workspace.evaluate(model, split, 0, rows) for model in models]
+        return [self.workspace.evaluate(model, split, 0, rows) for model in models]
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -8,6 +8,12 @@ and seeds are keyed by client, so the bits do not depend on the number of worker
 
 torch shares memory through file descriptors whose names are unlinked at once: when the processes
 are gone, however they went, nothing stays behind.
+
+On Linux the workers are forked from a server process that has imported torch and fedexp, and
+computed nothing: one import for all workers, and none for the next pool of this process. It has no
+threads and no data, so that forking is safe, and goes with the process that it serves. Elsewhere
+every worker is spawned and imports for itself: on macOS torch's libraries do not survive a fork,
+and Windows has none.
 """
 
 from __future__ import annotations
@@ -17,10 +23,14 @@ import math
 import os
 import shutil
 import signal
+import sys
+import threading
+import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, final
 
@@ -38,6 +48,8 @@ from fedexp.core.types import ClientReport, ClientTask, Split, State, Updates, i
 from fedexp.core.workload import EVALUATION_BATCH, Workload
 
 SHARED_MEMORY = "/dev/shm"
+PRELOADED = [__name__]  # what the server imports: this module, and all that it needs
+FIRST_START = 3.0  # seconds, before one was measured in this process
 
 
 @dataclass(frozen=True)
@@ -135,14 +147,15 @@ class ProcessPool:
         self._connections: list[Connection] = []
         self._board: _Board | None = None
         self._made_for = _Needs(0, 0, {}, {})
+        self._launch: _Launch | None = None
 
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
         """Updates in task order; their rows and states are overwritten by the next call."""
-        n, width = len(tasks), row_size(sends_of(trainer), self._d)
+        n = len(tasks)
         if not tasks:
-            return Updates.of(torch.empty(0, width), (), ())
+            return Updates.of(torch.empty(0, row_size(sends_of(trainer), self._d)), (), ())
         like = tasks[0]
-        board = self._start(_Needs(n, width, layout_of(like.state), layout_of(like.broadcast)))
+        board = self._running(self._needs(trainer, tasks))
         matrix = board.matrix[:n]
         own_start = any(task.params is not like.params for task in tasks)
         for row, task in enumerate(tasks):
@@ -160,7 +173,8 @@ class ProcessPool:
 
     def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
         """Logits of each model on every row of a part, in models' order."""
-        board = self._board or self._start(_Needs(1, self._d, {}, {}))
+        made = self._board is not None
+        board = self._running(self._made_for if made else _Needs(1, self._d, {}, {}))
         rows = len(self._workload.evaluation[split])
         pieces = [
             (start, min(start + EVALUATION_BATCH, rows))
@@ -183,16 +197,61 @@ class ProcessPool:
 
     def close(self) -> None:
         """End the workers and drop the shared memory."""
+        if self._launch is not None:
+            self._end_workers()  # or the launch would wait until they are ready
+            self._launch.join()
         for connection in self._connections:
             connection.close()
-        for process in self._processes:
-            process.terminate()
+        self._end_workers()
         for process in self._processes:
             process.join()
         self._processes, self._connections, self._board = [], [], None
+        self._launch = None
+
+    def _end_workers(self) -> None:
+        for process in tuple(self._processes):
+            process.terminate()
+
+    def start(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> None:
+        """Start the workers for rounds like this one, and do not wait for them.
+
+        Between two rounds only: what the processes share is moved to where all of them see it.
+
+        Raises:
+            TooLittleSharedMemory: as from `train`.
+        """
+        self._start(self._needs(trainer, tasks))
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the workers wait for work.
+
+        Raises:
+            ChildProcessError: one of them died at its start, or could not be started.
+        """
+        if self._launch is None or self._launch.is_alive():
+            return False
+        self._launch.result()
+        return True
+
+    def _needs(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> _Needs:
+        width, like = row_size(sends_of(trainer), self._d), tasks[0]
+        return _Needs(len(tasks), width, layout_of(like.state), layout_of(like.broadcast))
+
+    def _running(self, needs: _Needs) -> _Board:
+        """The running pool's board, with at least as many rows as are needed."""
+        board = self._start(needs)
+        assert self._launch is not None
+        try:
+            self._launch.join()
+            self._launch.result()
+        except BaseException:
+            self.close()
+            raise
+        return board
 
     def _start(self, needs: _Needs) -> _Board:
-        """The running pool's board, with at least as many rows as are needed."""
+        """Make the board and begin to start the workers, unless that is done."""
         if self._board is not None and needs.met_by(self._made_for):
             return self._board
         self.close()  # for example a Poisson cohort larger than any before
@@ -205,7 +264,7 @@ class ProcessPool:
         }
         _refuse_small_shared_memory(self._workload, sum(map(_bytes, shapes.values())))
         self._workload = _shared(self._workload)
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         # Zeros: pages are touched here, once.
         made = {k: torch.zeros(shape, dtype=t).share_memory_() for k, (shape, t) in shapes.items()}
         board = _Board(
@@ -216,7 +275,13 @@ class ProcessPool:
             next_job=context.Value(ctypes.c_long, 0),
             at_work=torch.zeros(self._count, dtype=torch.int64).share_memory_(),
         )
-        with _ctrl_c_held_back():
+        self._board, self._made_for = board, replace(needs, rows=rows)
+        self._launch = _Launch(self._launched, context, board)
+        return board
+
+    def _launched(self, context: Any, board: _Board) -> None:
+        """Start the workers and wait until each says that it is ready."""
+        with _signals_held_back():
             for number in range(self._count):
                 ours, theirs = context.Pipe()
                 process = context.Process(
@@ -226,8 +291,9 @@ class ProcessPool:
                 theirs.close()
                 self._processes.append(process)
                 self._connections.append(ours)
-        self._board, self._made_for = board, replace(needs, rows=rows)
-        return board
+        for process, connection in zip(self._processes, self._connections, strict=True):
+            wait([connection, process.sentinel])
+            _answer_of(connection, process, "its start")
 
     def _run(self, work: _Train | _Evaluate) -> list[tuple[int, Any]]:
         """Hand `work` to every worker and gather their answers; never waits for a dead one."""
@@ -259,16 +325,83 @@ class ProcessPool:
         return answers
 
 
-@contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
-    """Ctrl-C goes to all processes of a terminal and is the parent's to handle.
+@final
+class _Launch:
+    """A start of workers, in a thread: it waits, for a process that imports, most of the time."""
 
-    Workers inherit that it is blocked, from their first instruction on; here it is held back only.
+    seconds = FIRST_START  # that the latest one in this process took
+
+    def __init__(self, launch: Callable[..., None], *arguments: Any) -> None:
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(launch, *arguments), daemon=True)
+        self._thread.start()
+
+    def _run(self, launch: Callable[..., None], *arguments: Any) -> None:
+        started = time.perf_counter()
+        try:
+            launch(*arguments)
+            _Launch.seconds = time.perf_counter() - started
+        except BaseException as error:  # for who asks for the result
+            self._error = error
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def result(self) -> None:
+        """Raise what went wrong."""
+        if isinstance(self._error, ChildProcessError):
+            raise self._error
+        if self._error is not None:
+            raise ChildProcessError(
+                f"worker processes do not start: {self._error}"
+            ) from self._error
+
+
+def seconds_to_start() -> float:
+    """How long a pool takes to start: measured, once one has started in this process."""
+    return _Launch.seconds
+
+
+def _context() -> Any:
+    """How workers are started; see the module's docstring."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    resource_tracker.ensure_running()  # which lets signals through again: not while they are held
+    with _signals_held_back(), _nothing_of_this_folder():
+        forkserver.ensure_running()
+    return context
+
+
+@contextmanager
+def _nothing_of_this_folder() -> Iterator[None]:
+    """The server imports by name, and a file of that name may lie in the current folder."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Ctrl-C and a closed terminal go to all its processes and are the parent's to handle.
+
+    The server and the workers inherit that they are blocked, from their first instruction on; here
+    they are held back only.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows, where workers ignore it
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows, where workers ignore them
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
@@ -313,15 +446,14 @@ def _work(number: int, connection: Connection, board: _Board, workload: Workload
     if not hasattr(signal, "pthread_sigmask"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    parent = os.getppid()
     workspace = Workspace(workload)
+    with suppress(OSError):  # the parent is gone, as the next look at it will tell
+        connection.send([])  # ready
     with into_the_log():  # which a worker has none of: what warns here does so in one process too
-        _answer_all(number, connection, board, workspace, parent)
+        _answer_all(number, connection, board, workspace)
 
 
-def _answer_all(
-    number: int, connection: Connection, board: _Board, workspace: Workspace, parent: int
-) -> None:
+def _answer_all(number: int, connection: Connection, board: _Board, workspace: Workspace) -> None:
     while True:
         try:
             work = connection.recv()
@@ -329,7 +461,9 @@ def _answer_all(
             return
         answers: list[tuple[int, Any]] = []
         answer: object = answers
-        while os.getppid() == parent:
+        while (
+            not connection.poll()
+        ):  # nothing is said in the middle of it but that the parent is gone
             with board.next_job.get_lock():
                 job = board.next_job.value
                 board.next_job.value += 1

@@ -24,12 +24,15 @@ Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 
 @final
 class Workspace:
-    """One model, the data and the shards of a workload, on its device."""
+    """One model, the data and the shards of a workload, on its device.
+
+    `examples` are the training part.
+    """
 
     def __init__(self, workload: Workload) -> None:
         device = workload.device
         self.model = TaskModel(workload.model, device, workload.task, workload.normalisation)
-        self._train = workload.train.to(device)
+        self.examples = workload.train.to(device)
         self._shards = workload.shards
         self._evaluation: Mapping[str, Split] = {
             name: split.to(device) for name, split in workload.evaluation.items()
@@ -45,13 +48,13 @@ class Workspace:
         """
         self.model.load(task.params)
         report = trainer(self.model, self._shard(self._shards[task.client_id]), task)
-        let_go(self._train.x)
+        let_go(self.examples.x)
         d = len(task.params)
         torch.sub(self.model.vector, task.params, out=row[:d])
         if report.sent or len(row) > d:
-            _write_sent(report.sent, sends_of(trainer), d, row)
+            write_sent(report.sent, sends_of(trainer), d, row)
         if report.state or task.state:
-            _check_state(report.state, task.state)
+            check_state(report.state, task.state)
         return report
 
     def evaluate(self, vector: Tensor, split: str, start: int, stop: int) -> Tensor:
@@ -75,8 +78,8 @@ class Workspace:
         """A client's examples: a view where they lie side by side (who holds all), else a copy."""
         first, last = int(rows[0]), int(rows[-1])
         if last - first + 1 == len(rows):  # they are sorted, and none comes twice
-            return self._train.between(first, last + 1)
-        return self._train.rows(torch.from_numpy(rows).to(self._device))
+            return self.examples.between(first, last + 1)
+        return self.examples.rows(torch.from_numpy(rows).to(self._device))
 
 
 def sends_of(trainer: Trainer) -> tuple[Sent, ...]:
@@ -89,7 +92,8 @@ def layout_of(state: State) -> Layout:
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
 
 
-def _check_state(after: State, before: State) -> None:
+def check_state(after: State, before: State) -> None:
+    """Raise InputError for other tensors than the client had."""
     if layout_of(after) != layout_of(before):
         names = f"{sorted(after) or 'nothing'}, which had {sorted(before) or 'nothing'}"
         raise InputError(
@@ -99,7 +103,7 @@ def _check_state(after: State, before: State) -> None:
         )
 
 
-def _write_sent(tensors: State, declared: Sequence[Sent], d: int, row: Tensor) -> None:
+def write_sent(tensors: State, declared: Sequence[Sent], d: int, row: Tensor) -> None:
     """Write `tensors` behind the delta `[d]` in `row` `[D]`, in the declared order."""
     names = [sent.name for sent in declared]
     if sorted(tensors) != sorted(names):

@@ -16,7 +16,7 @@ import struct
 from typing import final
 
 from fedexp.channel.keys import KeyPair, seal, unseal
-from fedexp.channel.masks import add_mask, pair_sign
+from fedexp.channel.masks import Mask, add_masks, pair_sign
 from fedexp.channel.messages import (
     EncryptedShares,
     ForwardedShares,
@@ -51,6 +51,7 @@ class Client:
         self._turn = 0
         self._roster: dict[int, KeyAdvertisement] = {}
         self._boxes: dict[int, bytes] = {}
+        self._commons: dict[int, bytes] = {}  # keys to seal and unseal with, by the other client
         self._seed_share = self._key_share = 0  # of its own secrets
 
     def advertise(self) -> KeyAdvertisement:
@@ -96,12 +97,13 @@ class Client:
         self._require(len(senders) + 1, "shared their secrets")
         self._boxes = dict(forwarded.boxes)
 
-        masked = row.copy()
-        add_mask(masked, self._seed, 1)
+        masks: list[Mask] = [(self._seed, 1)]
         for other in senders:
             with blamed_on(other):
                 common = self._masking.agree(self._roster[other].masking_key, MASKS)
-            add_mask(masked, common, pair_sign(self._number, other))
+            masks.append((common, pair_sign(self._number, other)))
+        masked = row.copy()
+        add_masks(masked, masks)
         return MaskedRow(self._number, self._ring.encode(masked))
 
     def unmask(self, request: UnmaskRequest) -> RevealedShares:
@@ -163,8 +165,11 @@ class Client:
         return int.from_bytes(seed, "little"), int.from_bytes(key, "little")
 
     def _common(self, other: int) -> bytes:
-        with blamed_on(other):
-            return self._encryption.agree(self._roster[other].encryption_key, SHARES)
+        if other not in self._commons:
+            with blamed_on(other):
+                key = self._roster[other].encryption_key
+                self._commons[other] = self._encryption.agree(key, SHARES)
+        return self._commons[other]
 
 
 def holder_of(client: int) -> int:

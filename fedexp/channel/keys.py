@@ -11,6 +11,7 @@ Source: RFC 7748 (X25519), RFC 5869 (HKDF), RFC 8439 (ChaCha20-Poly1305); all fr
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import final
 
 from cryptography.exceptions import InvalidTag
@@ -54,11 +55,17 @@ class KeyPair:
             ProtocolError: `public` is a point of small order, which would give away the key.
         """
         try:
-            common = self._key.exchange(X25519PublicKey.from_public_bytes(public))
+            common = self._key.exchange(_public_key(public))
         except ValueError as error:
             raise ProtocolError("a public key is not a usable X25519 key") from error
         info = purpose + min(self.public, public) + max(self.public, public)
         return HKDF(SHA256(), KEY_BYTES, salt=None, info=info).derive(common)
+
+
+@lru_cache(maxsize=4096)
+def _public_key(raw: bytes) -> X25519PublicKey:
+    """Read once for all who agree with its owner: nothing about it is secret."""
+    return X25519PublicKey.from_public_bytes(raw)
 
 
 def seal(key: bytes, message: bytes, envelope: bytes) -> bytes:

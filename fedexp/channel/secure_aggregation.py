@@ -22,7 +22,7 @@ it is named, and its group has no sum that round, so it can keep the group from 
 Source: Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning",
 CCS 2017; with `neighbours`, Bell et al., "Secure Single-Server Aggregation with (Poly)Logarithmic
 Overhead", CCS 2020 (SecAgg+). Flower's SecAgg+ draws masks from MT19937 and gives out both kinds of
-share of one client; here masks are ChaCha20's and clients refuse.
+share of one client; here masks are AES-256's and clients refuse.
 """
 
 from __future__ import annotations

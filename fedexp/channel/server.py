@@ -12,7 +12,7 @@ Source: Bonawitz et al., CCS 2017, figure 4; thresholds among neighbours, Bell e
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -21,7 +21,7 @@ import numpy as np
 from fedexp.channel.client import MASKS, holder_of
 from fedexp.channel.graph import Graph
 from fedexp.channel.keys import KeyPair
-from fedexp.channel.masks import add_mask, pair_sign
+from fedexp.channel.masks import Mask, add_masks, pair_sign
 from fedexp.channel.messages import (
     EncryptedShares,
     ForwardedShares,
@@ -157,7 +157,7 @@ class Server:
         """
         view = self.view
         self._require(view.revealed, "helped to unmask", view.shares)
-        total = self._sum.copy()
+        masks: list[Mask] = []
         for client in self.survivors:
             shares = {
                 holder_of(h): view.revealed[h].of_seeds[client]
@@ -166,14 +166,16 @@ class Server:
             commitment = view.shares[client].seed_commitment
             with blamed_on(client):
                 seed = reconstruct_secret(shares, self._share_threshold, commitment)
-            add_mask(total, seed, -1)
+            masks.append((seed, -1))
         for client in sorted(view.shares.keys() - view.rows):
-            self._take_off_pair_masks(total, client)
+            masks += self._pair_masks(client)
+        total = self._sum.copy()
+        add_masks(total, masks)
         view.total = self._ring.reduced(total)
         return view.total
 
-    def _take_off_pair_masks(self, total: Numbers, dropped: int) -> None:
-        """Remove what the surviving neighbours masked with `dropped`."""
+    def _pair_masks(self, dropped: int) -> Iterator[Mask]:
+        """What takes off that which the surviving neighbours masked with `dropped`."""
         view = self.view
         holders = self._among(dropped, view.revealed)
         shares = {holder_of(h): view.revealed[h].of_keys[dropped] for h in holders}
@@ -185,7 +187,7 @@ class Server:
         for other in self._among(dropped, view.rows):
             with blamed_on(other):
                 common = keys.agree(view.advertisements[other].masking_key, MASKS)
-            add_mask(total, common, pair_sign(dropped, other))
+            yield common, pair_sign(dropped, other)
 
     def _admit(self, client: int, expected: Collection[int], seen: Collection[int]) -> None:
         if client not in expected:

@@ -24,6 +24,7 @@ from fedexp.core.checks import InputError
 
 PRIME = 2**521 - 1
 SECRET_BYTES = 32
+AT_ONCE = 32  # coefficients between two reductions
 SHARE_BYTES = 66  # of a number below PRIME
 
 
@@ -95,8 +96,10 @@ def _field_element() -> int:
 
 def _value(polynomial: Sequence[int], x: int) -> int:
     value = 0
-    for coefficient in polynomial:
-        value = (value * x + coefficient) % PRIME
+    for start in range(0, len(polynomial), AT_ONCE):
+        for coefficient in polynomial[start : start + AT_ONCE]:
+            value = value * x + coefficient
+        value %= PRIME  # x is small: to reduce at every step would take longer than the products
     return value
 
 

@@ -17,11 +17,23 @@ from fedexp.commands.arguments import EXIT_BAD_INPUT, EXIT_OK
 from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.interrupt import Terminated, endings_as_interrupts, heard
 from fedexp.core.library_warnings import into_the_log
+from fedexp.core.preparation import over, show_preparation, wiped_away
 from fedexp.core.text import printable
 
 EXIT_INTERRUPTED, EXIT_NO_READER = 130, 141
 
-COMMANDS = ("run", "resume", "report", "leakage", "detect", "privacy", "list", "data", "store")
+COMMANDS = (
+    "run",
+    "resume",
+    "rerun",
+    "report",
+    "leakage",
+    "detect",
+    "privacy",
+    "list",
+    "data",
+    "store",
+)
 """Each a module of `fedexp.commands`."""
 
 HELP = """\
@@ -31,12 +43,14 @@ fedexp: an experiment runner for federated learning
   fedexp run -m key=a,b [...]         a sweep: every combination, one table at the end
   fedexp run from=RUN_DIR [key=value] go on from a run's last model, with other settings: a new run
   fedexp resume RUN_DIR [rounds=MORE] go on with a run that was stopped, or for more rounds
+  fedexp rerun RUN_DIR [key=value]    a run once more; without key=value: does it come out the same?
   fedexp report RUN_OR_SWEEP ...      tables and plots of what is there, made anew
   fedexp leakage RUN_DIR leakage=NAME attack a finished run: what do its updates and models leak?
   fedexp detect fit FOLDER --out FILE learn from files what honest updates look like
   fedexp detect scan FOLDER ...       score files of updates, flag the suspicious ones
   fedexp privacy --delta D ...        on paper: epsilon of planned training, or the noise it needs
-  fedexp list [GROUP]                 what can be chosen, one line each
+  fedexp list [GROUP [CHOICE]]        what can be chosen, one line each; of one choice everything
+  fedexp list --search WORD           choices whose name or keys hold a word
   fedexp data check                   which datasets are there
   fedexp data check FOLDER            what is in your own images (or FILE: arrays, a table)
   fedexp data get NAME ...            download datasets
@@ -50,17 +64,23 @@ fedexp run --help shows the config groups and every default.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command line, by default this process's own; the exit code."""
+    of_this_process = arguments is None
     if arguments is None:
         arguments = sys.argv[1:]
         _mend_streams()
     before = len(heard)
     try:
-        with endings_as_interrupts(), into_the_log():
+        with wiped_away(), endings_as_interrupts(), into_the_log():
             try:
                 command, rest = _command(list(arguments))
                 code = EXIT_OK
+                if of_this_process:
+                    show_preparation(command, rest)
                 if command:
-                    code = importlib.import_module(f"fedexp.commands.{command}").main(rest)
+                    module = importlib.import_module(f"fedexp.commands.{command}")
+                    if command not in ("run", "resume", "rerun"):  # which have a run to build
+                        over()
+                    code = module.main(rest)
             except SystemExit as end:  # argparse and Hydra end so, with a number or nothing
                 code = int(end.code or EXIT_OK)
         sys.stdout.flush()  # here, where a reader that has gone is dealt with, not at the very end

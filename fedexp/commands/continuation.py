@@ -42,7 +42,7 @@ def continued(overrides: Sequence[str]) -> list[str]:
     refuse_borrowed_trust(saved, overrides)
     refuse_missing_data(saved, overrides)
     # The model's start is RUN's.
-    now = [*(_key(override) for override in overrides), "from", "model.weights"]
+    now = [*(key_of(override) for override in overrides), "from", "model.weights"]
     return [*taken_over(folder, saved, now), *overrides]
 
 
@@ -68,7 +68,7 @@ def _value_of_from(override: str) -> str | None:
 
 def _taken(old: str, now: Sequence[str], folder: Path) -> bool:
     """Whether what was said of RUN still holds."""
-    key = _key(old)
+    key = key_of(old)
     root = key.partition(".")[0]
     known = [*(f.name for f in fields(Schema)), *PRESETS]
     if root not in known or OUTSIDE.search(old):
@@ -78,7 +78,7 @@ def _taken(old: str, now: Sequence[str], folder: Path) -> bool:
     return not any(key == other or key.startswith(f"{other}.") for other in replaced)
 
 
-def _key(override: str) -> str:
+def key_of(override: str) -> str:
     """The key of an override, of a group's choice too: `training/schedule` is training.schedule."""
     return _parts(override)[1].partition("@")[0].replace("/", ".")
 

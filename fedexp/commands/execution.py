@@ -27,6 +27,7 @@ from fedexp.core.flat import vector_of
 from fedexp.core.interrupt import endings_as_interrupts
 from fedexp.core.library_warnings import into_the_log
 from fedexp.core.observer import Observer, RunStart
+from fedexp.core.preparation import over, say
 from fedexp.core.text import printable_lines
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.observers.progress import progress_for
@@ -87,6 +88,8 @@ def run(
             state = beginnings.take()
             taken = state.round if state else 0
             state = state or initial_state(exp, vector_of(built.model))
+        else:
+            recorder.describe_partition(document)
         if taken:
             log.info("rounds 1 to %d were computed before, and are taken from the store", taken)
         for remark in (*built.remarks, *remarks_on_origin(folder)):
@@ -152,7 +155,11 @@ def prepare(config: Mapping[str, Any]) -> Built:
     # One thread: the bits do not depend on how many cores a machine has, and several processes
     # share none. They do depend on its kernels, which are recorded.
     torch.set_num_threads(1)
-    return build(config)
+    say("data, model and every part")
+    try:
+        return build(config)
+    finally:
+        over()
 
 
 def study(config: Mapping[str, Any], folder: Path, built: Built | None = None) -> None:

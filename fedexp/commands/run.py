@@ -279,7 +279,7 @@ def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from fedexp.run_folder.record import read_config, read_summary, write_config
     from fedexp.store.use import named, using
 
-    name, started = folder.name, (folder / "metrics.jsonl").exists()
+    name, started = folder.name, (folder / "metrics.csv").exists()
     resolved: dict[str, Any] = {}
     try:
         resolved = resolve(cfg, HydraConfig.get())

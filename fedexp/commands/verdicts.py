@@ -16,9 +16,8 @@ from fedexp.config.parts import Parts
 from fedexp.core.checks import InputError
 from fedexp.core.rng import generator
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
-from fedexp.run_folder.format import accepted_hashes
+from fedexp.run_folder.format import accepted_hashes, backend_of_studies
 from fedexp.run_folder.origin import refuse_other_origin
-from fedexp.run_folder.record import read_rows
 from fedexp.run_folder.verdict import read_verdict, write_verdict
 from fedexp.verdict.answers import Answers, sites_of
 from fedexp.verdict.figures import flat, of_sites
@@ -26,7 +25,6 @@ from fedexp.verdict.operating_point import OperatingPoint
 from fedexp.verdict.study import HospitalVerdict
 
 MOST_SITES = 100  # whose figures a summary holds; those of thousands are in metrics.csv
-IN_PROCESS = {"_target_": "fedexp.backends.in_process.InProcess"}
 
 
 def figures_of_sites(built: Built, models: Sequence[Tensor], seed: int) -> dict[str, Any]:
@@ -73,7 +71,13 @@ def judge(config: Mapping[str, Any], folder: Path, say: Callable[[str], object])
     if there is not None and there.get("settings") == node:
         return
     torch.set_num_threads(1)
-    quiet = {**config, "backend": IN_PROCESS, "tracker": {}, "leakage": {}, "quiet": True}
+    quiet = {
+        **config,
+        "backend": backend_of_studies(config),
+        "tracker": {},
+        "leakage": {},
+        "quiet": True,
+    }
     study: HospitalVerdict = Parts(quiet, config["trust"])("verdict")
     built = build(quiet)
     with closing(built.experiment.backend):
@@ -89,10 +93,10 @@ def judge(config: Mapping[str, Any], folder: Path, say: Callable[[str], object])
 
 def _final(folder: Path, config: Mapping[str, Any]) -> Tensor:
     """The model `[d]` after the last round."""
-    rows, broken = read_rows(folder), ""
+    broken = ""
     for path in sorted((folder / "checkpoints").glob("round-*.pt"), reverse=True):
         try:
-            return read_checkpoint(path, accepted_hashes(config), rows).params
+            return read_checkpoint(path, accepted_hashes(config)).state.params
         except Unreadable as error:
             broken = f"; {path.name} cannot be used: {error}"
     raise InputError(f"has no checkpoint to judge{broken}", "RUN_DIR", folder)

@@ -25,6 +25,7 @@ from fedexp.core.capabilities import (
     called,
     communicates,
     does_nothing,
+    has_own_bits,
     is_linear,
     root_examples,
     sampling_of,
@@ -38,6 +39,7 @@ from fedexp.core.protocols import (
     Aggregator,
     Algorithm,
     Attack,
+    Backend,
     ChecksData,
     OfDataset,
     Partitioner,
@@ -54,8 +56,9 @@ from fedexp.core.workload import Workload
 from fedexp.data.folder import data_folder
 from fedexp.data.imbalance import check_factor, long_tailed
 from fedexp.data.loader import Loader, load
-from fedexp.federation.evaluation import ModelEvaluator
+from fedexp.federation.evaluation import ModelEvaluator, ShareOfTime, Unhurried
 from fedexp.federation.extra_clients import with_extra_clients
+from fedexp.federation.gather import gather_of, refuse_too_many_rows
 from fedexp.federation.own_patients import OwnPatients
 from fedexp.federation.own_rows import held_to_its_word
 from fedexp.federation.root import NoRootData, RootData
@@ -93,9 +96,9 @@ POSITIVE = (
     "cohort_size",
     "min_clients",
     "max_failed_rounds",
-    "eval_every",
     "checkpoint_every",
 )
+BY_COST, SHARE_OF_TIME = "auto", 0.2  # eval_every=auto: evaluations take at most this share
 _AT_ONCE = 512  # examples as floats
 
 
@@ -209,10 +212,15 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     if len(root_rows):
         root = RootData(len(shards), parts.trainer)
         workload = replace(workload, shards=(*shards, root_rows))
+    backend = _backend(chosen, config["backend"], workload)
+    readers = (parts.attack, parts.worker_momentum, protection.privacy)
+    gather = gather_of(backend, protection.channel, readers)
+    refuse_too_many_rows(gather, cohort_size, plan.d)
     experiment = Experiment(
         seed=seed,
         rounds=config["rounds"],
-        eval_every=config["eval_every"],
+        eval_every=1 if config["eval_every"] == BY_COST else config["eval_every"],
+        pace=ShareOfTime(SHARE_OF_TIME) if config["eval_every"] == BY_COST else Unhurried(),
         max_failed_rounds=config["max_failed_rounds"],
         n_clients=len(shards),
         malicious=malicious if len(shards) == everybody else np.zeros(len(shards), dtype=bool),
@@ -221,8 +229,10 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         sampler=sampler,
         trainer=protection.trainer,
         root=root,
+        device=device,
         worker_momentum=parts.worker_momentum,
-        backend=chosen.make("backend", workload=workload),
+        backend=backend,
+        gather=gather,
         attack=held_to_its_word(parts.attack),
         channel=protection.channel,
         server=Server(
@@ -256,6 +266,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         remarks=(
             *pixels.remarks,
             *_of_folders(config),
+            *_of_the_pace(config),
             *_disagreements(config, parts),
             *remarks(parts),
             *of_weights,
@@ -265,10 +276,32 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     )
 
 
+def _backend(chosen: _Chosen, node: Config, workload: Workload) -> Backend:
+    """As chosen; what tells runs apart by its bits must be told of in the config."""
+    backend: Backend = chosen.make("backend", workload=workload)
+    own = has_own_bits(type(backend))
+    if (stated := node.get("own_bits", False)) is not own:
+        raise InputError(
+            f"is not the user's to say: this backend needs {str(own).lower()}",
+            "backend.own_bits",
+            stated,
+        )
+    return backend
+
+
 def _of_folders(config: Config) -> tuple[str, ...]:
     """What came from other folders than the packaged one without a name that says so."""
     taken = config.get("taken_unnamed", {})
     return tuple(f"{group} is not fedexp's own: it is of {place}" for group, place in taken.items())
+
+
+def _of_the_pace(config: Config) -> tuple[str, ...]:
+    if config["eval_every"] != BY_COST:
+        return ()
+    return (
+        "eval_every=auto: which rounds are evaluated, and so which of them is called the best, "
+        "depends on how fast this machine is; the models and what is measured of them do not",
+    )
 
 
 @dataclass(frozen=True)
@@ -323,10 +356,15 @@ def _construct(config: Config) -> _Chosen:
         extra_clients=config["attack"].get("extra_clients", False),
     )
     trackers = [Guarded(name, make(f"tracker.{name}")) for name in config["tracker"]]
-    observers: tuple[Observer, ...] = (
-        make("early_stopping", metrics=task.metrics),
-        *trackers,
-    )
+    stopping: Observer = make("early_stopping", metrics=task.metrics)
+    if config["eval_every"] == BY_COST and not does_nothing(stopping):
+        raise InputError(
+            "the round in which early stopping ends the run would depend on how fast the machine "
+            "is; give a number of rounds, or early_stopping.patience=null",
+            "eval_every",
+            BY_COST,
+        )
+    observers: tuple[Observer, ...] = (stopping, *trackers)
     return _Chosen(
         make=make,
         combination=combination,
@@ -497,6 +535,11 @@ def _check_root(config: Config) -> None:
         at_least(0, seed=config["seed"])
     for key in POSITIVE:
         at_least(1, **{key: config[key]})
+    if config["eval_every"] != BY_COST:
+        try:
+            at_least(1, eval_every=config["eval_every"])
+        except InputError as error:
+            raise InputError(f"{error.reason}, or auto", error.key, error.value) from None
     _check_adversary(config)
     if config["cohort_size"] > _everybody(config):
         on_top = _everybody(config) - config["n_clients"]

@@ -34,6 +34,9 @@ OWN = "./conf"
 NAMED = "command-line"
 """The same for `--config-dir`."""
 
+IS_SINGLE = "hydra.mode=RUN"
+"""What Hydra adds to the overrides, once it knows."""
+
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.")
 GATEKEEPER = {"fedexp": {"_target_": "fedexp.commands.run.Gatekeeper"}}
 SILENT = {"version": 1, "root": None, "disable_existing_loggers": False}
@@ -55,8 +58,9 @@ class Loader(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: Any) -> None:
         super().__init__(config_search_path)
-        self._composed: dict[tuple[Any, ...], bytes] = {}
+        self._choices: dict[tuple[Any, ...], bytes] = {}
         self._said = tuple(self.said)  # goes with it to the processes of a launcher
+        self._composed: tuple[tuple[str | None, ...], DictConfig] | None = None
 
     def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
         if any(source.provider == OWN for source in repo.get_sources()):
@@ -64,11 +68,35 @@ class Loader(ConfigLoaderImpl):
                 _refuse_shadow(str(default.config_path), repo)
         return super()._compose_config_from_defaults_list(defaults=defaults, repo=repo)
 
-    def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
-        """Called by Hydra."""
-        config = super().load_configuration(*arguments, **named)
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """Called by Hydra: twice for a single run, of which the first call only asks for its mode.
+
+        Composing takes a quarter of a second, so the second call is given what the first composed.
+        """
+        asks_for_the_mode = not validate_sweep_overrides and not _can_sweep(overrides)
+        if asks_for_the_mode:
+            run_mode, validate_sweep_overrides = RunMode.RUN, True
+        elif self._composed is not None and run_mode == RunMode.RUN:
+            asked, config = self._composed
+            if (config_name, *overrides) == (*asked, IS_SINGLE):
+                config.hydra.mode = RunMode.RUN
+                config.hydra.overrides.hydra.append(IS_SINGLE)
+                self._composed = None
+                return config
+        config = super().load_configuration(
+            config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+        )
         if any(source.provider == OWN for source in config.hydra.runtime.config_sources):
             _refuse_code(config, self._said)
+        if asks_for_the_mode:
+            self._composed = (config_name, *overrides), config
         return config
 
     def load_sweep_config(
@@ -91,12 +119,12 @@ class Loader(ConfigLoaderImpl):
         ]
         name = master_config.hydra.job.config_name
         key = (str(name), tuple(map(str, of_hydra)), tuple(groups))
-        if key not in self._composed:
+        if key not in self._choices:
             composed = super().load_configuration(
                 config_name=name, overrides=[*of_hydra, *groups], run_mode=RunMode.RUN
             )
-            self._composed[key] = pickle.dumps(composed)  # small, and copied faster than by copying
-        config: DictConfig = pickle.loads(self._composed[key])
+            self._choices[key] = pickle.dumps(composed)  # small, and copied faster than by copying
+        config: DictConfig = pickle.loads(self._choices[key])
         values = [override for override in parsed if override.input_line not in groups]
         self._apply_overrides_to_config(values, config)
         stated = config.hydra.job.config.override_dirname
@@ -115,6 +143,11 @@ class Loader(ConfigLoaderImpl):
 def _parsed(line: str) -> Override:
     (override,) = OverridesParser.create().parse_overrides([line])
     return override
+
+
+def _can_sweep(overrides: list[str]) -> bool:
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return any(override.is_sweep_override() for override in parsed)
 
 
 def install() -> None:

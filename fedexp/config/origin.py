@@ -19,6 +19,7 @@ import fedexp
 from fedexp.config.build import Built
 from fedexp.config.declared import NOT_THE_USERS
 from fedexp.config.parts import Config
+from fedexp.core.capabilities import has_own_bits
 from fedexp.core.origin import Origin
 from fedexp.partition.document import partition_hash
 
@@ -46,7 +47,7 @@ def origin_of(config: Config, built: Built) -> Origin:
             "processor": processor(),
             "kernels": kernels(),
             "threads": str(torch.get_num_threads()),
-            "device": _device(built.device),
+            "device": _device(built),
         },
     )
 
@@ -87,8 +88,10 @@ def code_of_fedexp() -> str:
     return digest.hexdigest()
 
 
-def _device(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def _device(built: Built) -> str:
+    device = built.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{name}, clients in blocks" if has_own_bits(built.experiment.backend) else name
 
 
 def _own_sources(config: Config) -> dict[str, str]:

@@ -24,6 +24,7 @@ from fedexp.core.renames import present_targets
 Config = Mapping[str, Any]
 LARGEST_FLOAT = 3.4e38  # of 32 bits
 BUILDERS_OWN: Mapping[str, tuple[str, ...]] = {
+    "backend": ("own_bits",),
     "attack": ("fraction", "n_malicious", "first_round", "extra_clients"),
     "dataset": ("imbalance",),
     "model": ("weights", "frozen"),

@@ -148,8 +148,8 @@ def _refuse_behind_sums(parts: Combination) -> None:
         _refuse_what_needs_rows(parts)
     if parts.min_clients > rows:
         raise InputError(
-            f"counts rows, and {rows} reach the server through secure aggregation; use "
-            "min_clients=1, and channel.threshold for how many clients must stay",
+            f"counts rows, and {rows} reach the server through the channel; use min_clients=1, and "
+            "behind secure aggregation channel.threshold for how many clients must stay",
             "min_clients",
             parts.min_clients,
         )
@@ -157,8 +157,8 @@ def _refuse_behind_sums(parts: Combination) -> None:
 
 def _refuse_what_needs_rows(parts: Combination) -> None:
     ways_out = (
-        "secure aggregation hides individual updates and the server sees one sum; use {}, "
-        "channel.groups=g for the sums of g groups, or channel=plain"
+        "the channel brings the server one sum and no individual update; use {}, secure "
+        "aggregation with channel.groups=g for the sums of g groups, or channel=plain"
     )
     rule = parts.aggregator
     if not needs_only_the_sum(rule):

@@ -35,7 +35,7 @@ class Schema:
     cohort_size: int = MISSING
     min_clients: int = MISSING
     max_failed_rounds: int = MISSING
-    eval_every: int = MISSING
+    eval_every: Any = MISSING  # int, or auto
     checkpoint_every: int = MISSING
     assumed_malicious: int = MISSING
     train_examples: int | None = MISSING

@@ -20,17 +20,23 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     detector          starts_alike(rounds)         all its settings count from the first round
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
+                      merged(updates) (Merges)     its rows are made of all rows, on arrival
+    backend           train_merged (TrainsMerged)  it holds the rows of the whole cohort
     task              of_client(y)                 a client's labels change nothing but its examples
+                      slope(logits, y)             the slope of its loss is autograd's to find
+    backend           own_bits                     its bits are those of every other backend
     tracker           sends_to                     what it does beyond the run folder is its code's
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, final, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fedexp.core.protocols import Task
@@ -114,6 +120,14 @@ class StartsAlike(Protocol):
 
 
 @runtime_checkable
+class KnowsItsSlope(Protocol):
+    """A task that knows the derivative of its mean loss, so that nobody need differentiate it."""
+
+    def slope(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """`loss(logits, y)` and its derivative by the logits, of which no graph is kept."""
+
+
+@runtime_checkable
 class ChecksTheModel(Protocol):
     """A mechanism that cannot train every model."""
 
@@ -179,6 +193,22 @@ def goes_by_labels(task: Task, y: Tensor) -> bool:
     return task_of_client(task, y) is not task
 
 
+def slope_of(task: Task) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """From logits `[n, num_classes]` and labels to the mean loss `[]` and its slope at the logits.
+
+    To be asked once for many batches. The loss comes without a graph.
+    """
+    return task.slope if isinstance(task, KnowsItsSlope) else partial(slope_by_autograd, task)
+
+
+def slope_by_autograd(task: Task, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """What `slope_of` answers for a task that does not know."""
+    leaf = logits.detach().requires_grad_()
+    loss = task.loss(leaf, y)
+    (slope,) = torch.autograd.grad(loss, leaf)
+    return loss.detach(), slope
+
+
 def does_nothing(part: object) -> bool:
     """Whether a part declares that it is the "none" of its group."""
     return getattr(part, "does_nothing", False) is True
@@ -216,6 +246,11 @@ def shares_one_model(setting: object) -> bool:
 def is_linear(optimizer: object) -> bool:
     """Whether a server optimiser adds a multiple of each step, and keeps nothing."""
     return getattr(optimizer, "is_linear", False) is True
+
+
+def has_own_bits(backend: object) -> bool:
+    """Whether a backend's figures differ from other backends' in the last digits."""
+    return getattr(backend, "own_bits", False) is True
 
 
 def called(part: object) -> str:

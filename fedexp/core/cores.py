@@ -8,9 +8,11 @@ documentation, cgroup-v2.rst (`cpu.max`) and sched-bwc.rst (`cpu.cfs_quota_us`).
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 GROUPS_OF_THIS_PROCESS = Path("/proc/self/cgroup")
@@ -32,9 +34,19 @@ def shared_among(processes: int) -> None:
     _processes = processes
 
 
+def cores_to_spare() -> int:
+    """Threads that a computation may start: in a process that is itself a worker only its own."""
+    return 1 if multiprocessing.parent_process() else _asked_once()
+
+
+@cache
+def _asked_once() -> int:  # there may be twenty files to look at, and rules ask every round
+    return available_cores()
+
+
 def _quotas() -> Iterator[float]:
     """The quotas that hold for this process, in cores."""
-    for folder in _folders():
+    for folder in control_groups():
         with suppress(OSError, ValueError, ZeroDivisionError):  # most files are not there
             quota, period = (folder / "cpu.max").read_text().split()
             yield int(quota) / int(period)  # ValueError for "max"
@@ -44,7 +56,7 @@ def _quotas() -> Iterator[float]:
                 yield int(quota) / int(period)
 
 
-def _folders() -> Iterator[Path]:
+def control_groups() -> Iterator[Path]:
     """Where the process's control groups, and those above them, may be mounted."""
     try:
         lines = GROUPS_OF_THIS_PROCESS.read_text().splitlines()

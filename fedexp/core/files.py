@@ -9,7 +9,7 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,23 +27,62 @@ class AtWork(InputError):
     """Another process works in a folder, and this one keeps out."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(
+    path: Path, content: bytes, durable: bool = True, also: Sequence[Path] = ()
+) -> None:
     """Replace a file so that a reader, or a crash, sees the old one or the new one, never half.
 
     A link in its place is replaced, not followed.
+
+    Args:
+        path: the file.
+        content: of it.
+        durable: be sure, before going on, that it survives a loss of power; a file that is not
+            may be old, empty or gone after one, and somebody must be able to write it again.
+        also: more names in the same folder for the same file; in place before `path` is.
     """
     # A name that nobody could have put a link under; "x" follows none either.
-    beside = path.with_name(f".{os.urandom(8).hex()}.tmp")
+    beside = _beside(path)
     try:
         with open(beside, "xb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        for name in also:
+            _name_too(beside, name)
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    flush_folder(path.parent)
+    if durable:
+        flush_folder(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{os.urandom(8).hex()}.tmp")
+
+
+def _name_too(file: Path, name: Path) -> None:
+    """Have `name` be the same file; a copy of it on a disk whose files have one name each."""
+    second = _beside(name)
+    try:
+        os.link(file, second)
+    except OSError:
+        write_atomically(name, file.read_bytes())
+        return
+    try:
+        os.replace(second, name)
+    except BaseException:
+        second.unlink(missing_ok=True)
+        raise
+
+
+def flush(path: Path) -> None:
+    """Let what a file holds now survive a loss of power; nothing where there is no such file."""
+    if path.is_file():
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:
@@ -57,8 +96,8 @@ def flush_folder(folder: Path) -> None:
         os.close(opened)
 
 
-def append(path: Path, content: bytes) -> None:
-    """Append whole lines, or, on a full disk, nothing."""
+def append(path: Path, content: bytes, durable: bool = True) -> None:
+    """Append whole lines, or, on a full disk, nothing; `durable` as for `write_atomically`."""
     # Unbuffered: a buffer that could not be written would be tried again on closing the file.
     with open(path, "ab", buffering=0, opener=not_through_links) as file:
         before = file.tell()
@@ -66,7 +105,8 @@ def append(path: Path, content: bytes) -> None:
             rest = memoryview(content)
             while rest:
                 rest = rest[file.write(rest) :]
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         except OSError:
             file.truncate(before)
             raise

@@ -71,7 +71,11 @@ class FlatModel:
 
         Float32, shifted and scaled, in the memory layout in which the module is fastest.
         """
-        return self._normalisation.arranged(part, self._layout_for(part.x))
+        return self.normalised(part, self._layout_for(part.x))
+
+    def normalised(self, part: Split, layout: torch.memory_format) -> Tensor:
+        """The same in another memory layout, for who computes otherwise than by the module."""
+        return self._normalisation.arranged(part, layout)
 
     def laid_out(self, x: Tensor) -> Tensor:
         """Inputs of the module `[n, *shape]` in the memory layout in which it is fastest.

@@ -12,10 +12,10 @@ float32 and added up in float64.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-CHUNK_COLUMNS = 16_384
+from fedexp.core.columns import added_over_columns
+from fedexp.core.norms import mirrored, numbers_to_multiply, row_norms, upper_products
 
 
 def centred_gram(matrix: Tensor) -> Tensor:
@@ -29,17 +29,15 @@ def centred_gram(matrix: Tensor) -> Tensor:
     tensor([[0., 0.],
             [0., 4.]], dtype=torch.float64)
     """
-    n = len(matrix)
-    squares = torch.zeros(n, dtype=torch.float64, device=matrix.device)
-    for chunk in torch.split(matrix, CHUNK_COLUMNS, dim=1):
-        squares += chunk.square().sum(dim=1, dtype=torch.float64)
-    near = (squares <= squares.sort().values[(n - 1) // 2]).to(matrix)
+    norms = row_norms(matrix)
+    near = (norms <= norms.sort().values[(len(matrix) - 1) // 2]).to(matrix)
     share = near / near.sum()
-    gram = torch.zeros(n, n, dtype=torch.float64, device=matrix.device)
-    for chunk in torch.split(matrix, CHUNK_COLUMNS, dim=1):
-        centred = chunk - share @ chunk
-        gram += centred @ centred.T
-    return gram
+
+    def products(columns: slice) -> Tensor:
+        chunk = matrix[:, columns]
+        return upper_products(chunk - share @ chunk)
+
+    return mirrored(added_over_columns(products, matrix, numbers_to_multiply(len(matrix))))
 
 
 def squared_distances(matrix: Tensor) -> Tensor:

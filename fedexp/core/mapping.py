@@ -38,6 +38,8 @@ def map_bytes(path: Path, shape: tuple[int, ...]) -> Tensor:
 
 def file_of(tensor: Tensor) -> str | None:
     """The file that `map_bytes` mapped a tensor from; None where it did not."""
+    if tensor.device.type != "cpu":
+        return None
     storage = tensor.untyped_storage()
     n, path = _MAPPED.get(storage.data_ptr(), (-1, None))
     return path if storage.nbytes() == n and storage.is_shared() else None

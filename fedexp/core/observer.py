@@ -7,7 +7,7 @@ disk what it is told of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ class RunStart:
     folder: Path  # of the run
     about: Mapping[str, Any]  # what summary.json says beside the figures
     state: ServerState  # after the rounds completed so far: 0 of them in a new run
-    recorded: Sequence[Metric]  # what these rounds measured
+    recorded: Iterable[Metric]  # what these rounds measured, round by round
 
 
 class Observer(Protocol):

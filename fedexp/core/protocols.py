@@ -108,8 +108,9 @@ class Task(Protocol):
     def own_mix_accuracy(self, predicted: Tensor, y: Tensor, mixes: np.ndarray) -> Sequence[float]:
         """The accuracy that is to be expected on examples that come in other mixes of classes.
 
-        One value a row of `mixes` `[k, num_classes]`, shares of the classes. An estimate from what
-        was answered on `y`; empty where examples do not come in classes.
+        One value a row of `mixes` `[k, num_classes]`, shares of the classes: the mean of what is
+        to be expected of each class by itself, weighed by them. An estimate from what was answered
+        on `y`; empty where examples do not come in classes.
         """
 
 
@@ -307,6 +308,26 @@ class Channel(Protocol):
 
     def transmit(self, updates: Updates, rng: np.random.Generator) -> Delivery:
         """One round's transport."""
+
+
+@runtime_checkable
+class Merges(Protocol):
+    """A channel that brings means of neighbouring clients: who trains them may make these."""
+
+    size: int  # neighbours in a row
+
+    def merged(self, updates: Updates) -> Updates:
+        """The updates `[n, D]` with rows `[ceil(n / size), D]` (`Updates.in_a_row`)."""
+
+
+@runtime_checkable
+class TrainsMerged(Protocol):
+    """A backend that never holds all rows of a cohort, where the channel merges them."""
+
+    def train_merged(
+        self, trainer: Trainer, tasks: Sequence[ClientTask], merger: Merges
+    ) -> Updates:
+        """As `merger.merged(train(trainer, tasks))`, bit for bit, in less memory."""
 
 
 @runtime_checkable

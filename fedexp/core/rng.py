@@ -38,9 +38,14 @@ def generator(seed: int, purpose: str, *ids: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(_sequence(seed, purpose, ids)))
 
 
-def torch_generator(seed: int) -> torch.Generator:
-    """A CPU generator of torch's that starts at `seed` (see `seed_for`)."""
-    return torch.Generator().manual_seed(seed)
+def torch_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of torch's, by default on the CPU, that starts at `seed` (see `seed_for`)."""
+    return torch.Generator(device).manual_seed(seed)
+
+
+def legacy_generator(seed: int) -> np.random.RandomState:
+    """NumPy's generator of old: for parts of data that were drawn with it and are to stay so."""
+    return np.random.RandomState(seed)
 
 
 @contextmanager

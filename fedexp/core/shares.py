@@ -108,7 +108,7 @@ def masses_up_to(ordered: Tensor, mass: float | Tensor) -> Tensor:
     tensor([0.5000, 0.1000, 0.0000])
     """
     before = ordered.cumsum(dim=-1) - ordered
-    left = torch.as_tensor(mass, dtype=ordered.dtype, device=ordered.device) - before
+    left = mass - before
     taken = torch.minimum(left.clamp_min(0), ordered)
     # What rounding leaves of the next row must not count: that row may be a liar's, and huge.
     return taken.masked_fill(taken <= ROUNDING, 0)

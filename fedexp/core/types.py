@@ -191,7 +191,7 @@ def _joined(mine: Tensor | None, its: Tensor | None, n: int, m: int) -> Tensor |
 def _divided(x: Tensor, divisor: float, out: Tensor | None = None) -> Tensor:
     """Bytes over `divisor` as float32, correctly rounded."""
     # By a tensor: on a GPU, torch multiplies by the reciprocal of a number, and loses a bit.
-    return torch.div(x, torch.tensor(divisor, dtype=torch.float32, device=x.device), out=out)
+    return torch.div(x, torch.full((), divisor, dtype=torch.float32, device=x.device), out=out)
 
 
 @dataclass(frozen=True)
@@ -406,7 +406,7 @@ class ClientReport:
 
     num_examples: int  # distinct examples that it holds
     processed: int  # examples that passed through the gradient, repeats counted
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float | Tensor]  # numbers; on a GPU tensors `[]`, not to wait for them
     sent: State = field(default_factory=dict)  # exactly what its trainer declares (`sends`)
     state: State = field(default_factory=dict)  # stays: named and shaped as in the task
 
@@ -426,6 +426,7 @@ class Updates:
     reference: Tensor | None = None  # [D] the server's own update, for rules that ask for one
     kept: tuple[State, ...] = ()  # [n] never sent: the round loop takes it off (`without_kept`)
     clients_in: tuple[int, ...] = ()  # [n] how many clients are in each row; (): one
+    in_a_row: int = 1  # above 1: `matrix` [ceil(n / that), D] has so many neighbours' mean a row
 
     def __len__(self) -> int:
         return len(self.client_ids)
@@ -440,7 +441,7 @@ class Updates:
             client_ids=tuple(task.client_id for task in tasks),
             num_examples=torch.tensor([r.num_examples for r in reports], dtype=torch.float64),
             processed=sum(r.processed for r in reports),
-            metrics=tuple(r.metrics for r in reports),
+            metrics=_read([r.metrics for r in reports]),
             kept=tuple(r.state for r in reports),
         )
 
@@ -470,6 +471,16 @@ class Updates:
             metrics=tuple(m for m, k in zip(self.metrics, marks, strict=False) if k),
             clients_in=tuple(n for n, k in zip(self.clients_in, marks, strict=False) if k),
         )
+
+
+def _read(reported: Sequence[Mapping[str, float | Tensor]]) -> tuple[Mapping[str, float], ...]:
+    """What clients reported as numbers: those on a device are all read at once."""
+    there = [v for metrics in reported for v in metrics.values() if isinstance(v, Tensor)]
+    values = iter(torch.stack(there).tolist() if there else ())
+    return tuple(
+        {name: next(values) if isinstance(v, Tensor) else v for name, v in metrics.items()}
+        for metrics in reported
+    )
 
 
 @dataclass(frozen=True)
@@ -533,6 +544,18 @@ class ServerState:
     ledger: State = field(default_factory=dict)  # what the promise has cost so far
     clients: Mapping[int, Kept] = field(default_factory=dict)  # of those who ever took part
     failed_rounds: int = 0  # the latest rounds in a row that moved nothing
+
+    def to(self, device: torch.device) -> ServerState:
+        """With what goes into the next step on a device.
+
+        Detectors look at short forms of the rows, which lie on the CPU, and what is counted does.
+        """
+        named = ("optimizer", "aggregator", "algorithm", "privacy")
+        moved: dict[str, Any] = {
+            part: {name: tensor.to(device) for name, tensor in getattr(self, part).items()}
+            for part in named
+        }
+        return replace(self, params=self.params.to(device), **moved)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least
+from fedexp.core.rng import legacy_generator
 from fedexp.core.types import Dataset, Split
 from fedexp.data.check import checked
 from fedexp.data.download import damaged
@@ -116,22 +118,50 @@ def stratified(
     Raises:
         InputError: there are too few examples, of all or of one class; it names `key`.
     """
-    from sklearn.model_selection import train_test_split
-
-    n_present = len(np.unique(whole.y.numpy()))
+    y = whole.y.numpy()
+    n_present = len(np.unique(y))
     if not n_present <= size <= len(whole) - n_present:
         reason = f"must lie between {n_present} and {len(whole) - n_present}"
         raise InputError(f"{reason} to split {len(whole)} examples by class", key, size)
-    try:
-        rest, part = train_test_split(
-            np.arange(len(whole)), test_size=size, random_state=split_seed, stratify=whole.y.numpy()
-        )
-    except ValueError as error:
-        raise InputError(f"cannot be split by class: {error}", key, size) from error
+    counts = np.bincount(y)
+    if counts[counts > 0].min() < 2:
+        raise InputError("cannot be split by class: of one there is a single example", key, size)
+    taken = _drawn_by_class(y, size, split_seed)
     return (
-        whole.rows(torch.from_numpy(np.sort(rest))),
-        whole.rows(torch.from_numpy(np.sort(part))),
+        whole.rows(torch.from_numpy(np.flatnonzero(~taken))),
+        whole.rows(torch.from_numpy(np.flatnonzero(taken))),
     )
+
+
+def _drawn_by_class(y: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """`size` of the examples of classes y `[n]`, each class in proportion: `[n]` bool.
+
+    The examples that scikit-learn 1.x draws (`StratifiedShuffleSplit`), draw by draw, so that
+    data sets stay divided as they always were, without a second of importing it.
+    """
+    rng = legacy_generator(seed)
+    _, of_class, counts = np.unique(y, return_inverse=True, return_counts=True)
+    kept = _in_proportion(counts, len(y) - size, rng)
+    drawn = _in_proportion(counts - kept, size, rng)
+    taken = np.zeros(len(y), dtype=bool)
+    for c, count in enumerate(counts):
+        members = np.flatnonzero(of_class == c)[rng.permutation(count)]
+        taken[members[kept[c] : kept[c] + drawn[c]]] = True
+    return taken
+
+
+def _in_proportion(counts: np.ndarray, size: int, rng: Any) -> np.ndarray:
+    """How many of each class; what rounding down left goes to the largest rests, ties by lot."""
+    shares = counts / counts.sum() * size
+    whole = np.floor(shares)
+    rests = shares - whole
+    for rest in np.unique(rests)[::-1]:
+        left = int(size - whole.sum())
+        if left > 0:
+            alike = np.flatnonzero(rests == rest)
+            whole[rng.choice(alike, size=min(len(alike), left), replace=False)] += 1
+    counted: np.ndarray = whole.astype(np.int64)
+    return counted
 
 
 def assemble(

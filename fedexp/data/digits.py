@@ -1,17 +1,19 @@
 """Handwritten digits at 8x8, which come with scikit-learn: no file, no network.
 
 Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
-Repository, 1998 (the test part of it, as `sklearn.datasets.load_digits` ships it).
+Repository, 1998 (the test part of it, as scikit-learn ships it).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import final
 
 import numpy as np
 
+from fedexp.core.checks import InputError
 from fedexp.core.types import Dataset
 from fedexp.data.assemble import assemble, check_sizes, image_shape, image_split, stratified
 from fedexp.data.download import RemoteFile
@@ -49,15 +51,13 @@ class Digits:
 
     def __call__(self, data_dir: Path) -> Dataset:
         """The dataset; `data_dir` is not looked at."""
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        class_names = tuple(str(name) for name in digits.target_names)
+        table = np.loadtxt(_file(), delimiter=",", dtype=np.uint8)  # 64 pixels and the digit
+        class_names = tuple(str(digit) for digit in range(10))
         # Each pixel counts the dark points of a 4x4 block: 0 to 16.
-        pixels = digits.images[:, None].astype(np.uint8)
+        pixels, target = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].astype(np.int64)
         source = "scikit-learn's digits"
         classes = len(class_names)
-        whole = image_split(pixels, digits.target, classes, source, self.name, divisor=16)
+        whole = image_split(pixels, target, classes, source, self.name, divisor=16)
         rest, test = stratified(whole, self.test_size, self.split_seed, "test_size")
         train, validation = stratified(rest, self.validation_size, self.split_seed)
         return assemble(
@@ -67,3 +67,11 @@ class Digits:
     def files(self, data_dir: Path) -> tuple[RemoteFile, ...]:
         """None: scikit-learn brings the images along."""
         return ()
+
+
+def _file() -> Path:
+    """Where scikit-learn has the table; it is not imported, which takes a second."""
+    found = find_spec("sklearn")
+    if found is None or not found.submodule_search_locations:
+        raise InputError("scikit-learn, which brings the images along, is not installed")
+    return Path(found.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"

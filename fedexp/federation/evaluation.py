@@ -4,14 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final
 
 import numpy as np
 from torch import Tensor
 
+from fedexp.core.checks import in_range
 from fedexp.core.protocols import Backend, Task
 from fedexp.core.types import Metric, Split
 from fedexp.federation.own_patients import OwnPatients
+
+
+class Pace(Protocol):
+    """Says whether a round that could be evaluated is."""
+
+    def allows(self) -> bool:
+        """Whether to evaluate now."""
+
+    def note(self, seconds: Mapping[str, float], evaluated: bool) -> None:
+        """What a round took, by phase."""
+
+
+@final
+class Unhurried:
+    """Every evaluation that is due is made."""
+
+    def allows(self) -> bool:
+        """Always."""
+        return True
+
+    def note(self, seconds: Mapping[str, float], evaluated: bool) -> None:
+        """Nothing to note."""
+
+
+@final
+class ShareOfTime:
+    """Evaluations as long as they take no more than a share of the time, the next one included.
+
+    The first round is evaluated, and tells what an evaluation costs. Nothing of this is kept in a
+    checkpoint: it is about the machine at hand. So which rounds are evaluated is not of the run's
+    seed; what they then show is.
+
+    >>> pace, evaluated = ShareOfTime(0.25), []
+    >>> for round in range(1, 10):
+    ...     due = pace.allows()
+    ...     evaluated += [round] if due else []
+    ...     pace.note({"train": 1.0, "evaluate": 1.0 if due else 0.0}, due)
+    >>> evaluated
+    [1, 7]
+    """
+
+    def __init__(self, share: float) -> None:
+        in_range(0, 1, share=share)
+        self._share = share
+        self._total = self._evaluating = self._latest = 0.0  # seconds
+
+    def allows(self) -> bool:
+        """Whether one more, as long as the latest, is within the share."""
+        evaluating = self._evaluating + self._latest
+        return evaluating <= self._share * (self._total + self._latest)
+
+    def note(self, seconds: Mapping[str, float], evaluated: bool) -> None:
+        """Count a round."""
+        self._total += sum(seconds.values())
+        if evaluated:
+            self._latest = seconds["evaluate"]
+            self._evaluating += self._latest
 
 
 @final
@@ -26,7 +84,10 @@ class ModelEvaluator:
         class_mixes: `[n_clients, classes]`, each client's share of each class. A client's
             `own_mix_accuracy` is the test accuracy it would see if its patients came in this mix:
             sum over classes of its share of the class times the recall of the class. There is none
-            where examples do not come in classes, or where its patients are known.
+            where examples do not come in classes, or where its patients are known. Of the shared
+            model the recalls are measured, in rows of scope `recall`: whoever reads them makes
+            the estimates (`fedexp.run_folder.estimates`): they would be a row for every client of
+            a federation, whoever took part.
         own: each client's own patients. Where they are known, `own_accuracy` is a client's
             accuracy on those of them that are in test.
     """
@@ -62,7 +123,7 @@ class ModelEvaluator:
     def _each_client(
         self, outputs: Sequence[Tensor], y: Tensor, round: int, measured: list[dict[str, float]]
     ) -> tuple[Tensor | None, list[Metric]]:
-        """The shared model's predictions and what it is worth to each client.
+        """The shared model's predictions, and its recall of every class.
 
         With a model for each client, none; its own accuracy is added to what was measured.
         """
@@ -70,10 +131,10 @@ class ModelEvaluator:
         if self.own is not None and self.own.are_known:
             return predicted[0] if len(outputs) == 1 else None, []
         if len(outputs) == 1:
-            values = self.task.own_mix_accuracy(predicted[0], y, self.class_mixes)
+            one_class_each = np.eye(self.class_mixes.shape[1])
+            recalls = self.task.own_mix_accuracy(predicted[0], y, one_class_each)
             return predicted[0], [
-                Metric(round, "test", str(client), "own_mix_accuracy", value)
-                for client, value in enumerate(values)
+                Metric(round, "recall", "all", str(c), value) for c, value in enumerate(recalls)
             ]
         for client, of_client in enumerate(measured):
             mix = self.class_mixes[client : client + 1]

@@ -39,6 +39,8 @@ from fedexp.federation.describe import (
     remarks,
     traffic,
 )
+from fedexp.federation.evaluation import Pace, Unhurried
+from fedexp.federation.gather import Merged, Rows
 from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.server import Server
 
@@ -66,6 +68,11 @@ class Experiment:
     evaluator: Evaluator
     store: ClientStore = field(default_factory=InMemory)  # of what stays with clients
     root: NoRootData | RootData = field(default_factory=NoRootData)  # the server's own examples
+    device: torch.device = field(
+        default_factory=lambda: torch.device("cpu")
+    )  # where models and rows lie
+    gather: Rows | Merged = field(default_factory=Rows)  # of what the clients trained
+    pace: Pace = field(default_factory=Unhurried)  # of evaluations; the only part with a clock
 
 
 def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerState, RoundRecord]]:
@@ -75,6 +82,7 @@ def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerStat
         InputError: too many rounds in a row moved nothing.
     """
     most, last = min(exp.max_failed_rounds, exp.rounds), None
+    state = state.to(exp.device)
     while not finished(exp, state) and state.failed_rounds < most:
         state, last = run_round(exp, state)
         yield state, last
@@ -127,7 +135,8 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     # 2. Local training, the only parallel step. What clients keep is seen by nobody else.
     reference = exp.root(exp.backend, algorithm, task_of)  # first: the clients' rows are a buffer
     tasks = [task_of(c) for c in kept]
-    trained = replace(exp.backend.train(algorithm.local(exp.trainer), tasks), reference=reference)
+    trained = exp.gather(exp.backend, algorithm.local(exp.trainer), tasks)
+    trained = replace(trained, reference=reference)
     momenta_before = [of_part(own, "worker_momentum") for own in kept.values()]
     averaged, momenta = exp.worker_momentum(trained.without_kept(), momenta_before, d)
     states = {"algorithm": trained.kept, "worker_momentum": momenta}
@@ -165,13 +174,15 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     down = sum(task.bytes_down for task in tasks)
     metrics += traffic(r + 1, down if communicates(exp.setting) else None, delivery)
     predictions = None
-    if state.round % exp.eval_every == 0 or finished(exp, state):
+    due = state.round % exp.eval_every == 0 and exp.pace.allows()
+    if evaluated := due or finished(exp, state):
         models = exp.setting.models(state.params)
         measured, predictions = exp.evaluator(exp.backend, models, state.round)
         epsilon = exp.account.epsilon(ledger)
         spent = [] if epsilon is None else [Metric(r + 1, "privacy", "all", "epsilon", epsilon)]
         metrics += [*measured, *spent]
     watch.lap("evaluate")
+    exp.pace.note(watch.seconds, evaluated)
     return state, RoundRecord(
         round=state.round,
         metrics=tuple(metrics),

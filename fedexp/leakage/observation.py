@@ -5,9 +5,9 @@ An attack receives an `Observation` and nothing else, so that what it recovers, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,6 +37,16 @@ class Knowledge:
     local_steps: int  # full-batch steps behind the update
     labels: Tensor | None  # [batch_size] int64, in any order; None: not shared
     clip_norm: float | None  # every example's gradient was clipped to it (DP-SGD); None: none was
+
+    def alike(self, other: Knowledge) -> bool:
+        """Whether both say the same, but for the labels."""
+        same = ("module", "normalisation", "task")
+        equal = ("input_shape", "num_classes", "batch_size", "rule", "local_steps", "clip_norm")
+        return (
+            all(getattr(self, name) is getattr(other, name) for name in same)
+            and all(getattr(self, name) == getattr(other, name) for name in equal)
+            and torch.equal(self.params, other.params)
+        )
 
     def parameters(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """The trainable parameters by name, cut from `params`, as leaves without gradient."""
@@ -93,3 +103,19 @@ class UpdateAttack(Protocol):
 
     def __call__(self, observation: Observation, rng: np.random.Generator) -> Reconstruction:
         """The best guess; raises InputError where it cannot work at all."""
+
+
+@runtime_checkable
+class TakesSeveral(Protocol):
+    """An attack that is quicker on several updates at once; without it each is attacked alone."""
+
+    def at_once(self, knowledge: Knowledge) -> int:
+        """How many; by what is known alone, so that it is the same on every machine."""
+
+    def together(
+        self, observations: Sequence[Observation], rngs: Sequence[np.random.Generator]
+    ) -> list[Reconstruction]:
+        """Of updates that differ in `update`, `clients` and labels only, each with its own stream.
+
+        What comes back of one does not depend on the others, but for rounding.
+        """

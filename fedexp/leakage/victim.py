@@ -19,9 +19,9 @@ from fedexp.core.protocols import Task
 from fedexp.core.types import Dataset, Normalisation, Partition, Split
 from fedexp.federation.rounds import Experiment
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
-from fedexp.run_folder.format import PROVENANCE, accepted_hashes
+from fedexp.run_folder.format import PROVENANCE, accepted_hashes, backend_of_studies
 from fedexp.run_folder.origin import refuse_other_origin
-from fedexp.run_folder.record import read_config, read_rows, read_summary
+from fedexp.run_folder.record import read_config, read_summary
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,6 @@ class Victim:
         return self.reserve if len(self.reserve) else self.pixels.test
 
 
-IN_PROCESS = {"_target_": "fedexp.backends.in_process.InProcess"}  # studies bring their own workers
-
-
 def open_victim(
     folder: Path, data_dir: str | None, built: Built | None = None, trust: Sequence[str] = ()
 ) -> Victim:
@@ -107,7 +104,9 @@ def open_victim(
         InputError: it is no run, has no checkpoint that can be read, or shares no model; or what
             it was made of is not there any more.
     """
-    config = {**read_config(folder), "backend": IN_PROCESS, "tracker": {}, "quiet": True}
+    saved = read_config(folder)
+    # Studies bring their own workers.
+    config = {**saved, "backend": backend_of_studies(saved), "tracker": {}, "quiet": True}
     config["trust"] = list(trust)
     if data_dir is not None:
         config["paths"] = {**config["paths"], "data_dir": data_dir}
@@ -117,10 +116,10 @@ def open_victim(
     models = {0: built.experiment.setting.init(vector_of(built.model), built.experiment.n_clients)}
     if models[0].dim() != 1:
         raise InputError("its clients share no model (setting=local_only)", "RUN_DIR", folder)
-    rows, broken = read_rows(folder), ""
+    broken = ""
     for path in sorted((folder / "checkpoints").glob("*.pt")):
         try:
-            state = read_checkpoint(path, accepted_hashes(config), rows)
+            state = read_checkpoint(path, accepted_hashes(saved)).state
         except Unreadable as error:
             broken = f"; {path.name} cannot be used: {error}"
             continue

@@ -43,6 +43,11 @@ class EarlyStopping:
         self._sign = -1.0 if metric == "loss" else 1.0
         self._forget()
 
+    @property
+    def does_nothing(self) -> bool:
+        """Whether it never ends a run."""
+        return self._patience is None
+
     def _forget(self) -> None:
         self._best, self._best_round, self._waited = -math.inf, 0, 0
 

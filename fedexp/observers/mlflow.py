@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, final
 
+from fedexp.core.environment import environment
 from fedexp.core.observer import RunStart
 from fedexp.core.types import RoundRecord, ServerState
-from fedexp.observers.series import by_round, environment, figures, leaves, require
+from fedexp.observers.series import by_round, figures, leaves, require
 
 FOLDER = "mlruns"
 FOLDER_TAG = "fedexp.folder"

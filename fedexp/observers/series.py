@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -31,7 +29,7 @@ def figures(rows: Sequence[Metric], clients: bool) -> dict[str, float]:
     }
 
 
-def by_round(rows: Sequence[Metric], clients: bool) -> Iterator[tuple[int, dict[str, float]]]:
+def by_round(rows: Iterable[Metric], clients: bool) -> Iterator[tuple[int, dict[str, float]]]:
     """(round, its figures) of rows in the order of their rounds."""
     for number, of_round in groupby(rows, key=lambda row: row.round):
         yield number, figures(list(of_round), clients)
@@ -56,18 +54,6 @@ def require(package: str) -> None:
     """Raise InputError unless the package behind a tracker is installed; it is not imported yet."""
     if importlib.util.find_spec(package) is None:
         raise InputError(f"is not installed: pip install 'fedexp[{package}]'", "package", package)
-
-
-@contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set, for a while, what the environment does not set already."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
 
 
 def _name(row: Metric) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, final
 
 from fedexp.core.checks import one_of
+from fedexp.core.environment import environment
 from fedexp.core.observer import RunStart
 from fedexp.core.types import RoundRecord, ServerState
-from fedexp.observers.series import by_round, environment, figures, require
+from fedexp.observers.series import by_round, figures, require
 
 FOLDER = "wandb"
 # Else they lie in the user's home.

@@ -17,7 +17,7 @@ from typing import final
 import numpy as np
 
 from fedexp.core.checks import at_least, refuse_majority
-from fedexp.core.norms import clip_factors, row_norms
+from fedexp.core.norms import clip_factors, row_norms, scaled
 from fedexp.core.types import Updates
 
 
@@ -56,4 +56,4 @@ class AdaptiveClipping:
         norms = row_norms(rows)
         k = 2 * f * (n - f) // n
         limit = norms.sort(descending=True).values[k]
-        return updates.with_matrix(rows * clip_factors(norms, limit).to(rows.dtype)[:, None])
+        return updates.with_matrix(scaled(rows, clip_factors(norms, limit)))

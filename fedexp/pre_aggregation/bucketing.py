@@ -14,13 +14,16 @@ attackers, which no rule stands: here s = floor((n - 1) / 2f), the largest with 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least
+from fedexp.core.columns import over_columns
 from fedexp.core.types import Updates
 
 
@@ -55,9 +58,7 @@ class Bucketing:
         size = self._size(n)
         order = torch.from_numpy(rng.permutation(n))
         buckets = order.split(size)
-        rows = updates.matrix.new_empty(len(buckets), updates.matrix.shape[1])
-        for row, members in zip(rows, buckets, strict=True):
-            torch.mean(updates.matrix[members.to(rows.device)], dim=0, out=row)
+        rows = _means(updates.matrix, [members.to(updates.matrix.device) for members in buckets])
         weights = updates.num_examples[order.to(updates.num_examples.device)]
         return replace(
             updates,
@@ -85,3 +86,17 @@ class Bucketing:
                 size,
             )
         return size
+
+
+def _means(matrix: Tensor, buckets: Sequence[Tensor]) -> Tensor:
+    """The mean of the rows `[n, d]` of each bucket: `[len(buckets), d]`."""
+    means = matrix.new_empty(len(buckets), matrix.shape[1])
+
+    def work(chunks: Iterator[slice]) -> None:
+        for columns in chunks:
+            chunk = matrix[:, columns]
+            for mean, members in zip(means, buckets, strict=True):
+                torch.mean(chunk[members], dim=0, out=mean[columns])
+
+    over_columns(work, matrix)
+    return means

@@ -16,7 +16,7 @@ from typing import final
 import numpy as np
 
 from fedexp.core.checks import positive
-from fedexp.core.norms import clip_factors, row_norms
+from fedexp.core.norms import clip_factors, row_norms, scaled
 from fedexp.core.types import Updates
 
 
@@ -37,5 +37,5 @@ class Clipping:
     def __call__(self, updates: Updates, rng: np.random.Generator) -> Updates:
         """The clipped rows; draws nothing."""
         rows = updates.matrix
-        factors = clip_factors(row_norms(rows), self.max_norm).to(rows.dtype)
-        return updates.with_matrix(rows * factors[:, None])
+        factors = clip_factors(row_norms(rows), self.max_norm)
+        return updates.with_matrix(scaled(rows, factors))

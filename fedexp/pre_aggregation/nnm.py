@@ -19,6 +19,7 @@ import torch
 
 from fedexp.core.checks import at_least, refuse_majority
 from fedexp.core.geometry import squared_distances
+from fedexp.core.norms import mixed
 from fedexp.core.types import Updates
 
 
@@ -57,4 +58,4 @@ class NearestNeighbourMixing:
         # As a product with the [n, n] weights: picking rows by index would take n - f copies.
         mixing = torch.zeros(n, n, dtype=rows.dtype, device=rows.device)
         mixing.scatter_(1, nearest, 1 / (n - f))
-        return updates.with_matrix(mixing @ rows)
+        return updates.with_matrix(mixed(rows, mixing))

@@ -19,6 +19,7 @@ import torch
 
 from fedexp.core.checks import at_least
 from fedexp.core.geometry import squared_distances
+from fedexp.core.norms import mixed
 from fedexp.core.shares import check_cap, masses_up_to, shares_against
 from fedexp.core.types import Updates
 
@@ -54,4 +55,4 @@ class WeightedNearestNeighbourMixing:
         masses = masses_up_to(shares.to(rows.device)[nearest], 1 - held)
         mixing = torch.zeros_like(masses).scatter_(1, nearest, masses)
         mixing /= mixing.sum(dim=1, keepdim=True)
-        return updates.with_matrix(mixing.to(rows) @ rows)
+        return updates.with_matrix(mixed(rows, mixing))

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedexp.core.blocks import Block, unadjusted
 from fedexp.core.capabilities import goes_by_labels
 from fedexp.core.checks import InputError, non_negative, one_of, positive
 from fedexp.core.protection import Combination, Plan, Protection
@@ -43,6 +44,7 @@ from fedexp.privacy.account import (
 from fedexp.privacy.ledger import Ledger
 from fedexp.privacy.lone_examples import refuse_examples_that_mix
 from fedexp.privacy.noise import NOISE_SEEDS, add_noise
+from fedexp.privacy.private_blocks import PrivateBlockSteps
 from fedexp.privacy.terms import (
     NOISE_SOURCES,
     ONE_EXAMPLE,
@@ -52,9 +54,10 @@ from fedexp.privacy.terms import (
     check_noise_is_given_once,
     refuse_what_is_sent,
 )
+from fedexp.training.blocks import StepBlockTrainer
 from fedexp.training.per_example import Targets, Watch, channels_last, watching
 from fedexp.training.private_layers import trained_layers
-from fedexp.training.steps import SHUFFLED, Adjusted, Step, StepSource, StepTrainer, Work
+from fedexp.training.steps import FLOAT32, SHUFFLED, Adjusted, Step, StepSource, StepTrainer, Work
 
 CLIPPING = ("ghost", "hooks", "auto")
 
@@ -176,6 +179,13 @@ class PrivateTraining:
                 "training.sampling",
                 sampling,
             )
+        if (precision := self.trainer.work().precision) != FLOAT32:
+            raise InputError(
+                "rounds the factors that the length of an example's gradient is found from, so "
+                "that more than the bound could pass; DP-SGD needs training.precision=float32",
+                "training.precision",
+                precision,
+            )
         return self.trainer
 
     def spread(self, n_clients: int, cohort_size: float) -> PrivateTraining:
@@ -213,7 +223,33 @@ class PrivateTraining:
                 "model",
                 type(model.module).__name__,
             )
-        sampling_rate, made = self.spends(len(shard))
+        return self._with_what_it_spent(report, len(shard))
+
+    def why_no_blocks(self) -> str:
+        """That of the trainer."""
+        if not isinstance(self.trainer, StepBlockTrainer):
+            return "the training goes one client at a time"
+        return self.trainer.why_no_blocks()
+
+    def numbers_in_a_block(self, n: int, d: int, kept: int) -> int:
+        """Every example has gradients of its own, three times: as made, and on the way to a sum."""
+        assert isinstance(self.trainer, StepBlockTrainer)
+        examples = 2 * self.trainer.work().largest_batch(n)  # a Poisson batch may be that large
+        return self.trainer.numbers_in_a_block(n, d, kept) + examples * (3 * d + 2 * kept)
+
+    def train_block(self, block: Block, adjust: Adjust = unadjusted) -> list[ClientReport]:
+        """Train every client of `block` in place; `adjust` is given gradients with their noise."""
+        assert isinstance(self.trainer, StepBlockTrainer)
+        of = self.steps
+        steps = PrivateBlockSteps(of.clip_norm, of.noise_multiplier, of.noise_seed)
+        reports = self.trainer.train_block(block, adjust, steps)
+        return [
+            self._with_what_it_spent(report, n)
+            for report, n in zip(reports, block.sizes, strict=True)
+        ]
+
+    def _with_what_it_spent(self, report: ClientReport, n: int) -> ClientReport:
+        sampling_rate, made = self.spends(n)
         spent = {"sampling_rate": sampling_rate, "steps": float(made)}
         return replace(report, metrics={**report.metrics, **spent})
 

@@ -48,5 +48,7 @@ def _asked(run: Run) -> Mapping[str, str]:
 
 def _measured(run: Run) -> str:
     """A digest of every number that the run recorded."""
-    content = read_regular(run.path / "metrics.csv", TABLE_BYTES)
-    return hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(read_regular(run.path / "metrics.csv", TABLE_BYTES))
+    if (clients := run.path / "clients.bin").exists():
+        digest.update(read_regular(clients, TABLE_BYTES))
+    return digest.hexdigest()

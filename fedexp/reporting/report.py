@@ -169,8 +169,8 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     Raises:
         InputError: a path is no folder, no run lies there, or a file cannot be read.
     """
-    paths = list(map(Path, paths))
-    return _report_sweep([load_run(path) for path in find_runs(paths)], paths, folder)
+    named = [Path(path) for path in paths]
+    return _report_sweep([load_run(path) for path in find_runs(named)], named, folder)
 
 
 def _report_sweep(

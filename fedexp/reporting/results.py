@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import pandas as pd
 
 from fedexp.core.checks import InputError
@@ -27,6 +28,7 @@ from fedexp.run_folder.reading import (
     read_json,
     read_lines,
     read_metrics,
+    read_shared,
 )
 from fedexp.run_folder.shapes import CONFIG, PARTITION, SUMMARY, TIMING, checked
 from fedexp.run_folder.verdict import read_verdict
@@ -57,9 +59,24 @@ class Run:
     summary: Mapping[str, Any]
 
     @cached_property
+    def shared(self) -> pd.DataFrame:
+        """As `metrics`, but no more than is needed of what is about single clients."""
+        return read_shared(self.path, complete=self.status == "complete")
+
+    @cached_property
     def metrics(self) -> pd.DataFrame:
-        """One row a measured number, columns round, scope, client, metric, value."""
-        return read_metrics(self.path, complete=self.status == "complete")
+        """One row a measured number, columns round, scope, client, metric, value.
+
+        With the estimates for clients that follow from them; where those are more than a million,
+        the ones of the last evaluation.
+        """
+        return read_metrics(self.path, self.shared, self.counts)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """`[n_clients, classes]` examples of each class; `[0, 0]` where that is not listed."""
+        counts = np.asarray((self.partition or {}).get("counts") or [[]], dtype=np.int64)
+        return counts if counts.size else np.empty((0, 0), dtype=np.int64)
 
     @cached_property
     def partition(self) -> Any:
@@ -136,7 +153,7 @@ class Run:
 
         Found once: a mask over the rows of all clients for every curve takes most of a report.
         """
-        rows = self.metrics
+        rows = self.shared
         rows = rows[rows["client"].isin(_OF_ALL)]
         curves = defaultdict[tuple[str, str, str], tuple[list[int], list[float]]](lambda: ([], []))
         columns = (rows[name].tolist() for name in ("round", "scope", "metric", "client", "value"))
@@ -151,7 +168,7 @@ class Run:
         """Whether one model was tested for all clients, rather than one for each."""
         if any(s in ("validation", "test") and c == "all" for s, _, c in self._curves):
             return True
-        tested = self.metrics[self.metrics["scope"].isin(["validation", "test"])]
+        tested = self.shared[self.shared["scope"].isin(["validation", "test"])]
         return tested.empty or bool((tested["client"] == "all").any())
 
     @property

@@ -18,7 +18,21 @@ WITHOUT_EFFECT = (
     *("paths", "backend", "quiet", "plots", "trust", "checkpoint_every"),
     *("record_updates", "leakage", "tracker", "verdict", "store"),
 )
-"""Groups and keys that a user may change without changing a single bit of a run's results."""
+"""Groups and keys that a user may change without changing a single bit of a run's results.
+
+But for a backend that says `own_bits: true`, whose figures differ from others' in the last digits.
+"""
+
+_ALONE = "fedexp.backends.auto.Auto"
+
+
+def backend_of_studies(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what a study of a run trains, in a process of its own: as the run's, without a pool."""
+    backend: dict[str, Any] = config["backend"]
+    if backend.get("own_bits"):
+        return backend
+    return {"_target_": _ALONE, "workers": 1, "rounds": config["rounds"]}
+
 
 COLUMNS_OF_THEIR_OWN = ("backend", "leakage")
 """Those of them that a table of runs shows all the same: what a run took, and what was found."""
@@ -65,6 +79,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
         kept["pre_aggregation"] = list(mixers.items())  # their order counts
     if (kept.get("early_stopping") or {}).get("patience") is None:
         kept.pop("early_stopping", None)  # as if it were not there
+    if (config.get("backend") or {}).get("own_bits"):
+        kept["backend"] = config["backend"]
     for group, key in _ABSENT_BEFORE:
         if isinstance(node := kept.get(group), Mapping) and not node.get(key):
             kept[group] = {k: v for k, v in node.items() if k != key}

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fedexp.core.checks import InputError
@@ -21,6 +22,8 @@ from fedexp.core.documents import (
     read_text,
     read_yaml_mapping,
 )
+from fedexp.run_folder.client_rows import Table, read_tables
+from fedexp.run_folder.estimates import RECALL, estimates
 from fedexp.run_folder.format import COLUMNS
 
 _COLUMNS = list(COLUMNS)
@@ -61,15 +64,19 @@ def _one_by_one(path: Path, lines: list[str]) -> Iterator[dict[str, Any]]:
                 raise InputError(f"line {number} is not valid JSON", "file", path) from None
 
 
-def read_metrics(folder: Path, complete: bool) -> pd.DataFrame:
-    """Every measured number, in the order of the rounds; `complete` says that the run is over."""
+def read_shared(folder: Path, complete: bool) -> pd.DataFrame:
+    """What was measured of all clients together, in the order of the rounds.
+
+    Of a run of an older version, every measured number. `complete` says that the run is over.
+    """
     jsonl, csv = folder / "metrics.jsonl", folder / "metrics.csv"
-    # Until a run is complete its CSV may lack the last lines; afterwards it is faster to read.
+    # Until such a run is complete its CSV may lack the last lines; afterwards it is faster to read.
     read = csv if csv.exists() and (complete or not jsonl.exists()) else jsonl
     if read == csv:
-        content = io.BytesIO(read_regular(csv, TABLE_BYTES))
+        content = read_regular(csv, TABLE_BYTES)
+        whole = content if complete else content[: content.rfind(b"\n") + 1]
         try:
-            rows = pd.read_csv(content, dtype=dict.fromkeys(_WORDS, "category"))
+            rows = pd.read_csv(io.BytesIO(whole), dtype=dict.fromkeys(_WORDS, "category"))
         except ValueError as error:  # pandas' own are, too
             raise InputError(f"is not a metrics table ({_line(error)})", "file", csv) from None
     else:
@@ -88,8 +95,47 @@ def read_metrics(folder: Path, complete: bool) -> pd.DataFrame:
         raise InputError(f"is not a metrics table ({_line(error)})", "file", read) from None
     if not words:
         raise InputError("is not a metrics table (a word in it is none)", "file", read)
-    # A run that was killed and resumed may have written its last rounds twice.
+    # Of an old run that was killed and resumed the last rounds may be there twice.
     return rows.drop_duplicates(_COLUMNS[:4], keep="last").sort_values("round", kind="stable")
+
+
+def read_metrics(folder: Path, shared: pd.DataFrame, counts: np.ndarray) -> pd.DataFrame:
+    """Every measured number, and the estimates that follow from them, in the order of the rounds.
+
+    Args:
+        folder: of the run.
+        shared: what `read_shared` gave.
+        counts: `[n_clients, classes]` examples of each class; `[0, 0]` where they are not listed.
+    """
+    last = shared["round"].max() if len(shared) else 0
+    tables = [table for table in read_tables(folder) if table.round <= last]
+    tables += estimates(_recalls(shared), counts)
+    if not tables:
+        return shared
+    single = pd.concat([_frame(table) for table in tables], ignore_index=True)
+    both = pd.concat([shared.astype(dict.fromkeys(_WORDS, object)), single[_COLUMNS]])
+    both = both.astype(dict.fromkeys(_WORDS, "category"))
+    return both.sort_values("round", kind="stable", ignore_index=True)
+
+
+def _recalls(shared: pd.DataFrame) -> dict[int, dict[str, float]]:
+    """By round, the recall of every class by its number."""
+    found: dict[int, dict[str, float]] = {}
+    rows = shared[shared["scope"] == RECALL]
+    for round, metric, value in zip(rows["round"], rows["metric"], rows["value"], strict=True):
+        found.setdefault(int(round), {})[str(metric)] = float(value)
+    return found
+
+
+def _frame(table: Table) -> pd.DataFrame:
+    names = [str(client) for client in table.clients.tolist()]
+    pieces = [
+        pd.DataFrame(
+            {"round": table.round, "scope": s, "client": names, "metric": m, "value": values}
+        )
+        for (s, m), values in table.columns.items()
+    ]
+    return pd.concat(pieces, ignore_index=True)
 
 
 def read_confusion(path: Path) -> pd.DataFrame | None:

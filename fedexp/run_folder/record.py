@@ -1,13 +1,16 @@
 """The only writer of a run folder.
 
-A run folder is complete after every round, even if the process is killed in the middle of a write:
-files that are replaced are written beside their place, flushed to the disk and renamed; files that
-grow get whole lines, and what a killed round left in them is cut off when the run is resumed.
+A run folder can be read after every round, and gone on with even if the process is killed in the
+middle of a write, or the power goes. Files that are replaced are written beside their place and
+renamed; files that grow get whole lines, and what a killed round left in them is cut off when the
+run is resumed. Flushed to the disk is one file a round, the checkpoint: it carries what a loss of
+power could take of the record (`fedexp.run_folder.growing`), and the rest can be made of it again.
 
     config.yaml           the resolved config
     origin.json           what the figures are made of, and on what they were computed
     partition.json        who holds what
-    metrics.jsonl, .csv   one measured number a row
+    metrics.csv           one measured number of all clients together a row
+    clients.bin           what was measured of single clients, by columns
     timing.jsonl          seconds a round, by phase
     confusion_matrix.csv  of the last evaluation, on test, where examples have one class
     summary.json          status and final figures
@@ -23,8 +26,7 @@ import csv
 import io
 import json
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, final
@@ -35,7 +37,7 @@ from torch import Tensor, nn
 
 from fedexp.core.checks import InputError
 from fedexp.core.documents import DOCUMENT_BYTES, parse_json, read_text, read_yaml_mapping
-from fedexp.core.files import append, plain, read_lines, to_json, write_atomically
+from fedexp.core.files import append, flush, read_lines, to_json, write_atomically
 from fedexp.core.flat import state_dict_of
 from fedexp.core.observer import RunStart
 from fedexp.core.origin import Origin
@@ -43,22 +45,23 @@ from fedexp.core.protocols import Account, Task
 from fedexp.core.renames import present_config
 from fedexp.core.types import Metric, RoundRecord, Sent, ServerState
 from fedexp.run_folder.checkpoints import (
+    Checkpoint,
     Unreadable,
     checkpoint_bytes,
-    client_files_needed,
     read_checkpoint,
     remove_checkpoint,
     remove_old_checkpoints,
-    write_checkpoint,
 )
+from fedexp.run_folder.client_rows import FILE as CLIENTS
+from fedexp.run_folder.client_rows import frame
 from fedexp.run_folder.client_states import ClientStates
 from fedexp.run_folder.format import (
-    COLUMNS,
     PROVENANCE,
     accepted_hashes,
     config_hash,
     config_hash_0_1,
 )
+from fedexp.run_folder.growing import Carried, Growing
 from fedexp.run_folder.memory import memory
 from fedexp.run_folder.origin import (
     note_stretch,
@@ -66,11 +69,13 @@ from fedexp.run_folder.origin import (
     remarks_on_origin,
     write_origin,
 )
+from fedexp.run_folder.rows import OLD, Recorded, as_csv, shared_rows, split
 from fedexp.run_folder.scores import Scores
 from fedexp.run_folder.shapes import CONFIG, TIMING, checked
 from fedexp.run_folder.update_files import update_record
 from fedexp.run_folder.verdict import forget_verdict
 
+CONFUSION = "confusion_matrix.csv"
 KEPT_CHECKPOINTS = 2
 
 log = logging.getLogger(__name__)
@@ -119,9 +124,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary if isinstance(summary, dict) else {}
 
 
-def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Replace `summary.json`; NaN and infinity become null, which JSON can say."""
-    write_atomically(folder / "summary.json", to_json(summary, indent=1))
+def write_summary(folder: Path, summary: Mapping[str, Any], durable: bool = True) -> None:
+    """Replace `summary.json`; NaN and infinity become null, which JSON can say.
+
+    `durable` as for `write_atomically`: what a run that goes on says is told anew every round.
+    """
+    write_atomically(folder / "summary.json", to_json(summary, indent=1), durable)
 
 
 @final
@@ -162,11 +170,13 @@ class Recorder:
         self.client_states = ClientStates(folder)
         self._config, self._model, self._account, self._origin = config, model, account, origin
         self._task, self._test_y, self._class_names = task, test_y, class_names
-        self.recorded: list[Metric] = []  # what earlier starts of the run left, after `resume`
+        self.recorded: Iterable[Metric] = ()  # what earlier starts of the run left, after `resume`
         self._about: dict[str, Any] = {}
         self._scores = Scores()
-        self._rows = 0  # in metrics.jsonl
+        self._shared, self._clients = Growing(folder / "metrics.csv"), Growing(folder / CLIENTS)
+        self._confusion = b""  # as it is in its file
         self._unsaved: ServerState | None = None  # the newest state, while no checkpoint has it
+        self._needed: dict[str, Collection[int]] = {}  # client files, by name of a checkpoint
         self._updates = update_record(config["record_updates"], folder, model, sends)
 
     def begin(self, partition_document: Mapping[str, Any]) -> None:
@@ -174,16 +184,23 @@ class Recorder:
         (self.folder / "checkpoints").mkdir(exist_ok=True)
         write_config(self.folder, self._config)
         write_origin(self.folder, self._origin)
-        write_atomically(self.folder / "partition.json", to_json(partition_document))
+        self.describe_partition(partition_document)
         self._begin_record()
 
     def _begin_record(self) -> None:
-        self.recorded, self._scores, self._rows = [], Scores(), 0
-        for name in ("metrics.jsonl", "timing.jsonl"):
-            write_atomically(self.folder / name, b"")
-        write_atomically(self.folder / "metrics.csv", _csv([], header=True))
+        self.recorded, self._scores, self._confusion = (), Scores(), b""
+        self._shared.begin(as_csv([], header=True))
+        self._clients.begin()
+        write_atomically(self.folder / "timing.jsonl", b"", durable=False)
+        (self.folder / OLD).unlink(missing_ok=True)
         self._updates.keep_until(0)
         self.client_states.keep_only(())
+
+    def describe_partition(self, document: Mapping[str, Any]) -> None:
+        """Have partition.json hold the document."""
+        path, content = self.folder / "partition.json", to_json(document)
+        if not path.is_file() or path.read_bytes() != content:
+            write_atomically(path, content, durable=False)
 
     def resume(self) -> ServerState | None:
         """The newest state that can be read, with everything later than it cut off the record.
@@ -194,19 +211,20 @@ class Recorder:
             InputError: the rounds so far are those of another experiment.
         """
         checkpoints = self.folder / "checkpoints"
-        rows = read_rows(self.folder)
         saved = sorted(checkpoints.glob("round-*.pt"), reverse=True)
         for path in saved:
             try:
-                state = read_checkpoint(path, accepted_hashes(self._config), rows)
+                checkpoint = read_checkpoint(path, accepted_hashes(self._config))
             except Unreadable as error:
                 log.warning("%s cannot be used: %s; going back further", path, error)
                 remove_checkpoint(path)  # or it would pass for a newer one than those to come
                 continue
+            state = checkpoint.state
             refuse_other_origin(self.folder, self._origin)
-            self._keep_until(state.round, rows)
+            self._restore(checkpoint)
             self._updates.keep_until(state.round)
             remove_old_checkpoints(checkpoints, KEPT_CHECKPOINTS)
+            self._look_up_needed(checkpoints)
             self._forget_client_states(state)
             if state.round < self._config["rounds"]:
                 note_stretch(self.folder, self._origin, state.round)
@@ -224,33 +242,36 @@ class Recorder:
             "remarks": [*run.about.get("remarks", ()), *remarks_on_origin(self.folder)],
             "privacy": self._account.statement(run.state.ledger),
         }
-        write_summary(self.folder, self.summary("running"))
+        write_summary(self.folder, self.summary("running"), durable=False)
 
     def round_done(self, state: ServerState, record: RoundRecord) -> None:
         """Append a round to the record, save the state where it is due, and say how far we are."""
-        lines = "".join(json.dumps(plain(_as_dict(row))) + "\n" for row in record.metrics)
+        shared, single = split(record.metrics)
         timing = json.dumps({"round": record.round, **record.seconds}) + "\n"
-        append(self.folder / "metrics.jsonl", lines.encode())
-        append(self.folder / "metrics.csv", _csv(record.metrics))
-        append(self.folder / "timing.jsonl", timing.encode())
+        self._shared.append(as_csv(shared))
+        self._clients.append(frame(record.round, single))
+        append(self.folder / "timing.jsonl", timing.encode(), durable=False)
         if record.received is not None:
             self._updates.write(record.round, record.received, record.malicious)
         if record.predictions is not None:
             classes = len(self._class_names)
             matrix = self._task.confusion(record.predictions, self._test_y, classes)
             if matrix is not None:
-                write_atomically(self.folder / "confusion_matrix.csv", self._table(matrix))
-        self._scores.add(record.metrics, sum(record.seconds.values()), record.seconds["train"])
-        self._rows += len(record.metrics)
+                self._confusion = self._table(matrix)
+                write_atomically(self.folder / CONFUSION, self._confusion, durable=False)
+        self._scores.add(shared, sum(record.seconds.values()), record.seconds["train"])
         self._checkpoint(state)
-        if any(row.scope == "privacy" for row in record.metrics):
+        if any(row.scope == "privacy" for row in shared):
             self._about["privacy"] = self._account.statement(state.ledger)
-        write_summary(self.folder, self.summary("running"))
+        write_summary(self.folder, self.summary("running"), durable=False)
 
     def run_ended(self, summary: Mapping[str, Any]) -> None:
         """Save the last state, if that is still to be done, and the summary."""
-        if summary["status"] == "complete" and self._unsaved is not None:
-            self._save(self._unsaved, best=False, due=True)
+        if summary["status"] == "complete":
+            if self._unsaved is not None:
+                self._save(self._unsaved, best=False, due=True)
+            for name in ("metrics.csv", CLIENTS, "timing.jsonl", CONFUSION, "model.safetensors"):
+                flush(self.folder / name)  # nobody will make them again
         write_summary(self.folder, summary)
 
     def forget(self) -> None:
@@ -263,10 +284,15 @@ class Recorder:
         """Write a checkpoint of the state that the record is at, in a folder of somebody else's."""
         path = folder / f"round-{state.round:06d}.pt"
         if not path.exists():
-            files = self.client_states.files(state.clients)
-            content = checkpoint_bytes(state, config_hash(self._config))
             folder.mkdir(parents=True, exist_ok=True)
-            write_checkpoint(path, content, state.round, self._rows, files)
+            write_atomically(path, self._content(state))
+
+    def _content(self, state: ServerState) -> bytes:
+        """A checkpoint of the state that the record is at."""
+        carried = {one.path.name: one.carried() for one in (self._shared, self._clients)}
+        carried[CONFUSION] = Carried(0, self._confusion)
+        files = self.client_states.files(state.clients)
+        return checkpoint_bytes(state, config_hash(self._config), carried, files)
 
     def forget_checkpoint_not_due(self, state: ServerState) -> None:
         """Remove the checkpoint that `state` was read from, where the run itself had made none."""
@@ -313,43 +339,75 @@ class Recorder:
         """Write a checkpoint; where it is due the model too, and keep the newest two."""
         folder = self.folder / "checkpoints"
         files = self.client_states.files(state.clients)
-        content = checkpoint_bytes(state, config_hash(self._config))
+        content = self._content(state)
+        path, best_path = folder / f"round-{state.round:06d}.pt", folder / "best.pt"
+        self._needed |= dict.fromkeys(
+            [p.name for p in (path, best_path)][not due : 1 + best], files
+        )
+        if due:
+            self._write_model(state)  # before: once the checkpoint is there, nothing is done again
+            write_atomically(path, content, also=[best_path] if best else [])
+            remove_old_checkpoints(folder, KEPT_CHECKPOINTS)
+            self._unsaved = None
+        else:
+            write_atomically(best_path, content)
         if best:
-            write_checkpoint(folder / "best.pt", content, state.round, self._rows, files)
-        if not due:
-            return
-        path = folder / f"round-{state.round:06d}.pt"
-        self._write_model(state)  # before: once the checkpoint is there, nothing is done again
-        write_checkpoint(path, content, state.round, self._rows, files)
-        remove_old_checkpoints(folder, KEPT_CHECKPOINTS)
-        self._unsaved = None
+            best_path.with_suffix(".json").unlink(missing_ok=True)  # of an older version
+
+    def _look_up_needed(self, checkpoints: Path) -> None:
+        """See which client files the checkpoints need, where clients keep anything."""
+        paths = checkpoints.glob("*.pt") if self.client_states.folder.is_dir() else ()
+        for path in paths:
+            try:
+                checkpoint = read_checkpoint(path, accepted_hashes(self._config))
+            except Unreadable:
+                continue
+            self._needed[path.name] = checkpoint.client_files
 
     def _forget_client_states(self, state: ServerState) -> None:
         """Remove what neither a checkpoint nor `state` needs."""
         if not self.client_states.folder.is_dir():
             return
-        needed = client_files_needed(self.folder / "checkpoints")
+        there = {path.name for path in (self.folder / "checkpoints").glob("*.pt")}
+        needed = {round for name in there for round in self._needed.get(name, ())}
         self.client_states.keep_only(needed | self.client_states.files(state.clients).keys())
 
-    def _keep_until(self, round: int, rows: Sequence[Metric]) -> None:
-        """Cut rounds after `round` off the growing files, and read the others back."""
-        kept = [row for row in rows if row.round <= round]
-        lines = "".join(json.dumps(plain(_as_dict(row))) + "\n" for row in kept)
-        write_atomically(self.folder / "metrics.jsonl", lines.encode())
-        write_atomically(self.folder / "metrics.csv", _csv(kept, header=True))
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """Have the growing files hold the rounds up to the checkpoint, and read those back."""
+        round = checkpoint.state.round
+        if checkpoint.carried is None:
+            self._take_over(round)
+        else:
+            for one in (self._shared, self._clients):
+                one.restore(checkpoint.carried[one.path.name])
+            if confusion := checkpoint.carried[CONFUSION].end:
+                self._confusion = confusion
+                write_atomically(self.folder / CONFUSION, confusion, durable=False)
+        (self.folder / OLD).unlink(missing_ok=True)
         path = self.folder / "timing.jsonl"
         timing = [t for t in read_lines(path) if checked(t, TIMING, path)["round"] <= round]
-        write_atomically(
-            self.folder / "timing.jsonl", "".join(json.dumps(t) + "\n" for t in timing).encode()
-        )
-        self.recorded, self._scores, self._rows = kept, Scores(), len(kept)
+        lines = "".join(json.dumps(t) + "\n" for t in timing)
+        write_atomically(path, lines.encode(), durable=False)
+        rows = shared_rows(self.folder)
+        self.recorded, self._scores = Recorded(self.folder, round, rows), Scores()
         seconds = {t["round"]: t for t in timing}
-        for number, of_round in groupby(kept, key=lambda row: row.round):
+        for number, of_round in groupby(rows, key=lambda row: row.round):
             phases = {k: v for k, v in seconds.get(number, {}).items() if k != "round"}
             self._scores.add(tuple(of_round), sum(phases.values()), phases.get("train", 0.0))
 
+    def _take_over(self, round: int) -> None:
+        """Write the record of an older version, up to `round`, as this one does."""
+        rows: Iterable[Metric] = shared_rows(self.folder)
+        if not (self.folder / OLD).exists():  # it was taken over, and its checkpoint stayed
+            rows = Recorded(self.folder, round, list(rows))
+        shared, single = split([row for row in rows if row.round <= round])
+        frames = [frame(r, list(of_r)) for r, of_r in groupby(single, key=lambda row: row.round)]
+        self._clients.begin(b"".join(frames), durable=True)
+        self._shared.begin(as_csv(shared, header=True), durable=True)
+
     def _write_model(self, state: ServerState) -> None:
-        write_atomically(self.folder / "model.safetensors", self._weights(state.params))
+        content = self._weights(state.params)
+        write_atomically(self.folder / "model.safetensors", content, durable=False)
 
     def _weights(self, params: Tensor) -> bytes:
         from safetensors.torch import save
@@ -366,35 +424,6 @@ class Recorder:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self._class_names, *matrix.tolist()])
         return text.getvalue().encode()
-
-
-def _as_dict(row: Metric) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in COLUMNS}
-
-
-def read_rows(folder: Path) -> list[Metric]:
-    """What a run has measured so far, up to the first line that cannot be read."""
-    rows = []
-    for line in read_lines(folder / "metrics.jsonl"):
-        try:
-            value = math.nan if line["value"] is None else float(line["value"])
-            row = Metric(**{**line, "value": value, "round": int(line["round"])})
-        except (KeyError, TypeError, ValueError, OverflowError):
-            break
-        rows.append(row)
-    return rows
-
-
-def _csv(rows: Sequence[Metric], header: bool = False) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if header:
-        writer.writerow(COLUMNS)
-    writer.writerows(
-        [r.round, r.scope, r.client, r.metric, repr(r.value) if math.isfinite(r.value) else ""]
-        for r in rows
-    )
-    return text.getvalue().encode()
 
 
 def _yaml(config: Mapping[str, Any]) -> bytes:

@@ -46,6 +46,8 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a resolved config that change bits, or which files a run leaves."""
     skipped = {*WITHOUT_EFFECT, *PROVENANCE} - {"checkpoint_every"}
     kept = {key: node for key, node in config.items() if key not in skipped}
+    if config["backend"].get("own_bits"):
+        kept["backend"] = config["backend"]
     kept["pre_aggregation"] = list(kept.get("pre_aggregation", {}).items())  # their order counts
     return kept
 
@@ -63,6 +65,9 @@ def is_known(config: Mapping[str, Any], origin: Origin | None = None) -> bool:
     return (
         type(config["eval_every"]) is int  # by the clock: no two records are the same
         and config["device"] == "cpu"
+        and str(config["backend"]["_target_"]).startswith(
+            "fedexp."
+        )  # others may have bits of theirs
         and (config.get("from") is None or origin is not None)  # whose weights it has looked at
         and all(value == "task" for key, value in leaves if key == "noise_seed")
         and all(str(target).partition(".")[0] in read for target in own)

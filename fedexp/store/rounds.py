@@ -154,5 +154,5 @@ class Beginnings:
     def _made_of(self) -> list[Any]:
         parts = digest(pickle.dumps(self._parts_of_steps).hex())
         origin = [self.origin.data, self.origin.partition, self.origin.weights]
-        sources = dict(self.origin.sources)
-        return [parts, origin, sources, files_of(self.config), computed_with()]
+        sources, machine = dict(self.origin.sources), dict(self.origin.machine)
+        return [parts, origin, sources, files_of(self.config), computed_with(), machine]

@@ -1,4 +1,4 @@
-"""One class an example: softmax, cross-entropy or focal loss, and scikit-learn's metrics.
+"""One class an example: softmax, cross-entropy or focal loss, and the usual metrics.
 
     loss = w_y (1 - p_y)^gamma (-log p_y),    p = softmax(logits),    w = 1 and gamma = 0 by default
     answer = the class of the largest logit
@@ -12,7 +12,6 @@ rest, averaged over classes) and cross-entropy. AUC is NaN where a part lacks a 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
@@ -21,8 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fedexp.core.capabilities import slope_by_autograd
 from fedexp.core.checks import InputError
 from fedexp.tasks.focal import focal, gamma_of
+from fedexp.tasks.scores import area_under_roc, balanced_accuracy, macro_f1
 from fedexp.tasks.weights import ClassWeights, balanced, check_number, stated
 
 IGNORED = -100  # torch's own: cross-entropy leaves it out
@@ -104,6 +105,21 @@ class Multiclass:
             return losses.mean()
         return losses.sum() / y.ne(IGNORED).sum()
 
+    def slope(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean loss and its slope, by default (softmax - truth) / n.
+
+        That is autograd's to the bit: by the kernels that it would run, without its bookkeeping.
+        """
+        if self.gamma or self.weights or y.is_floating_point():
+            return slope_by_autograd(self, logits, y)
+        aten, mean = torch.ops.aten, 1  # of torch's enumeration of reductions
+        log_p = torch.log_softmax(logits, 1)
+        loss, count = aten.nll_loss_forward.default(log_p, y, None, mean, IGNORED)
+        one = torch.ones_like(loss)
+        by_log_p = aten.nll_loss_backward.default(one, log_p, y, None, mean, IGNORED, count)
+        slope = aten._log_softmax_backward_data.default(by_log_p, log_p, 1, logits.dtype)
+        return loss, slope
+
     def _weight(self, logits: Tensor) -> Tensor | None:
         """The weights of the classes `[classes]`; None where all are 1."""
         if not self.weights:
@@ -129,19 +145,14 @@ class Multiclass:
         >>> Multiclass().measure(logits, torch.tensor([0, 1]))["accuracy"]
         0.5
         """
-        from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
-
-        truth, predicted = y.numpy(), self.predict(logits).numpy()
-        with warnings.catch_warnings():
-            # A class that a small part lacks is no reason to warn; the definitions above hold.
-            warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
-            return {
-                "loss": float(F.cross_entropy(logits.double(), y)),
-                "accuracy": float(accuracy_score(truth, predicted)),
-                "balanced_accuracy": float(balanced_accuracy_score(truth, predicted)),
-                "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0.0)),
-                "auc": _auc(logits, truth),
-            }
+        truth, predicted, classes = y.numpy(), self.predict(logits).numpy(), logits.shape[1]
+        return {
+            "loss": float(F.cross_entropy(logits.double(), y)),
+            "accuracy": float((truth == predicted).mean()),
+            "balanced_accuracy": balanced_accuracy(truth, predicted, classes),
+            "macro_f1": macro_f1(truth, predicted, classes),
+            "auc": _auc(logits, truth),
+        }
 
     def majority_baseline(self, y: Tensor, train_y: Tensor) -> float:
         """Accuracy of always answering the training part's most frequent class."""
@@ -170,12 +181,9 @@ class Multiclass:
 
 
 def _auc(logits: Tensor, truth: np.ndarray) -> float:
-    from sklearn.metrics import roc_auc_score
-
     classes = logits.shape[1]
-    if len(np.unique(truth)) < classes or not bool(logits.isfinite().all()):
+    if not bool(logits.isfinite().all()):
         return float("nan")
-    probabilities = logits.double().softmax(dim=1).numpy()
-    if classes == 2:
-        return float(roc_auc_score(truth, probabilities[:, 1]))
-    return float(roc_auc_score(truth, probabilities, multi_class="ovr", average="macro"))
+    probabilities = np.ascontiguousarray(logits.double().softmax(dim=1).numpy().T)
+    judged = [1] if classes == 2 else range(classes)
+    return float(np.mean([area_under_roc(truth == c, probabilities[c]) for c in judged]))

@@ -16,7 +16,6 @@ scikit-learn defines them for one label.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
@@ -28,6 +27,7 @@ from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
 from fedexp.tasks.focal import focal, gamma_of
+from fedexp.tasks.scores import area_under_roc, balanced_accuracy, f1
 from fedexp.tasks.weights import ClassWeights, balanced, check_number, stated
 
 
@@ -130,24 +130,16 @@ class Multilabel:
         >>> measured["accuracy"], measured["exact_match"]
         (0.75, 0.5)
         """
-        from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
-
         truth, predicted = y.numpy(), self.predict(logits).numpy()
-        labels = range(truth.shape[1])
-        with warnings.catch_warnings():
-            # A label that a small part lacks is no reason to warn.
-            warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
-            warnings.filterwarnings("ignore", message="A single label was found")
-            balanced = [balanced_accuracy_score(truth[:, c], predicted[:, c]) for c in labels]
+        columns = list(zip(truth.T, predicted.T, strict=True))
         return {
             "loss": float(F.binary_cross_entropy_with_logits(logits.double(), y.double())),
             "accuracy": float((truth == predicted).mean()),
-            "exact_match": float(accuracy_score(truth, predicted)),
-            "balanced_accuracy": float(np.mean(balanced)),
-            # Its own average over labels, as `average="macro"` takes one column for two classes.
-            "macro_f1": float(
-                np.mean([f1_score(truth[:, c], predicted[:, c], zero_division=0.0) for c in labels])
+            "exact_match": float((truth == predicted).all(axis=1).mean()),
+            "balanced_accuracy": float(
+                np.mean([balanced_accuracy(*column, 2) for column in columns])
             ),
+            "macro_f1": float(np.mean([f1(*column) for column in columns])),
             "auc": _auc(logits, truth),
         }
 
@@ -171,11 +163,7 @@ class Multilabel:
 
 
 def _auc(logits: Tensor, truth: np.ndarray) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    constant = bool((truth.min(axis=0) == truth.max(axis=0)).any())
-    if constant or not bool(logits.isfinite().all()):
+    if not bool(logits.isfinite().all()):
         return float("nan")
-    # By label: scikit-learn would take a single column for one class against another.
-    by_label = [roc_auc_score(truth[:, c], logits[:, c].double()) for c in range(truth.shape[1])]
-    return float(np.mean(by_label))
+    columns = zip(truth.T == 1, np.ascontiguousarray(logits.numpy().T), strict=True)
+    return float(np.mean([area_under_roc(*column) for column in columns]))

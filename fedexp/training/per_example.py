@@ -64,7 +64,7 @@ class Materialised:
 
     def squared_norms(self) -> Tensor:
         """`[n]`."""
-        return torch.stack([_squared_norms(g) for g, _ in self.samples]).sum(dim=0)
+        return torch.stack([squared_norms(g) for g, _ in self.samples]).sum(dim=0)
 
     def add_weighted_sum(self, weights: Tensor) -> None:
         """One vector-matrix product a parameter."""
@@ -191,15 +191,16 @@ def watching(module: nn.Module) -> Iterator[Watch]:
             handle.remove()
 
 
-def channels_last(parameter: nn.Parameter, storage: Tensor) -> Tensor:
-    """`storage` `[numel]` in the parameter's shape, a Conv2d's weights with the channels last.
+def channels_last(parameter: Tensor, storage: Tensor) -> Tensor:
+    """`storage` `[..., numel]` in the parameter's shape, a Conv2d's weights with the channels last.
 
     That is the order in which the factors of a convolution have them.
     """
+    before = storage.shape[:-1]
     if parameter.dim() != 4:
-        return storage.view(parameter.shape)
+        return storage.view(*before, *parameter.shape)
     outputs, inputs, height, width = parameter.shape
-    return storage.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
+    return storage.view(*before, outputs, height, width, inputs).movedim(-1, -3)
 
 
 def _per_example(
@@ -252,8 +253,8 @@ def _patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
     return windows.reshape(n, rows * columns, -1)
 
 
-def _squared_norms(x: Tensor) -> Tensor:
-    """`[n, *shape]` to `[n]`."""
+def squared_norms(x: Tensor) -> Tensor:
+    """Of each of n tensors: `[n, *shape]` to `[n]`."""
     # Row by row first: one sum of millions of squares would lose digits, and always downwards.
     rows: Tensor = torch.linalg.vector_norm(x, dim=-1)
     return rows.view(len(x), -1).square_().sum(dim=1)

@@ -12,18 +12,28 @@ every round: a client keeps nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import final
 
 import torch
+from torch import Tensor
 
+from fedexp.core.blocks import Block, unadjusted
 from fedexp.core.checks import in_range, non_negative, positive
 from fedexp.core.protocols import LocalTraining, Model
 from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
+from fedexp.training.blocks import (
+    BlockSteps,
+    numbers_of_steps,
+    ordinary_block_steps,
+    train_steps_of,
+)
+from fedexp.training.by_hand import DescentByHand, can_be_trained
 from fedexp.training.steps import (
+    FLOAT32,
     SHUFFLED,
     Adjusted,
     Gradients,
@@ -49,6 +59,7 @@ class LocalSGD:
         proximal: FedProx's mu; 0 is FedAvg.
         schedule: factor on `lr` for a round (`fedexp.training.schedules`).
         sampling: how batches are drawn, see `Work`: "shuffled" or "balanced".
+        precision: of passes through the model, see `Work`: "float32" or "bfloat16".
     """
 
     lr: float
@@ -60,6 +71,7 @@ class LocalSGD:
     proximal: float
     schedule: Callable[[int], float]
     sampling: str = SHUFFLED
+    precision: str = FLOAT32
 
     def __post_init__(self) -> None:
         positive(lr=self.lr)
@@ -69,7 +81,7 @@ class LocalSGD:
 
     def work(self) -> Work:
         """How much a client trains in a round."""
-        return Work(self.batch_size, self.epochs, self.steps, self.sampling)
+        return Work(self.batch_size, self.epochs, self.steps, self.sampling, self.precision)
 
     def spread(self, n_clients: int, cohort_size: float) -> LocalSGD:
         """One client with everybody's data, and as many example passes as a cohort's."""
@@ -80,8 +92,27 @@ class LocalSGD:
         self, model: Model, shard: Split, task: ClientTask, steps: StepSource = ordinary_steps
     ) -> ClientReport:
         """Train `model` in place on `shard`; the report holds the mean loss over the steps."""
-        update = self._update_rule(model, task)
+        ordinary = steps is ordinary_steps and self.precision == FLOAT32
+        if ordinary and can_be_trained(model, shard.x[:1]):
+            by_hand = DescentByHand(self._rule(task.round))
+            return train_steps(by_hand, model, shard, task, self.work(), _made_already)
+        update = self._update_rule(model.parameters, task.round)
         return train_steps(steps, model, shard, task, self.work(), update)
+
+    def why_no_blocks(self) -> str:
+        """Nothing: what a step does it does number by number."""
+        return ""
+
+    def numbers_in_a_block(self, n: int, d: int, kept: int) -> int:
+        """See `TrainsBlocks`."""
+        return numbers_of_steps(self.work(), n, d, kept)
+
+    def train_block(
+        self, block: Block, adjust: Adjust = unadjusted, steps: BlockSteps = ordinary_block_steps
+    ) -> list[ClientReport]:
+        """Train every client of `block` in place; see `TrainsBlocks`."""
+        update = self._update_rule(block.model.parameters, block.tasks[0].round)
+        return train_steps_of(steps, block, self.work(), update, adjust)
 
     def learning_rate(self, round: int) -> float | None:
         """Of a round (from 0); None where momentum makes more of a step than its gradients.
@@ -92,10 +123,7 @@ class LocalSGD:
 
     def step_rule(self, round: int) -> StepRule | None:
         """Of a round (from 0); None where a batch of all examples is a draw of some of them."""
-        if self.sampling != SHUFFLED:
-            return None
-        lr = self.lr * self.schedule(round)
-        return StepRule(lr, self.momentum, self.weight_decay, self.proximal)
+        return self._rule(round) if self.sampling == SHUFFLED else None
 
     def batches(self, n: int) -> int:
         """Steps in one pass over a client's n examples."""
@@ -113,10 +141,14 @@ class LocalSGD:
         """The same training, on gradients that went through `adjust`."""
         return partial(self, steps=Adjusted(ordinary_steps, adjust))
 
-    def _update_rule(self, model: Model, task: ClientTask) -> Callable[[Gradients], None]:
+    def _rule(self, round: int) -> StepRule:
+        lr = self.lr * self.schedule(round)
+        return StepRule(lr, self.momentum, self.weight_decay, self.proximal)
+
+    def _update_rule(self, parameters: Sequence[Tensor], round: int) -> Callable[[Gradients], None]:
         """What one step does with its gradients; the terms that are 0 cost nothing."""
-        lr = self.lr * self.schedule(task.round)
-        weights = [p.data for p in model.parameters]
+        lr = self.lr * self.schedule(round)
+        weights = [p.data for p in parameters]
         start = [w.clone() for w in weights] if self.proximal else []
         velocity = [torch.zeros_like(w) for w in weights] if self.momentum else []
 
@@ -134,3 +166,7 @@ class LocalSGD:
             torch._foreach_add_(weights, direction, alpha=-lr)
 
         return update
+
+
+def _made_already(gradients: Gradients) -> None:
+    """What is left to do where a step was made by hand."""

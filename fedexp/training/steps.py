@@ -7,7 +7,7 @@ One loop for every trainer. A `StepSource` makes the steps: `ordinary_steps` her
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol, final, runtime_checkable
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedexp.core.capabilities import task_of_client
 from fedexp.core.checks import InputError, at_least, one_of, positive
-from fedexp.core.protocols import Model, Trainer
+from fedexp.core.protocols import Model, Task, Trainer
 from fedexp.core.rng import seeded, torch_generator
 from fedexp.core.step_rule import StepRule
 from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
@@ -25,6 +25,7 @@ from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
 Gradients = tuple[Tensor, ...]
 
 SHUFFLED, BALANCED = "shuffled", "balanced"
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
 
 MOST_NUMBERS = 2**24  # in what is made ready at once
 MOST_GATHERED = 4096  # examples made ready at once: stored ones are smaller than what models take
@@ -33,7 +34,7 @@ MOST_GATHERED = 4096  # examples made ready at once: stored ones are smaller tha
 @final
 @dataclass(frozen=True)
 class Work:
-    """How much a client trains in a round.
+    """How much a client trains in a round, and of what its steps are made.
 
     Args:
         batch_size: examples a step; None takes all the client's examples (the papers' B = inf).
@@ -43,15 +44,20 @@ class Work:
         steps: steps, instead of epochs; exactly one of the two is given.
         sampling: "shuffled": an epoch is every example once. "balanced": it is as many draws with
             replacement, each of the client's classes (or combinations of labels) as often.
+        precision: "float32", or "bfloat16": products and convolutions of the passes through the
+            model take and give numbers of 8 bits of mantissa (torch's autocast). Weights, loss
+            and updates stay float32.
     """
 
     batch_size: int | None
     epochs: float | None
     steps: int | None
     sampling: str = SHUFFLED
+    precision: str = FLOAT32
 
     def __post_init__(self) -> None:
         one_of((SHUFFLED, BALANCED), sampling=self.sampling)
+        one_of((FLOAT32, BFLOAT16), precision=self.precision)
         if self.batch_size is not None:
             at_least(1, batch_size=self.batch_size)
         if (self.epochs is None) == (self.steps is None):
@@ -66,6 +72,10 @@ class Work:
     def batches(self, n: int) -> int:
         """Steps in one epoch of a client with n examples."""
         return math.ceil(n / min(self.batch_size or n, n))
+
+    def largest_batch(self, n: int) -> int:
+        """Examples in the largest batch of a client with n examples."""
+        return min(self.batch_size or n, n)
 
     def steps_for(self, n: int) -> int:
         """Steps in a round of a client with n examples.
@@ -100,7 +110,7 @@ class Work:
 class Step:
     """What one batch says."""
 
-    gradients: Gradients  # one a parameter; the next step may overwrite them
+    gradients: Gradients  # one a parameter, which the next step may overwrite; (): it is made
     loss: Tensor  # [] mean loss of the batch; 0 without examples
     examples: int
 
@@ -189,27 +199,44 @@ def ordinary_steps(
     model: Model, shard: Split, task: ClientTask, work: Work
 ) -> Generator[Step, None, None]:
     """Gradients of the mean loss of batches, drawn anew in every epoch."""
-    n = len(shard)
-    goal = task_of_client(model.task, shard.y)
-    draw = _DRAWS[work.sampling]
-    batch_size, batches = min(work.batch_size or n, n), work.batches(n)
-    together = _batches_together(batch_size, shard.x[:1].numel())
-    shuffle = torch_generator(task.seed)
-    for step in range(work.steps_for(n)):
-        batch = step % batches
-        place = batch % together
-        if batch == 0:
-            order = draw(shard.y, shuffle).to(shard.x.device)
-        if place == 0:  # one gather for many batches, as a rule for an epoch; steps cut views
-            first = batch * batch_size
-            x = torch.empty(0)  # the one before is let go first
-            block = shard.rows(order[first : first + together * batch_size])
-            x, y = model.arrange(block), block.y
-        rows = slice(place * batch_size, (place + 1) * batch_size)
-        loss = goal.loss(model.module(x[rows]), y[rows])
+    goal, batches = batches_of(model, shard, task, work)
+    half = work.precision == BFLOAT16
+    for x, y in batches:
+        # Anew in every step: autocast keeps the weights that it has rounded, and a step moves them.
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
+            logits = model.module(x)
+        loss = goal.loss(logits.float() if half else logits, y)
+        del x  # or the next examples could not lie where these do
         # Where the loss does not depend on a parameter, its gradient is 0.
         gradients = torch.autograd.grad(loss, model.parameters, materialize_grads=True)
-        yield Step(gradients, loss.detach(), len(y[rows]))
+        yield Step(gradients, loss.detach(), len(y))
+
+
+def batches_of(
+    model: Model, shard: Split, task: ClientTask, work: Work
+) -> tuple[Task, Iterator[tuple[Tensor, Tensor]]]:
+    """The client's own task, and the examples and labels of every step, as the model takes them."""
+    return task_of_client(model.task, shard.y), _batches(model, shard, task, work)
+
+
+def _batches(
+    model: Model, shard: Split, task: ClientTask, work: Work
+) -> Iterator[tuple[Tensor, Tensor]]:
+    n, left = len(shard), work.steps_for(len(shard))
+    batch_size = min(work.batch_size or n, n)
+    at_once = batch_size * _batches_together(batch_size, shard.x[:1].numel())
+    shuffle = torch_generator(task.seed)
+    while left > 0:
+        order = DRAWS[work.sampling](shard.y, shuffle).to(shard.x.device)
+        # One gather for many batches, as a rule for an epoch, but of no example that no step is
+        # left for; steps cut views, and the gather before is let go first.
+        for rows in order[: left * batch_size].split(at_once):
+            block = shard.rows(rows)
+            x, y = model.arrange(block).split(batch_size), block.y.split(batch_size)
+            del block
+            left -= len(x)
+            yield from zip(x, y, strict=True)
+            del x, y
 
 
 def _shuffled(y: Tensor, rng: torch.Generator) -> Tensor:
@@ -223,7 +250,7 @@ def _balanced(y: Tensor, rng: torch.Generator) -> Tensor:
     return torch.multinomial(1 / counts[kind].double(), len(y), replacement=True, generator=rng)
 
 
-_DRAWS = {SHUFFLED: _shuffled, BALANCED: _balanced}
+DRAWS = {SHUFFLED: _shuffled, BALANCED: _balanced}
 
 
 def _batches_together(batch_size: int, numbers: int) -> int:
@@ -276,5 +303,7 @@ def train_steps(
             with_examples += step.examples > 0
             total_loss += step.loss
             del step  # or the next gradients could not lie where these do
-    loss = float(total_loss) / with_examples if with_examples else math.nan
+    # On a GPU a tensor until the round's end: to read it here would be to wait for the device.
+    total = float(total_loss) if total_loss.is_cpu else total_loss
+    loss = total / with_examples if with_examples else math.nan
     return ClientReport(len(shard), processed, {"loss": loss})

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from fedexp.run_folder.format import backend_of_studies
+
 Config = Mapping[str, Any]
 
 FEDERATED, ALONE, POOLED, FINE_TUNED = "federated", "alone", "pooled", "fine-tuned"
@@ -100,7 +102,7 @@ def _quiet(config: Config) -> dict[str, Any]:
     return {
         **config,
         "eval_every": config["rounds"],
-        "backend": {"_target_": "fedexp.backends.in_process.InProcess"},
+        "backend": backend_of_studies(config),
         "record_updates": False,
         "tracker": {},
         "leakage": {},

@@ -17,6 +17,7 @@ import yaml
 
 import fedexp
 from fedexp.commands.cli import run_command
+from fedexp.run_folder.rows import count_until
 from tests.support import gadgets
 
 slow = pytest.mark.slow
@@ -130,7 +131,7 @@ def test_which_trust_is_asked_for_is_said_and_only_the_command_line_gives_it(the
     assert run_command([*RESUME, "trust=[tests.]"]) == 0
 
 
-LINKED_FILES = (".lock", "fedexp.log", "metrics.jsonl", "summary.json", "report.md", "plots/a.png")
+LINKED_FILES = (".lock", "fedexp.log", "metrics.csv", "summary.json", "report.md", "plots/a.png")
 LINKED_FOLDERS = ("plots", "checkpoints", "client_state", "leakage", "updates", "updates/round-1")
 
 
@@ -220,13 +221,14 @@ class _Gadget:
 
 
 def _checkpoints(content):
-    """Every checkpoint with another content, and notes that agree with it."""
+    """Every checkpoint with another content, and notes of an older version that agree with it."""
 
     def write(folder):
         for path in (folder / "checkpoints").glob("*.pt"):
             path.write_bytes(content)
-            note = json.loads(path.with_suffix(".json").read_text())
-            note["sha256"] = hashlib.sha256(content).hexdigest()
+            round = 1 if path.stem == "best" else int(path.stem.removeprefix("round-"))
+            note = {"round": round, "sha256": hashlib.sha256(content).hexdigest()}
+            note["rows"] = count_until(folder, round)
             path.with_suffix(".json").write_text(json.dumps(note))
 
     return write

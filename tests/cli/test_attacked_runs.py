@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedexp.commands.cli import run_command
-from tests.support.commands import assert_same_bits, rows_of_csv, summary_of
+from tests.support.commands import assert_same_bits, rows_of, summary_of
 
 SMALL = ("rounds=6", "training.epochs=1", "quiet=true", "plots=false", "partition=iid")
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -20,7 +20,7 @@ def run(folder, *overrides):
 
 
 def values(folder, scope, metric, client="all"):
-    rows = rows_of_csv(folder)
+    rows = rows_of(folder)
     return [v for _, s, c, m, v in rows if (s, c, m) == (scope, client, metric)]
 
 
@@ -100,9 +100,7 @@ def test_recorded_updates_are_what_the_server_received(here):
         index = list(csv.DictReader(file))
     assert len(index) == 2 * 10 * 2  # rounds, clients, kinds
     assert {int(row["client"]) for row in index if row["malicious"] == "1"} == set(attackers)
-    norms = {
-        int(c): v for r, s, c, m, v in rows_of_csv(folder) if (r, s, m) == (2, "update", "norm")
-    }
+    norms = {int(c): v for r, s, c, m, v in rows_of(folder) if (r, s, m) == (2, "update", "norm")}
     for client in range(10):
         tensors = load_file(folder / f"updates/round-000002/client-{client:05d}.safetensors")
         norm = np.sqrt(sum(float((t.astype("float64") ** 2).sum()) for t in tensors.values()))

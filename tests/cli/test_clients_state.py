@@ -15,7 +15,7 @@ from tests.support.commands import (
     FILES_OF_EQUAL_RUNS,
     assert_same_bits,
     kill,
-    rows_of_csv,
+    rows_of,
     start,
     start_to_kill,
     wait_for_round,
@@ -55,8 +55,8 @@ def assert_same_files(folder, reference):
 
 def needed(folder):
     """The names of the files that the checkpoints of a run say they need."""
-    notes = [json.loads(p.read_text()) for p in (folder / "checkpoints").glob("*.json")]
-    return {f"round-{int(r):06d}.safetensors" for note in notes for r in note["client_state"]}
+    saved = [torch.load(p, weights_only=True) for p in (folder / "checkpoints").glob("*.pt")]
+    return {f"round-{r:06d}.safetensors" for one in saved for r in one["client_state"]}
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,7 @@ def test_what_a_killed_round_left_is_removed(here):
     killed = shutil.copytree(whole, here / "killed")
     summary = json.loads((killed / "summary.json").read_text())
     (killed / "summary.json").write_text(json.dumps({**summary, "status": "running"}))
-    for name in ("round-000006.pt", "round-000006.json"):
-        (killed / "checkpoints" / name).unlink()
+    (killed / "checkpoints" / "round-000006.pt").unlink()
     (killed / "client_state" / "round-000007.safetensors").write_bytes(b"from another life")
     (killed / "client_state" / ".0123456789abcdef.tmp").write_bytes(b"half")
     assert run_command(["resume", str(killed)]) == 0
@@ -131,8 +130,8 @@ def test_what_a_killed_round_left_is_removed(here):
 def test_a_run_in_which_nobody_keeps_anything_has_no_such_files(here):
     folder = run(here / "run", "rounds=2")
     assert not (folder / "client_state").exists()
-    note = json.loads((folder / "checkpoints" / "round-000002.json").read_text())
-    assert note["client_state"] == {}
+    saved = torch.load(folder / "checkpoints" / "round-000002.pt", weights_only=True)
+    assert saved["client_state"] == {}
 
 
 def test_scaffold_costs_exactly_twice_the_bytes_and_records_its_second_tensor(here):
@@ -141,7 +140,7 @@ def test_scaffold_costs_exactly_twice_the_bytes_and_records_its_second_tensor(he
         for a in ("fedavg", "scaffold")
     }
     bytes_of = {
-        a: [(r, m, v) for r, s, c, m, v in rows_of_csv(folder) if m.startswith("bytes_")]
+        a: [(r, m, v) for r, s, c, m, v in rows_of(folder) if m.startswith("bytes_")]
         for a, folder in folders.items()
     }
     assert next(v for _, _, v in bytes_of["fedavg"]) > 0
@@ -200,5 +199,5 @@ def test_scaffold_is_refused_where_it_cannot_work(here, capfd, overrides, compla
 )
 def test_scaffold_goes_with_everything_else(here, overrides):
     folder = run(here / "run", "algorithm=scaffold", *overrides, "cohort_size=7", "rounds=3")
-    accuracy = [v for _, s, _, m, v in rows_of_csv(folder) if (s, m) == ("test", "accuracy")]
+    accuracy = [v for _, s, _, m, v in rows_of(folder) if (s, m) == ("test", "accuracy")]
     assert accuracy[-1] > 0.15

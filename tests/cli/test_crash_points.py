@@ -55,7 +55,7 @@ def _check_resumed(monkeypatch, here, whole, is_the_one):
 
 def test_the_model_is_that_of_the_last_checkpoint(here, whole, monkeypatch):
     def last_checkpoint(path):
-        return path.endswith("checkpoints/round-000002.json")
+        return path.endswith("checkpoints/round-000002.pt")
 
     assert _check_resumed(monkeypatch, here, whole, last_checkpoint)
 

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from omegaconf import OmegaConf
 
 import fedexp
 from fedexp.commands.cli import run_command
@@ -100,3 +102,16 @@ def test_what_was_built_for_a_run_that_never_started_is_given_back(here, capfd, 
     assert "broken" in capfd.readouterr().err
     assert len(closed) == 1
     assert Gatekeeper.admitted is None
+
+
+def test_a_single_run_is_composed_once(here, monkeypatch):
+    composed, compose = [], ConfigLoaderImpl.load_configuration
+
+    def counting(self, *arguments):
+        composed.append(arguments)
+        return compose(self, *arguments)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counting)
+    assert run_command(["run", *SMALL]) == 0
+    assert len(composed) == 1
+    assert OmegaConf.load(here / "run/.hydra/hydra.yaml").hydra.mode == "RUN"

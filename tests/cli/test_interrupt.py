@@ -87,13 +87,13 @@ def test_a_sweep_that_was_interrupted_goes_on(here):
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 130
-    before = (here / "sweep" / "seed=0" / "metrics.jsonl").read_bytes()
+    before = (here / "sweep" / "seed=0" / "metrics.csv").read_bytes()
     done = fedexp(*arguments)
     assert done.returncode == 0, done.stderr
     assert "seed=0: goes on\n" in done.stdout
     assert "seed=1: starts\n" in done.stdout
-    kept = before[: before.rindex(b'"round": 3')]
-    assert (here / "sweep" / "seed=0" / "metrics.jsonl").read_bytes().startswith(kept)
+    kept = before[: before.rindex(b"\n3,")]
+    assert (here / "sweep" / "seed=0" / "metrics.csv").read_bytes().startswith(kept)
     assert summary_of(here / "sweep" / "seed=0")["rounds"] == 60
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+import torch
 
 from fedexp.commands.cli import run_command
 from fedexp.core.types import Metric
@@ -14,7 +15,7 @@ from tests.support.commands import (
     assert_same_bits,
     fedexp,
     kill,
-    rows_of_csv,
+    rows_of,
     start_to_kill,
     summary_of,
     wait_for_round,
@@ -47,9 +48,7 @@ def tracked(tmp_path_factory):
 
 def recorded(folder, clients=False):
     """{(round, name): value} of metrics.csv, under the trackers' names."""
-    rows = [
-        Metric(*row[:4], float("nan") if row[4] is None else row[4]) for row in rows_of_csv(folder)
-    ]
+    rows = [Metric(*row[:4], float("nan") if row[4] is None else row[4]) for row in rows_of(folder)]
     return {
         (number, name): value
         for number, figures in by_round(rows, clients)
@@ -160,7 +159,7 @@ def stopped_early(tmp_path_factory):
 
 
 def accuracies(folder):
-    return [row[4] for row in rows_of_csv(folder) if row[1:4] == ("validation", "all", "accuracy")]
+    return [row[4] for row in rows_of(folder) if row[1:4] == ("validation", "all", "accuracy")]
 
 
 def test_early_stopping_ends_a_run_and_says_why(stopped_early):
@@ -174,7 +173,7 @@ def test_early_stopping_ends_a_run_and_says_why(stopped_early):
     assert f"was in round {best}" in summary["stopped"]
     checkpoints = {path.name for path in (stopped_early / "checkpoints").glob("*.pt")}
     assert {"best.pt", f"round-{len(measured):06d}.pt"} <= checkpoints
-    assert json.loads((stopped_early / "checkpoints" / "best.json").read_text())["round"] == best
+    assert torch.load(stopped_early / "checkpoints" / "best.pt", weights_only=True)["round"] == best
     assert "Stopped early: validation accuracy" in (stopped_early / "report.md").read_text()
 
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedexp.commands.cli import run_command
-from tests.support.commands import assert_same_bits, rows_of_csv, summary_of
+from tests.support.commands import assert_same_bits, rows_of, summary_of
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 DELTA = 1e-5
@@ -32,7 +32,7 @@ def values(folder, scope, metric, client="all"):
     """Round -> value."""
     return {
         number: value
-        for number, where, who, what, value in rows_of_csv(folder)
+        for number, where, who, what, value in rows_of(folder)
         if (where, who, what) == (scope, client, metric)
     }
 
@@ -58,7 +58,7 @@ def test_dp_sgd_costs_what_its_clients_steps_cost(run):
     folder = run("privacy=dp_sgd", "rounds=3", "n_clients=4", "cohort_size=2")
     spent, expected = defaultdict(int), {}
     rates = {}
-    for number, scope, client, metric, value in rows_of_csv(folder):
+    for number, scope, client, metric, value in rows_of(folder):
         if scope == "train" and client != "all":
             if metric == "sampling_rate":
                 rates[client] = value
@@ -104,7 +104,7 @@ def test_local_noise_costs_a_release_for_every_round_that_a_client_answers(run):
     releases = defaultdict(int)
     epsilons = values(folder, "privacy", "epsilon")
     for number in sorted(epsilons):
-        for _, scope, client, metric, _ in (r for r in rows_of_csv(folder) if r[0] == number):
+        for _, scope, client, metric, _ in (r for r in rows_of(folder) if r[0] == number):
             releases[client] += (scope, metric) == ("update", "norm")
         exact = get_epsilon_gaussian(2 / max(releases.values()) ** 0.5, DELTA)
         assert exact <= epsilons[number] <= exact + 0.012
@@ -153,7 +153,7 @@ def test_an_infinite_target_is_a_run_that_clips_and_promises_nothing(run, capsys
 def test_a_run_without_a_promise_says_nothing_of_one(run):
     folder = run("rounds=1")
     assert summary_of(folder)["privacy"] is None
-    assert not [row for row in rows_of_csv(folder) if row[1] == "privacy"]
+    assert not [row for row in rows_of(folder) if row[1] == "privacy"]
 
 
 def test_a_calibrated_run_ends_within_its_target(run):
@@ -205,8 +205,7 @@ def test_it_stops_before_the_round_that_would_exceed_the_limit(run, capfd):
 def test_resumed_equals_uninterrupted(run, here, overrides):
     whole = run(*overrides, "rounds=5", "checkpoint_every=3", name="whole")
     killed = shutil.copytree(whole, here / "killed")
-    for name in ("round-000005.pt", "round-000005.json"):
-        (killed / "checkpoints" / name).unlink()
+    (killed / "checkpoints" / "round-000005.pt").unlink()
     summary = json.loads((killed / "summary.json").read_text())
     (killed / "summary.json").write_text(json.dumps({**summary, "status": "running"}))
     assert run_command(["resume", str(killed)]) == 0
@@ -261,7 +260,7 @@ def test_dropouts_and_lost_groups_are_counted_and_told(run):
     said = (folder / "fedexp.log").read_text()
     assert "clients left before they could mask" in said
     assert "of 2 is lost: " in said
-    rows = [(n, c) for n, scope, c, metric, _ in rows_of_csv(folder) if metric == "norm"]
+    rows = [(n, c) for n, scope, c, metric, _ in rows_of(folder) if metric == "norm"]
     for number, groups in lost.items():
         assert len([c for n, c in rows if n == number]) == 2 - groups
     assert {client for _, client in rows} <= {"-1", "-2"}

@@ -13,12 +13,14 @@ from fedexp.commands.cli import run_command
 from fedexp.core.files import locked
 from fedexp.data.digits import Digits
 from tests.support.commands import (
+    FILES_OF_EQUAL_RUNS,
     assert_same_bits,
     kill,
     start,
     summary_of,
     wait_for_round,
 )
+from tests.support.older_versions import as_in_version_0_1
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 slow = pytest.mark.slow
@@ -73,6 +75,27 @@ def test_killed_at_any_moment(here, whole_run, killed_run):
     assert_same_bits(here / "run", whole_run)
 
 
+def test_a_run_of_an_older_version_goes_on(killed, whole_run):
+    as_in_version_0_1(killed)
+    (killed / "clients.bin").write_bytes(b"fxc1 half a frame")  # of a resume that was killed
+    assert run_command(["resume", "killed"]) == 0
+    for name in FILES_OF_EQUAL_RUNS:
+        assert (killed / name).read_bytes() == (whole_run / name).read_bytes(), name
+    kept = [{p.name for p in (run / "checkpoints").iterdir()} for run in (killed, whole_run)]
+    assert kept[0] - {"best.json"} == kept[1]
+    assert not (killed / "metrics.jsonl").exists()
+
+
+@slow
+def test_an_older_record_that_was_cut_costs_rounds_and_no_bit(killed, whole_run, capfd):
+    as_in_version_0_1(killed)
+    path = killed / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:1]))
+    assert run_command(["resume", "killed"]) == 0
+    assert "the record holds 1 rows of its rounds, not " in capfd.readouterr().err
+    assert_same_bits(killed, whole_run)
+
+
 def _cut(path):
     path.write_bytes(path.read_bytes()[:-20])
 
@@ -91,11 +114,8 @@ def _empty(path):
     ("name", "damage"),
     [
         ("{newest}.pt", _flip_a_bit),
-        ("{newest}.json", _cut),
         pytest.param("{newest}.pt", _cut, marks=slow),
         pytest.param("{newest}.pt", _empty, marks=slow),
-        pytest.param("{newest}.json", _flip_a_bit, marks=slow),
-        pytest.param("{newest}.json", _empty, marks=slow),
     ],
 )
 def test_a_damaged_checkpoint_costs_a_round_and_no_bit(killed, whole_run, capfd, damage, name):
@@ -127,11 +147,20 @@ def test_killed_before_the_first_checkpoint(killed, whole_run, capfd):
     assert_same_bits(killed, whole_run)
 
 
-@pytest.mark.parametrize("lines", [1, pytest.param(60, marks=slow)])
-def test_a_record_that_was_cut(killed, whole_run, lines):
-    path = killed / "metrics.jsonl"
-    content = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(content[:-lines]) + content[-lines][:30])
+@pytest.mark.parametrize("name", ["metrics.csv", pytest.param("clients.bin", marks=slow)])
+@pytest.mark.parametrize("lost", [17, pytest.param(10**6, marks=slow)])
+def test_a_record_that_lost_its_end_with_the_power(killed, whole_run, name, lost):
+    path = killed / name
+    path.write_bytes(path.read_bytes()[:-lost])
+    assert run_command(["resume", "killed"]) == 0
+    assert_same_bits(killed, whole_run)
+
+
+@slow
+def test_whatever_is_not_flushed_may_be_gone_with_the_power(killed, whole_run):
+    flushed = ("config.yaml", "origin.json")
+    for path in (path for path in killed.iterdir() if path.is_file() and path.name not in flushed):
+        path.write_bytes(b"")
     assert run_command(["resume", "killed"]) == 0
     assert_same_bits(killed, whole_run)
 

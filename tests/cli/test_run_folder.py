@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from fedexp.commands.cli import run_command
 from fedexp.config.build import build
-from tests.support.commands import FEDEXP, fedexp, rows_of_csv, rows_of_jsonl, summary_of
+from tests.support.commands import FEDEXP, fedexp, rows_of, rows_of_csv, summary_of
 
 METRICS = {"loss", "accuracy", "balanced_accuracy", "macro_f1", "auc", "majority_baseline"}
 
@@ -30,7 +30,7 @@ def test_the_folder_is_complete(whole_run):
         "config.yaml",
         "origin.json",
         "partition.json",
-        "metrics.jsonl",
+        "clients.bin",
         "metrics.csv",
         "timing.jsonl",
         "confusion_matrix.csv",
@@ -39,11 +39,8 @@ def test_the_folder_is_complete(whole_run):
         "fedexp.log",
         "report.md",
         "checkpoints/best.pt",
-        "checkpoints/best.json",
         "checkpoints/round-000005.pt",
-        "checkpoints/round-000005.json",
         "checkpoints/round-000006.pt",
-        "checkpoints/round-000006.json",
         "plots/loss.png",
         "plots/accuracy.png",
         "plots/partition.png",
@@ -93,11 +90,13 @@ def test_the_summary_agrees_with_the_rows(whole_run):
     assert summary["mean_last_5"]["test"]["accuracy"] == pytest.approx(last_five, abs=1e-12)
 
 
-def test_csv_and_jsonl_hold_the_same(whole_run):
-    rows = rows_of_jsonl(whole_run)
-    assert rows == rows_of_csv(whole_run)
-    keys = [row[:4] for row in rows]
+def test_every_number_is_there_once_and_single_clients_are_not_in_the_table(whole_run):
+    keys = [row[:4] for row in rows_of(whole_run)]
     assert len(set(keys)) == len(keys)
+    assert not [row for row in rows_of_csv(whole_run) if row[2].isdigit()]
+    losses = [row[:3] for row in rows_of(whole_run) if row[1::2] == ("train", "loss")]
+    single = [(round, "train", str(c)) for round in range(1, 7) for c in range(10)]
+    assert sorted(losses) == sorted([*single, *((r, "train", "all") for r in range(1, 7))])
 
 
 def test_the_confusion_matrix_counts_the_test_part(whole_run):

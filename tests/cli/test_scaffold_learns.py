@@ -3,7 +3,7 @@
 import pytest
 
 from fedexp.commands.cli import run_command
-from tests.support.commands import rows_of_csv
+from tests.support.commands import rows_of
 
 pytestmark = [pytest.mark.usefixtures("without_pictures"), pytest.mark.slow]
 
@@ -12,7 +12,7 @@ SKEWED = ("partition=classes", "rounds=15", "training.epochs=3", "eval_every=15"
 
 def accuracy_of(folder, *overrides):
     assert run_command(["run", *SKEWED, *overrides, f"hydra.run.dir={folder}"]) == 0
-    (value,) = [v for _, s, _, m, v in rows_of_csv(folder) if (s, m) == ("test", "accuracy")]
+    (value,) = [v for _, s, _, m, v in rows_of(folder) if (s, m) == ("test", "accuracy")]
     return value
 
 

@@ -5,7 +5,7 @@ import pytest
 from fedexp.commands.cli import run_command
 from tests.support.commands import assert_same_bits, summary_of
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_pictures")]
 SMALL = ("n_clients=4", "partition=iid", "model.hidden=[8]", "quiet=true", "backend=in_process")
 ONE_BY_ONE = ("hydra/launcher=basic",)
 
@@ -105,7 +105,7 @@ def test_noise_of_the_system_is_not_kept(here):
     assert _entries(here) == []
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "entry.json", "checkpoints/round-000002.pt"])
+@pytest.mark.parametrize("name", ["metrics.csv", "entry.json", "checkpoints/round-000002.pt"])
 def test_a_broken_entry_is_dropped_and_computed_again(here, name):
     _sweep("one", "rounds=2")
     (entry,) = _entries(here)

@@ -9,7 +9,7 @@ from hydra.experimental.callback import Callback
 
 from fedexp.commands.cli import run_command
 from fedexp.core.files import locked
-from tests.support.commands import fedexp, rows_of_csv, summary_of
+from tests.support.commands import fedexp, rows_of, summary_of
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 FAST = ("debug=fast", "hydra.sweep.dir=sweep")
@@ -151,7 +151,7 @@ def test_a_job_that_another_process_is_at_is_left_to_it(here, capfd):
 def test_a_sweep_gives_what_alone_gives(here):
     assert run_command(["run", "debug=fast", "seed=3", "quiet=true", "hydra.run.dir=run"]) == 0
     assert run_command(["run", "-m", "seed=3", *FAST, "quiet=true"]) == 0  # a sweep of one job
-    assert rows_of_csv(here / "sweep" / "0") == rows_of_csv(here / "run")
+    assert rows_of(here / "sweep" / "0") == rows_of(here / "run")
 
 
 class Listener(Callback):

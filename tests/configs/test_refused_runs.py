@@ -64,6 +64,10 @@ REFUSED = {
     "zero clients": (["n_clients=0"], "n_clients=0: must be a whole number, 1 or above"),
     "zero rounds": (["rounds=0"], "rounds=0: must be a whole number, 1 or above"),
     "zero rounds between evaluations": (["eval_every=0"], "eval_every=0: must be a whole number"),
+    "evaluations by cost and early stopping": (
+        ["eval_every=auto", "early_stopping.patience=3"],
+        "eval_every=auto: the round in which early stopping ends the run would depend",
+    ),
     "zero rounds between checkpoints": (["checkpoint_every=0"], "checkpoint_every=0: must be a"),
     "negative seed": (["seed=-1"], "seed=-1: must be a whole number, 0 or above"),
     "updates of an unknown kind": (

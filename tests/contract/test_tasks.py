@@ -102,3 +102,11 @@ def test_a_table_of_confusions_counts_every_example_if_there_is_one(task, logits
     if table is not None:
         assert table.shape == (CLASSES, CLASSES)
         assert np.array_equal(table.sum(axis=1), task.label_counts(y, CLASSES))
+
+
+def test_what_is_expected_of_a_mix_is_the_mean_over_its_classes(task, logits, y):
+    mixes = np.array([[0.1, 0.2, 0.3, 0.4], [0.0, 1.0, 0.0, 0.0]])
+    expected = task.own_mix_accuracy(task.predict(logits), y, mixes)
+    if len(expected):
+        of_classes = np.array(task.own_mix_accuracy(task.predict(logits), y, np.eye(CLASSES)))
+        assert list(expected) == pytest.approx(list(mixes @ of_classes))

@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -26,6 +28,8 @@ from tests.support.workloads import (
     Hangs,
     Raises,
     Says,
+    begins_late,
+    ends_at_once,
     start,
     tasks,
     trainer,
@@ -263,15 +267,93 @@ def test_when_the_parent_goes_the_workers_go(end):
     assert not any(is_alive(pid) for pid in workers)
 
 
+class Waits:
+    """A backend whose pool, once it is coming, is there by the next round."""
+
+    def __init__(self, auto):
+        self.auto = auto
+
+    def train(self, trainer, tasks):
+        updates = self.auto.train(trainer, tasks)
+        if self.auto._coming is not None:
+            self.auto._coming._launch.join()
+        return updates
+
+
 @pytest.mark.usefixtures("quick_workers")
 def test_auto_moves_to_a_pool_without_changing_bits(monkeypatch):
     monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
     auto = Auto(workload(), workers=2, rounds=4)
     try:
-        assert final_models(auto, workload()) == final_models(InProcess(workload()), workload())
+        expected = final_models(InProcess(workload()), workload())
+        assert final_models(Waits(auto), workload()) == expected
         assert isinstance(auto._backend, ProcessPool)
+        wanted = InProcess(workload()).evaluate([start(workload())], "test")
+        assert torch.equal(auto.evaluate([start(workload())], "test")[0], wanted[0])
     finally:
         auto.close()
+
+
+@pytest.mark.usefixtures("quick_workers")
+def test_auto_does_not_wait_for_its_workers(monkeypatch, new_children):
+    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
+    monkeypatch.setattr("fedexp.backends.process_pool._work", begins_late)
+    auto = Auto(workload(), workers=2, rounds=9)
+    try:
+        for round in range(4):
+            auto.train(trainer(), tasks(start(workload()), round))
+        assert auto._coming is not None
+        assert isinstance(auto._backend, InProcess)
+    finally:
+        auto.close()  # while they start
+    assert not new_children()
+
+
+@pytest.mark.usefixtures("quick_workers")
+def test_auto_stays_in_process_where_a_worker_dies_at_its_start(monkeypatch, caplog, new_children):
+    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
+    monkeypatch.setattr("fedexp.backends.process_pool._work", ends_at_once)
+    auto = Auto(workload(), workers=2, rounds=4)
+    expected = final_models(InProcess(workload()), workload())
+    assert final_models(Waits(auto), workload()) == expected
+    assert isinstance(auto._backend, InProcess)
+    assert "goes on in one process" in caplog.text
+    assert "died at its start with exit code 3" in caplog.text
+    assert not new_children()
+
+
+def test_auto_starts_workers_for_what_a_start_of_them_costs(monkeypatch):
+    started = []
+    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 2.0)
+    monkeypatch.setattr(ProcessPool, "start", lambda self, *arguments: started.append(self))
+    for seconds, expected in ((1000.0, 0), (1e-9, 1)):
+        monkeypatch.setattr("fedexp.backends.auto.seconds_to_start", lambda s=seconds: s)
+        auto = Auto(workload(), workers=2, rounds=20)
+        for round in range(3):
+            auto.train(trainer(), tasks(start(workload()), round))
+        assert len(started) == expected
+
+
+@pytest.mark.slow
+def test_the_server_of_workers_imports_nothing_of_the_current_folder(tmp_path):
+    (tmp_path / "decimal.py").write_text("raise SystemExit('it was imported')")
+    code = f"""
+import sys; sys.path[:] = [p for p in sys.path if p] + [{str(Path(__file__).parents[2])!r}]
+import torch
+from fedexp.backends.process_pool import ProcessPool
+from tests.support.workloads import start, tasks, trainer, workload
+if __name__ == "__main__":
+    pool = ProcessPool(workload(), workers=1)
+    print(len(pool.train(trainer(), tasks(start(workload())))))
+    pool.close()
+"""
+    (tmp_path / "elsewhere").mkdir()
+    script = tmp_path / "elsewhere" / "script.py"
+    script.write_text(code)
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == ("4\n", 0), done.stderr
 
 
 def test_auto_goes_on_in_process_where_a_pool_has_no_room(monkeypatch, caplog):

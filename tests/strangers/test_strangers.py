@@ -47,7 +47,7 @@ def test_a_rule_called_mean_is_no_mean():
 
 def test_a_rule_called_mean_is_not_taken_for_a_sum_either():
     assert said(SECURE, own("aggregator", "Mean")).startswith(
-        f"aggregator={OWN}.Mean: secure aggregation hides individual updates"
+        f"aggregator={OWN}.Mean: the channel brings the server one sum"
     )
 
 

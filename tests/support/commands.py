@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from fedexp.commands.cli import main
+from fedexp.core.types import Metric
+from fedexp.run_folder.client_rows import read_tables
 
 FEDEXP = [sys.executable, "-m", "fedexp"]
 # What may differ between a run and the same run interrupted, or with other workers.
@@ -28,7 +30,7 @@ ABOUT_THE_MACHINE = (
 )
 FILES_OF_EQUAL_RUNS = (
     "metrics.csv",
-    "metrics.jsonl",
+    "clients.bin",
     "model.safetensors",
     "confusion_matrix.csv",
     "partition.json",
@@ -104,7 +106,7 @@ def start_to_kill(*arguments: str) -> Copy:
 
 def wait_for_round(process: Started, folder: Path, number: int) -> None:
     """Until round `number` is recorded and saved: the next one is under way."""
-    checkpoint = folder / "checkpoints" / f"round-{number:06d}.json"
+    checkpoint = folder / "checkpoints" / f"round-{number:06d}.pt"
     deadline = time.monotonic() + 60
     while not checkpoint.exists():
         assert process.poll() is None, process.communicate()
@@ -141,15 +143,18 @@ def _refuse_constant(name: str) -> None:
     raise AssertionError(f"{name} is not JSON")
 
 
-def rows_of_jsonl(folder: Path) -> list[tuple]:
-    """The measured numbers, as (round, scope, client, metric, value)."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [(r["round"], r["scope"], r["client"], r["metric"], r["value"]) for r in rows]
+def rows_of(folder: Path) -> list[tuple]:
+    """The measured numbers, as (round, scope, client, metric, value); None for what is not one."""
+    rows = [(row.round, *row_of(row)) for table in read_tables(folder) for row in table.rows()]
+    return rows_of_csv(folder) + rows
+
+
+def row_of(row: Metric) -> tuple:
+    return row.scope, row.client, row.metric, row.value if math.isfinite(row.value) else None
 
 
 def rows_of_csv(folder: Path) -> list[tuple]:
-    """The same from `metrics.csv`."""
+    """The same from `metrics.csv`, which has no single clients'."""
     with open(folder / "metrics.csv", newline="") as file:
         return [
             (int(r["round"]), r["scope"], r["client"], r["metric"], _number(r["value"]))

@@ -1,25 +1,19 @@
-"""Worker processes for tests that are not about how one starts.
+"""Worker processes of tests."""
 
-A pool's workers are spawned: each imports torch, which takes seconds. These are forked from a
-process that has imported it; what they do is the same.
-"""
-
-import multiprocessing
 import os
 from multiprocessing import forkserver
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+
+from fedexp.backends import process_pool
+from tests.support import workloads
 
 
 @pytest.fixture
 def quick_workers(monkeypatch):
-    """The workers that pools start in this test start at once."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["fedexp.backends.process_pool", "tests.support.workloads"])
-    pools = SimpleNamespace(get_context=lambda method: server)
-    monkeypatch.setattr("fedexp.backends.process_pool.multiprocessing", pools)
+    """The server that forks this test's workers has imported what they are given here too."""
+    monkeypatch.setattr(process_pool, "PRELOADED", [process_pool.__name__, workloads.__name__])
 
 
 def live_workers() -> list[int]:

@@ -1,6 +1,7 @@
 """Small workloads and trainers for the backends' tests, importable by their workers."""
 
 import os
+import time
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -102,3 +103,13 @@ class Hangs:
     def __call__(self, model, shard, task):
         while True:
             torch.ones(1).sum()
+
+
+def ends_at_once(number, connection, board, work):
+    """In the place of a worker's life."""
+    os._exit(3)
+
+
+def begins_late(number, connection, board, work):
+    """As a worker on a machine that has other things to do."""
+    time.sleep(30)

@@ -32,9 +32,10 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from fedexp.core.blocks import Block, TrainsBlocks, unadjusted, why_no_blocks
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import Adjustable, Model, Trainer
-from fedexp.core.types import ClientReport, ClientTask, Sent, Split, State
+from fedexp.core.types import Adjust, ClientReport, ClientTask, Sent, Split, State
 
 
 @final
@@ -96,13 +97,46 @@ class _ScaffoldClient:
             return torch._foreach_add(list(gradients), correction)
 
         report = self.trainer.adjusted(corrected)(model, shard, task)
-        lr = self.trainer.learning_rate(task.round)
-        scale = self.trainer.steps_for(len(shard)) * (lr or 0.0)
+        scale = self._way(len(shard), task.round)
         change = torch.zeros_like(c)
         if scale:
             p = sum(parameter.numel() for parameter in model.parameters)  # then come buffers
             change[:p] = (task.params.to(c.device)[:p] - model.vector[:p]) / scale - c[:p]
         return replace(report, sent={"control": change}, state={"control": c_k + change})
+
+    def why_no_blocks(self) -> str:
+        return why_no_blocks(self.trainer)
+
+    def numbers_in_a_block(self, n: int, d: int, kept: int) -> int:
+        assert isinstance(self.trainer, TrainsBlocks)
+        return self.trainer.numbers_in_a_block(n, d, kept) + 4 * d
+
+    def train_block(self, block: Block, adjust: Adjust = unadjusted) -> list[ClientReport]:
+        """As a call for each client; here all numbers of a model are parameters."""
+        assert isinstance(self.trainer, TrainsBlocks)
+        model, tasks = block.model, block.tasks
+        c = tasks[0].broadcast["control"].to(model.device)
+        c_k = torch.stack([task.state["control"] for task in tasks]).to(model.device)
+        correction = model.by_parameter(c - c_k)
+
+        def corrected(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+            return adjust(torch._foreach_add(list(gradients), correction))
+
+        reports = self.trainer.train_block(block, corrected)
+        ways = torch.tensor([self._way(n, tasks[0].round) for n in block.sizes])[:, None]
+        ways = ways.to(model.device)
+        change = torch.empty_like(c_k)
+        model.write(block.starts, change)
+        change = torch.where(ways > 0, -change / ways - c, 0.0)
+        return [
+            replace(report, sent={"control": own}, state={"control": kept})
+            for report, own, kept in zip(reports, change, c_k + change, strict=True)
+        ]
+
+    def _way(self, n: int, round: int) -> float:
+        """K lr of a client with n examples."""
+        assert isinstance(self.trainer, Adjustable)
+        return self.trainer.steps_for(n) * (self.trainer.learning_rate(round) or 0.0)
 
 
 def _by_parameter(vector: Tensor, model: Model) -> list[Tensor]:

@@ -41,7 +41,7 @@ from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import Dataset, Metric, Split
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage.victim import Victim
-from fedexp.run_folder.format import config_hash
+from fedexp.run_folder.format import backend_of_studies, config_hash
 from fedexp.store.files import leave_file, take_file
 
 FOLDER = "shadows"
@@ -147,7 +147,7 @@ def _shadow_config(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
         **config,
         "seed": seed,
         "eval_every": config["rounds"],
-        "backend": {"_target_": "fedexp.backends.in_process.InProcess"},
+        "backend": backend_of_studies(config),
         "record_updates": False,
         "leakage": {},
     }

@@ -36,15 +36,11 @@ def expected_gradient(
     """
     if knowledge.clip_norm is not None:
         return _clipped_gradient(knowledge, parameters, pixels, targets, knowledge.clip_norm)
-    leaves = {
-        name: p if p.requires_grad else p.detach().requires_grad_()
-        for name, p in parameters.items()
-    }
-    loss = knowledge.task.loss(knowledge.logits(leaves, pixels), targets)
-    gradients = torch.autograd.grad(
-        loss, list(leaves.values()), create_graph=True, materialize_grads=True
-    )
-    return dict(zip(leaves, gradients, strict=True))
+
+    def loss(parameters: Mapping[str, Tensor]) -> Tensor:
+        return knowledge.task.loss(knowledge.logits(parameters, pixels), targets)
+
+    return dict(grad(loss)(dict(parameters)))
 
 
 def _clipped_gradient(

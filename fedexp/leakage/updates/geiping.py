@@ -16,6 +16,8 @@ in units of normalised pixels, here in those of pixels in [0, 1].
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import final
 
@@ -23,14 +25,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import grad, vmap
 
 from fedexp.core.checks import at_least, non_negative, positive
-from fedexp.leakage.observation import Observation, Reconstruction
+from fedexp.leakage.observation import Knowledge, Observation, Reconstruction
 from fedexp.leakage.updates.expected_update import mean_gradient
 from fedexp.leakage.updates.label_recovery import assumed_labels
 
 DECAY = 0.1  # of the learning rate, at each milestone
 MILESTONES = (3 / 8, 5 / 8, 7 / 8)  # shares of the iterations
+TINY = 1e-16  # of a squared norm: a gradient of zeros points nowhere
+MOST_AT_ONCE = 16  # updates
+NUMBERS_AT_ONCE = 2**20  # in their gradients: more do not stay in the processor's cache
 
 
 @final
@@ -63,36 +69,76 @@ class Geiping:
         Raises:
             InputError: labels have to be recovered, and the last layer is not linear.
         """
-        labels = assumed_labels(observation)
-        found = [self._descend(observation, labels, rng) for _ in range(self.restarts)]
-        return min(found, key=lambda f: math.inf if math.isnan(f.loss) else f.loss)
+        return self.together([observation], [rng])[0]
+
+    def at_once(self, knowledge: Knowledge) -> int:
+        """Updates of small models are attacked side by side: a step has few numbers to work on."""
+        return max(1, min(MOST_AT_ONCE, NUMBERS_AT_ONCE // len(knowledge.params)))
+
+    def together(
+        self, observations: Sequence[Observation], rngs: Sequence[np.random.Generator]
+    ) -> list[Reconstruction]:
+        """What each would be by itself, up to rounding; see `TakesSeveral`."""
+        labels = torch.stack([assumed_labels(observation) for observation in observations])
+        starts = [self._descend(observations, labels, rngs) for _ in range(self.restarts)]
+        return [
+            min(found, key=lambda f: math.inf if math.isnan(f.loss) else f.loss)
+            for found in zip(*starts, strict=True)
+        ]
 
     def _descend(
-        self, observation: Observation, labels: Tensor, rng: np.random.Generator
-    ) -> Reconstruction:
-        known = observation.knowledge
+        self,
+        observations: Sequence[Observation],
+        labels: Tensor,
+        rngs: Sequence[np.random.Generator],
+    ) -> list[Reconstruction]:
+        known = observations[0].knowledge
         parameters = known.parameters(torch.float32)
+        sizes = [p.numel() for p in parameters.values()]
         steps = known.local_steps if self.unrolled else 1
-        observed = F.normalize(_flat(observation.gradient()), dim=0).float()
+        observed = torch.stack(
+            [F.normalize(_flat(o.gradient()), dim=0).float() for o in observations]
+        )
 
-        def objective(pixels: Tensor) -> Tensor:
-            expected = _flat(mean_gradient(known, parameters, pixels, labels, steps))
-            cosine = F.cosine_similarity(expected, observed, dim=0)
+        def objective(pixels: Tensor, labels: Tensor, observed: Tensor) -> Tensor:
+            expected = mean_gradient(known, parameters, pixels, labels, steps)
+            # Layer by layer: to lay them end to end would take longer than the products.
+            pairs = [
+                (g.reshape(-1), there)
+                for g, there in zip(expected.values(), observed.split(sizes), strict=True)
+            ]
+            along = torch.stack([g @ there for g, there in pairs]).sum()
+            squared = torch.stack([g @ g for g, _ in pairs]).sum()
+            cosine = along / squared.clamp_min(TINY).sqrt()
             return 1 - cosine + self.total_variation * _total_variation(pixels)
 
         shape = (known.batch_size, *known.input_shape)
-        pixels = torch.from_numpy(rng.random(shape, dtype=np.float32)).requires_grad_()
+        drawn = [torch.from_numpy(rng.random(shape, dtype=np.float32)) for rng in rngs]
+        pixels = torch.stack(drawn)
+        slope = _of_each(grad(objective), pixels, labels, observed)
         optimizer = torch.optim.Adam([pixels], lr=self.lr)
         milestones = [math.ceil(share * self.iterations) for share in MILESTONES]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=DECAY)
         for _ in range(self.iterations):
-            (gradient,) = torch.autograd.grad(objective(pixels), [pixels])
-            pixels.grad = gradient.sign()
+            pixels.grad = slope(pixels, labels, observed).sign()
             optimizer.step()
             schedule.step()
-            with torch.no_grad():
-                pixels.clamp_(0, 1)
-        return Reconstruction(pixels.detach(), labels, float(objective(pixels).detach()))
+            pixels.clamp_(0, 1)
+        found = zip(pixels, labels, observed, strict=True)
+        return [Reconstruction(x, y, float(objective(x, y, there))) for x, y, there in found]
+
+
+def _of_each(function: Callable[..., Tensor], *several: Tensor) -> Callable[..., Tensor]:
+    """The function of tensors `[...]` for tensors `[m, ...]`: `[m, ...]`, vectorised if it can be.
+
+    A single one goes without (it has nothing to gain), and so does a model that decides by what is
+    in its input.
+    """
+    if len(several[0]) > 1:
+        with suppress(RuntimeError):
+            vmap(function)(*several)
+            return vmap(function)
+    return lambda *each: torch.stack([function(*one) for one in zip(*each, strict=True)])
 
 
 def _total_variation(pixels: Tensor) -> Tensor:

@@ -22,7 +22,12 @@ from fedexp.core.parallel import in_parallel
 from fedexp.core.rng import generator
 from fedexp.core.types import Dataset
 from fedexp.leakage.intervals import Interval, mean_interval, paired_difference
-from fedexp.leakage.observation import Observation, Reconstruction, UpdateAttack
+from fedexp.leakage.observation import (
+    Observation,
+    Reconstruction,
+    TakesSeveral,
+    UpdateAttack,
+)
 from fedexp.leakage.study import Progress, refuse_other_than_images, refuse_several_labels
 from fedexp.leakage.updates.baselines import CLASS_MEAN, baselines
 from fedexp.leakage.updates.exposure import Exposed, Exposing
@@ -65,8 +70,13 @@ class UpdateInversion:
         self.check_data(victim.pixels)
         exposed = self.exposure(victim)
         jobs = [
-            _Job(self.attack, e.observation, victim.seed, number)
-            for number, e in enumerate(exposed)
+            _Job(
+                self.attack,
+                [exposed[number].observation for number in numbers],
+                victim.seed,
+                numbers,
+            )
+            for numbers in _blocks(self.attack, [e.observation for e in exposed])
         ]
         finished = 0
 
@@ -75,7 +85,7 @@ class UpdateInversion:
             finished += 1
             progress(finished / len(jobs))
 
-        guesses = in_parallel(_attack, jobs, done)
+        guesses = [guess for of_job in in_parallel(_attack, jobs, done) for guess in of_job]
         rounds = list(dict.fromkeys(e.round for e in exposed))
         judged = [
             self._judge(
@@ -237,16 +247,36 @@ class _Judged:
 
 @dataclass(frozen=True)
 class _Job:
-    """One observation to attack, with all that a worker process needs."""
+    """Observations to attack at once, with all that a worker process needs."""
 
     attack: UpdateAttack
-    observation: Observation
+    observations: Sequence[Observation]
     seed: int
-    number: int
+    numbers: range  # of the observations among all, which key their streams
 
 
-def _attack(job: _Job) -> Reconstruction:
-    return job.attack(job.observation, generator(job.seed, "inversion", job.number))
+def _blocks(attack: UpdateAttack, observations: Sequence[Observation]) -> list[range]:
+    """The numbers of observations, in order, cut into what the attack takes at once."""
+    blocks: list[range] = []
+    for number, observation in enumerate(observations):
+        known = observation.knowledge
+        if (
+            blocks
+            and isinstance(attack, TakesSeveral)
+            and len(blocks[-1]) < attack.at_once(known)
+            and observations[blocks[-1].start].knowledge.alike(known)
+        ):
+            blocks[-1] = range(blocks[-1].start, number + 1)
+        else:
+            blocks.append(range(number, number + 1))
+    return blocks
+
+
+def _attack(job: _Job) -> list[Reconstruction]:
+    rngs = [generator(job.seed, "inversion", number) for number in job.numbers]
+    if isinstance(job.attack, TakesSeveral):
+        return job.attack.together(job.observations, rngs)
+    return [job.attack(one, rng) for one, rng in zip(job.observations, rngs, strict=True)]
 
 
 def _scores(images: Tensor, truth: Tensor, others: Sequence[Tensor]) -> dict[str, np.ndarray]:

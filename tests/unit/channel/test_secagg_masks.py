@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from fedexp.channel import masks
 from fedexp.channel.graph import complete_graph, neighbour_graph
 from fedexp.channel.keys import KeyPair, seal, unseal
-from fedexp.channel.masks import CHUNK_BYTES, add_mask, pair_sign
+from fedexp.channel.masks import CHUNK_BYTES, WORTH_A_THREAD, add_masks, pair_sign
 from fedexp.channel.ring import Ring
 from fedexp.channel.violations import ProtocolError
 from fedexp.core.checks import InputError
@@ -109,10 +110,11 @@ def test_bytes_of_the_wrong_length_are_refused():
 # Masks.
 
 
-def test_the_keystream_of_rfc_8439():
-    row = np.zeros(4, np.uint32)  # appendix A.1, test vector 1: key, nonce and counter of zeros
-    add_mask(row, bytes(32), 1)
-    assert row.tobytes().hex() == "76b8e0ada0f13d90405d6ae55386bd28"
+def test_the_keystream_of_aes_256():
+    # A block of zeros under a key of zeros: NIST's AESAVS, appendix D.3 and elsewhere.
+    row = np.zeros(4, np.uint32)
+    add_masks(row, [(bytes(32), 1)])
+    assert row.tobytes().hex() == "dc95c078a2408989ad48a21492842087"
 
 
 @pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
@@ -120,12 +122,12 @@ def test_the_keystream_of_rfc_8439():
 def test_a_mask_is_one_stream_across_chunks_and_goes_again(dtype, extra):
     d = CHUNK_BYTES // np.dtype(dtype).itemsize + extra
     row = np.arange(d, dtype=dtype)
-    add_mask(row, KEY, 1)
+    add_masks(row, [(KEY, 1)])
     longer = np.zeros(d + 10, dtype)
-    add_mask(longer, KEY, 1)
+    add_masks(longer, [(KEY, 1)])
     assert np.array_equal(row - np.arange(d, dtype=dtype), longer[:d])
     assert len(np.unique(row)) > 0.99 * d  # no chunk repeats another
-    add_mask(row, KEY, -1)
+    add_masks(row, [(KEY, -1)])
     assert np.array_equal(row, np.arange(d, dtype=dtype))
 
 
@@ -134,10 +136,23 @@ def test_the_masks_of_two_clients_cancel(dtype):
     a, b = KeyPair(), KeyPair()
     rows = {3: rng(1).integers(0, 1000, 5000), 8: rng(2).integers(0, 1000, 5000)}
     masked = {c: row.astype(dtype) for c, row in rows.items()}
-    add_mask(masked[3], a.agree(b.public, b"m"), pair_sign(3, 8))
-    add_mask(masked[8], b.agree(a.public, b"m"), pair_sign(8, 3))
+    add_masks(masked[3], [(a.agree(b.public, b"m"), pair_sign(3, 8))])
+    add_masks(masked[8], [(b.agree(a.public, b"m"), pair_sign(8, 3))])
     assert not np.array_equal(masked[3], rows[3])
     assert np.array_equal(masked[3] + masked[8], (rows[3] + rows[8]).astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+def test_the_cores_do_not_change_a_number(monkeypatch, dtype):
+    listed = [(bytes([i]) * 32, 1 if i % 3 else -1) for i in range(8)]
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(masks, "cores_to_spare", lambda threads=threads: threads)
+        row = np.arange(WORTH_A_THREAD // 8, dtype=dtype)
+        add_masks(row, listed)
+        found.append(row)
+    assert np.array_equal(*found)
+    assert uniformity(found[0]) > 1e-6
 
 
 def uniformity(row):
@@ -149,7 +164,7 @@ def uniformity(row):
 def test_a_masked_row_is_uniform_and_an_unmasked_one_is_not(dtype):
     row = (rng().normal(0, 1000, 100_000).astype(np.int64)).astype(dtype)
     assert uniformity(row) < 1e-12
-    add_mask(row, KEY, 1)
+    add_masks(row, [(KEY, 1)])
     assert uniformity(row) > 1e-6
 
 

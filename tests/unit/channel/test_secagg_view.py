@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from fedexp.channel.client import MASKS, Client
 from fedexp.channel.graph import complete_graph
 from fedexp.channel.group import Meter, run_group
-from fedexp.channel.masks import add_mask, pair_sign
+from fedexp.channel.masks import add_masks, pair_sign
 from fedexp.channel.server import Server, ServerView
 from tests.support.secagg_groups import RING, D, aggregate, rows_of
 
@@ -85,9 +85,10 @@ def test_a_row_is_uniform_whatever_kind_of_secret_is_known(
     def take_off(pairs, own):
         for other in pairs:
             public = server.view.advertisements[0].masking_key
-            add_mask(seen, clients[other]._masking.agree(public, MASKS), pair_sign(other, 0))
+            common = clients[other]._masking.agree(public, MASKS)
+            add_masks(seen, [(common, pair_sign(other, 0))])
         if own:
-            add_mask(seen, clients[0]._seed, -1)
+            add_masks(seen, [(clients[0]._seed, -1)])
 
     take_off(pairs_known, own_mask_known)
     assert uniformity(seen) > 1e-6

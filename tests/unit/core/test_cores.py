@@ -63,3 +63,11 @@ def test_a_system_without_affinity(groups, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
     assert cores.available_cores() == 7
+
+
+def test_a_worker_of_a_pool_stays_on_its_core(monkeypatch):
+    monkeypatch.setattr(cores, "_asked_once", lambda: 7)
+    monkeypatch.setattr(cores.multiprocessing, "parent_process", lambda: None)
+    assert cores.cores_to_spare() == 7
+    monkeypatch.setattr(cores.multiprocessing, "parent_process", lambda: object())
+    assert cores.cores_to_spare() == 1

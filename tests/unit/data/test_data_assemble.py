@@ -94,3 +94,16 @@ def test_stratified_refuses_a_class_of_one() -> None:
     whole = Split(torch.zeros(10, 1, 1, 1), torch.tensor([0] * 9 + [1]))
     with pytest.raises(InputError, match="validation_size=4: cannot be split by class"):
         stratified(whole, 4, split_seed=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("counts", [(50, 50), (7, 2, 31), (178, 182, 177, 183, 181), (4, 4, 4, 4)])
+@pytest.mark.parametrize("size", [5, 7])
+def test_the_parts_are_those_that_scikit_learn_draws(counts, size, seed):
+    from sklearn.model_selection import train_test_split
+
+    y = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    rest, part = train_test_split(np.arange(len(y)), test_size=size, random_state=seed, stratify=y)
+    whole = Split(torch.arange(len(y)).float()[:, None], torch.from_numpy(y))
+    found = stratified(whole, size, seed)
+    assert [split.x.flatten().tolist() for split in found] == [sorted(rest), sorted(part)]

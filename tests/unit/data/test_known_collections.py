@@ -19,6 +19,7 @@ from torchvision import datasets
 
 from fedexp.core.checks import InputError
 from fedexp.core.types import Split
+from fedexp.data import emnist
 from fedexp.data.cifar import CIFAR
 from fedexp.data.emnist import EMNIST
 from fedexp.data.status import check
@@ -324,3 +325,7 @@ def test_emnist_of_the_wrong_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         digits(tmp_path)
     with pytest.raises(InputError, match="split=lettres: did you mean letters"):
         EMNIST("emnist", "lettres", False, (1, 28, 28), 26, 26, 0)
+
+
+def test_the_cuts_of_emnist_are_torchvisions():
+    assert set(emnist.SPLITS) == set(datasets.EMNIST.splits)

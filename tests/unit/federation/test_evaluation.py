@@ -60,12 +60,12 @@ def evaluate(models, mixes=MIXES):
     return evaluator(backend, [torch.tensor(m) for m in models], 7)
 
 
-def test_the_shared_model_is_weighed_by_every_clients_own_mix():
+def test_of_the_shared_model_the_recalls_are_there_of_which_estimates_are_made():
     rows, predicted = evaluate([0])
     assert value_of(rows, "validation", "all", "accuracy") == 1.0
     assert value_of(rows, "test", "all", "accuracy") == pytest.approx(0.6)
-    own = [value_of(rows, "test", str(k), "own_mix_accuracy") for k in range(3)]
-    assert own == pytest.approx([3 / 4, 1 / 2, 0.2 * 3 / 4 + 0.8 / 2])
+    recalls = np.array([value_of(rows, "recall", "all", str(c)) for c in range(3)])
+    assert MIXES @ recalls == pytest.approx([3 / 4, 1 / 2, 0.2 * 3 / 4 + 0.8 / 2])
     assert predicted.tolist() == TASK.predict(TEST_LOGITS).tolist()
     assert {row.round for row in rows} == {7}
 
@@ -90,4 +90,4 @@ def test_a_client_that_holds_a_class_which_test_lacks_is_measured():
     data = Split(torch.zeros(2, 1, 1, 1), torch.tensor([0, 1]))
     evaluator = ModelEvaluator(Multiclass(), {"test": data}, np.array([[0.5, 0.0, 0.5]]))
     rows, _ = evaluator(Backend(test=[torch.eye(3)[:2]]), [torch.tensor(0)], 1)
-    assert value_of(rows, "test", "0", "own_mix_accuracy") == pytest.approx(0.5)
+    assert [value_of(rows, "recall", "all", str(c)) for c in range(3)] == [1, 1, 0]

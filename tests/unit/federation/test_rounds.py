@@ -10,6 +10,7 @@ from fedexp.aggregation.mean import Mean
 from fedexp.aggregation.server_optimizers import SGD, Momentum
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import ServerState
+from fedexp.federation.evaluation import ShareOfTime
 from fedexp.federation.root import RootData
 from fedexp.federation.rounds import run_round, run_rounds
 from fedexp.federation.settings import LocalOnly
@@ -222,3 +223,42 @@ def test_worker_momentum_is_carried_on():
     exp = experiment(worker_momentum=WorkerMomentum(0.5, True, "first_update"))
     # Steps 3, then 0.5 * 3 + 0.5 * 0, then 0.5 * 1.5 + 0.5 * (3 - 4.5).
     assert params(exp) == [3.0, 4.5, 4.5]
+
+
+class Slowly:
+    """A pace that lets every fourth question pass, and notes what it is told."""
+
+    def __init__(self):
+        self.asked, self.noted = 0, []
+
+    def allows(self):
+        self.asked += 1
+        return self.asked % 4 == 1
+
+    def note(self, seconds, evaluated):
+        self.noted.append((set(seconds), evaluated))
+
+
+def test_a_pace_decides_among_the_rounds_that_are_due_and_the_last_is_evaluated():
+    exp = experiment(rounds=8, eval_every=1, pace=Slowly())
+    records = [record for _, record in run_rounds(exp, start_of(exp))]
+    assert [r.round for r in records if r.predictions is not None] == [1, 5, 8]
+    assert [evaluated for _, evaluated in exp.pace.noted] == [n in (1, 5, 8) for n in range(1, 9)]
+    assert all("evaluate" in phases and "train" in phases for phases, _ in exp.pace.noted)
+    # What a round showed is what it shows when all are evaluated.
+    every = experiment(rounds=8)
+    wanted = [record for _, record in run_rounds(every, start_of(every))]
+    assert records[4].metrics == wanted[4].metrics
+
+
+@pytest.mark.parametrize("cost", [0.01, 1.0, 30.0])
+def test_evaluations_take_a_fifth_of_the_time_at_most(cost):
+    pace, total, spent, made = ShareOfTime(0.2), 0.0, 0.0, 0
+    for _ in range(300):
+        due = pace.allows()
+        if made:
+            assert due == (spent + cost <= 0.2 * (total + cost))
+        pace.note({"train": 1.0, "evaluate": cost * due}, due)
+        total, spent, made = total + 1.0 + cost * due, spent + cost * due, made + due
+        assert made < 2 or spent <= 0.2 * total + 1e-9
+    assert made == (300 if cost < 0.25 else pytest.approx(75 / cost, abs=1))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
 from fedexp.models import cnn, logistic, mlp, resnet18, small_cnn
@@ -95,3 +96,25 @@ def test_an_mlp_refuses_a_layer_without_units(width):
 def test_resnet18_refuses_groups_that_do_not_divide_its_channels(groups):
     with pytest.raises(InputError, match=f"groups={groups}: "):
         resnet18((1, 28, 28), 10, groups)
+
+
+@pytest.mark.parametrize("make", [cnn, small_cnn])
+def test_pooling_before_relu_has_the_bits_of_pooling_after_it(make):
+    torch.manual_seed(0)
+    pooled_first = make((1, 8, 8), 3)
+    layers = list(pooled_first)
+    for place in (1, 4):
+        layers[place : place + 2] = [layers[place + 1], layers[place]]
+    as_published = nn.Sequential(*layers)
+    assert [type(layer) for layer in as_published[:3]] == [nn.Conv2d, nn.ReLU, nn.MaxPool2d]
+    x, y = torch.randn(6, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
+    x[0] = 0  # of a constant image, all that is pooled is the same
+    logits, gradients = [], []
+    for model in (pooled_first, as_published):
+        logits.append(model(x))
+        loss = F.cross_entropy(logits[-1], y)
+        gradients.append(
+            torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+        )
+    assert torch.equal(*logits)
+    assert torch.equal(*gradients)

@@ -1,7 +1,5 @@
 """The names under which trackers hold the record, and what an absent package says."""
 
-import os
-
 import pytest
 
 from fedexp.core.checks import InputError
@@ -43,12 +41,3 @@ def test_an_absent_package_is_named_with_its_extra(monkeypatch, make, package):
     monkeypatch.setattr(series.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=rf"{package}.*pip install 'fedexp\[{package}\]'"):
         make()
-
-
-def test_the_environment_is_left_as_it_was(monkeypatch):
-    monkeypatch.setenv("THERE", "before")
-    monkeypatch.delenv("NOT_THERE", raising=False)
-    with series.environment({"THERE": "x", "NOT_THERE": "y"}):
-        assert (os.environ["THERE"], os.environ["NOT_THERE"]) == ("before", "y")
-    assert os.environ["THERE"] == "before"
-    assert "NOT_THERE" not in os.environ

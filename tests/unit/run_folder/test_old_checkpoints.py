@@ -1,4 +1,4 @@
-"""What a process that was killed while it removed a checkpoint has left is removed too."""
+"""Checkpoints of older versions had a note beside them; it goes with them."""
 
 from fedexp.run_folder.checkpoints import remove_old_checkpoints
 

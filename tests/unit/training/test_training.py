@@ -12,6 +12,7 @@ from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.rng import torch_generator
 from fedexp.core.types import ClientTask, Split
 from fedexp.models import cnn, mlp
+from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.schedules import Constant, Cosine, Exponential
 from fedexp.training.sgd import LocalSGD
@@ -176,9 +177,84 @@ def test_cosine_schedule_by_hand():
         ({"momentum": 1.5}, "momentum"),
         ({"weight_decay": -1}, "weight_decay"),
         ({"proximal": math.nan}, "proximal"),
+        ({"precision": "float16"}, "precision"),
     ],
 )
 def test_refusals(options, key):
     with pytest.raises(InputError) as refusal:
         trainer(**options)
     assert refusal.value.key == key
+
+
+class Gathered(Split):
+    """Examples that note which of them were asked for."""
+
+    def rows(self, chosen):
+        self.__dict__.setdefault("asked", []).append(len(chosen))
+        return Split(self.x, self.y).rows(chosen)
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({"epochs": None, "steps": 1}, [4]),
+        ({"epochs": None, "steps": 4}, [10, 4]),  # three batches, and one of the next epoch
+        ({"epochs": 2}, [10, 10]),
+        ({"epochs": 0.5}, [8]),
+    ],
+)
+def test_no_example_is_fetched_that_no_step_takes(options, asked):
+    data = shard()
+    noting = Gathered(data.x, data.y)
+    vector, _ = train(trainer(**options), module(), noting)
+    assert noting.asked == asked
+    assert torch.equal(vector, train(trainer(**options), module(), data)[0])
+
+
+def test_one_step_is_the_first_of_an_epoch():
+    """Whichever examples are left, a batch is the one that it was."""
+    net, data = module(), shard()
+    rows = torch.randperm(10, generator=torch_generator(7))[:4]
+    expected, _ = plain_pytorch(net, data.rows(rows), 1, 4, seed=0, lr=0.1)
+    vector, _ = train(trainer(epochs=None, steps=1), net, data)
+    torch.testing.assert_close(vector, expected, rtol=1e-5, atol=1e-6)
+
+
+def in_bfloat16(net, data, seed, lr):
+    """One epoch of SGD on batches of 4, as torch's own recipe for autocast has it."""
+    net = copy.deepcopy(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr)
+    for rows in torch.randperm(len(data), generator=torch_generator(seed)).split(4):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = net(data.x[rows])
+        assert logits.dtype == torch.bfloat16
+        optimizer.zero_grad()
+        F.cross_entropy(logits.float(), data.y[rows]).backward()
+        optimizer.step()
+    return vector_of(net)
+
+
+@pytest.mark.parametrize("make", [lambda: mlp((1, 8, 8), 3, (5,)), lambda: cnn((1, 8, 8), 3)])
+def test_bfloat16_is_torchs_autocast(make):
+    torch.manual_seed(2)
+    net, data = make(), shard()
+    expected = in_bfloat16(net, data, seed=7, lr=0.1)
+    vector, report = train(trainer(precision="bfloat16"), net, data)
+    assert vector.dtype == torch.float32
+    in_full, in_full_report = train(trainer(), net, data)
+    way = (in_full - vector_of(net)).norm()
+    assert (vector - expected).norm() / way < 0.02  # kernels for images round differently
+    assert 1e-5 < (vector - in_full).norm() / way < 0.1
+    assert report.metrics["loss"] == pytest.approx(in_full_report.metrics["loss"], rel=0.05)
+
+
+def test_adjusted_steps_are_made_in_the_same_precision():
+    net, data, rule = module(), shard(), trainer(precision="bfloat16")
+    vector, _ = train(rule.adjusted(lambda gradients: gradients), net, data)
+    assert torch.equal(vector, train(rule, net, data)[0])
+
+
+def test_dp_sgd_refuses_rounded_factors():
+    steps = PrivateSteps(clip_norm=1.0, noise_multiplier=1.0, clipping="auto", noise_seed="task")
+    with pytest.raises(InputError, match=r"training.precision=bfloat16: rounds the factors"):
+        PrivateTraining(trainer(precision="bfloat16"), steps)

@@ -9,8 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
+from fedexp.leakage.updates.analytic import Analytic
 from fedexp.leakage.updates.expected_update import expected_gradient
 from fedexp.leakage.updates.geiping import Geiping
+from fedexp.leakage.updates.inversion import _blocks
 from fedexp.models import lenet, mlp
 from tests.support.observing import CLASSES, batches, digits, initialised, mnist, observed, psnr_db
 
@@ -106,7 +108,7 @@ def test_the_best_of_the_starts_counts():
 def test_shared_labels_are_taken():
     shared = torch.tensor([(int(IMAGES[0].y) + 1) % CLASSES])
     found = QUICK(observed(MLP, DATA, IMAGES[0], labels=shared), rng())
-    assert found.labels is shared
+    assert torch.equal(found.labels, shared)
 
 
 def test_an_update_of_zeros_is_survived():
@@ -155,3 +157,64 @@ def test_mnist_five_local_steps_unrolled_within_3_db_of_one(model):
     one = mean_psnr_db(FULL, module, data, images, lr=0.01)
     unrolled = dataclasses.replace(FULL, unrolled=True)
     assert mean_psnr_db(unrolled, module, data, images, lr=0.01, local_steps=5) > one - 3
+
+
+def conv_net():
+    return initialised(lenet, SHAPE, CLASSES, activation="relu", init="default")
+
+
+def test_several_at_once_are_what_each_is_alone():
+    # Over few steps: the sign of a gradient near 0 is decided by rounding, and that grows.
+    attack = dataclasses.replace(ATTACK, iterations=3, restarts=2, unrolled=True)
+    settings = {"lr": 0.05, "local_steps": 2}
+    model = conv_net()
+    seen = [observed(model, DATA, image, **settings) for image in IMAGES[:3]]
+    together = attack.together(seen, [rng(i) for i in range(len(seen))])
+    for number, found in enumerate(together):
+        alone = attack(seen[number], rng(number))
+        assert (found.images - alone.images).abs().mean() < 1e-3
+        assert found.loss == pytest.approx(alone.loss, abs=1e-4)
+        assert torch.equal(found.labels, alone.labels)
+
+
+class Deciding(torch.nn.Module):
+    """Looks at the values of its input, which no vectorised model may."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(64, CLASSES)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1)) * (2 if float(x.detach().sum()) > 1e9 else 1)
+
+
+def test_a_model_that_cannot_be_vectorised_is_attacked_one_by_one():
+    model = Deciding()
+    seen = [observed(model, DATA, image) for image in IMAGES[:2]]
+    together = QUICK.together(seen, [rng(0), rng(1)])
+    for found, alone in zip(
+        together, [QUICK(seen[0], rng(0)), QUICK(seen[1], rng(1))], strict=True
+    ):
+        assert torch.equal(found.images, alone.images)
+
+
+def test_how_many_at_once_follows_the_size_of_the_model():
+    small, large = (
+        observed(MLP, DATA, IMAGES[0]).knowledge,
+        observed(MLP, DATA, IMAGES[0]).knowledge,
+    )
+    large = dataclasses.replace(large, params=torch.zeros(2_000_000))
+    assert (ATTACK.at_once(small), ATTACK.at_once(large)) == (16, 1)
+
+
+def test_alike_updates_in_a_row_are_attacked_together():
+    seen = [observed(MLP, DATA, image) for image in IMAGES]
+    other = observed(MLP, DATA, IMAGES[0], local_steps=2)
+    named = [dataclasses.replace(o, knowledge=seen[0].knowledge) for o in seen]
+    assert _blocks(ATTACK, [*named, other, *named * 5]) == [
+        range(0, 4),
+        range(4, 5),
+        range(5, 21),
+        range(21, 25),
+    ]
+    assert _blocks(Analytic(), named) == [range(i, i + 1) for i in range(4)]

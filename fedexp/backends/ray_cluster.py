@@ -1,0 +1,427 @@
+"""Workers of a Ray cluster: of one that starts here and ends with the run, or of one that runs.
+
+The workload and every round's model go into the object store once, from where each node takes them
+once. A round is a few tasks of Ray's, the longest clients first; each trains some clients on one
+thread, through the same `Workspace` as everywhere, and answers with their rows, which are written
+in cohort order. Seeds are keyed by client, so the bits are those of one process, on one kind of
+processor.
+
+Ray's own retries are off: a worker or node that dies costs the tasks that it had, which are tried
+again elsewhere, and that is said. Where a channel merges rows (`Merges`), the tasks do it, and no
+row of a client reaches this process.
+
+Source: Moritz et al., "Ray: A Distributed Framework for Emerging AI Applications", OSDI 2018.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedexp.backends import ray_worker
+from fedexp.backends.ray_worker import Job, Parcel, Round, Trained, arrays_of, tensors_of
+from fedexp.backends.workspace import sends_of
+from fedexp.core.checks import InputError, at_least
+from fedexp.core.environment import environment
+from fedexp.core.flat import vector_of
+from fedexp.core.mapping import file_of
+from fedexp.core.protocols import Merges, Trainer
+from fedexp.core.types import ClientTask, Split, Updates, row_size
+from fedexp.core.workload import EVALUATION_BATCH, Workload
+
+TRIES = 3  # of a task whose worker dies
+PATIENCE = 20.0  # seconds without an answer, until it is looked whether anybody is there
+TASKS_A_WORKER = 4  # in a round; more cost Ray's time, fewer leave workers idle at its end
+SMALLEST_STORE = 128 * 2**20  # bytes of a store; Ray wants 75 MB at least
+LONGEST_FOLDER = 40  # letters; a socket's path, which Ray makes 60 longer, may have 107
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # it would call home
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns that this will be so
+    "RAY_DEDUP_LOGS": "0",
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What one task of Ray's does: some clients of a cohort, or some rows of an evaluation."""
+
+    name: str  # for a message
+    submit: Callable[[], Any]  # to Ray: its reference
+    rows: Sequence[int]  # where the answer belongs
+
+
+@final
+class RayCluster:
+    """Trains and evaluates on the workers of a Ray cluster; it is joined with the first call.
+
+    Args:
+        workload: model, data and shards.
+        address: of a cluster that runs, or "auto" for the one of this machine or job; None starts
+            one on this machine, which nobody else can join.
+        workers: of a cluster that starts here; one that runs has as many as it has CPUs.
+        store_mb: object store of a cluster that starts here; None for what the run will need.
+
+    Raises:
+        InputError: Ray is not installed, or from a call: there is no cluster at the address, or its
+            nodes cannot hold the data.
+        RuntimeError: from a call, if a client raised; names it.
+        ChildProcessError: from a call, if a task's worker died three times, naming its clients, or
+            no worker is left.
+    """
+
+    def __init__(
+        self, workload: Workload, address: str | None, workers: int, store_mb: int | None
+    ) -> None:
+        at_least(1, workers=workers)
+        if store_mb is not None:
+            at_least(SMALLEST_STORE // 2**20, store_mb=store_mb)
+        if workload.device.type != "cpu":
+            raise InputError(
+                "the workers of a Ray cluster compute on the CPU; use backend=in_process",
+                "device",
+                workload.device,
+            )
+        _ray()
+        self._workload, self._address, self._count = workload, address, workers
+        self._d = len(vector_of(workload.model))
+        self._store = None if store_mb is None else store_mb * 2**20
+        self._ray: Any = None
+        self._folder: str | None = None  # of a cluster of this run's own
+        self._joined_here = False
+        self._held: list[Any] = []  # one reference, to the workload in the object store
+        self._matrix = torch.empty(0, self._d)
+        self._kernels = torch.backends.cpu.get_cpu_capability()
+
+    def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
+        """Updates in task order; their rows are overwritten by the next call."""
+        at_once = max(1, math.ceil(len(tasks) / (TASKS_A_WORKER * self._workers())))
+        longest_first = sorted(range(len(tasks)), key=lambda row: -self._size(tasks[row]))
+        pieces = [longest_first[i : i + at_once] for i in range(0, len(tasks), at_once)]
+        return self._trained(trainer, tasks, pieces, None)
+
+    def train_merged(
+        self, trainer: Trainer, tasks: Sequence[ClientTask], merger: Merges
+    ) -> Updates:
+        """Updates in task order whose rows were merged by the workers that trained them."""
+        n, size = len(tasks), merger.size
+        blocks = [range(i, min(i + size, n)) for i in range(0, n, size)]
+        blocks.sort(key=lambda rows: -sum(self._size(tasks[row]) for row in rows))
+        updates = self._trained(trainer, tasks, blocks, merger)
+        return replace(updates, in_a_row=size)
+
+    def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
+        """Logits of each model on every row of a part, in models' order."""
+        ray, n = self._start(), len(self._workload.evaluation[split])
+        # Whole batches, or other bits: a batch's rows are computed together.
+        batches = math.ceil(n / EVALUATION_BATCH)
+        at_once = EVALUATION_BATCH * math.ceil(batches / (2 * self._workers()))
+        remote = ray.remote(num_cpus=1, max_retries=0)(ray_worker.evaluate)
+        logits: list[Tensor] = []
+        for model in models:
+            held = [ray.put(model.detach().numpy())]
+            pieces = [
+                _Piece(
+                    f"the evaluation on {split}",
+                    partial(remote.remote, self._held, held, split, start, stop),
+                    range(start, stop),
+                )
+                for start in range(0, n, at_once)
+                for stop in [min(start + at_once, n)]
+            ]
+            whole: Tensor | None = None
+            for piece, answer in self._answers(pieces):
+                part = torch.from_numpy(np.array(answer))
+                whole = part.new_empty(n, *part.shape[1:]) if whole is None else whole
+                whole[piece.rows[0] : piece.rows[-1] + 1] = part
+            logits.append(torch.empty(0) if whole is None else whole)
+        return logits
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends, and its folder goes."""
+        if self._ray is None:
+            return
+        self._held = []
+        if self._joined_here:
+            with _quiet(), _handlers_kept():
+                self._ray.shutdown()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._ray, self._folder = None, None
+
+    def _trained(
+        self,
+        trainer: Trainer,
+        tasks: Sequence[ClientTask],
+        blocks: Sequence[Sequence[int]],
+        merger: Merges | None,
+    ) -> Updates:
+        n, width = len(tasks), row_size(sends_of(trainer), self._d)
+        if not tasks:
+            return Updates.of(torch.empty(0, width), (), ())
+        ray = self._start()
+        like = tasks[0]
+        own_start = any(task.params is not like.params for task in tasks)
+        work = [ray.put(Round(Parcel.of(trainer), like.params.numpy(), arrays_of(like.broadcast)))]
+        remote = ray.remote(num_cpus=1, max_retries=0)(ray_worker.train)
+
+        def piece_of(rows: Sequence[int]) -> _Piece:
+            jobs = [_job(row, tasks[row], own_start) for row in rows]
+            submit = partial(remote.remote, self._held, work, jobs, merger)
+            return _Piece(_named([job.client_id for job in jobs]), submit, rows)
+
+        matrix = self._rows(n if merger is None else math.ceil(n / merger.size), width)
+        reports: list[Any] = [None] * n
+        for piece, answer in self._answers([piece_of(rows) for rows in blocks]):
+            self._say_other_kernels(answer)
+            places = piece.rows if merger is None else [piece.rows[0] // merger.size]
+            for place, row in zip(places, answer.matrix, strict=True):
+                matrix[place] = ray_worker.tensor_of(row)
+            for row, report, state in zip(piece.rows, answer.reports, answer.states, strict=True):
+                reports[row] = replace(report, state=tensors_of(_copied(state)))
+        return Updates.of(matrix, tasks, reports)
+
+    def _answers(self, pieces: Sequence[_Piece]) -> Iterator[tuple[_Piece, Any]]:
+        """Every piece with its answer, as they come in; those of the dead are tried again."""
+        ray = self._start()
+        lost = _losses(ray)
+        tries = dict.fromkeys(map(id, pieces), 1)
+        waiting = {piece.submit(): piece for piece in pieces}
+        try:
+            while waiting:
+                done, _ = ray.wait(list(waiting), num_returns=1, timeout=PATIENCE)
+                if not done:
+                    _refuse_an_empty_cluster(ray)
+                    continue
+                reference = done[0]
+                piece = waiting.pop(reference)
+                try:
+                    answer = ray.get(reference)
+                except lost as error:
+                    reason = type(error).__name__
+                    if tries[id(piece)] == TRIES:
+                        raise ChildProcessError(
+                            f"{TRIES} workers of the Ray cluster died at {piece.name} ({reason})"
+                        ) from None
+                    log.warning(
+                        "backend: a worker died at %s (%s); it is tried again", piece.name, reason
+                    )
+                    tries[id(piece)] += 1
+                    waiting[piece.submit()] = piece
+                    continue
+                if isinstance(answer, Exception):
+                    raise answer
+                yield piece, answer
+        finally:
+            for reference in waiting:
+                with suppress(Exception):  # the cluster may be gone
+                    ray.cancel(reference, force=True)
+
+    def _rows(self, n: int, width: int) -> Tensor:
+        if len(self._matrix) < n or self._matrix.shape[1] != width:
+            self._matrix = self._matrix.new_empty(n, width)
+        return self._matrix[:n]
+
+    def _size(self, task: ClientTask) -> int:
+        return len(self._workload.shards[task.client_id])
+
+    def _workers(self) -> int:
+        """CPUs of the cluster, as it is now."""
+        return max(1, _cpus(self._start()))
+
+    def _start(self) -> Any:
+        """Ray, joined to the cluster that holds the workload."""
+        if self._ray is not None:
+            return self._ray
+        data = _tensors(self._workload)
+        bytes_of_data = sum(tensor.nbytes for tensor in data)
+        ray = _ray()
+        with _quiet(), _handlers_kept():
+            self._joined_here = not ray.is_initialized()
+            if self._joined_here:
+                try:
+                    self._join(ray, bytes_of_data)
+                except BaseException as error:
+                    self._ray = ray
+                    self.close()
+                    if isinstance(error, ConnectionError | RuntimeError | OSError | ValueError):
+                        reason = (str(error) or type(error).__name__).splitlines()[0]
+                        raise InputError(
+                            f"Ray cannot be started or joined: {reason}",
+                            "backend.address",
+                            self._address,
+                        ) from error
+                    raise
+        self._ray = ray
+        _refuse_small_stores(ray, bytes_of_data)
+        self._held = [ray.put(Parcel.of(self._workload, data))]
+        _refuse_an_empty_cluster(ray)
+        log.info("backend: %d workers on %d node(s) of Ray", self._workers(), len(_alive(ray)))
+        return ray
+
+    def _join(self, ray: Any, bytes_of_data: int) -> None:
+        said_nothing = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if self._address is not None:
+            ray.init(address=self._address, configure_logging=False, **said_nothing)
+            return
+        # What is in flight: a round's models, and as many rows as tasks hold at a time.
+        models = 4 * self._d * (8 + 8 * self._count)
+        self._folder = _short_folder()
+        # Ray would write what lets a process join into the home folder.
+        with environment({"RAY_AUTH_TOKEN": _token()}):
+            ray.init(
+                num_cpus=self._count,
+                num_gpus=0,
+                include_dashboard=False,
+                object_store_memory=self._store or bytes_of_data + models + SMALLEST_STORE,
+                configure_logging=False,
+                _temp_dir=self._folder,
+                _node_ip_address="127.0.0.1",  # no other machine reaches it, and Ray asks none
+                **said_nothing,
+            )
+
+    def _say_other_kernels(self, answer: Trained) -> None:
+        if answer.kernels == self._kernels:
+            return
+        log.warning(
+            "backend: a node computes with kernels for %s, this machine with %s: which node trains "
+            "a client changes last bits, and the run is not repeatable to the bit",
+            answer.kernels,
+            self._kernels,
+        )
+        self._kernels = answer.kernels  # said once
+
+
+def _ray() -> Any:
+    """The library; raises InputError where it is not installed."""
+    with _quiet(), _handlers_kept():
+        try:
+            import ray
+        except ImportError:
+            reason = "needs Ray, which is not installed: pip install 'fedexp[ray]'"
+            raise InputError(reason, "backend", "ray") from None
+    return ray
+
+
+def _job(row: int, task: ClientTask, own_start: bool) -> Job:
+    start = task.params.numpy() if own_start else None
+    return Job(row, task.client_id, task.round, task.seed, arrays_of(task.state), start)
+
+
+def _copied(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Out of the object store, which is to be free again."""
+    return {name: array.copy() for name, array in arrays.items()}
+
+
+def _tensors(workload: Workload) -> list[Tensor]:
+    """The data that travel; what is mapped from a file is mapped by every worker."""
+    splits: list[Split] = [workload.train, *workload.evaluation.values()]
+    whole = {id(t): t for split in splits for t in split.tensors() if file_of(t) is None}
+    return list(whole.values())
+
+
+def _losses(ray: Any) -> tuple[type[BaseException], ...]:
+    """What Ray raises where a worker or a node is gone, and what it computed with it."""
+    known = ray.exceptions
+    return (
+        known.WorkerCrashedError,
+        known.NodeDiedError,
+        known.ObjectLostError,
+        known.OutOfMemoryError,
+    )
+
+
+def _named(clients: Sequence[int]) -> str:
+    """Some clients, in few words.
+
+    >>> _named([3]), _named([3, 1]), _named(range(64))
+    ('client 3', 'clients 3, 1', 'clients 0, 1, 2, 3, 4 and 59 more')
+    """
+    if len(clients) == 1:
+        return f"client {clients[0]}"
+    more = f" and {len(clients) - 5} more" if len(clients) > 5 else ""
+    return f"clients {', '.join(map(str, clients[:5]))}{more}"
+
+
+def _cpus(ray: Any) -> int:
+    return int(ray.cluster_resources().get("CPU", 0))
+
+
+def _refuse_an_empty_cluster(ray: Any) -> None:
+    if _cpus(ray) < 1:
+        raise ChildProcessError("no node of the Ray cluster has a CPU, or none is left")
+
+
+def _alive(ray: Any) -> list[Mapping[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _refuse_small_stores(ray: Any, needed: int) -> None:
+    for node in _alive(ray):
+        there = int(node["Resources"].get("object_store_memory", 0))
+        if needed > there:
+            raise InputError(
+                f"the data are {needed / 2**20:.0f} MB and the object store of the node "
+                f"{node['NodeManagerHostname']} has {there / 2**20:.0f}; use a larger "
+                "backend.store_mb, or `ray start --object-store-memory`",
+                "backend",
+                "ray",
+            )
+
+
+def _short_folder() -> str:
+    """A new folder for Ray's sockets and logs, wherever there is room for one."""
+    usual = tempfile.gettempdir()
+    places = [usual, "/tmp"] if len(usual) <= LONGEST_FOLDER else ["/tmp"]
+    for place in places:
+        with suppress(OSError):
+            return tempfile.mkdtemp(prefix="fedexp-ray-", dir=place)
+    raise OSError(f"no folder for Ray could be made in {' or '.join(places)}")
+
+
+@cache
+def _token() -> str:
+    """What lets a process join a cluster of this one's."""
+    return os.urandom(32).hex()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray without its counting of users and its words."""
+    chatter = logging.getLogger("ray")
+    before = chatter.level
+    chatter.setLevel(logging.ERROR)
+    try:
+        with environment(QUIET):
+            yield
+    finally:
+        chatter.setLevel(before)
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Ray takes over how this process ends; that is not its business."""
+    here = threading.current_thread() is threading.main_thread()
+    before, hook = signal.getsignal(signal.SIGTERM), sys.excepthook
+    try:
+        yield
+    finally:
+        sys.excepthook = hook
+        if here:
+            signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,42 @@
+"""What a person sees while nothing has been trained yet."""
+
+import os
+import pty
+import subprocess
+import time
+
+import pytest
+
+from tests.support.commands import FEDEXP
+
+SMALL = ("rounds=1", "training.epochs=1", "plots=false", "hydra.run.dir=run")
+
+
+def test_on_a_terminal_a_line_that_is_wiped_away(here):
+    parent, child = pty.openpty()
+    started = time.monotonic()
+    with subprocess.Popen([*FEDEXP, "run", *SMALL], stdout=child, stderr=child) as process:
+        os.close(child)
+        first = os.read(parent, 4096).decode()
+        seconds = time.monotonic() - started
+        said = first
+        try:
+            while piece := os.read(parent, 4096):
+                said += piece.decode(errors="replace")
+        except OSError:  # the other end is closed
+            pass
+        assert process.wait() == 0
+    assert "preparing: libraries" in first
+    assert seconds < 5  # a tenth of a second on a quiet machine
+    assert "data, model and every part ...\r\x1b[2K" in said
+    assert said.rindex("preparing") < said.index("round")
+
+
+@pytest.mark.parametrize("quiet", [(), ("quiet=true",)])
+def test_piped_it_stands_once_on_stdout_and_bad_input_is_one_line(here, quiet):
+    asked = [*FEDEXP, "run", "rounds=0", *quiet]
+    told = subprocess.run(asked, capture_output=True, text=True)
+    assert told.returncode == 2
+    assert told.stderr.count("\n") == 1
+    assert "rounds" in told.stderr
+    assert told.stdout == ("" if quiet else "preparing: libraries ...\n")
