@@ -6,7 +6,7 @@
 
 Ours and the baselines take turns (A B A B ...), so that a machine whose speed drifts slows all
 alike. Quote the ratios, not the seconds. Evaluation is left out. What is measured is described in
-`benchmarks/`: workloads W1 to W5, server rules, memory.
+`benchmarks/`: workloads W1 to W5, server rules, memory, and what grows with the number of clients.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.engine import workload_rows
+from benchmarks.growth import FEW_CLIENTS, MANY_CLIENTS, growth_rows
 from benchmarks.machine import arithmetic_peak, machine
 from benchmarks.memory import memory_of
 from benchmarks.rules import rule_rows
@@ -45,7 +46,7 @@ def main() -> None:
         "--only",
         nargs="*",
         default=[],
-        help=f"{' '.join(WORKLOADS)} secagg memory ray, or rules' names",
+        help=f"{' '.join(WORKLOADS)} secagg memory growth ray, or rules' names",
     )
     parser.add_argument("--runs", type=int, help="counted runs of each (default 5; quick 3)")
     parser.add_argument("--workers", type=int, default=2, help="processes of the pool")
@@ -63,7 +64,7 @@ def main() -> None:
             rows = workload_rows(case, runs, arguments.workers, peak)
             workloads += rows
             print(table(rows) + "\n", flush=True)
-    rules = only - {*WORKLOADS, "secagg", "memory", "ray"}
+    rules = only - {*WORKLOADS, "secagg", "memory", "growth", "ray"}
     server = rule_rows(runs, arguments.quick, sorted(rules)) if rules or not only else []
     if server:
         print(table(server) + "\n", flush=True)
@@ -81,6 +82,10 @@ def main() -> None:
         document["ray"] = overhead = overhead_rows(runs, arguments.quick, arguments.workers)
         document["many_clients"] = many = many_rows(arguments.quick, arguments.workers)
         print(f"{table(overhead)}\n\n{table(many)}\n", flush=True)
+    if not only or "growth" in only:
+        sizes = FEW_CLIENTS if arguments.quick else MANY_CLIENTS
+        document["growth"] = growth = growth_rows(sizes, runs)
+        print(table(growth) + "\n", flush=True)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.json}")

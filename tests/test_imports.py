@@ -29,7 +29,7 @@ ARROWS = {
     "privacy": {"training"},
     "channel": {"privacy"},  # a mechanism of its own
     "config/folders": set(),
-    "config/origin": {"__init__", "partition"},  # the version
+    "config/origin": {"__init__"},  # the version
     "config/schema": set(),
     "config/weights": {"run_folder"},  # a model file may be anybody's, or a run's
     "config/lineage": {"run_folder"},

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from fedexp.core.checks import at_least, refuse_majority
 from fedexp.core.geometry import centred_gram
+from fedexp.core.spectrum import top_eigenpair
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -74,10 +75,10 @@ def filtered_share(gram: Tensor, f: int) -> Tensor:
         share = weights / weights.sum()
         around_mean = _moved_to(gram, share)
         root = share.sqrt()
-        values, vectors = torch.linalg.eigh(root[:, None] * around_mean * root)
-        if float(values[-1]) < smallest:
-            best, smallest = share, float(values[-1])
-        tau = (around_mean @ (root * vectors[:, -1])).square()
+        variance, direction = top_eigenpair(root[:, None] * around_mean * root)
+        if variance < smallest:
+            best, smallest = share, variance
+        tau = (around_mean @ (root * direction)).square()
         largest = tau[weights > 0].max()
         if float(largest) == 0:  # the rows that are left agree
             break

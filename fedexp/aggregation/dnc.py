@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, positive, refuse_majority
+from fedexp.core.norms import gram
+from fedexp.core.spectrum import top_eigenpair
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -79,6 +81,5 @@ class DnC(Stateless):
 def outlier_scores(rows: Tensor) -> Tensor:
     """Squared projections of the centred rows on their top right singular vector: `[n]` float64."""
     centred = rows - rows.mean(dim=0)
-    eigenvalues, eigenvectors = torch.linalg.eigh(centred @ centred.T)  # ascending
-    scores: Tensor = eigenvalues[-1] * eigenvectors[:, -1].square()
-    return scores
+    value, vector = top_eigenpair(gram(centred))
+    return value * vector.square()

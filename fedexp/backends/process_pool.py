@@ -49,6 +49,7 @@ from fedexp.core.workload import EVALUATION_BATCH, Workload
 
 SHARED_MEMORY = "/dev/shm"
 PRELOADED = [__name__]  # what the server imports: this module, and all that it needs
+BEGINS_WITHIN = 5.0  # seconds in which a thread that was started begins
 FIRST_START = 3.0  # seconds, before one was measured in this process
 
 
@@ -148,6 +149,7 @@ class ProcessPool:
         self._board: _Board | None = None
         self._made_for = _Needs(0, 0, {}, {})
         self._launch: _Launch | None = None
+        self._wanted = True
 
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
         """Updates in task order; their rows and states are overwritten by the next call."""
@@ -197,8 +199,10 @@ class ProcessPool:
 
     def close(self) -> None:
         """End the workers and drop the shared memory."""
+        self._wanted = False
         if self._launch is not None:
             self._end_workers()  # or the launch would wait until they are ready
+            # Not without it: a worker that nobody knows of yet would complain of what is gone.
             self._launch.join()
         for connection in self._connections:
             connection.close()
@@ -276,13 +280,17 @@ class ProcessPool:
             at_work=torch.zeros(self._count, dtype=torch.int64).share_memory_(),
         )
         self._board, self._made_for = board, replace(needs, rows=rows)
+        self._wanted = True
         self._launch = _Launch(self._launched, context, board)
+        self._launch.begin()
         return board
 
     def _launched(self, context: Any, board: _Board) -> None:
         """Start the workers and wait until each says that it is ready."""
         with _signals_held_back():
             for number in range(self._count):
+                if not self._wanted:
+                    raise ChildProcessError("the pool was closed while its workers started")
                 ours, theirs = context.Pipe()
                 process = context.Process(
                     target=_work, args=(number, theirs, board, self._workload), daemon=True
@@ -334,21 +342,29 @@ class _Launch:
     def __init__(self, launch: Callable[..., None], *arguments: Any) -> None:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(launch, *arguments), daemon=True)
+        self._begun, self._done = threading.Event(), threading.Event()
+
+    def begin(self) -> None:
+        """Apart from making it: a signal that raises in here finds a launch that can be joined."""
         self._thread.start()
 
     def _run(self, launch: Callable[..., None], *arguments: Any) -> None:
+        self._begun.set()
         started = time.perf_counter()
         try:
             launch(*arguments)
             _Launch.seconds = time.perf_counter() - started
         except BaseException as error:  # for who asks for the result
             self._error = error
+        finally:
+            self._done.set()
 
     def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        return not self._done.is_set()
 
     def join(self) -> None:
-        self._thread.join()
+        if self._begun.wait(BEGINS_WITHIN):
+            self._done.wait()
 
     def result(self) -> None:
         """Raise what went wrong."""

@@ -20,6 +20,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -52,8 +53,9 @@ LONGEST_FOLDER = 40  # letters; a socket's path, which Ray makes 60 longer, may 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # it would call home
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns that this will be so
-    "RAY_DEDUP_LOGS": "0",
 }
+# Ray's workers stand back (niceness 15) behind whatever else the machine does; a pool's do not.
+OWN = {"RAY_worker_niceness": "0"}
 
 log = logging.getLogger(__name__)
 
@@ -260,14 +262,14 @@ class RayCluster:
                 except BaseException as error:
                     self._ray = ray
                     self.close()
-                    if isinstance(error, ConnectionError | RuntimeError | OSError | ValueError):
-                        reason = (str(error) or type(error).__name__).splitlines()[0]
-                        raise InputError(
-                            f"Ray cannot be started or joined: {reason}",
-                            "backend.address",
-                            self._address,
-                        ) from error
-                    raise
+                    if not isinstance(error, Exception):
+                        raise
+                    reason = (str(error) or type(error).__name__).splitlines()[0]
+                    raise InputError(
+                        f"Ray cannot be started or joined: {reason}",
+                        "backend.address",
+                        self._address,
+                    ) from error
         self._ray = ray
         _refuse_small_stores(ray, bytes_of_data)
         self._held = [ray.put(Parcel.of(self._workload, data))]
@@ -278,13 +280,14 @@ class RayCluster:
     def _join(self, ray: Any, bytes_of_data: int) -> None:
         said_nothing = {"logging_level": logging.ERROR, "log_to_driver": False}
         if self._address is not None:
+            _knock(self._address)
             ray.init(address=self._address, configure_logging=False, **said_nothing)
             return
         # What is in flight: a round's models, and as many rows as tasks hold at a time.
         models = 4 * self._d * (8 + 8 * self._count)
         self._folder = _short_folder()
         # Ray would write what lets a process join into the home folder.
-        with environment({"RAY_AUTH_TOKEN": _token()}):
+        with environment({**OWN, "RAY_AUTH_TOKEN": _token()}):
             ray.init(
                 num_cpus=self._count,
                 num_gpus=0,
@@ -317,6 +320,13 @@ def _ray() -> Any:
             reason = "needs Ray, which is not installed: pip install 'fedexp[ray]'"
             raise InputError(reason, "backend", "ray") from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at host:port; Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _job(row: int, task: ClientTask, own_start: bool) -> Job:

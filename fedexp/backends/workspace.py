@@ -17,7 +17,7 @@ from fedexp.core.flat import TaskModel
 from fedexp.core.mapping import let_go
 from fedexp.core.protocols import Sends, Trainer
 from fedexp.core.types import ClientReport, ClientTask, Sent, Split, State
-from fedexp.core.workload import EVALUATION_BATCH, Workload
+from fedexp.core.workload import Workload, evaluation_batch
 
 Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 
@@ -64,8 +64,9 @@ class Workspace:
         part = self._evaluation[split]
         logits = torch.empty(0)
         with torch.inference_mode():
-            for first in range(start, stop, EVALUATION_BATCH):
-                last = min(first + EVALUATION_BATCH, stop)
+            batch = evaluation_batch(self._device, part.x[:1].numel())
+            for first in range(start, stop, batch):
+                last = min(first + batch, stop)
                 block = part.between(first, last)
                 answers = self.model.module(self.model.arrange(block))
                 if first == start:  # in one piece: pieces kept would pin the memory between them

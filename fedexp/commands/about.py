@@ -35,7 +35,7 @@ def about(
         "malicious_clients": [int(k) for k in built.experiment.malicious.nonzero()[0]],
         "partition_hash": partition_document["hash"],
         "examples_of": {
-            "train": sum(partition_document["sizes"]),
+            "train": partition_document["held"],
             "validation": len(dataset.validation),
             "test": len(dataset.test),
         },

@@ -51,6 +51,7 @@ from fedexp.core.protocols import (
     Trainer,
 )
 from fedexp.core.rng import generator, seed_for, seeded
+from fedexp.core.shards import are_listed, sizes_of
 from fedexp.core.types import Dataset, Normalisation, Partition, Split, Updates, row_size
 from fedexp.core.workload import Workload
 from fedexp.data.folder import data_folder
@@ -167,9 +168,10 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     aggregator = setting.aggregator(parts.aggregator, everybody)
     partition, root_rows = _without_root_data(partition, root_examples(aggregator), seed)
     on_top = everybody - n_clients
+    _refuse_lists(partition, config, n_clients, on_top)
     whole = with_extra_clients(partition, on_top, seed)
     malicious = malicious_clients(config, n_clients, on_top)
-    _rehearse(parts, aggregator, [len(shard) for shard in whole.shards])
+    _rehearse(parts, aggregator, sizes_of(whole.shards).tolist())
     with prefixed("attack"):
         trained_on = _poisoned(whole, parts.attack, malicious, seed)
         if trained_on is not whole.train:
@@ -189,7 +191,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         seed=seed,
         rounds=config["rounds"],
         sampler=sampler,
-        sizes=tuple(len(shard) for shard in shards),
+        sizes=tuple(sizes_of(shards).tolist()),
         d=row_size(parts.algorithm.sends, len(vector_of(model))),
         aggregator=aggregator,
     )
@@ -465,10 +467,10 @@ def _with_reserve(pixels: Dataset, wanted: int | None, seed: int) -> tuple[Datas
     available = len(pixels.train)
     if wanted is not None and wanted > available:
         raise InputError(f"there are {available}", "train_examples", wanted)
+    if wanted in (None, available):
+        return pixels, pixels.train.rows(torch.empty(0, dtype=torch.int64))
     order = torch.from_numpy(generator(seed, "train_examples").permutation(available))
-    kept, left_out = order[:wanted].sort().values, order[wanted or available :].sort().values
-    if not len(left_out):
-        return pixels, pixels.train.rows(left_out)
+    kept, left_out = order[:wanted].sort().values, order[wanted:].sort().values
     return replace(pixels, train=pixels.train.rows(kept)), pixels.train.rows(left_out)
 
 
@@ -497,6 +499,13 @@ def _without_root_data(
     """
     if not wanted:
         return partition, np.empty(0, dtype=np.int64)
+    if not are_listed(partition.shards):
+        n_clients = len(partition.shards)
+        raise InputError(
+            f"are taken from the clients one by one, and {n_clients:,} are too many to be listed",
+            "aggregator.root_examples",
+            wanted,
+        )
     left = np.array([len(shard) for shard in partition.shards])
     holder = np.repeat(np.arange(len(left)), left)
     held = np.concatenate(partition.shards)
@@ -515,6 +524,19 @@ def _without_root_data(
         )
     shards = tuple(np.setdiff1d(shard, root, assume_unique=True) for shard in partition.shards)
     return replace(partition, shards=shards), np.array(sorted(root), dtype=np.int64)
+
+
+def _refuse_lists(partition: Partition, config: Config, n_clients: int, on_top: int) -> None:
+    """Refuse what goes through all clients one by one, where they are too many to be listed."""
+    if are_listed(partition.shards):
+        return
+    wants = {
+        "verdict": (config["verdict"], "trains and judges a model for every client"),
+        "attack.extra_clients": (on_top, "copies examples of every client"),
+    }
+    for key, (wanted, reason) in wants.items():
+        if wanted:
+            raise InputError(f"{reason}, and {n_clients:,} are too many to be listed", key, True)
 
 
 def _check_root(config: Config) -> None:

@@ -21,7 +21,6 @@ from fedexp.config.declared import NOT_THE_USERS
 from fedexp.config.parts import Config
 from fedexp.core.capabilities import has_own_bits
 from fedexp.core.origin import Origin
-from fedexp.partition.document import partition_hash
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "opacus", "medmnist")
 # Groups whose code is not that of the figures.
@@ -37,7 +36,7 @@ def origin_of(config: Config, built: Built) -> Origin:
     """
     return Origin(
         data=built.loaded.digest,
-        partition=partition_hash(built.partition.shards),
+        partition=built.partition.hash,
         sources=_own_sources(config),
         weights=built.lineage.start.digest,
         machine={

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from fedexp.core.checks import InputError
 from fedexp.core.flat import TaskModel
 from fedexp.core.protocols import Trainer
 from fedexp.core.rng import seed_for, seeded
+from fedexp.core.shards import sizes_of
 from fedexp.core.types import ClientTask, Split
 from fedexp.core.workload import EVALUATION_BATCH, Workload
 from fedexp.training.steps import StepTrainer, Work
@@ -119,8 +121,8 @@ def _batch_sizes(work: Work, shards: Sequence[np.ndarray]) -> Mapping[int, str]:
     The largest, and of the others as many as `AT_MOST` examples make.
     """
     found: dict[int, str] = {}
-    for client, shard in enumerate(shards):
-        n = len(shard)
+    sizes, first = np.unique(sizes_of(shards), return_index=True)
+    for n, client in sorted(zip(sizes.tolist(), first.tolist(), strict=True), key=itemgetter(1)):
         batch = min(work.batch_size or n, n)
         for size in (batch, n % batch or batch):
             have = f"client {client} has {n} example{'s' if n > 1 else ''}"
@@ -139,7 +141,7 @@ def _examples(part: Split) -> str:
 
 def _of_little_work(work: Work, shards: Sequence[np.ndarray]) -> list[str]:
     """At least one step is made, however small a fraction of an epoch was asked for."""
-    most = max(work.batches(len(shard)) for shard in shards)
+    most = max(work.batches(n) for n in np.unique(sizes_of(shards)).tolist())
     if work.epochs is None or work.epochs * most >= 0.5:
         return []
     return [

@@ -18,7 +18,7 @@ class Origin:
     """
 
     data: str  # SHA-256 of all examples as they were loaded, see `Dataset.digest`
-    partition: str  # SHA-256, see `fedexp.partition.document.partition_hash`
+    partition: str  # SHA-256, see `fedexp.core.shards.partition_hash`
     sources: Mapping[str, str]  # by module, SHA-256 of the user's own code that was built from
     machine: Mapping[str, str]  # versions, kernels, processor, ...
     weights: str = ""  # SHA-256 of the file that the model starts from; "": it starts afresh

@@ -439,7 +439,7 @@ class Setting(Protocol):
     communicates: ClassVar[bool]  # whether models and updates travel
     shares_one_model: ClassVar[bool]  # whether all clients end with the same one
 
-    def shards(self, partition: Partition) -> tuple[np.ndarray, ...]:
+    def shards(self, partition: Partition) -> Sequence[np.ndarray]:
         """The index lists that the clients of this setting train on."""
 
     def sampler(self, sampler: Sampler) -> Sampler:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fedexp.core.mapping import Reference, file_of, gathered, let_go
 from fedexp.core.moments import moments
+from fedexp.core.shards import are_listed, partition_hash
 
 State = Mapping[str, Tensor]
 """What a component carries from one round to the next; an empty mapping for most."""
@@ -343,19 +344,31 @@ Own = Callable[[Split, str], OwnPart]
 class Partition:
     """Who holds what: `shards[k]` are client k's rows of `train`, sorted int64 indices.
 
-    The shards are disjoint and none is empty. `train` is the training part as the clients see it;
+    They are a tuple, or of very many clients a sequence that computes them
+    (`fedexp.core.shards.Computed`), which is not listed anywhere. The shards are disjoint and none
+    is empty. `train` is the training part as the clients see it;
     most partitions hand it on unchanged, `feature` returns one in which every client's rows went
     through that client's scanner.
     """
 
     train: Split
-    shards: tuple[np.ndarray, ...]
+    shards: Sequence[np.ndarray]
     changed: bool = False  # whether the clients see other examples than there were to assign
     names: tuple[str, ...] = ()  # of the clients; empty: they are numbered
     own: Own | None = None  # None: nobody's own, and drawn in a client's class mix for it
 
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256, in hex, of who holds which rows (see `fedexp.core.shards.partition_hash`)."""
+        return partition_hash(self.shards)
+
     def label_counts(self, num_classes: int, task: CountsLabels) -> np.ndarray:
-        """How many examples of each class each client holds: `[n_clients, num_classes]` int64."""
+        """How many examples of each class each client holds: `[n_clients, num_classes]` int64.
+
+        `[0, num_classes]` where clients are too many to be listed.
+        """
+        if not are_listed(self.shards):
+            return np.empty((0, num_classes), dtype=np.int64)
         labels = (self.train.y[torch.from_numpy(shard)] for shard in self.shards)
         return np.stack([task.label_counts(y, num_classes) for y in labels])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,12 @@ from fedexp.core.protocols import Task
 from fedexp.core.types import Normalisation, Split
 
 EVALUATION_BATCH = 200  # images; large enough to fill the processor, small enough for its cache
+EVALUATED_ON_A_GPU = 2**23  # numbers of examples at once there: 32 MB, and what layers make of it
+
+
+def evaluation_batch(device: torch.device, numbers: int) -> int:
+    """Examples of so many numbers each that are evaluated at once."""
+    return EVALUATION_BATCH if device.type == "cpu" else max(1, EVALUATED_ON_A_GPU // numbers)
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class Workload:
 
     model: torch.nn.Module
     train: Split
-    shards: tuple[np.ndarray, ...]
+    shards: Sequence[np.ndarray]
     evaluation: Mapping[str, Split]
     cohort_size: int  # expected clients a round
     device: torch.device

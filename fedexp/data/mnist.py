@@ -1,6 +1,7 @@
 """MNIST and the collections published in its form: four gzipped IDX files.
 
-Addresses, checksums and class names are torchvision's. The IDX format: two zero bytes, a code for
+Addresses, checksums and class names are torchvision's, and written out here: to import it for them
+takes more memory than the collection. The IDX format: two zero bytes, a code for
 the type of number, the number of dimensions, each dimension as 4 bytes big-endian, then the
 numbers (http://yann.lecun.com/exdb/mnist/).
 """
@@ -8,10 +9,12 @@ numbers (http://yann.lecun.com/exdb/mnist/).
 from __future__ import annotations
 
 import gzip
+import io
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
@@ -22,6 +25,46 @@ from fedexp.data.download import RemoteFile, damaged, present, read, read_local
 
 _UNSIGNED_BYTE = 8
 """The IDX code of the only type of number that these collections use."""
+
+
+@dataclass(frozen=True)
+class _Published:
+    """Where a collection's files are, what they are, and what its classes are called."""
+
+    mirrors: tuple[str, ...]
+    md5: tuple[str, str, str, str]  # of `_FILES`
+    classes: tuple[str, ...]
+
+
+_FILES = (
+    *("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+    *("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+)
+
+PUBLISHED: dict[str, _Published] = {
+    "MNIST": _Published(
+        (
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "http://yann.lecun.com/exdb/mnist/",
+        ),
+        (
+            *("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432"),
+            *("9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"),
+        ),
+        tuple("0123456789"),
+    ),
+    "FashionMNIST": _Published(
+        ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+        (
+            *("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe"),
+            *("bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310"),
+        ),
+        (
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+    ),
+}
 
 
 @final
@@ -51,13 +94,12 @@ class IDXImages:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_shape", image_shape(self.input_shape))
-        one_of(["MNIST", "FashionMNIST"], folder=self.folder)
+        one_of(list(PUBLISHED), folder=self.folder)
         check_sizes(self.split_seed, validation_size=self.validation_size)
 
     def __call__(self, data_dir: Path) -> Dataset:
         """The dataset; raises InputError if a file is missing or damaged."""
-        # torchvision writes "7 - seven" for MNIST; the digit is enough.
-        class_names = tuple(name.split(" - ")[0] for name in self._published().classes)
+        class_names = PUBLISHED[self.folder].classes
         train_images, train_labels, test_images, test_labels = self._published_files(data_dir)
         whole = self._split(train_images, train_labels, len(class_names))
         test = self._split(test_images, test_labels, len(class_names))
@@ -71,15 +113,9 @@ class IDXImages:
         files = self._published_files(data_dir)
         return tuple(file for file in files if not present(_unpacked(file)))
 
-    def _published(self) -> Any:
-        """The class with which torchvision describes this collection."""
-        from torchvision import datasets
-
-        return getattr(datasets, self.folder)
-
     def _published_files(self, data_dir: Path) -> tuple[RemoteFile, ...]:
         """Training images, training labels, test images, test labels: torchvision's order."""
-        published = self._published()
+        published = PUBLISHED[self.folder]
         raw = data_dir / self.folder / "raw"
         return tuple(
             RemoteFile(
@@ -88,7 +124,7 @@ class IDXImages:
                 md5,
                 self.name,
             )
-            for filename, md5 in published.resources
+            for filename, md5 in zip(_FILES, published.md5, strict=True)
         )
 
     def _split(self, images: RemoteFile, labels: RemoteFile, num_classes: int) -> Split:
@@ -108,10 +144,16 @@ def _numbers(file: RemoteFile, n_dimensions: int) -> np.ndarray:
     unpacked = _unpacked(file)
     if present(unpacked):
         return idx_array(read_local(unpacked), n_dimensions, unpacked, file.dataset)
-    return idx_array(gzip.decompress(read(file)), n_dimensions, file.path, file.dataset)
+    content = io.BytesIO()
+    with gzip.open(io.BytesIO(read(file))) as packed:
+        shutil.copyfileobj(packed, content)
+    # The memory itself, which can be written to: nobody has to copy it.
+    return idx_array(content.getbuffer(), n_dimensions, file.path, file.dataset)
 
 
-def idx_array(content: bytes, n_dimensions: int, source: Path | str, dataset: str) -> np.ndarray:
+def idx_array(
+    content: bytes | memoryview, n_dimensions: int, source: Path | str, dataset: str
+) -> np.ndarray:
     """What an IDX file holds, uint8.
 
     Args:
@@ -126,7 +168,9 @@ def idx_array(content: bytes, n_dimensions: int, source: Path | str, dataset: st
     start = 4 + 4 * n_dimensions
     magic = bytes([0, 0, _UNSIGNED_BYTE, n_dimensions])
     if len(content) < start or content[:4] != magic:
-        reason = f"expected an IDX file that begins with {magic.hex()}, found {content[:4].hex()}"
+        reason = (
+            f"expected an IDX file that begins with {magic.hex()}, found {bytes(content[:4]).hex()}"
+        )
         raise damaged(source, reason, dataset)
     shape = tuple(int(size) for size in np.frombuffer(content[4:start], ">u4"))
     if len(content) != start + math.prod(shape):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.protocols import Aggregator, Sampler, Trainer
+from fedexp.core.shards import all_rows
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import Partition, State, Updates
 
@@ -29,7 +30,7 @@ class Federated:
     communicates: ClassVar[bool] = True
     shares_one_model: ClassVar[bool] = True
 
-    def shards(self, partition: Partition) -> tuple[np.ndarray, ...]:
+    def shards(self, partition: Partition) -> Sequence[np.ndarray]:
         """Every client's own."""
         return partition.shards
 
@@ -66,9 +67,9 @@ class Centralised:
     communicates: ClassVar[bool] = False
     shares_one_model: ClassVar[bool] = True
 
-    def shards(self, partition: Partition) -> tuple[np.ndarray, ...]:
+    def shards(self, partition: Partition) -> Sequence[np.ndarray]:
         """One shard: the union of all."""
-        return (np.sort(np.concatenate(partition.shards)),)
+        return (np.sort(all_rows(partition.shards)),)
 
     def sampler(self, sampler: Sampler) -> Sampler:
         """The one client, always."""
@@ -103,7 +104,7 @@ class LocalOnly:
     communicates: ClassVar[bool] = False
     shares_one_model: ClassVar[bool] = False
 
-    def shards(self, partition: Partition) -> tuple[np.ndarray, ...]:
+    def shards(self, partition: Partition) -> Sequence[np.ndarray]:
         """Every client's own."""
         return partition.shards
 

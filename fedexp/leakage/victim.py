@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fedexp.config.build import Built, build
@@ -40,6 +41,7 @@ class Victim:
     partition: Partition
     models: Mapping[int, Tensor]  # round -> [d]: 0 is the initial model, the highest the final one
     seed: int
+    device: torch.device  # that the run was trained on
 
     @classmethod
     def of(
@@ -59,6 +61,7 @@ class Victim:
             partition=built.partition,
             models=models,
             seed=config["seed"],
+            device=built.device,
         )
 
     @property

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedexp.core.checks import InputError
+from fedexp.core.shards import are_listed, blocks, sizes_of
 from fedexp.core.types import Partition, Split
 
 
@@ -42,6 +43,11 @@ def checked(partition: object, train: Split, n_clients: int, name: str) -> Parti
         )
     if len(partition.shards) != n_clients:
         raise refused(f"gave {len(partition.shards)} shards to {n_clients} clients")
+    changed = partition.train.x is not train.x
+    if not are_listed(partition.shards):
+        if reason := _wrong_of_computed(partition, len(train)):
+            raise refused(reason)
+        return replace(partition, changed=changed)
     owner = np.full(len(train), -1)
     shards = []
     for client, shard in enumerate(partition.shards):
@@ -64,8 +70,23 @@ def checked(partition: object, train: Split, n_clients: int, name: str) -> Parti
         len(partition.names) != n_clients or len(set(partition.names)) != n_clients
     ):
         raise refused(f"named {len(set(partition.names))} of {n_clients} clients")
-    changed = partition.train.x is not train.x
     return replace(partition, shards=tuple(shards), changed=changed)
+
+
+def _wrong_of_computed(partition: Partition, n: int) -> str:
+    """The same of shards that are computed, a block of clients at a time; "" for nothing."""
+    held = np.zeros(n, dtype=bool)
+    for sizes, rows in blocks(partition.shards):
+        if not sizes.all():
+            return "left a client without an example"
+        if len(rows) != sizes.sum() or rows.dtype != np.int64:
+            return "gave clients other numbers of rows than it says"
+        if len(rows) and (rows.min() < 0 or rows.max() >= n):
+            return f"gave a client a row that there is not; rows are 0 to {n - 1}"
+        held[rows] = True
+    if int(held.sum()) < int(sizes_of(partition.shards).sum()):
+        return "gave a row more than once"
+    return "named its clients, who are too many to list" if partition.names else ""
 
 
 def _sorted(shard: Sequence[int] | np.ndarray) -> np.ndarray | None:

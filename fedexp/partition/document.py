@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fedexp.core.protocols import Task
+from fedexp.core.shards import are_listed, sizes_of
 from fedexp.core.types import Partition
 
 
@@ -23,52 +23,43 @@ def partition_document(
         task: what labels mean.
 
     Returns:
-        `n_clients`; `names` of the clients, if they have any; `class_names`; `sizes` `[n_clients]`;
-        `counts` `[n_clients][n_classes]` examples of each class (or with each label); `left_out`
-        examples that nobody holds; `examples_changed`, where the clients see other examples than
-        the collection has (`feature`); `indices` `[n_clients][size]` rows of the training part,
-        ascending; `hash`, see `partition_hash`; and `skew`, three measures:
+        `n_clients`; `names` of the clients, if they have any; `class_names`; `held`, how many
+        examples they have together; and, unless `clients` says "too many to list", `sizes`
+        `[n_clients]`; `counts` `[n_clients][n_classes]` examples of each class (or with each
+        label); `left_out` examples that nobody holds; `examples_changed`, where the clients see
+        other examples than the collection has (`feature`); `indices` `[n_clients][size]` rows of
+        the training part, ascending; `hash`, see `fedexp.core.shards.partition_hash`; and
+        `skew`, three measures:
         `mean_total_variation_distance` 0 to 1 and `mean_effective_classes` 1 to n_classes (see
         `label_skew`), and `size_coefficient_of_variation`, standard deviation over mean, 0 where
         all are equal.
     """
     counts = partition.label_counts(len(class_names), task)
-    sizes = np.array([len(shard) for shard in partition.shards])
-    total_variation, effective_classes = label_skew(counts)
-    return {
+    sizes = sizes_of(partition.shards)
+    about = {
         "n_clients": len(partition.shards),
         **({"names": list(partition.names)} if partition.names else {}),
         "class_names": [str(name) for name in class_names],
-        "sizes": sizes.tolist(),
-        "counts": counts.tolist(),
+        "held": int(sizes.sum()),
         "left_out": len(partition.train) - int(sizes.sum()),
         **({"examples_changed": True} if partition.changed else {}),
+        "hash": partition.hash,
+    }
+    spread = {"size_coefficient_of_variation": float(sizes.std() / sizes.mean())}
+    if not are_listed(partition.shards):
+        return {**about, "clients": "too many to list", "skew": spread}
+    total_variation, effective_classes = label_skew(counts)
+    return {
+        **about,
+        "sizes": sizes.tolist(),
+        "counts": counts.tolist(),
         "indices": [shard.tolist() for shard in partition.shards],
-        "hash": partition_hash(partition.shards),
         "skew": {
             "mean_total_variation_distance": total_variation,
             "mean_effective_classes": effective_classes,
-            "size_coefficient_of_variation": float(sizes.std() / sizes.mean()),
+            **spread,
         },
     }
-
-
-def partition_hash(shards: Sequence[np.ndarray]) -> str:
-    """SHA-256, in hex, of who holds which rows.
-
-    The bytes that are hashed: for each client in order, the length of its shard and then its
-    indices in ascending order, each number a little-endian signed 64-bit integer. In plain Python:
-
-    >>> import struct
-    >>> indices = [[0, 2], [1]]
-    >>> bytes_ = b"".join(struct.pack(f"<{len(i) + 1}q", len(i), *i) for i in indices)
-    >>> partition_hash([np.array(i) for i in indices]) == hashlib.sha256(bytes_).hexdigest()
-    True
-    """
-    digest = hashlib.sha256()
-    for shard in shards:
-        digest.update(np.array([len(shard), *np.sort(shard)], dtype="<i8").tobytes())
-    return digest.hexdigest()
 
 
 def label_skew(counts: np.ndarray) -> tuple[float, float]:

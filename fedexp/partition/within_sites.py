@@ -99,7 +99,7 @@ class _NamedSites:
                 "inner",
                 type(self.inner).__name__,
             )
-        return dealt.shards
+        return tuple(dealt.shards)
 
     def _client_names(self) -> tuple[str, ...]:
         if self.clients_per_site == 1:

@@ -116,7 +116,7 @@ def _report_run(run: Run, plots: bool, folder: Path) -> str:
         "Attack and defence": _facts(of_adversary),
         "Leakage": leaked,
         "Over the clients": _over_clients(run),
-        "Partition": _facts(_measures(run.partition or {})),
+        "Partition": _facts(_who_holds_what(run.partition or {})),
         "Cost": _facts(_cost(run)),
         "How to repeat it": _facts(_provenance(run)),
     }.items():
@@ -373,6 +373,11 @@ def _provenance(run: Run) -> dict[str, object]:
             value = ", ".join(f"{name} {item}" for name, item in value.items() if item is not None)
         facts[key.replace("_", " ")] = value
     return facts
+
+
+def _who_holds_what(partition: Mapping[str, Any]) -> dict[str, object]:
+    """The numbers that `partition.json` says, and that clients are too many to be listed."""
+    return {"clients": partition.get("clients"), **_measures(partition)}
 
 
 def _measures(partition: Mapping[str, Any]) -> dict[str, object]:

@@ -89,6 +89,7 @@ CONFIG: Shape = {
     "quiet": bool,
 }
 PARTITION: Shape = {
+    "clients": str,
     "class_names": [object],
     "names": [object],
     "sizes": [int],

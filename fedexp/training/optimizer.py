@@ -88,6 +88,8 @@ class LocalOptimizer:
 
     def why_no_blocks(self) -> str:
         """Of an optimiser that looks at more of a parameter than one number at a time."""
+        if why_not := self.work().why_no_blocks():
+            return why_not
         if goes_by_numbers(lambda tensors: self.optimizer(tensors, lr=self.lr)):
             return ""
         return "the optimiser does not treat every number of a model by itself"

@@ -100,8 +100,8 @@ class LocalSGD:
         return train_steps(steps, model, shard, task, self.work(), update)
 
     def why_no_blocks(self) -> str:
-        """Nothing: what a step does it does number by number."""
-        return ""
+        """Of passes in bfloat16; else nothing: what a step does it does number by number."""
+        return self.work().why_no_blocks()
 
     def numbers_in_a_block(self, n: int, d: int, kept: int) -> int:
         """See `TrainsBlocks`."""

@@ -73,6 +73,10 @@ class Work:
         """Steps in one epoch of a client with n examples."""
         return math.ceil(n / min(self.batch_size or n, n))
 
+    def why_no_blocks(self) -> str:
+        """Of passes that blocks of clients do not make; empty: of none."""
+        return "" if self.precision == FLOAT32 else f"blocks train in float32, not {self.precision}"
+
     def largest_batch(self, n: int) -> int:
         """Examples in the largest batch of a client with n examples."""
         return min(self.batch_size or n, n)

@@ -34,12 +34,12 @@ def contests(n: int) -> dict[str, Contest]:
     weights = torch.ones(n, dtype=torch.float64)
 
     def geometric_median(x: Tensor) -> Tensor:
-        share = weiszfeld_weights(centred_gram(x), weights, 10, 1e-6)
+        share = weiszfeld_weights(centred_gram(x), weights.to(x.device), 1e-6, 10, 1e-6)
         return share.to(x) @ x
 
     return {
         "mean": Contest(
-            ours=lambda x: uniform @ x,
+            ours=lambda x: uniform.to(x.device) @ x,
             naive=lambda x: (uniform[:, None] * x).sum(dim=0),
             exact=lambda x: x.mean(dim=0),
         ),

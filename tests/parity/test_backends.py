@@ -322,6 +322,24 @@ def test_auto_stays_in_process_where_a_worker_dies_at_its_start(monkeypatch, cap
     assert not new_children()
 
 
+@pytest.mark.usefixtures("quick_workers")
+def test_a_signal_as_the_start_begins_leaves_no_worker_that_nobody_knows(monkeypatch, new_children):
+    begin, pool = threading.Thread.start, ProcessPool(workload(), workers=2)
+
+    def interrupted(thread):
+        begin(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.start(trainer(), tasks(start(workload())))
+    launch = pool._launch
+    pool.close()
+    assert not launch.is_alive()
+    assert not new_children()
+
+
 def test_auto_starts_workers_for_what_a_start_of_them_costs(monkeypatch):
     started = []
     monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 2.0)

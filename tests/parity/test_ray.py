@@ -34,6 +34,16 @@ def test_without_ray_the_extra_is_named(monkeypatch):
     )
 
 
+@pytest.mark.slow
+def test_an_address_where_nobody_is_is_refused_at_once():
+    pytest.importorskip("ray")
+    backend = RayCluster(workload(), "127.0.0.1:1", workers=2, store_mb=None)
+    with pytest.raises(
+        InputError, match=r"backend\.address=127\.0\.0\.1:1: Ray cannot be .*refused"
+    ):
+        backend.train(trainer(), tasks(start(workload())))
+
+
 @pytest.fixture(scope="module")
 def two_nodes():
     """Two nodes of one CPU each on this machine, which this process has joined."""

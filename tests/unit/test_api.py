@@ -1,6 +1,5 @@
 """fedexp.run and fedexp.load: the frames, the refusals, and a process left as it was."""
 
-import csv
 import logging
 import re
 from pathlib import Path
@@ -15,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 import fedexp
 from fedexp.config.folders import conf_folder
 from fedexp.config.schema import register
-from tests.support.commands import summary_of
+from tests.support.commands import rows_of, summary_of
 
 SMALL = ("rounds=2", "training.epochs=1", "plots=false", "quiet=true")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "python.md"
@@ -52,15 +51,19 @@ def test_a_run_knows_its_folder_config_and_summary(run):
     assert run.summary["status"] == "complete"
 
 
-def test_metrics_are_those_of_the_file(run):
+def test_metrics_are_those_of_the_files_and_the_estimates(run):
     assert list(run.metrics.columns) == ["round", "scope", "client", "metric", "value"]
-    with open(run.folder / "metrics.csv", newline="") as file:
-        written = list(csv.DictReader(file))
-    assert len(written) == len(run.metrics)
-    for row, read in zip(written, run.metrics.itertuples(), strict=True):
-        assert (int(row["round"]), row["scope"]) == (read.round, read.scope)
-        assert (row["client"], row["metric"]) == (read.client, read.metric)
-        assert float(row["value"] or "nan") == pytest.approx(read.value, abs=0, nan_ok=True)
+    estimated = run.metrics["metric"] == "own_mix_accuracy"
+    read = run.metrics[~estimated].astype(object).where(run.metrics["value"].notna(), None)
+    assert set(read.itertuples(index=False, name=None)) == set(rows_of(run.folder))
+    assert len(read) == len(rows_of(run.folder))
+    assert list(run.metrics["round"]) == sorted(run.metrics["round"])
+    recalls = run.metrics.query("scope == 'recall' and round == 2").set_index("metric")["value"]
+    counts = run.clients.filter(regex="^count_")
+    last = run.metrics[estimated].query("round == 2").set_index("client")["value"]
+    for client, of_client in enumerate(counts.to_numpy()):
+        by_hand = sum(n * recalls[str(c)] for c, n in enumerate(of_client)) / of_client.sum()
+        assert last[str(client)] == pytest.approx(by_hand)
     assert run.metrics is run.metrics  # read once
 
 

@@ -95,7 +95,8 @@ class LiRA:
         shadows = shadows_of(victim, pool.examples, self.shadows, one_more)
         inside = np.stack([shadow.inside for shadow in shadows])
         phi = np.stack([_phi_of(victim, shadow, pool.examples) for shadow in shadows])
-        params, round = victim.models[victim.last_round], victim.last_round
+        round = victim.last_round
+        params = victim.models[round].to(victim.device)
         if self.targets == "run":
             own = true_class_logits(victim.model, params, victim.normalisation, pool.examples)
             attacked = [(own, pool.is_member, np.ones(len(phi), dtype=bool))]
@@ -187,7 +188,8 @@ def all_but_pair(target: int, number: int) -> np.ndarray:
 
 def _phi_of(victim: Victim, shadow: Shadow, examples: Split) -> np.ndarray:
     half = examples.rows(torch.from_numpy(np.flatnonzero(shadow.inside)))
-    return true_class_logits(victim.model, shadow.params, Normalisation.of(half), examples)
+    params = shadow.params.to(victim.device)
+    return true_class_logits(victim.model, params, Normalisation.of(half), examples)
 
 
 def _moments(phi: np.ndarray, chosen: np.ndarray, pooled: bool) -> tuple[np.ndarray, np.ndarray]:

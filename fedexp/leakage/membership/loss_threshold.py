@@ -64,7 +64,7 @@ class LossThreshold:
         pool = Pool.of(victim, wanted)
         rows: list[Figure] = []
         for place, round in enumerate(rounds):
-            params = victim.models[round]
+            params = victim.models[round].to(victim.device)
             phi = true_class_logits(victim.model, params, victim.normalisation, pool.examples)
             rng = generator(victim.seed, "loss_threshold_null", round)
             judged = Judged.of(negative_loss(phi), pool.is_member, self.permutations, rng)

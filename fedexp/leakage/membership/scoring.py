@@ -31,11 +31,11 @@ from fedexp.core.findings import Figure
 from fedexp.core.flat import FlatModel
 from fedexp.core.rng import generator
 from fedexp.core.types import Normalisation, Split
+from fedexp.core.workload import evaluation_batch
 from fedexp.leakage.membership.roc import RATES, Roc, null_intervals
 from fedexp.leakage.study import refuse_several_labels
 from fedexp.leakage.victim import Victim
 
-BATCH = 200  # images a forward pass
 OUTSIDER = (
     "An outsider who holds the final model and asks of single labelled examples whether they were "
     "trained on."
@@ -105,7 +105,9 @@ def accuracies(victim: Victim, params: Tensor) -> dict[str, float]:
     """How often the model `params` `[d]` is right on the training part and on the test part."""
     parts = {"train_accuracy": victim.pixels.train, "test_accuracy": victim.pixels.test}
     answers = {
-        name: victim.task.predict(_logits(victim.model, params, victim.normalisation, part))
+        name: victim.task.predict(
+            _logits(victim.model, params.to(victim.device), victim.normalisation, part)
+        )
         for name, part in parts.items()
     }
     return {name: float((answers[name] == parts[name].y).double().mean()) for name in parts}
@@ -242,13 +244,15 @@ def _refuse(victim: Victim) -> None:
 def _logits(
     model: nn.Module, params: Tensor, normalisation: Normalisation, examples: Split
 ) -> Tensor:
-    """`[n, classes]` of the model `params` `[d]`, on the CPU."""
-    flat = FlatModel(model, torch.device("cpu"), normalisation)
-    flat.load(params.cpu())
+    """`[n, classes]` of the model `params` `[d]`, computed where that lies; on the CPU."""
+    device = params.device
+    flat = FlatModel(model, device, normalisation)
+    flat.load(params)
     flat.module.eval()
-    batches = (examples.between(i, i + BATCH) for i in range(0, len(examples), BATCH))
+    size = evaluation_batch(device, examples.x[:1].numel())
+    batches = (examples.between(i, i + size).to(device) for i in range(0, len(examples), size))
     with torch.inference_mode():
-        return torch.cat([flat.module(flat.arrange(batch)) for batch in batches])
+        return torch.cat([flat.module(flat.arrange(batch)) for batch in batches]).cpu()
 
 
 def _drawn(part: Split, most: int | None, seed: int, purpose: str) -> Split:

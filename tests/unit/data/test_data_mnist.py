@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torchvision import datasets
 
 from fedexp.core.checks import InputError
 from fedexp.core.types import Dataset
-from fedexp.data.mnist import IDXImages
+from fedexp.data.mnist import PUBLISHED, IDXImages
 from fedexp.data.status import check, get
 
 FILES = [
@@ -37,17 +38,17 @@ def idx(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the four tiny files as `.gz`, which torchvision claims to be MNIST."""
+    """A folder with the four tiny files as `.gz`, which are taken to be MNIST."""
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
-    resources = []
+    digests = []
     for name, array in zip(FILES, ARRAYS, strict=True):
         content = gzip.compress(idx(array), mtime=0)
         (folder / f"{name}.gz").write_bytes(content)
-        resources.append((f"{name}.gz", hashlib.md5(content).hexdigest()))
-    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+        digests.append(hashlib.md5(content).hexdigest())
     # Nobody listens there: a test that downloads by mistake fails at once.
-    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:1/"])
+    tiny = replace(PUBLISHED["MNIST"], md5=tuple(digests), mirrors=("http://127.0.0.1:1/",))
+    monkeypatch.setitem(PUBLISHED, "MNIST", tiny)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return folder
 
@@ -181,15 +182,18 @@ def test_refuses_another_collection() -> None:
         IDXImages("emnist", "EMNIST", (1, 28, 28), 10, validation_size=10, split_seed=0)
 
 
-def test_the_addresses_are_torchvisions() -> None:
-    fashion = IDXImages("fashion_mnist", "FashionMNIST", (1, 28, 28), 10, 5000, 0)
-    files = fashion.files(Path("data"))
-    assert [(file.path.name, file.md5) for file in files] == datasets.FashionMNIST.resources
-    assert all(file.path.parent == Path("data/FashionMNIST/raw") for file in files)
+@pytest.mark.parametrize("folder", PUBLISHED)
+def test_what_is_published_is_what_torchvision_says(folder: str) -> None:
+    theirs = getattr(datasets, folder)
+    files = IDXImages("x", folder, (1, 28, 28), 10, 5000, 0).files(Path("data"))
+    assert [(file.path.name, file.md5) for file in files] == theirs.resources
+    assert all(file.path.parent == Path("data") / folder / "raw" for file in files)
     assert all(
-        file.urls == tuple(mirror + file.path.name for mirror in datasets.FashionMNIST.mirrors)
-        for file in files
+        file.urls == tuple(mirror + file.path.name for mirror in theirs.mirrors) for file in files
     )
+    # It writes "7 - seven" for MNIST; the digit is enough.
+    names = tuple(name.split(" - ")[0] for name in theirs.classes)
+    assert PUBLISHED[folder].classes == names
 
 
 @pytest.mark.real_data

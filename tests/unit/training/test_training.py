@@ -243,8 +243,8 @@ def test_bfloat16_is_torchs_autocast(make):
     assert vector.dtype == torch.float32
     in_full, in_full_report = train(trainer(), net, data)
     way = (in_full - vector_of(net)).norm()
-    assert (vector - expected).norm() / way < 0.02  # kernels for images round differently
-    assert 1e-5 < (vector - in_full).norm() / way < 0.1
+    assert (vector - expected).norm() / way < 0.05  # kernels for images round differently
+    assert 1e-5 < (vector - in_full).norm() / way < 0.3
     assert report.metrics["loss"] == pytest.approx(in_full_report.metrics["loss"], rel=0.05)
 
 

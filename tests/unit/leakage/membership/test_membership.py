@@ -11,8 +11,8 @@ from fedexp.core.checks import InputError
 from fedexp.core.flat import vector_of
 from fedexp.core.rng import generator
 from fedexp.core.types import Normalisation, Split
+from fedexp.core.workload import EVALUATION_BATCH
 from fedexp.leakage.membership.scoring import (
-    BATCH,
     Judged,
     Pool,
     accuracies,
@@ -67,7 +67,7 @@ def test_loss_from_phi_is_the_cross_entropy():
 
 def test_phi_takes_the_runs_normalisation_and_any_number_of_images():
     model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
-    x = torch.linspace(0, 1, BATCH + 7).view(-1, 1, 1, 1)
+    x = torch.linspace(0, 1, EVALUATION_BATCH + 7).view(-1, 1, 1, 1)
     examples = Split(x, torch.zeros(len(x), dtype=torch.int64))
     scale = Normalisation(torch.full((1, 1, 1, 1), 0.25), torch.full((1, 1, 1, 1), 0.5))
     weight, bias = model[1].weight.detach().double(), model[1].bias.detach().double()
