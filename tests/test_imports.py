@@ -36,15 +36,16 @@ ARROWS = {
     "config": {"data", "federation", "observers", "partition", "privacy", "training"},
     # Attacks know what they are shown; only these rooms open a run, train, read or write.
     "leakage/victim": {"config", "federation", "run_folder"},
-    "leakage/membership": {"config", "federation", "run_folder"},
+    "leakage/membership": {"config", "federation", "run_folder", "store"},
     "leakage/updates": {"backends", "privacy", "run_folder", "training"},
     "leakage/audit": {"federation", "privacy", "training"},
     "leakage": set(),
-    "verdict": {"config", "federation", "run_folder"},
+    "store": {"config", "run_folder"},
+    "verdict": {"config", "federation", "run_folder", "store"},
     "reporting": {"leakage", "run_folder"},
     "commands": PARTS
     | {"__init__", "config", "federation", "leakage", "observers", "reporting", "run_folder"}
-    | {"verdict"},
+    | {"store", "verdict"},
     "__main__": {"commands"},
 }
 

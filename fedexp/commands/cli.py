@@ -22,7 +22,18 @@ from fedexp.core.text import printable
 
 EXIT_INTERRUPTED, EXIT_NO_READER = 130, 141
 
-COMMANDS = ("run", "resume", "rerun", "report", "leakage", "detect", "privacy", "list", "data")
+COMMANDS = (
+    "run",
+    "resume",
+    "rerun",
+    "report",
+    "leakage",
+    "detect",
+    "privacy",
+    "list",
+    "data",
+    "store",
+)
 """Each a module of `fedexp.commands`."""
 
 HELP = """\
@@ -43,6 +54,7 @@ fedexp: an experiment runner for federated learning
   fedexp data check                   which datasets are there
   fedexp data check FOLDER            what is in your own images (or FILE: arrays, a table)
   fedexp data get NAME ...            download datasets
+  fedexp store [--empty]              what sweeps have kept, so that it is not computed again
   fedexp --version
 
 fedexp run alone trains ten clients on scikit-learn's digits, without a network.

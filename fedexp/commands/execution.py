@@ -18,6 +18,7 @@ import torch
 
 from fedexp.commands.about import about
 from fedexp.commands.verdicts import figures_of_sites
+from fedexp.commands.workers import in_a_worker
 from fedexp.config.build import Built, build
 from fedexp.config.origin import origin_of
 from fedexp.core.checks import InputError
@@ -35,6 +36,8 @@ from fedexp.observers.round_log import RoundLog
 from fedexp.partition.document import partition_document
 from fedexp.run_folder.origin import remarks_on_origin
 from fedexp.run_folder.record import Recorder
+from fedexp.store.rounds import Beginnings
+from fedexp.store.use import in_use
 
 log = logging.getLogger("fedexp")
 
@@ -57,12 +60,14 @@ def run(
     built = built or prepare(config)
     exp, names = built.experiment, built.dataset.class_names
     go_on = f"fedexp resume {shlex.quote(str(folder))}"
+    quiet = config["quiet"] or in_a_worker()
     with (
         _closing(built),
-        _logging_to(folder, quiet=config["quiet"]),
+        _logging_to(folder, quiet),
         endings_as_interrupts(),
         into_the_log(),
     ):
+        origin = origin_of(config, built)
         recorder = Recorder(
             folder,
             config,
@@ -71,33 +76,41 @@ def run(
             built.dataset.test.y,
             names,
             account=exp.account,
-            origin=origin_of(config, built),
+            origin=origin,
             sends=exp.server.algorithm.sends,
         )
         exp = replace(exp, store=recorder.client_states)
         document = partition_document(built.partition, names, built.task)
-        state = recorder.resume() if resume else None
+        beginnings = Beginnings(in_use(), config, built, origin, recorder)
+        state, taken = recorder.resume() if resume else None, 0
         if state is None:
             recorder.begin(document)
-            state = initial_state(exp, vector_of(built.model))
+            state = beginnings.take()
+            taken = state.round if state else 0
+            state = state or initial_state(exp, vector_of(built.model))
         else:
             recorder.describe_partition(document)
+        if taken:
+            log.info("rounds 1 to %d were computed before, and are taken from the store", taken)
         for remark in (*built.remarks, *remarks_on_origin(folder)):
             log.warning("%s", remark)
         redraw = [Redraw(lambda: draw(folder, plots=True))] if config["plots"] else []
         observers: Sequence[Observer] = (
             recorder,  # first: what it has written is there when the others are told
             RoundLog(),
-            progress_for(config["quiet"]),
+            progress_for(quiet),
             *redraw,
             *built.observers,
         )
         start = RunStart(config, folder, about(config, built, document), state, recorder.recorded)
         try:
             stopped = _first(observer.run_started(start) for observer in observers)
+            if taken:
+                recorder.found(rounds_from_store=taken)
             if not stopped:
                 for state, record in run_rounds(exp, state):  # noqa: B020 - it is carried on
                     stopped = _first(observer.round_done(state, record) for observer in observers)
+                    beginnings.leave_beginning(state)
                     if stopped:
                         break
             if not stopped and state.round < exp.rounds:
@@ -110,6 +123,8 @@ def run(
                 recorder.found(sites=sites)
             summary = recorder.summary("complete", stopped=stopped)
             _end(observers, summary)
+            if taken < state.round:
+                beginnings.leave_end(state)
         except (KeyboardInterrupt, BrokenPipeError):  # the latter: nobody reads our lines any more
             _end(observers, recorder.summary("interrupted"))
             log.info("stopped after round %d; go on with: %s", recorder.rounds, go_on)

@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,6 +220,7 @@ def _refuse_arguments(message: str) -> NoReturn:
 def job(cfg: DictConfig) -> float:
     """Carry out one job; gives the configured validation metric, which a sweeper may optimise."""
     from fedexp.commands.execution import run
+    from fedexp.store.use import named, using
 
     of_hydra = HydraConfig.get()
     folder = Path(of_hydra.runtime.output_dir)
@@ -230,7 +231,8 @@ def job(cfg: DictConfig) -> float:
             admitted = Gatekeeper.hand_over()
             assert admitted is not None, "Hydra has started a run that the gatekeeper has not seen"
             _write_hydra_documents(cfg, folder)
-            summary, text = run(admitted.config, folder, resume=False, built=admitted.built)
+            with using(named(admitted.config["store"], one_of_many=False)):
+                summary, text = run(admitted.config, folder, resume=False, built=admitted.built)
             if not cfg.quiet:
                 print(text)
     value = (summary.get("final") or {}).get("validation", {}).get(cfg.objective)
@@ -245,10 +247,25 @@ def _follow_the_objective(config: DictConfig) -> None:
             sweeper.direction = direction_of(config.objective)
 
 
+_told: list[Callable[[Path], None]] = []
+
+
+@contextmanager
+def told_where(tell: Callable[[Path], None]) -> Iterator[None]:
+    """Have `tell` called with the folder of every job of a sweep that this process has locked."""
+    _told.append(tell)
+    try:
+        yield
+    finally:
+        _told.remove(tell)
+
+
 def _job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run, go on with, or skip one job; skip it also where another process is at it."""
     try:
         with locked(folder):
+            for tell in _told:
+                tell(folder)
             return _job_in_a_locked_folder(cfg, folder)
     except AtWork:
         _say(cfg, f"{folder.name}: another process is at it")
@@ -259,7 +276,8 @@ def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run, go on with, or skip one job; a failure is written down and does not stop the others."""
     from fedexp.commands.execution import draw, run, study
     from fedexp.run_folder.format import config_hash
-    from fedexp.run_folder.record import read_config, read_summary, write_config, write_summary
+    from fedexp.run_folder.record import read_config, read_summary, write_config
+    from fedexp.store.use import named, using
 
     name, started = folder.name, (folder / "metrics.csv").exists()
     resolved: dict[str, Any] = {}
@@ -278,17 +296,24 @@ def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         _say(resolved, f"{name}: {'goes on' if started else 'starts'}")
         (folder / "error.txt").unlink(missing_ok=True)
         _write_hydra_documents(cfg, folder)
-        return run(resolved, folder, resume=started)[0]
+        with using(named(resolved["store"], one_of_many=True)):
+            return run(resolved, folder, resume=started)[0]
     except BrokenPipeError:
         raise
     except Exception as error:
-        reason = one_line(error)
-        print(f"fedexp: {name}: failed: {reason}", file=sys.stderr)
         if resolved and not started:
             write_config(folder, resolved)
-        write_summary(folder, {**read_summary(folder), "status": "failed", "error": reason})
+        note_failure(folder, one_line(error))
         (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         return {}
+
+
+def note_failure(folder: Path, reason: str) -> None:
+    """Say that a job has failed, and write it down."""
+    from fedexp.run_folder.record import read_summary, write_summary
+
+    print(f"fedexp: {folder.name}: failed: {reason}", file=sys.stderr)
+    write_summary(folder, {**read_summary(folder), "status": "failed", "error": reason})
 
 
 def _write_hydra_documents(cfg: DictConfig, folder: Path) -> None:
@@ -396,10 +421,12 @@ def admit(config: dict[str, Any], folder: Path, by_clock: bool) -> Iterator[Admi
             written.
     """
     from fedexp.commands.execution import prepare
+    from fedexp.store.use import named
 
     if not by_clock:
         refuse_occupied(folder)
     _refuse_unwritable(folder, "hydra.run.dir")
+    named(config["store"], one_of_many=False)
     built = prepare(config)
     with closing(built.experiment.backend), reserved(folder, by_clock) as own:
         yield Admitted(config, built, own)

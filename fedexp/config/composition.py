@@ -12,15 +12,18 @@ that composes is replaced by its child below, for single runs and for the jobs o
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import hydra._internal.hydra as inside_hydra
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fedexp.config.folders import conf_folder
 from fedexp.core.checks import InputError
@@ -55,6 +58,7 @@ class Loader(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: Any) -> None:
         super().__init__(config_search_path)
+        self._choices: dict[tuple[Any, ...], bytes] = {}
         self._said = tuple(self.said)  # goes with it to the processes of a launcher
         self._composed: tuple[tuple[str | None, ...], DictConfig] | None = None
 
@@ -94,6 +98,51 @@ class Loader(ConfigLoaderImpl):
         if asks_for_the_mode:
             self._composed = (config_name, *overrides), config
         return config
+
+    def load_sweep_config(
+        self, master_config: DictConfig, sweep_overrides: list[str]
+    ) -> DictConfig:
+        """The config of one job, as Hydra makes it; called twice a job, to check and to start it.
+
+        Most of the work is to find and merge the files of the groups, and jobs differ in the
+        choice of few groups. What a choice of groups gives is kept, and its copy takes the values.
+        """
+        parsed = [_parsed(line) for line in sweep_overrides]
+        of_hydra = OmegaConf.to_container(master_config.hydra.overrides.hydra)
+        assert isinstance(of_hydra, list)
+        if any(override.key_or_group.startswith("hydra") for override in parsed):
+            return super().load_sweep_config(master_config, sweep_overrides)
+        groups = [
+            str(override.input_line)
+            for override in parsed
+            if override.package is not None or self.repository.group_exists(override.key_or_group)
+        ]
+        name = master_config.hydra.job.config_name
+        key = (str(name), tuple(map(str, of_hydra)), tuple(groups))
+        if key not in self._choices:
+            composed = super().load_configuration(
+                config_name=name, overrides=[*of_hydra, *groups], run_mode=RunMode.RUN
+            )
+            self._choices[key] = pickle.dumps(composed)  # small, and copied faster than by copying
+        config: DictConfig = pickle.loads(self._choices[key])
+        values = [override for override in parsed if override.input_line not in groups]
+        self._apply_overrides_to_config(values, config)
+        stated = config.hydra.job.config.override_dirname
+        with open_dict(config.hydra):
+            config.hydra.overrides.task = list(sweep_overrides)
+            config.hydra.job.override_dirname = get_overrides_dirname(
+                parsed, stated.exclude_keys, stated.item_sep, stated.kv_sep
+            )
+        if any(source.provider == OWN for source in config.hydra.runtime.config_sources):
+            _refuse_code(config, self._said)
+        OmegaConf.copy_cache(from_config=master_config, to_config=config)
+        return config
+
+
+@lru_cache(maxsize=4096)
+def _parsed(line: str) -> Override:
+    (override,) = OverridesParser.create().parse_overrides([line])
+    return override
 
 
 def _can_sweep(overrides: list[str]) -> bool:

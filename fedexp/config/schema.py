@@ -45,6 +45,7 @@ class Schema:
     record_updates: Any = MISSING
     plots: bool = MISSING
     quiet: bool = MISSING
+    store: str = MISSING
     trust: list[str] = field(default_factory=list)
     dataset: Any = MISSING
     task: Any = MISSING
@@ -88,11 +89,20 @@ def check_root_keys(container: Mapping[Any, Any]) -> None:
             raise InputError("has no value", name, "")
 
 
+_WORKERS = {
+    "_target_": "hydra_plugins.fedexp_workers.Workers",
+    "workers": "${fedexp.cores:}",  # jobs at once
+    "jobs_per_worker": 100,  # after so many a worker is replaced by a new one
+}
+"""What `hydra/launcher=workers` says, see `fedexp.commands.workers`."""
+
+
 def register() -> None:
     """Make the schema and the resolvers known. Calling it twice is harmless."""
     from hydra.core.config_store import ConfigStore
 
     ConfigStore.instance().store(name="schema", node=Schema)
+    ConfigStore.instance().store(name="workers", node=dict(_WORKERS), group="hydra/launcher")
     resolvers: dict[str, Callable[..., Any]] = {
         "fedexp.share": _share,
         "fedexp.cohort_share": _cohort_share,

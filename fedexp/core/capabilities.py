@@ -17,6 +17,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     attack            sees_other_clients           it reads every honest row of the round
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
     detector, ...     does_nothing                 it does something
+    detector          starts_alike(rounds)         all its settings count from the first round
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
                       merged(updates) (Merges)     its rows are made of all rows, on arrival
@@ -29,7 +30,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, final, runtime_checkable
@@ -105,6 +106,17 @@ class GoesByAClientsLabels(Protocol):
 
     def of_client(self, y: Tensor) -> Task:
         """The task as a client with the labels `y` trains on it; itself where that is the same."""
+
+
+@runtime_checkable
+class StartsAlike(Protocol):
+    """A detector that knows which of its settings count before it has an opinion."""
+
+    def starts_alike(self, rounds: int) -> Mapping[str, object] | None:
+        """What decides its state after the first `rounds` rounds, in which it has said nothing.
+
+        Two detectors that give the same here have the same state then. None: all its settings.
+        """
 
 
 @runtime_checkable
@@ -200,6 +212,11 @@ def slope_by_autograd(task: Task, logits: Tensor, y: Tensor) -> tuple[Tensor, Te
 def does_nothing(part: object) -> bool:
     """Whether a part declares that it is the "none" of its group."""
     return getattr(part, "does_nothing", False) is True
+
+
+def starts_alike(detector: object, rounds: int) -> Mapping[str, object] | None:
+    """See `StartsAlike`; None where the detector declares nothing."""
+    return detector.starts_alike(rounds) if isinstance(detector, StartsAlike) else None
 
 
 def sees_other_clients(attack: object) -> bool:

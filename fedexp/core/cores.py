@@ -18,12 +18,20 @@ from pathlib import Path
 GROUPS_OF_THIS_PROCESS = Path("/proc/self/cgroup")
 MOUNTED = Path("/sys/fs/cgroup")
 
+_processes = 1  # that share the cores with this one, itself included
+
 
 def available_cores() -> int:
     """Cores that this process may use: 1 or more; a part of a core counts as one."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, math.ceil(min(cores, *_quotas(), math.inf)))
+    return max(1, math.ceil(min(cores, *_quotas(), math.inf)) // _processes)
+
+
+def shared_among(processes: int) -> None:
+    """From here on so many processes share the cores: this one may use its part of them."""
+    global _processes
+    _processes = processes
 
 
 def cores_to_spare() -> int:

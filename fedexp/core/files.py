@@ -56,7 +56,7 @@ def write_atomically(
         beside.unlink(missing_ok=True)
         raise
     if durable:
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
 
 
 def _beside(path: Path) -> Path:
@@ -85,7 +85,7 @@ def flush(path: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Let the new name of a file survive a loss of power."""
     if sys.platform == "win32":  # which opens no folders, and writes names with the file
         return

@@ -43,8 +43,9 @@ TARGETS = {
     "fedexp.leakage.audit.OneRunAudit": "fedexp.leakage.audit.study.OneRunAudit",
 }
 # What a run did before there was a choice.
-BEFORE: dict[str, dict[str, Any] | None] = {
+BEFORE: dict[str, dict[str, Any] | str | None] = {
     "from": None,
+    "store": "none",
     "verdict": {},
     "task": {
         "_target_": "fedexp.tasks.multiclass.Multiclass",
@@ -130,7 +131,7 @@ def present_config(saved: Mapping[str, Any]) -> dict[str, Any]:
         say("hygiene", "update_validation")
         config["update_validation"] = config.pop("hygiene")
     for group, node in BEFORE.items():
-        config.setdefault(group, node and dict(node))
+        config.setdefault(group, dict(node) if isinstance(node, dict) else node)
     training = config.get("training")
     if isinstance(training, Mapping) and "worker_momentum" in training:
         say("training.worker_momentum", "worker_momentum.beta")

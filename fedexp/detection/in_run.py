@@ -16,6 +16,7 @@ mean score. Without an attack it flags nearly half of the honest clients.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, final
@@ -88,6 +89,16 @@ class FittedDetector:
     def rounds_without_opinion(self) -> int:
         """In how many of the first rounds nobody can be flagged."""
         return self.warm_up_rounds if self._file is None else 0
+
+    def starts_alike(self, rounds: int) -> Mapping[str, object] | None:
+        """While it collects features, the scorer has said no more than how long a sketch is."""
+        if self._file is not None or rounds >= self.warm_up_rounds:
+            return None
+        return {
+            "collects": f"{type(self).__module__}.{type(self).__qualname__}",
+            "sketch_size": self.scorer.sketch_size,
+            "seed": self.seed,
+        }
 
     def init(self, d: int) -> State:
         """Nothing seen yet; raises InputError if the file's detector is for another model."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 from torch import Tensor
 
@@ -21,9 +21,14 @@ from fedexp.core.types import State
 @final
 @dataclass(frozen=True)
 class Norm:
-    """Robust deviations of an update's length."""
+    """Robust deviations of an update's length.
 
-    sketch_size: ClassVar[int | None] = 0  # a length needs no direction
+    Args:
+        sketch_size: numbers that an update is sketched to; 0, a length needs no direction. With as
+            many as another detector's, the two have learned from the same when they begin to judge.
+    """
+
+    sketch_size: int | None = 0
 
     def fit(self, features: Tensor, seed: int) -> State:
         """Median and MAD of the first feature of honest rows `[m, p]`; no randomness."""

@@ -152,7 +152,9 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
         return exp.server.rule(arriving, state, stream("guess"))
 
     mask = torch.from_numpy(malicious).to(protected.matrix.device)
-    sent = exp.attack.rewrite(protected, mask, rule, stream("attack"))
+    sent = protected
+    if malicious.any():
+        sent = exp.attack.rewrite(protected, mask, rule, stream("attack"))
 
     # 4. The channel carries the rows, or sums of them; the account is charged for who took part.
     delivery = exp.channel.transmit(sent, stream("channel"))
@@ -165,7 +167,9 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     watch.lap("aggregate")
 
     # 6. What happened, how good the models are now, and what it has cost.
-    known = malicious if exp.malicious.any() else None
+    # Until they attack, the record is that of a run without an adversary.
+    attacks = exp.malicious.any() and r >= exp.first_attacked_round
+    known = malicious if attacks else None
     metrics = describe(r + 1, sent, delivery, known, receipt)
     down = sum(task.bytes_down for task in tasks)
     metrics += traffic(r + 1, down if communicates(exp.setting) else None, delivery)

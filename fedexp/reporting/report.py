@@ -69,12 +69,13 @@ def report(folders: Sequence[Path], out: Path | None = None) -> str:
         if out is None:
             refuse_ways_out(folders[0])
         return report_run(folders[0], folder=out)
+    runs = list(map(load_run, find_runs(folders)))
     if out is None:
-        for path in find_runs(folders):
-            if path in folders or not path.is_symlink():  # whose target may be anybody's
-                refuse_ways_out(path)
-                report_run(path, plots=bool(load_run(path).config.get("plots", True)))
-    return report_sweep(folders, out)
+        for run in runs:
+            if run.path in folders or not run.path.is_symlink():  # whose target may be anybody's
+                refuse_ways_out(run.path)
+                _report_run(run, bool(run.config.get("plots", True)), run.path)
+    return _report_sweep(runs, folders, out)
 
 
 def report_run(path: str | Path, plots: bool = True, folder: Path | None = None) -> str:
@@ -91,7 +92,10 @@ def report_run(path: str | Path, plots: bool = True, folder: Path | None = None)
         InputError: `path` is no run folder, or one of its files cannot be read.
     """
     run = load_run(path)
-    folder = run.path if folder is None else folder
+    return _report_run(run, plots, run.path if folder is None else folder)
+
+
+def _report_run(run: Run, plots: bool, folder: Path) -> str:
     pictures: list[Path] = []
     with _as_far_as_possible(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,18 +169,24 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     Raises:
         InputError: a path is no folder, no run lies there, or a file cannot be read.
     """
+    named = [Path(path) for path in paths]
+    return _report_sweep([load_run(path) for path in find_runs(named)], named, folder)
+
+
+def _report_sweep(
+    runs: Sequence[Run], paths: Sequence[Path], folder: str | Path | None = None
+) -> str:
     from fedexp.reporting.comparison import MOST_CURVES, comparison_figure, run_in_common
     from fedexp.reporting.heatmaps import attack_matrix_figure
     from fedexp.reporting.leakage_plots import leakage_sweep_figures
     from fedexp.reporting.privacy_plots import accuracy_by_epsilon_figure
 
-    paths = list(map(Path, paths))
-    runs = [load_run(path) for path in find_runs(paths)]
     if folder is None and len(paths) == 1 and _is_of_a_sweep(Path(paths[0])):
         folder = paths[0]
 
     robustness, groups = robustness_table(runs), configurations(runs)
-    tables = {"table.csv": run_table(runs), "summary.csv": summary_table(runs)}
+    jobs = run_table(runs)
+    tables = {"table.csv": jobs, "summary.csv": summary_table(runs, jobs)}
     figures = {}
     matrix = ""
     if robustness is not None:
@@ -197,7 +207,7 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     if judged := verdict_sweep_markdown(runs):
         tables["verdict.csv"] = verdict_table(runs)
         judged = f"## What federation is worth to sites\n\n{judged}\n"
-    whole = markdown(runs)
+    whole = markdown(runs, jobs)
     sections = [f"## What survives which attack\n\n{matrix}\n"] if matrix else []
     pictures = [f"![{Path(name).stem}]({name})" for name in figures]
     if trials := trials_markdown(runs):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,7 @@ _OPTIONAL = {
     "privacy": "privacy",
     "channel": "channel",
 }
+_OF_ALL = ("all", "mean", "std", "min", "max")
 _MARKS = ("summary.json", "config.yaml", "metrics.jsonl", "metrics.csv")
 
 
@@ -146,8 +148,26 @@ class Run:
         return self.choices.get("attack", "none") != "none" and n_malicious != 0
 
     @cached_property
+    def _curves(self) -> Mapping[tuple[str, str, str], tuple[list[int], list[float]]]:
+        """What was measured of all clients together, by scope, metric and client.
+
+        Found once: a mask over the rows of all clients for every curve takes most of a report.
+        """
+        rows = self.shared
+        rows = rows[rows["client"].isin(_OF_ALL)]
+        curves = defaultdict[tuple[str, str, str], tuple[list[int], list[float]]](lambda: ([], []))
+        columns = (rows[name].tolist() for name in ("round", "scope", "metric", "client", "value"))
+        for number, scope, metric, client, value in zip(*columns, strict=True):
+            rounds, values = curves[scope, metric, client]
+            rounds.append(number)
+            values.append(value)
+        return dict(curves)
+
+    @cached_property
     def shares_model(self) -> bool:
         """Whether one model was tested for all clients, rather than one for each."""
+        if any(s in ("validation", "test") and c == "all" for s, _, c in self._curves):
+            return True
         tested = self.shared[self.shared["scope"].isin(["validation", "test"])]
         return tested.empty or bool((tested["client"] == "all").any())
 
@@ -202,7 +222,11 @@ class Run:
 
     def curve(self, scope: str, metric: str, client: str = "all") -> pd.Series[float]:
         """One number over the rounds in which it was measured, indexed by round."""
-        rows = self.metrics if client.lstrip("-").isdigit() else self.shared
+        if client in _OF_ALL:
+            rounds, values = self._curves.get((scope, metric, client), ([], []))
+            at = pd.Index(rounds, dtype="int64", name="round")
+            return pd.Series(values, index=at, dtype="float64", name="value")
+        rows = self.metrics
         rows = rows[
             (rows["scope"] == scope) & (rows["metric"] == metric) & (rows["client"] == client)
         ]
@@ -249,7 +273,10 @@ class Run:
             return math.nan if figures[metric] is None else float(figures[metric])
         # A run that is not over has no figures in its summary yet. An unmeasured last value (an
         # AUC that is not defined) stays unknown: an older round's would pass for the last one.
-        return float(self.model_curve(part, metric).iloc[-last:].mean(skipna=False))
+        client = "all" if self.shares_model else "mean"
+        if (part, metric, client) not in self._curves:
+            return math.nan
+        return float(self.curve(part, metric, client).iloc[-last:].mean(skipna=False))
 
 
 def choice_name(chosen: object) -> str:

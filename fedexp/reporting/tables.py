@@ -153,7 +153,7 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
     )
 
 
-def summary_table(runs: Sequence[Run]) -> pd.DataFrame:
+def summary_table(runs: Sequence[Run], jobs: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row a configuration: mean and standard deviation over its complete runs' seeds.
 
     Columns: the settings that differ without the seed, n (seeds with a complete run), failed,
@@ -161,9 +161,9 @@ def summary_table(runs: Sequence[Run]) -> pd.DataFrame:
     part's accuracy (last, and mean of the last five evaluations), balanced accuracy, macro-F1 and
     AUC, for the attack's success, for what the detector caught and what was dropped. The standard
     deviation is the sample's (n - 1), NaN for n = 1. A mean is NaN if one of the seeds lacks the
-    figure.
+    figure. `jobs` is the `run_table` of the runs, where it is at hand.
     """
-    table = run_table(runs).set_index("job")
+    table = (run_table(runs) if jobs is None else jobs).set_index("job")
     names = dict(zip((run.path for run in runs), job_names(runs), strict=True))
     rows = []
     for group in configurations(runs):
@@ -186,9 +186,13 @@ def summary_table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def markdown(runs: Sequence[Run]) -> str:
-    """The summary as a Markdown table, then every job that its means leave out, with the reason."""
-    summary = summary_table(runs)
+def markdown(runs: Sequence[Run], jobs: pd.DataFrame | None = None) -> str:
+    """The summary as a Markdown table, then every job that its means leave out, with the reason.
+
+    `jobs` is the `run_table` of the runs, where it is at hand.
+    """
+    jobs = run_table(runs) if jobs is None else jobs
+    summary = summary_table(runs, jobs)
     figures = [f"{figure}_{what}" for figure in _SUMMARISED for what in ("mean", "sd")]
     shown = summary.drop(columns=figures)
     shown = shown.rename(columns={"n": "seeds"})
@@ -212,7 +216,6 @@ def markdown(runs: Sequence[Run]) -> str:
     if summary["diverged"].any():
         text += f"\n\n{NOTE}"
 
-    jobs = run_table(runs)
     left_out = jobs.loc[jobs["status"] != "complete", ["job", "status", "error"]]
     if not left_out.empty:
         text += "\n\nNot in these means:\n\n" + to_markdown(left_out)

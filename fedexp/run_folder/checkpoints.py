@@ -24,6 +24,7 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError
 from fedexp.core.documents import read_json_object, read_regular
+from fedexp.core.files import write_atomically
 from fedexp.core.types import ServerState
 from fedexp.run_folder.client_states import ClientStates
 from fedexp.run_folder.growing import Carried
@@ -215,3 +216,13 @@ def _note_beside(path: Path, content: bytes) -> dict[int, str] | None:
     if recorded != expected_rows:
         raise Unreadable(f"the record holds {recorded} rows of its rounds, not {expected_rows}")
     return files
+
+
+def rename_config(folder: Path, config_hash: str) -> None:
+    """Have the checkpoints in `folder` belong to another config, under which they are the same."""
+    for path in folder.glob("*.pt"):
+        document = _document(read_regular(path, CHECKPOINT_BYTES))
+        if document["config_hash"] != config_hash:
+            buffer = io.BytesIO()
+            torch.save({**document, "config_hash": config_hash}, buffer)
+            write_atomically(path, _sealed(buffer.getvalue()))

@@ -16,7 +16,7 @@ COLUMNS = ("round", "scope", "client", "metric", "value")
 
 WITHOUT_EFFECT = (
     *("paths", "backend", "quiet", "plots", "trust", "checkpoint_every"),
-    *("record_updates", "leakage", "tracker", "verdict"),
+    *("record_updates", "leakage", "tracker", "verdict", "store"),
 )
 """Groups and keys that a user may change without changing a single bit of a run's results.
 
@@ -36,6 +36,13 @@ def backend_of_studies(config: Mapping[str, Any]) -> dict[str, Any]:
 
 COLUMNS_OF_THEIR_OWN = ("backend", "leakage")
 """Those of them that a table of runs shows all the same: what a run took, and what was found."""
+
+NOT_OF_ROUNDS = (
+    *("config.yaml", "origin.json", "partition.json", "summary.json", "fedexp.log", ".lock"),
+    *("report.md", "report.html", "error.txt", "verdict.json"),
+    *(".hydra", "plots", "leakage", "verdict", "updates"),
+)
+"""What in a run's folder is not made by its rounds, or not needed to go on from them."""
 
 PROVENANCE = (
     *("choices", "overrides", "config_folders", "taken_unnamed", "saved_as"),

@@ -185,6 +185,10 @@ class Recorder:
         write_config(self.folder, self._config)
         write_origin(self.folder, self._origin)
         self.describe_partition(partition_document)
+        self._begin_record()
+
+    def _begin_record(self) -> None:
+        self.recorded, self._scores, self._confusion = (), Scores(), b""
         self._shared.begin(as_csv([], header=True))
         self._clients.begin()
         write_atomically(self.folder / "timing.jsonl", b"", durable=False)
@@ -270,6 +274,32 @@ class Recorder:
                 flush(self.folder / name)  # nobody will make them again
         write_summary(self.folder, summary)
 
+    def forget(self) -> None:
+        """Take back all that was recorded of rounds."""
+        for path in (self.folder / "checkpoints").glob("*.pt"):
+            remove_checkpoint(path)
+        self._begin_record()
+
+    def write_state(self, folder: Path, state: ServerState) -> None:
+        """Write a checkpoint of the state that the record is at, in a folder of somebody else's."""
+        path = folder / f"round-{state.round:06d}.pt"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, self._content(state))
+
+    def _content(self, state: ServerState) -> bytes:
+        """A checkpoint of the state that the record is at."""
+        carried = {one.path.name: one.carried() for one in (self._shared, self._clients)}
+        carried[CONFUSION] = Carried(0, self._confusion)
+        files = self.client_states.files(state.clients)
+        return checkpoint_bytes(state, config_hash(self._config), carried, files)
+
+    def forget_checkpoint_not_due(self, state: ServerState) -> None:
+        """Remove the checkpoint that `state` was read from, where the run itself had made none."""
+        if state.round % self._config["checkpoint_every"]:
+            remove_checkpoint(self.folder / "checkpoints" / f"round-{state.round:06d}.pt")
+            self._unsaved = state
+
     def found(self, **figures: Any) -> None:
         """Have the summary say more."""
         self._about |= figures
@@ -309,9 +339,7 @@ class Recorder:
         """Write a checkpoint; where it is due the model too, and keep the newest two."""
         folder = self.folder / "checkpoints"
         files = self.client_states.files(state.clients)
-        carried = {one.path.name: one.carried() for one in (self._shared, self._clients)}
-        carried[CONFUSION] = Carried(0, self._confusion)
-        content = checkpoint_bytes(state, config_hash(self._config), carried, files)
+        content = self._content(state)
         path, best_path = folder / f"round-{state.round:06d}.pt", folder / "best.pt"
         self._needed |= dict.fromkeys(
             [p.name for p in (path, best_path)][not due : 1 + best], files

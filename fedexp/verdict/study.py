@@ -32,6 +32,7 @@ from fedexp.core.rng import generator
 from fedexp.core.types import Metric
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.run_folder.format import config_hash
+from fedexp.store.files import leave_file, take_file
 from fedexp.verdict import roles
 from fedexp.verdict.answers import Answers, Site, digest_of, sites_of
 from fedexp.verdict.figures import Figures, as_document, gained, of_sites, over_sites, plainly
@@ -228,6 +229,9 @@ def _trained(
         _job(role, folder, final, f"{made_of}{of_final if role.from_final else ''}")
         for role in chosen
     ]
+    for job in jobs:
+        if not job.path.exists():
+            take_file("role", job.role.config, job.digest, job.path)
     kept = {job.role.name: Answers.read(job.path, job.digest, sites) for job in jobs}
     missing = [job for job in jobs if kept[job.role.name] is None]
     done = len(jobs) - len(missing)
@@ -240,6 +244,9 @@ def _trained(
     fresh = dict(
         zip([job.role.name for job in missing], in_parallel(_train, missing, one_more), strict=True)
     )
+    for job in missing:
+        if fresh[job.role.name].answers is not None:
+            leave_file("role", job.role.config, job.digest, job.path)
     there = {name: _Result(answers) for name, answers in kept.items() if answers is not None}
     return {**there, **fresh}
 

@@ -26,6 +26,7 @@ ABOUT_THE_MACHINE = (
     "peak_memory_mb",
     "peak_memory_of_a_worker_mb",
     "git_commit",
+    "rounds_from_store",
 )
 FILES_OF_EQUAL_RUNS = (
     "metrics.csv",

@@ -11,7 +11,7 @@ shadow's seed, so that the same command gives the same findings.
 
 Every finished shadow is kept in the run's folder together with a digest of its config and data. A
 second attack takes it from there, an interrupted one goes on, and one that belongs to other
-settings is trained anew.
+settings is trained anew. Where a store is in use, a run of the same settings finds them there.
 
 Source: Shokri, Stronati, Song and Shmatikov, "Membership Inference Attacks Against Machine Learning
 Models", IEEE S&P 2017, section V. Halves of one pool: Carlini et al., IEEE S&P 2022, section 4.
@@ -42,6 +42,7 @@ from fedexp.core.types import Dataset, Metric, Split
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage.victim import Victim
 from fedexp.run_folder.format import backend_of_studies, config_hash
+from fedexp.store.files import leave_file, take_file
 
 FOLDER = "shadows"
 FORMAT = "fedexp-shadow-1"
@@ -99,12 +100,14 @@ def shadows_of(
         _Job.of(victim, examples, index, row, content, folder) for index, row in enumerate(inside)
     ]
     d = len(vector_of(victim.model))
-    kept = [_read(job, d) for job in jobs]
+    kept = [_read(job, d) or _from_store(job, d) for job in jobs]
     for shadow in kept:
         if shadow is not None:
             done()
     missing = [job for job, shadow in zip(jobs, kept, strict=True) if shadow is None]
     trained = iter(in_parallel(_train, missing, done))
+    for job in missing:
+        leave_file("shadow", job.config, job.digest, job.path)
     return [next(trained) if shadow is None else shadow for shadow in kept]
 
 
@@ -187,6 +190,11 @@ def _read(job: _Job, d: int) -> Shadow | None:
     if params.shape != (d,) or not np.array_equal(inside, job.inside):
         return None
     return Shadow(params, inside)
+
+
+def _from_store(job: _Job, d: int) -> Shadow | None:
+    """The shadow as another run of the same settings has trained it."""
+    return _read(job, d) if take_file("shadow", job.config, job.digest, job.path) else None
 
 
 def _digest(*parts: str | bytes) -> str:

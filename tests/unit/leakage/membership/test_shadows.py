@@ -15,6 +15,8 @@ from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage.membership import shadows
 from fedexp.leakage.membership.scoring import Pool
 from fedexp.leakage.membership.shadows import halves, refuse_number, shadows_of
+from fedexp.store.entries import Store
+from fedexp.store.use import using
 from tests.support.membership_victims import digits, victim_of
 
 QUICK = ("n_clients=3", "rounds=2", "training.epochs=1", "model.hidden=[8]")
@@ -193,3 +195,16 @@ def test_the_bits_do_not_depend_on_the_number_of_processes(victim, monkeypatch):
     together, calls = trained(replace(victim, folder=victim.folder / "two"), 6)
     assert calls == 6
     assert torch.equal(vectors(together), vectors(alone))
+
+
+def test_runs_of_the_same_settings_share_them_through_a_store(tmp_path, victim, trainings):
+    store = Store(tmp_path / "store")
+    elsewhere = replace(victim, folder=tmp_path / "another sweep" / "job")
+    with using(store):
+        first, _ = trained(victim, 4)
+        second, told = trained(elsewhere, 4)
+        other = {**victim.config, "training": {**victim.config["training"], "lr": 0.05}}
+        trained(replace(elsewhere, folder=tmp_path / "other", config=other), 4)
+    assert trainings == [0, 1, 2, 3] * 2  # of the second none, of other settings all
+    assert told == 4
+    assert torch.equal(vectors(first), vectors(second))

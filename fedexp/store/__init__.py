@@ -1,0 +1,1 @@
+"""What was computed once, for whoever would compute the same bits again."""
