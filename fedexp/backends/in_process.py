@@ -27,7 +27,9 @@ class InProcess:
 
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
         """Updates in task order; their rows are overwritten by the next call."""
-        matrix, reports = self._trained(trainer, tasks)
+        matrix, reports = self.rows_for(trainer, len(tasks)), []
+        for task, row in zip(tasks, matrix, strict=True):  # a loop: a comprehension is a frame more
+            reports.append(self.workspace.train(trainer, task, row))
         return Updates.of(matrix, tasks, reports)
 
     def rows_for(self, trainer: Trainer, n: int) -> Tensor:
@@ -37,25 +39,22 @@ class InProcess:
             self._matrix = self._matrix.new_empty(n, width)
         return self._matrix[:n]
 
-    def _trained(
-        self, trainer: Trainer, tasks: Sequence[ClientTask]
-    ) -> tuple[Tensor, list[ClientReport]]:
-        matrix, reports = self.rows_for(trainer, len(tasks)), []
-        for task, row in zip(tasks, matrix, strict=True):  # a loop: a comprehension is a frame more
-            reports.append(self.workspace.train(trainer, task, row))
-        return matrix, reports
-
     def train_merged(
         self, trainer: Trainer, tasks: Sequence[ClientTask], merger: Merges
     ) -> Updates:
         """Updates in task order, merged block by block; `[size, D]` is held at a time."""
-        rows, reports = [], []
+        rows: list[Tensor] = []
+        reports: list[ClientReport] = []
         for first in range(0, len(tasks), merger.size):
             block = tasks[first : first + merger.size]
-            matrix, said = self._trained(trainer, block)
+            matrix = self.rows_for(trainer, len(block))
+            said = [
+                self.workspace.train(trainer, task, row)
+                for task, row in zip(block, matrix, strict=True)
+            ]
             rows.append(merger.merged(Updates.of(matrix, block, said)).matrix)
             reports += said
-        merged = torch.cat(rows) if rows else self._trained(trainer, ())[0]
+        merged = torch.cat(rows) if rows else self.rows_for(trainer, 0)
         return replace(Updates.of(merged, tasks, reports), in_a_row=merger.size)
 
     def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:

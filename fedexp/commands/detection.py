@@ -175,7 +175,7 @@ def _scorer(name: str, sketch: int | None) -> Scorer:
     config: Any = OmegaConf.load(conf_folder() / "detector" / f"{name}.yaml")
     settings = {k: v for k, v in config.scorer.items() if k != "_target_"}
     if sketch is not None:
-        if "sketch_size" not in settings:
+        if settings.get("sketch_size", 0) == 0:
             raise InputError(f"{name} needs none", "--sketch", sketch)
         at_least(1, **{"--sketch": sketch})
         settings["sketch_size"] = sketch

@@ -38,6 +38,7 @@ def over_columns(
         matrix: `[n, d]`.
         numbers: in a chunk, about.
 
+    >>> import torch
     >>> rows = torch.arange(6.0).view(2, 3)
     >>> over_columns(lambda chunks: [rows[:, columns].sum() for columns in chunks], rows)
     [[tensor(15.)]]
@@ -67,6 +68,7 @@ def added_over_columns(
 ) -> Tensor:
     """The sum over chunks of columns of what `work` makes of each, always in the same order.
 
+    >>> import torch
     >>> rows = torch.arange(6.0).view(2, 3)
     >>> added_over_columns(lambda columns: rows[:, columns].sum(dim=1), rows)
     tensor([ 3., 12.])

@@ -25,6 +25,7 @@ def centred_gram(matrix: Tensor) -> Tensor:
     follow a far-out attacker, and the distances between honest rows would drown in its rounding.
     No temporary is larger than a chunk of columns.
 
+    >>> import torch
     >>> centred_gram(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
     tensor([[0., 0.],
             [0., 4.]], dtype=torch.float64)
@@ -43,6 +44,7 @@ def centred_gram(matrix: Tensor) -> Tensor:
 def squared_distances(matrix: Tensor) -> Tensor:
     """Squared Euclidean distances between all rows: `[n, d]` to `[n, n]` float64, diagonal 0.
 
+    >>> import torch
     >>> squared_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
     tensor([[ 0., 25.],
             [25.,  0.]], dtype=torch.float64)

@@ -5,8 +5,9 @@ Both give the same bits to the channel; only the memory differs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 from fedexp.core.capabilities import does_nothing
@@ -15,15 +16,17 @@ from fedexp.core.memory import available_memory
 from fedexp.core.protocols import Backend, Channel, Merges, Trainer, TrainsMerged
 from fedexp.core.types import ClientTask, Updates
 
+Train = Callable[[Trainer, Sequence[ClientTask]], Updates]
+
 
 @final
 @dataclass(frozen=True)
 class Rows:
     """A row a client."""
 
-    def __call__(self, backend: Backend, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
-        """The updates `[n, D]`."""
-        return backend.train(trainer, tasks)
+    def __call__(self, backend: Backend) -> Train:
+        """Trains to the updates `[n, D]`."""
+        return backend.train
 
     def rows(self, n: int) -> int:
         """One of each."""
@@ -41,10 +44,10 @@ class Merged:
 
     merger: Merges
 
-    def __call__(self, backend: Backend, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
-        """The updates with rows `[ceil(n / size), D]`."""
+    def __call__(self, backend: Backend) -> Train:
+        """Trains to updates with rows `[ceil(n / size), D]`."""
         assert isinstance(backend, TrainsMerged)
-        return backend.train_merged(trainer, tasks, self.merger)
+        return partial(backend.train_merged, merger=self.merger)
 
     def rows(self, n: int) -> int:
         """One a block."""

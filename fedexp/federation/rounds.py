@@ -30,7 +30,7 @@ from fedexp.core.protocols import (
     WorkerMomentum,
 )
 from fedexp.core.rng import generator, seed_for
-from fedexp.core.types import ClientTask, Metric, RoundRecord, ServerState, row_size
+from fedexp.core.types import ClientTask, Metric, RoundRecord, ServerState, Updates, row_size
 from fedexp.federation.client_state import InMemory, keep, of_part, read
 from fedexp.federation.describe import (
     describe,
@@ -68,9 +68,7 @@ class Experiment:
     evaluator: Evaluator
     store: ClientStore = field(default_factory=InMemory)  # of what stays with clients
     root: NoRootData | RootData = field(default_factory=NoRootData)  # the server's own examples
-    device: torch.device = field(
-        default_factory=lambda: torch.device("cpu")
-    )  # where models and rows lie
+    device: torch.device = field(default=torch.device("cpu"))  # where models and rows lie
     gather: Rows | Merged = field(default_factory=Rows)  # of what the clients trained
     pace: Pace = field(default_factory=Unhurried)  # of evaluations; the only part with a clock
 
@@ -135,7 +133,7 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     # 2. Local training, the only parallel step. What clients keep is seen by nobody else.
     reference = exp.root(exp.backend, algorithm, task_of)  # first: the clients' rows are a buffer
     tasks = [task_of(c) for c in kept]
-    trained = exp.gather(exp.backend, algorithm.local(exp.trainer), tasks)
+    trained = exp.gather(exp.backend)(algorithm.local(exp.trainer), tasks)
     trained = replace(trained, reference=reference)
     momenta_before = [of_part(own, "worker_momentum") for own in kept.values()]
     averaged, momenta = exp.worker_momentum(trained.without_kept(), momenta_before, d)
@@ -152,9 +150,9 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
         return exp.server.rule(arriving, state, stream("guess"))
 
     mask = torch.from_numpy(malicious).to(protected.matrix.device)
-    sent = protected
-    if malicious.any():
-        sent = exp.attack.rewrite(protected, mask, rule, stream("attack"))
+    # Nobody malicious, nothing to ask: what is honest so far is the same under every attack.
+    attacked = exp.attack.rewrite if malicious.any() else _as_they_are
+    sent = attacked(protected, mask, rule, stream("attack"))
 
     # 4. The channel carries the rows, or sums of them; the account is charged for who took part.
     delivery = exp.channel.transmit(sent, stream("channel"))
@@ -200,6 +198,10 @@ def _cohort(exp: Experiment, round: int) -> np.ndarray:
 
 def _stream(seed: int, round: int, purpose: str) -> np.random.Generator:
     return generator(seed, purpose, round)
+
+
+def _as_they_are(updates: Updates, *_: object) -> Updates:
+    return updates
 
 
 class _Stopwatch:

@@ -60,18 +60,22 @@ def is_known(config: Mapping[str, Any], origin: Origin | None = None) -> bool:
         origin: of the run, with the sources of the user's own code; None: nobody has looked.
     """
     leaves = list(_leaves(deciding(config)))
-    own = [v for k, v in leaves if k == "_target_" and not str(v).startswith(NOT_THE_USERS)]
+    own = _users_targets(deciding(config))
     read = {name.partition(".")[0] for name in (origin.sources if origin else ())}
     return (
         type(config["eval_every"]) is int  # by the clock: no two records are the same
         and config["device"] == "cpu"
-        and str(config["backend"]["_target_"]).startswith(
-            "fedexp."
-        )  # others may have bits of theirs
+        and not _users_targets(config["backend"])  # which may have bits of its own
         and (config.get("from") is None or origin is not None)  # whose weights it has looked at
         and all(value == "task" for key, value in leaves if key == "noise_seed")
-        and all(str(target).partition(".")[0] in read for target in own)
+        and all(target.partition(".")[0] in read for target in own)
     )
+
+
+def _users_targets(node: Any) -> list[str]:
+    """What a config builds of code that is neither fedexp's nor torch's."""
+    targets = [str(value) for key, value in _leaves(node) if key == "_target_"]
+    return [target for target in targets if not target.startswith(NOT_THE_USERS)]
 
 
 def files_of(config: Mapping[str, Any]) -> dict[str, str]:

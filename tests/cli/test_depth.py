@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 import fedexp
 from fedexp.commands.cli import run_command
 from fedexp.config import build as building
+from fedexp.training import by_hand, sgd
 from tests.support.commands import summary_of
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -30,15 +31,22 @@ def ours_above(frame):
     return found[::-1]
 
 
-def test_from_the_command_to_the_gradient(here, monkeypatch):
-    stacks, gradient = [], torch.autograd.grad
+@pytest.mark.parametrize("by", [True, False], ids=["by hand", "by autograd"])
+def test_from_the_command_to_the_gradient(here, monkeypatch, by):
+    stacks = []
 
-    def noting(*arguments, **options):
-        stacks.append(ours_above(sys._getframe()))
-        return gradient(*arguments, **options)
+    def noted(function):
+        def noting(*arguments, **options):
+            stacks.append(ours_above(sys._getframe(1)))
+            return function(*arguments, **options)
 
-    monkeypatch.setattr(torch.autograd, "grad", noting)
+        return noting
+
+    monkeypatch.setattr(torch.autograd, "grad", noted(torch.autograd.grad))
+    monkeypatch.setattr(sgd, "can_be_trained", lambda *_: by)
+    monkeypatch.setattr(by_hand, "_backward", noted(by_hand._backward))
     assert run_command(["run", *SMALL]) == 0
+    assert stacks
     deepest = max(stacks, key=len)
     assert deepest[0] == "commands/cli.py:main"
     assert len(deepest) <= MOST_CALLS, "\n".join(deepest)

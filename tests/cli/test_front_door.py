@@ -150,8 +150,8 @@ def _said(capfd, *arguments):
 @pytest.mark.parametrize(
     ("line", "completions"),
     [
-        ("fedexp re", {"resume", "report"}),
-        ("fedexp ", {"run", "resume", "report", "list", "data", "detect", "privacy", "leakage"}),
+        ("fedexp re", {"resume", "rerun", "report"}),
+        ("fedexp ", set(COMMANDS)),
         ("fedexp run aggregator=med", {"aggregator=median"}),
         ("fedexp run rounds=3 sampler=f", {"sampler=full"}),
         ("fedexp run training.b", {"training.batch_size="}),

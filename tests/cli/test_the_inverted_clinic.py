@@ -7,8 +7,8 @@ of the clinic's; on its own images it was right on 17 %.
 import numpy as np
 import pytest
 
+from fedexp import api as fedexp_api
 from fedexp.commands.cli import main as fedexp
-from fedexp.run_folder.reading import read_metrics
 from fedexp.run_folder.record import read_summary
 from fedexp.run_folder.verdict import read_verdict
 
@@ -57,7 +57,7 @@ def test_the_clinics_accuracy_is_that_on_its_own_images(run):
 
 
 def test_it_is_the_share_of_its_own_test_images_answered_rightly(run):
-    rows = read_metrics(run, complete=True)
+    rows = fedexp_api.load(run).metrics
     own = rows[(rows["metric"] == "own_accuracy") & (rows["round"] == 6)]
     by_client = dict(zip(own["client"], own["value"], strict=True))
     sites = read_summary(run)["sites"]  # sorted by name: clinic, north, south
@@ -95,7 +95,7 @@ def test_the_report_names_the_client_that_is_worst_on_its_own_scanner(tmp_path):
     shift = ("partition=feature", "partition.shift=rotation", "partition.rotation_degrees=180")
     some = ("rounds=2", "n_clients=5", "eval_every=2", "plots=false", "quiet=true")
     assert fedexp(["run", *shift, *some, f"hydra.run.dir={folder}"]) == 0
-    rows = read_metrics(folder, complete=True)
+    rows = fedexp_api.load(folder).metrics
     own = rows[(rows["metric"] == "own_accuracy") & rows["client"].str.isdigit()]
     worst = own.loc[own["value"].idxmin()]
     (line,) = [

@@ -38,7 +38,7 @@ REFUSED = {
     ),
     "a cap on norms behind one sum": (
         [SECURE, "update_validation.norm_cap=5"],
-        "update_validation.norm_cap=5: secure aggregation hides",
+        "update_validation.norm_cap=5: the channel brings the server one sum",
     ),
     "uniform weights that the sum does not have": (
         [SECURE, "aggregator.weighting=uniform"],
@@ -46,7 +46,7 @@ REFUSED = {
     ),
     "more clients needed than rows there are": (
         [SECURE, "min_clients=5"],
-        "min_clients=5: counts rows, and 1 reach the server through secure aggregation",
+        "min_clients=5: counts rows, and 1 reach the server through the channel",
     ),
     "a rule that knows its clients across groups": (
         [SECURE, "n_clients=20", "channel.groups=5", "aggregator=foolsgold"],

@@ -129,7 +129,10 @@ def test_what_is_sent_is_counted_and_attackable(algorithm):
     d = len(vector_of(workload().model))
     width = row_size(algorithm.sends, d)
     records = [record for _, record in rounds_of(algorithm, InProcess(workload()))]
-    attacked = rounds_of(algorithm, InProcess(workload()), attack=Doubles(), rounds=1)
+    everybody = np.ones(4, dtype=bool)
+    attacked = rounds_of(
+        algorithm, InProcess(workload()), attack=Doubles(), malicious=everybody, rounds=1
+    )
     ((_, record),) = attacked
     sent = InProcess(workload()).train(algorithm.local(trainer()), first_tasks(algorithm)).matrix
     assert torch.equal(record.received.matrix, 2 * sent)

@@ -50,7 +50,7 @@ def of_old(config):
     ids=" ".join,
 )
 def test_a_saved_config_of_the_last_version_is_understood(overrides, capsys):
-    config = config_for(*SMALL, *overrides)
+    config = config_for(*SMALL, "store=none", *overrides)
     old = of_old(config)
     assert "hygiene" in old
     assert present_config(old) == config
@@ -60,14 +60,16 @@ def test_a_saved_config_of_the_last_version_is_understood(overrides, capsys):
 
 
 def test_momentum_of_the_last_version_is_damped_and_starts_at_the_first_update():
-    config = config_for(*SMALL, "worker_momentum=momentum", "worker_momentum.beta=0.7")
+    config = config_for(
+        *SMALL, "store=none", "worker_momentum=momentum", "worker_momentum.beta=0.7"
+    )
     old = of_old(config)
     old["training"]["worker_momentum"] = 0.7
     assert present_config(old) == config
 
 
 def test_noise_of_the_clients_behind_secure_aggregation_has_a_class_of_its_own_now():
-    config = config_for(*SMALL, "channel=secure_skellam")
+    config = config_for(*SMALL, "store=none", "channel=secure_skellam")
     old = of_old(config)
     old["channel"]["_target_"] = "fedexp.channel.secure_aggregation.SecureAggregation"
     assert present_config(old) == config
@@ -91,7 +93,7 @@ def test_noise_of_the_clients_behind_secure_aggregation_has_a_class_of_its_own_n
     ],
 )
 def test_what_meant_something_else_then_is_resumed_as_it_was(now, then):
-    config = config_for(*SMALL, *now)
+    config = config_for(*SMALL, "store=none", *now)
     old = of_old(config)
     for group, keys in then.items():
         old[group] = {k: v for k, v in {**old[group], **keys}.items() if v is not None}
