@@ -387,7 +387,8 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    resource_tracker.ensure_running()  # which lets signals through again: not while they are held
+    with _held_back(signal.SIGHUP):  # alone: it lets Ctrl-C through again, which it ignores itself
+        resource_tracker.ensure_running()
     with _signals_held_back(), _nothing_of_this_folder():
         forkserver.ensure_running()
     return context
@@ -417,7 +418,13 @@ def _signals_held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # on Windows, where workers ignore them
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    with _held_back(signal.SIGINT, signal.SIGHUP):
+        yield
+
+
+@contextmanager
+def _held_back(*signals: signal.Signals) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:

@@ -81,7 +81,8 @@ def test_jobs_side_by_side_end_together(here, sent, code):
 
 @slow
 def test_a_sweep_that_was_interrupted_goes_on(here):
-    arguments = ["run", "-m", "seed=0,1", "debug=fast", "rounds=60", "hydra.sweep.dir=sweep"]
+    one_by_one = ["hydra.launcher.workers=1", "hydra.sweep.dir=sweep"]
+    arguments = ["run", "-m", "seed=0,1", "debug=fast", "rounds=60", *one_by_one]
     process = start(*arguments)
     wait_for_round(process, here / "sweep" / "seed=0", 3)
     os.killpg(process.pid, signal.SIGINT)
