@@ -7,6 +7,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from fedexp.config.schema import register
 from fedexp.core.checks import InputError
 from fedexp.core.rng import generator
 from fedexp.testing import AGGREGATOR_CONTRACT, CLIENTS, NUMBERS, check_aggregator, rows, sent
@@ -19,6 +20,7 @@ CHOICES = choices("aggregator")
 
 def rule_of(choice, assumed_malicious):
     """The rule of a choice, from its YAML."""
+    register()
     config = OmegaConf.create(
         {
             "n_clients": CLIENTS,
