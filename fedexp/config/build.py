@@ -23,6 +23,7 @@ from fedexp.config.weights import Start, starting_point
 from fedexp.core.attack_schedule import malicious_in_a_cohort, schedule_of
 from fedexp.core.capabilities import (
     ChecksTheModel,
+    attack_of_client,
     called,
     communicates,
     does_nothing,
@@ -631,10 +632,11 @@ def _poisoned(partition: Partition, attack: Attack, malicious: np.ndarray, seed:
     train = partition.train
     rows: list[Tensor] = []
     changed: list[Split] = []
-    for client in np.flatnonzero(malicious).tolist():
+    for number, client in enumerate(np.flatnonzero(malicious).tolist()):
         held = torch.from_numpy(partition.shards[client])
         own = train.rows(held).as_floats()
-        poisoned = attack.poison(own, generator(seed, "poison", client))
+        its = attack_of_client(attack, number)
+        poisoned = its.poison(own, generator(seed, "poison", client))
         if poisoned is own:
             continue
         if poisoned.x.shape != own.x.shape or poisoned.y.shape != own.y.shape:

@@ -15,6 +15,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
                       shares_one_model             there is no shared model
     server optimiser  is_linear                    it is not
     attack            sees_other_clients           it reads every honest row of the round
+                      of_client(number)            all malicious clients do the same to their data
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
     detector, ...     does_nothing                 it does something
     detector          starts_alike(rounds)         all its settings count from the first round
@@ -39,7 +40,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedexp.core.protocols import Task
+from fedexp.core.protocols import Attack, Task
 from fedexp.core.types import Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
@@ -128,6 +129,14 @@ class KnowsItsSlope(Protocol):
 
 
 @runtime_checkable
+class DividesTheWork(Protocol):
+    """An attack in which every malicious client has a part of its own."""
+
+    def of_client(self, number: int) -> Attack:
+        """As the malicious client with that number among them, from 0, carries it out."""
+
+
+@runtime_checkable
 class ChecksTheModel(Protocol):
     """A mechanism that cannot train every model."""
 
@@ -181,6 +190,11 @@ def sampling_of(sampler: object, n_clients: int) -> Sampling | None:
 def as_received(channel: object, updates: Updates, rng: np.random.Generator) -> Updates:
     """The rows `[rows, D]` that the server would see."""
     return channel.as_received(updates, rng) if isinstance(channel, StatesWhatArrives) else updates
+
+
+def attack_of_client(attack: Attack, number: int) -> Attack:
+    """The attack as the malicious client with that number among them carries it out."""
+    return attack.of_client(number) if isinstance(attack, DividesTheWork) else attack
 
 
 def task_of_client(task: Task, y: Tensor) -> Task:
