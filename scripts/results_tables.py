@@ -4,9 +4,9 @@
     python scripts/results_tables.py --check    write nothing; say what differs, and end with 1
 
 A table stands in its page between `<!-- table: NAME -->` and `<!-- end -->`, and is made of
-`data/NAME.csv`: lines of provenance (`# command: ...`), a header, rows. A cell is what the file says,
-digit by digit. What belongs to a column H is joined to it: `H ±` is its spread ("a ± b"), `H (%)` a
-share ("a (b %)"), `H low` and `H high` its interval ("a [b, c]").
+`data/NAME.csv`: lines of provenance (`# command: ...`), a header, rows. A cell is what the file
+says, digit by digit. What belongs to a column H is joined to it: `H ±` is its spread ("a ± b"),
+`H (%)` a share ("a (b %)"), `H low` and `H high` its interval ("a [b, c]").
 """
 
 import csv
@@ -20,7 +20,7 @@ BESIDE = re.compile(r"(.+?) (?:±|\(%\)|low|high)")
 
 
 def read(path: Path) -> tuple[dict[str, str], list[str], list[dict[str, str]]]:
-    """Provenance, header and rows of a file; ValueError if columns share a name or a row is ragged."""
+    """Provenance, header and rows of a file; ValueError if it is no table."""
     lines = path.read_text(encoding="utf-8").splitlines()
     said = [line for line in lines if line.startswith("#")]
     provenance = dict(line[2:].split(": ", 1) for line in said)
