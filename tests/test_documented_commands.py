@@ -1,4 +1,4 @@
-"""Every command that README and documentation show can be typed: choices, keys and options are there.
+"""Every command that README and documentation show can be typed: all that it names is there.
 
 `fedexp run` and `fedexp leakage` are composed as they stand. What runs on embedded data is also
 run, in two rounds, by a slow test, and the tutorial as a whole; the others take long or want

@@ -31,7 +31,7 @@ class Command:
 
     @property
     def overrides(self) -> list[str]:
-        """What is chosen, without options and files of the reader's; of a sweep the first values."""
+        """What is chosen, without options and the reader's files; of a sweep the first."""
         said = [word for word in self.words[2:] if "=" in word or word[0] in "~+"]
         said = [word for word in said if not word.startswith(("dataset.path=", "partition.path="))]
         parsed = OverridesParser.create().parse_overrides(said)
