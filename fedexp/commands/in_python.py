@@ -24,7 +24,7 @@ from fedexp.commands.execution import run
 from fedexp.commands.run import FoldersOfTheUser, admit, resolve, run_folder
 from fedexp.config.composition import Loader
 from fedexp.config.folders import conf_folder
-from fedexp.config.hydra_errors import COMPLAINTS, one_line
+from fedexp.config.hydra_errors import COMPLAINTS, refusal
 from fedexp.core.checks import InputError
 from fedexp.core.renames import present_overrides
 
@@ -61,7 +61,7 @@ def composed(overrides: list[str]) -> tuple[dict[str, Any], Path, bool]:
     except InputError:
         raise
     except COMPLAINTS as error:
-        raise InputError(one_line(error, overrides)) from error
+        raise refusal(error, overrides) from error
     return resolved, folder.absolute(), by_clock
 
 

@@ -33,12 +33,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK
 from fedexp.commands.continuation import continued
 from fedexp.config import composition, schema
 from fedexp.config.catalogue import stated_target
 from fedexp.config.folders import conf_folder, config_folders, own_conf_folder
-from fedexp.config.hydra_errors import COMPLAINTS, one_line
+from fedexp.config.hydra_errors import COMPLAINTS, one_line, refusal
 from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.files import AtWork, locked, somebody_is_at, write_atomically
 from fedexp.core.links import refuse_ways_out
@@ -129,8 +130,7 @@ class Gatekeeper(Callback):
             if not any(folder.rglob("summary.json")):
                 raise InputError("the sweep has no jobs", "hydra.sweep.dir", folder)
             table = report_sweep([folder], folder)
-            if not config.quiet:
-                print(table)
+            answer("" if config.quiet else table, lambda: document_of(folder))
         for job in (path.parent for path in folder.rglob("summary.json")):
             if read_summary(job).get("status") != "complete" and not somebody_is_at(job):
                 sys.exit(EXIT_FAILED_JOBS)
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str]) -> int:
     except InputError:
         raise
     except COMPLAINTS as error:
-        raise InputError(one_line(error, overrides)) from error
+        raise refusal(error, overrides) from error
     finally:
         Gatekeeper.leave()
     return EXIT_OK
@@ -233,10 +233,16 @@ def job(cfg: DictConfig) -> float:
             _write_hydra_documents(cfg, folder)
             with using(named(admitted.config["store"], one_of_many=False)):
                 summary, text = run(admitted.config, folder, resume=False, built=admitted.built)
-            if not cfg.quiet:
-                print(text)
+            answer("" if cfg.quiet else text, lambda: document_of(folder))
     value = (summary.get("final") or {}).get("validation", {}).get(cfg.objective)
     return math.nan if value is None else float(value)
+
+
+def document_of(folder: Path) -> dict[str, Any]:
+    """What a program is told of the run, or the sweep, in a folder."""
+    from fedexp.commands.documents import of_folders
+
+    return of_folders([folder])
 
 
 def _follow_the_objective(config: DictConfig) -> None:
