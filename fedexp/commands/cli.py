@@ -42,6 +42,7 @@ fedexp: an experiment runner for federated learning
 
   fedexp run [key=value ...]          train; every part can be chosen and every value changed
   fedexp run -m key=a,b [...]         a sweep: every combination, one table at the end
+  fedexp run --dry-run [...]          the plan: rounds, bytes, time, epsilon, what would be refused
   fedexp run from=RUN_DIR [key=value] go on from a run's last model, with other settings: a new run
   fedexp resume RUN_DIR [rounds=MORE] go on with a run that was stopped, or for more rounds
   fedexp rerun RUN_DIR [key=value]    a run once more; without key=value: does it come out the same?

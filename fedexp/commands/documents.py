@@ -63,7 +63,7 @@ def of_run(run: Run) -> dict[str, Any]:
         **{key: _figures(said.get(key)) for key in ("final", "mean_last_5")},
         "final_over_clients": _maps(said.get("final_over_clients")),
         "sites": _maps(said.get("sites")),
-        "privacy": _promise(said.get("privacy")),
+        "privacy": promise(said.get("privacy")),
         "leakage": _figures(said.get("leakage")),
         "files": {
             name: str(path) if (path := run.path / file).exists() else None
@@ -114,7 +114,7 @@ def _maps(nested: Any) -> dict[str, Any]:
     return dict(nested or {})
 
 
-def _promise(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def promise(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The statement, its noise's numbers together."""
     if not said:
         return None

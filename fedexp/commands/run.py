@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from fedexp.config.build import Built
 
 EXIT_FAILED_JOBS = 1
+DRY_RUN = "--dry-run"
 
 # At import, so that a launcher's worker process, which imports the job, knows our resolvers too.
 schema.register()
@@ -170,7 +171,13 @@ def main(arguments: Sequence[str]) -> int:
     logging.getLogger("hydra").addHandler(logging.NullHandler())  # what it logs, it also raises
     overrides: list[str] = []
     try:
-        options, overrides = _options_and_overrides(arguments)
+        words = [word for word in arguments if word != DRY_RUN]
+        options, overrides = _options_and_overrides(words)
+        if len(words) < len(arguments):
+            from fedexp.commands.dry_run import show
+
+            show(overrides, bool({"-m", "--multirun"} & {*options}))
+            return EXIT_OK
         sys.argv = [sys.argv[0], *options, *overrides]
         job()
     except PastHydra as carried:
@@ -429,13 +436,18 @@ def admit(config: dict[str, Any], folder: Path, by_clock: bool) -> Iterator[Admi
     from fedexp.commands.execution import prepare
     from fedexp.store.use import named
 
-    if not by_clock:
-        refuse_occupied(folder)
-    _refuse_unwritable(folder, "hydra.run.dir")
+    refuse_place(folder, by_clock)
     named(config["store"], one_of_many=False)
     built = prepare(config)
     with closing(built.experiment.backend), reserved(folder, by_clock) as own:
         yield Admitted(config, built, own)
+
+
+def refuse_place(folder: Path, by_clock: bool) -> None:
+    """Raise InputError for a folder that is somebody else's, or that cannot be written to."""
+    if not by_clock:
+        refuse_occupied(folder)
+    _refuse_unwritable(folder, "hydra.run.dir")
 
 
 def _refuse_unwritable(folder: Path, key: str) -> None:
