@@ -26,6 +26,7 @@ COMMANDS = (
     "run",
     "resume",
     "rerun",
+    "watch",
     "report",
     "leakage",
     "detect",
@@ -46,6 +47,7 @@ fedexp: an experiment runner for federated learning
   fedexp run from=RUN_DIR [key=value] go on from a run's last model, with other settings: a new run
   fedexp resume RUN_DIR [rounds=MORE] go on with a run that was stopped, or for more rounds
   fedexp rerun RUN_DIR [key=value]    a run once more; without key=value: does it come out the same?
+  fedexp watch RUN_OR_SWEEP           follow what another process does: rounds, jobs, time left
   fedexp report RUN_OR_SWEEP ...      tables and plots of what is there, made anew
   fedexp leakage RUN_DIR leakage=NAME attack a finished run: what do its updates and models leak?
   fedexp detect fit FOLDER --out FILE learn from files what honest updates look like

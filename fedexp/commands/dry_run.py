@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fedexp.commands.answers import answer
 from fedexp.commands.execution import prepare
-from fedexp.commands.planning import Foreseen, as_document, as_text, duration, epsilon_of, foresee
+from fedexp.commands.planning import Foreseen, as_document, as_text, epsilon_of, foresee
 from fedexp.commands.run import refuse_place, resolve, run_folder
 from fedexp.commands.sweep_jobs import jobs_of
 from fedexp.config.folders import conf_folder
@@ -29,6 +29,7 @@ from fedexp.config.hydra_errors import COMPLAINTS, refusal
 from fedexp.config.parts import Parts
 from fedexp.core.checks import InputError
 from fedexp.core.preparation import over, say
+from fedexp.core.text import duration
 from fedexp.data.download import present
 from fedexp.data.folder import data_folder
 

@@ -26,6 +26,7 @@ from fedexp.core.capabilities import does_nothing, sampling_of
 from fedexp.core.flat import vector_of
 from fedexp.core.protocols import Backend, Merges, Trainer
 from fedexp.core.rng import generator
+from fedexp.core.text import duration
 from fedexp.core.types import ClientTask, ServerState, Updates
 from fedexp.federation.evaluation import Unhurried
 from fedexp.federation.rounds import Experiment, initial_state, run_round
@@ -232,14 +233,3 @@ def _size(n: float) -> str:
             return f"{n:.3g} {unit}"
         n /= 1000
     return f"{n:,.1f} GB"
-
-
-def duration(seconds: float) -> str:
-    """In words.
-
-    >>> duration(4), duration(250), duration(7300)
-    ('4 s', '4 min', '2.0 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
