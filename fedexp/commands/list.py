@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fedexp.commands.answers import answer
@@ -34,10 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         lines = [f"{f'{group}={choice}':<36}  {said}" for group, choice, said in found]
         answer(printable_lines("\n".join(lines)), lambda: _document(found))
     elif given.choice:
-        explained = explain(folders, given.group, given.choice)
-        answer(
-            printable_lines(as_text(explained)), lambda: {"schema": "choice/1", **asdict(explained)}
-        )
+        _explain(folders, given.group, given.choice, given.config_dir and Path(given.config_dir))
     else:
         text, chosen = listing(folders, given.group), groups(folders)
         everything = [
@@ -48,6 +47,19 @@ def main(arguments: Sequence[str]) -> int:
         ]
         answer(text, lambda: _document(everything))
     return EXIT_OK
+
+
+def _explain(folders: list[Path], group: str, choice: str, named: Path | None) -> None:
+    """At once what the choice is; then what goes with it, which takes some seconds to try."""
+    explained = explain(folders, group, choice)
+    document = {"schema": "choice/1", **asdict(explained)}
+    answer(f"{printable_lines(as_text(explained))}\n", lambda: document)
+    sys.stdout.flush()
+    from fedexp.commands import combinations
+
+    pairs = combinations.combinations(folders, group, choice, named)
+    document["combinations"] = [asdict(pair) for pair in pairs]
+    answer(printable_lines(combinations.as_text(pairs)), lambda: document)
 
 
 def _document(found: Sequence[tuple[str, str, str]]) -> dict[str, Any]:

@@ -161,8 +161,12 @@ def test_lists(asked):
     assert {one["group"] for one in found["choices"]} == {"sampler"}
     _, found = asked("list", "--search", "blanchard")
     assert ("aggregator", "krum") in {(one["group"], one["choice"]) for one in found["choices"]}
-    _, found = asked("list", "aggregator", "krum")
-    assert found["keys"][1]["name"] == "selected"
+
+
+def test_a_choice_of_a_group_that_cannot_be_asked(asked):
+    _, found = asked("list", "model", "cnn")
+    assert found["keys"][0]["name"]
+    assert found["combinations"] == []
 
 
 @pytest.mark.slow
