@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
 
 
@@ -28,7 +29,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     options.add_argument("--force", action="store_true", help="do again what is there already")
     given = options.parse_intermixed_args(arguments)
+    from fedexp.commands.documents import of_leakage
     from fedexp.commands.studies import leak
 
-    print(leak(given.run_dir, given.overrides, given.name, given.force))
+    text = leak(given.run_dir, given.overrides, given.name, given.force)
+    answer(text, lambda: of_leakage(given.run_dir))
     return EXIT_OK

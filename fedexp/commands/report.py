@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
 
 
@@ -19,7 +20,9 @@ def main(arguments: Sequence[str]) -> int:
         help="write there alone; by default into run folders and the folder of a sweep",
     )
     given = options.parse_args(arguments)
+    from fedexp.commands.documents import of_folders
     from fedexp.reporting.report import report
 
-    print(report(given.folders, given.out))
+    text = report(given.folders, given.out)
+    answer(text, lambda: of_folders(given.folders))
     return EXIT_OK

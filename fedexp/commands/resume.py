@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
 
 
@@ -22,7 +23,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     given = options.parse_args(arguments)
     from fedexp.commands.resumption import resume
+    from fedexp.commands.run import document_of
 
-    if text := resume(given.run_dir, given.overrides):
-        print(text)
+    text = resume(given.run_dir, given.overrides)
+    answer(text, lambda: document_of(given.run_dir))
     return EXIT_OK

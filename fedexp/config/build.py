@@ -282,6 +282,14 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     )
 
 
+def refuse_parts(config: Config) -> None:
+    """Raise InputError for parts that do not go together, as far as that shows without data."""
+    _check_root(config)
+    parts = _construct(config).combination
+    refuse(parts)
+    _rehearse(parts, parts.setting.aggregator(parts.aggregator, parts.n_clients))
+
+
 def _backend(chosen: _Chosen, node: Config, workload: Workload) -> Backend:
     """As chosen; what tells runs apart by its bits must be told of in the config."""
     backend: Backend = chosen.make("backend", workload=workload)

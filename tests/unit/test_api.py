@@ -121,7 +121,7 @@ def test_load_gives_a_run_or_a_sweep(here, run):
     [
         (["rounds=0"], "rounds=0: must be a whole number, 1 or above"),
         (["aggregator=meen"], "aggregator=meen: did you mean mean"),
-        (["agregator=mean"], "agregator: there is no such key; did you mean aggregator"),
+        (["agregator=mean"], "agregator=mean: there is no such key; did you mean aggregator"),
         (["rounds"], "rounds"),
         (["-m"], "must look like key=value"),
         ("rounds=3", "give a list"),
