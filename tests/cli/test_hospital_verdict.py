@@ -6,7 +6,7 @@ import re
 import pytest
 
 from fedexp.commands.cli import main as fedexp
-from fedexp.reporting.report import report_sweep
+from fedexp.reporting.sweep_report import report_sweep
 from fedexp.run_folder.record import read_summary
 from fedexp.run_folder.verdict import read_verdict
 
