@@ -1,9 +1,9 @@
-"""The report of one run: `report.md`, and its pictures in `plots/`."""
+"""The report of one run: `report.md`, `report.html`, and its pictures in `plots/`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from fedexp.core.text import printable_lines, without_markup
 from fedexp.reporting.adversary import adversary_facts
 from fedexp.reporting.current import leave_stamp, stamp_of
 from fedexp.reporting.leakage import leakage_report
+from fedexp.reporting.page import commands
 from fedexp.reporting.privacy import privacy_line, privacy_statement
 from fedexp.reporting.results import Run, load_run
+from fedexp.reporting.run_page import run_page
 from fedexp.reporting.tables import spread, to_markdown
 from fedexp.reporting.verdict import verdict_lines, verdict_markdown
 from fedexp.reporting.writing import as_far_as_possible
@@ -32,9 +34,9 @@ _OF_SOME_TASKS = {"exact_match": "exact match"}
 
 
 def report_run(path: str | Path, plots: bool = True, folder: Path | None = None) -> str:
-    """Write `report.md` and `plots/` into the run folder `path`; return the report in short.
+    """Write `report.md`, `report.html` and `plots/` into the run folder `path`.
 
-    Where there is a verdict, `report.html` too.
+    Returns the report in short.
 
     Args:
         path: the run folder.
@@ -58,12 +60,8 @@ def write_run_report(run: Run, plots: bool, folder: Path, stamp: str) -> str:
     of_adversary = adversary_facts(run)
     leaked, leaked_lines = leakage_report(run)
     verdict = run.verdict
-    shown = "\n\n".join(f"![{p.stem}]({p.relative_to(folder)})" for p in pictures)
-    blocks = [f"# {run.path.name}", _headline(run)]
-    if run.error:
-        blocks.append(f"**Error:** {run.error}")
     remarks = [str(remark) for remark in run.summary.get("remarks") or []]
-    for heading, text in {
+    sections = {
         "Remarks": "\n".join(f"- {remark}" for remark in remarks),
         "Figures": to_markdown(_figures(run)),
         "Privacy statement": privacy_statement(run),
@@ -74,11 +72,7 @@ def write_run_report(run: Run, plots: bool, folder: Path, stamp: str) -> str:
         "Partition": _facts(_who_holds_what(run.partition or {})),
         "Cost": _facts(_cost(run)),
         "How to repeat it": _facts(_provenance(run)),
-    }.items():
-        if text:
-            blocks.append(f"## {heading}\n\n{text}")
-    page = without_markup("\n\n".join(blocks))
-    page += f"\n\n## Plots\n\n{shown}\n" if shown else "\n"
+    }
 
     lines = [_headline(run)]
     if run.error:
@@ -94,16 +88,16 @@ def write_run_report(run: Run, plots: bool, folder: Path, stamp: str) -> str:
         lines += [leaked_lines, ""]
     if verdict:
         lines += [verdict_lines(verdict), ""]
+    pages = {
+        "report.md": _markdown(run, sections, [p.relative_to(folder) for p in pictures]),
+        "report.html": run_page(run, _headline(run).splitlines()[1], sections, pictures),
+    }
     with as_far_as_possible(folder):
-        pages = [folder / "report.md"]
-        write_atomically(folder / "report.md", page.encode(), durable=False)
-        lines.append(f"Report: {folder / 'report.md'}")
-        if verdict:
-            pages.append(folder / "report.html")
-            write_atomically(folder / "report.html", _page(run, verdict).encode(), durable=False)
-            lines.append(f"Page:   {folder / 'report.html'}")
+        for name, content in pages.items():
+            write_atomically(folder / name, content.encode(), durable=False)
+        lines.append(f"Report: {folder / 'report.md'}, and for a browser report.html")
         if folder == run.path and plots == bool(run.config.get("plots", True)):
-            leave_stamp(folder, stamp, [*pages, *pictures])
+            leave_stamp(folder, stamp, [*(folder / name for name in pages), *pictures])
     if pictures:
         names = ", ".join(picture.name for picture in pictures)
         lines.append(f"Plots:  {folder / 'plots'} ({names})")
@@ -117,11 +111,17 @@ def _draw(run: Run, folder: Path) -> list[Path]:
     return write_run_plots(run, folder)
 
 
-def _page(run: Run, verdict: dict[str, Any]) -> str:
-    # matplotlib and the page's templates are needed by nobody else.
-    from fedexp.reporting.page import verdict_page
-
-    return verdict_page(run, verdict)
+def _markdown(run: Run, sections: Mapping[str, str], pictures: Sequence[Path]) -> str:
+    """`report.md`; `pictures` lie below its folder."""
+    blocks = [f"# {run.path.name}", _headline(run)]
+    if run.error:
+        blocks.append(f"**Error:** {run.error}")
+    blocks += [f"## {heading}\n\n{text}" for heading, text in sections.items() if text]
+    if said := commands(run):
+        blocks[-1] += "\n\n" + "\n".join(f"    {command}" for command in said)
+    page = without_markup("\n\n".join(blocks))
+    shown = "\n\n".join(f"![{p.stem}]({p})" for p in pictures)
+    return f"{page}\n\n## Plots\n\n{shown}\n" if shown else f"{page}\n"
 
 
 def _headline(run: Run) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from fedexp.reporting.leakage_sweep import leakage_markdown, leakage_table
 from fedexp.reporting.no_effect import no_effect
 from fedexp.reporting.results import Run, find_runs, links_not_followed, load_run
 from fedexp.reporting.robustness import robustness_markdown, robustness_table
+from fedexp.reporting.sweep_page import sweep_page
 from fedexp.reporting.tables import configurations, markdown, run_table, summary_table
 from fedexp.reporting.trials import trials_markdown
 from fedexp.reporting.verdict_sweep import verdict_sweep_markdown, verdict_table
@@ -22,18 +23,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _OF_A_SWEEP = (
-    *("table.csv", "summary.csv", "table.md", "robustness.csv", "verdict.csv"),
+    *("table.csv", "summary.csv", "table.md", "report.html", "robustness.csv", "verdict.csv"),
     *("attack_matrix.png", "comparison.png", "accuracy_by_epsilon.png"),
     *("leakage.csv", "leakage_images.png", "leakage_classes.png", "leakage_noise.png"),
 )
+_PAGE = "report.html"
 _WRITTEN = ".report.json"  # which of them the last report has written
 
 
 def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) -> str:
     """Compare the runs among and below `paths`; return what to print, in Markdown.
 
-    Writes table.csv (one row a job), summary.csv (one row a configuration), table.md and
-    comparison.png into `folder`. Where the attack differs between runs, also robustness.csv and
+    Writes table.csv (one row a job), summary.csv (one row a configuration), table.md, report.html
+    and comparison.png into `folder`. Where the attack differs between runs, also robustness.csv and
     attack_matrix.png, which above 24 configurations take the place of comparison.png; where epsilon
     differs, accuracy_by_epsilon.png; where leakage was studied, leakage.csv (one row a figure) and
     the pictures of it; where there are verdicts, verdict.csv. What an earlier report wrote there
@@ -88,7 +90,6 @@ def report_runs(
         judged = f"## What federation is worth to sites\n\n{judged}\n"
     whole = markdown(runs, jobs)
     sections = [f"## What survives which attack\n\n{matrix}\n"] if matrix else []
-    pictures = [f"![{Path(name).stem}]({name})" for name in figures]
     if trials := trials_markdown(runs):
         sections.append(f"## Trials\n\n{trials}\n")
     page = [*sections, f"## All configurations\n\n{whole}" if sections else whole]
@@ -97,19 +98,35 @@ def report_runs(
     passed_over = "\n".join(f"- {link}" for link in links_not_followed(paths))
     passed_over = f"## Links that were not followed\n\n{passed_over}\n" if passed_over else ""
     page += filter(None, [judged, leaked, idle, passed_over])
-    page = [without_markup("\n".join(page)), *pictures]
+    text = "\n".join(page)
     parts = [matrix, "" if many else whole, trials, judged, leaked, idle, passed_over]
     shown = printable_lines("\n\n".join(part.rstrip("\n") for part in parts if part))
     if folder is None:
         return f"{shown}\n\nNothing was written; --out FOLDER keeps the tables and pictures"
+    shown_there = [f"![{Path(name).stem}]({name})" for name in figures]
     texts = {name: table.to_csv(index=False) for name, table in tables.items()}
-    written = _write(Path(folder), {**texts, "table.md": "\n".join(page) + "\n"}, figures)
-    place = printable_lines(str(folder))
-    return f"{shown}\n\nWritten to {place}: {', '.join(written) or 'nothing'}"
+    texts["table.md"] = "\n".join([without_markup(text), *shown_there]) + "\n"
+    place = Path(folder)
+    written = _write(
+        place,
+        texts,
+        figures,
+        lambda drawn: sweep_page(place, runs, groups, jobs, text, drawn),
+    )
+    said = printable_lines(str(folder))
+    return f"{shown}\n\nWritten to {said}: {', '.join(written) or 'nothing'}"
 
 
-def _write(folder: Path, texts: Mapping[str, str], figures: Mapping[str, Figure]) -> list[str]:
-    """Write a sweep's report, in place of an earlier one; the names of what was written."""
+def _write(
+    folder: Path,
+    texts: Mapping[str, str],
+    figures: Mapping[str, Figure],
+    page: Callable[[Sequence[Path]], str],
+) -> list[str]:
+    """Write a sweep's report, in place of an earlier one; the names of what was written.
+
+    `page` makes `report.html` of the pictures' paths.
+    """
     from fedexp.reporting.figures import save
 
     written: list[str] = []
@@ -118,7 +135,7 @@ def _write(folder: Path, texts: Mapping[str, str], figures: Mapping[str, Figure]
         earlier = _written_before(folder)
         remove_leftovers(folder.glob(".*.tmp"), older_than=3600)  # others may be writing here now
         # First, so that a report that is cut short forgets nothing it wrote.
-        names = [*texts, *figures]
+        names = [*texts, *figures, _PAGE]
         write_atomically(folder / _WRITTEN, to_json({"files": sorted({*earlier, *names})}))
         for name, text in texts.items():
             write_atomically(folder / name, text.encode())
@@ -126,6 +143,9 @@ def _write(folder: Path, texts: Mapping[str, str], figures: Mapping[str, Figure]
         for name, figure in figures.items():
             save(figure, folder / name)
             written.append(name)
+        content = page([folder / name for name in figures]).encode()
+        write_atomically(folder / _PAGE, content)
+        written.append(_PAGE)
         for name in earlier - {*names}:  # of a report on fewer or other runs
             (folder / name).unlink(missing_ok=True)
         write_atomically(folder / _WRITTEN, to_json({"files": names}))
