@@ -221,7 +221,7 @@ def _closing(built: Built) -> Iterator[None]:
 
 def draw(folder: Path, plots: bool) -> str:
     """Report and plots. What was measured is safe already, so a full disk here only says so."""
-    from fedexp.reporting.report import report_run
+    from fedexp.reporting.run_report import report_run
 
     try:
         return report_run(folder, plots)

@@ -51,7 +51,7 @@ def leak(folder: Path, overrides: Sequence[str], name: str | None, force: bool) 
     Raises:
         InputError: the run or an override cannot be used.
     """
-    from fedexp.reporting.report import report_run
+    from fedexp.reporting.run_report import report_run
 
     # A folder without a run is the first thing to complain about.
     saved = read_config(folder)
