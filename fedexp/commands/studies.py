@@ -29,8 +29,10 @@ from fedexp.config.parts import Parts, prefixed
 from fedexp.config.schema import register
 from fedexp.core.checks import InputError
 from fedexp.core.files import locked
-from fedexp.leakage.study import SaysBeforehand, Study
-from fedexp.leakage.victim import open_victim
+from fedexp.core.flat import vector_of
+from fedexp.core.observer import Observer
+from fedexp.leakage.study import SaysBeforehand, Study, Watches
+from fedexp.leakage.victim import Victim, open_victim
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
 from fedexp.run_folder.record import read_config
 
@@ -117,6 +119,29 @@ def study_run(
         seconds = time.perf_counter() - started
         write_findings(folder, name, nodes[name], findings, seconds)
         add_to_summary(folder, name, findings.headline)
+
+
+def watchers_of(folder: Path, config: Mapping[str, Any], built: Built) -> list[Observer]:
+    """Who watches the rounds of a run that is about to start or to go on.
+
+    Args:
+        folder: of the run.
+        config: of the run, resolved, with its studies.
+        built: of it.
+
+    Raises:
+        InputError: a study cannot be made of this run.
+    """
+    found: list[Observer] = []
+    for name, node in config["leakage"].items():
+        study = _study(name, node, config["trust"])
+        if isinstance(study, Watches):
+            with prefixed(f"leakage.{name}"):
+                start = built.experiment.setting.init(
+                    vector_of(built.model), built.experiment.n_clients
+                )
+                found.append(study.watch(Victim.of(folder, config, built, {0: start})))
+    return found
 
 
 def _study(name: str, node: Mapping[str, Any], trust: Sequence[str]) -> Study:

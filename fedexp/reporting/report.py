@@ -18,6 +18,7 @@ from fedexp.core.text import printable_lines, without_markup
 from fedexp.reporting.adversary import adversary_facts
 from fedexp.reporting.leakage import leakage_report
 from fedexp.reporting.leakage_sweep import leakage_markdown, leakage_table
+from fedexp.reporting.membership import membership_sweep, membership_table
 from fedexp.reporting.no_effect import no_effect
 from fedexp.reporting.privacy import privacy_line, privacy_statement
 from fedexp.reporting.results import Run, find_runs, is_run, links_not_followed, load_run
@@ -39,7 +40,8 @@ log = logging.getLogger("fedexp")
 _OF_A_SWEEP = (
     *("table.csv", "summary.csv", "table.md", "robustness.csv", "verdict.csv"),
     *("attack_matrix.png", "comparison.png", "accuracy_by_epsilon.png"),
-    *("leakage.csv", "leakage_images.png", "leakage_classes.png", "leakage_noise.png"),
+    *("leakage.csv", "membership.csv"),
+    *("leakage_images.png", "leakage_classes.png", "leakage_noise.png"),
 )
 _WRITTEN = ".report.json"  # which of them the last report has written
 if TYPE_CHECKING:
@@ -102,6 +104,7 @@ def _report_run(run: Run, plots: bool, folder: Path) -> str:
         pictures = _draw(run, folder / "plots") if plots else []
     of_adversary = adversary_facts(run)
     leaked, leaked_lines = leakage_report(run)
+    membership = membership_table(run)
     verdict = run.verdict
     shown = "\n\n".join(f"![{p.stem}]({p.relative_to(folder)})" for p in pictures)
     blocks = [f"# {run.path.name}", _headline(run)]
@@ -114,6 +117,7 @@ def _report_run(run: Run, plots: bool, folder: Path) -> str:
         "Privacy statement": privacy_statement(run),
         "What federation is worth to every site": verdict_markdown(verdict) if verdict else "",
         "Attack and defence": _facts(of_adversary),
+        "Membership, by adversary": to_markdown(membership) if len(membership) else "",
         "Leakage": leaked,
         "Over the clients": _over_clients(run),
         "Partition": _facts(_who_holds_what(run.partition or {})),
@@ -135,6 +139,8 @@ def _report_run(run: Run, plots: bool, folder: Path) -> str:
         lines.append("")
     if promise := privacy_line(run):
         lines += [promise, ""]
+    if len(membership):
+        lines += ["Membership, by adversary:", membership.to_string(index=False), ""]
     if leaked_lines:
         lines += [leaked_lines, ""]
     if verdict:
@@ -200,6 +206,10 @@ def _report_sweep(
         figures["accuracy_by_epsilon.png"] = by_epsilon
     leaked = leakage_markdown(runs)
     if leaked:
+        membership = membership_sweep(groups)
+        if len(membership):
+            leaked = f"### Membership, by adversary\n\n{to_markdown(membership)}\n\n{leaked}"
+            tables["membership.csv"] = membership
         leaked = f"## Leakage\n\n{leaked}\n"
         tables["leakage.csv"] = leakage_table(runs)
         figures |= leakage_sweep_figures(groups, run_in_common(runs))
