@@ -35,6 +35,7 @@ from fedexp.leakage.study import SaysBeforehand, Study, Watches
 from fedexp.leakage.victim import Victim, open_victim
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
 from fedexp.run_folder.record import read_config
+from fedexp.store.use import named, using
 
 OVERRIDABLE = ("leakage", "paths.data_dir", "quiet", "trust")
 LINE_EVERY = 10.0  # seconds between plain lines of progress
@@ -106,6 +107,7 @@ def study_run(
     studies = {name: _study(name, node, trust) for name, node in nodes.items()}
     there = {found.name: found for found in read_findings(folder)}
     victim = open_victim(folder, data_dir, built, trust)
+    kept = named(victim.config["store"], one_of_many=True)
     for name, study in studies.items():
         if name in there and there[name].settings == nodes[name] and not force:
             say(f"{name}: its findings are there already")
@@ -114,7 +116,11 @@ def study_run(
         if isinstance(study, SaysBeforehand) and (sentence := study.beforehand(victim)):
             say(f"{name}: {sentence}")
         started = time.perf_counter()
-        with _progress(name, say) as progress, prefixed(f"leakage.{_kind(name)}"):
+        with (
+            using(kept),  # what a study trains is asked for again, by others and of other runs
+            _progress(name, say) as progress,
+            prefixed(f"leakage.{_kind(name)}"),
+        ):
             findings = study(victim, progress)
         seconds = time.perf_counter() - started
         write_findings(folder, name, nodes[name], findings, seconds)
