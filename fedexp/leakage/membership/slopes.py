@@ -27,7 +27,9 @@ from fedexp.core.protocols import Task
 from fedexp.core.types import Normalisation, Split
 from fedexp.core.workload import evaluation_batch
 
-ROWS_AT_ONCE = 16  # rows along which one pass goes: bounds the memory, changes nothing
+# What one pass goes through, to bound the memory; few examples would wait for the rows' weights.
+ROWS_AT_ONCE = 12
+NUMBERS_AT_ONCE = 2**18  # of the examples' own
 
 
 def slopes(
@@ -52,7 +54,8 @@ def slopes(
     flat.load(params)
     module = flat.module.eval()
     point = cut(module, params)
-    size = max(1, evaluation_batch(params.device, examples.x[:1].numel()) // ROWS_AT_ONCE)
+    numbers = examples.x[:1].numel()
+    size = max(1, min(evaluation_batch(params.device, numbers), NUMBERS_AT_ONCE // numbers))
     found = np.empty((len(rows), len(examples)), dtype=np.float32)
     for first in range(0, len(examples), size):
         batch = examples.between(first, first + size).to(params.device)
