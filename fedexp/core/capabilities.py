@@ -21,6 +21,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     detector          starts_alike(rounds)         all its settings count from the first round
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
+                      hides_rows                   whoever carries a row can read it
                       merged(updates) (Merges)     its rows are made of all rows, on arrival
     backend           train_merged (TrainsMerged)  it holds the rows of the whole cohort
     task              of_client(y)                 a client's labels change nothing but its examples
@@ -245,6 +246,11 @@ def sees_other_clients(attack: object) -> bool:
 def noised_before_seen(mechanism: object) -> bool:
     """Whether all the noise of an account is in a client's row before anybody else reads it."""
     return getattr(mechanism, "noised_before_seen", False) is True
+
+
+def hides_rows(channel: object) -> bool:
+    """Whether the server cannot read one client's row, however much it would like to."""
+    return getattr(channel, "hides_rows", False) is True
 
 
 def communicates(setting: object) -> bool:
