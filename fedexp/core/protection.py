@@ -33,6 +33,14 @@ NEVER = 1e-9  # how improbable draws must be before they contradict what a sampl
 
 
 @runtime_checkable
+class Refuses(Protocol):
+    """A channel that does not go with every other part."""
+
+    def refuse(self, parts: Combination) -> None:
+        """Raise InputError for parts that would not mean what they say, and the ways out."""
+
+
+@runtime_checkable
 class Mechanism(Protocol):
     """A privacy mechanism as configured: what it goes with, and the protection that it makes.
 
