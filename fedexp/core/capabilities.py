@@ -16,6 +16,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     server optimiser  is_linear                    it is not
     attack            sees_other_clients           it reads every honest row of the round
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
+                      perturbed(part, rng)         clients train on their examples as they are
     detector, ...     does_nothing                 it does something
     detector          starts_alike(rounds)         all its settings count from the first round
     channel           refuse, protect (Mechanism)  it adds no noise of its own
@@ -42,7 +43,7 @@ import torch
 from torch import Tensor, nn
 
 from fedexp.core.protocols import Channel, Task
-from fedexp.core.types import Delivery, State, Updates
+from fedexp.core.types import Delivery, Split, State, Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
 
@@ -155,6 +156,19 @@ class KnowsItsSlope(Protocol):
 
     def slope(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """`loss(logits, y)` and its derivative by the logits, of which no graph is kept."""
+
+
+@runtime_checkable
+class PerturbsExamples(Protocol):
+    """A mechanism whose clients change their examples, once and for all, before they train."""
+
+    def perturbed(self, part: Split, rng: np.random.Generator) -> Split:
+        """One client's own examples as it trains on them, in their order; labels stay.
+
+        Args:
+            part: in their own unit: pixels in [0, 1].
+            rng: of this client, the same in every round.
+        """
 
 
 @runtime_checkable

@@ -103,6 +103,7 @@ class Plan:
     sizes: tuple[int, ...]  # examples of each client
     d: int  # numbers in a row
     aggregator: Aggregator
+    example_shape: tuple[int, ...] = ()  # of one example; (): nobody asks
 
     def cohort(self, round: int) -> list[int]:
         """Who will take part in a round (from 0)."""

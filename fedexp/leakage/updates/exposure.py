@@ -24,6 +24,7 @@ from fedexp.backends.in_process import InProcess
 from fedexp.core.capabilities import as_read, called, does_nothing, goes_by_labels
 from fedexp.core.checks import InputError, at_least, non_negative, positive
 from fedexp.core.flat import layers_with_running_statistics
+from fedexp.core.perturbation import examples_trained_on
 from fedexp.core.protocols import Trainer
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import ClientTask, Split
@@ -160,7 +161,13 @@ class Exposure:
         shards = np.arange(len(chosen)).reshape(-1, self.batch_size)
         workload = Workload(
             model=victim.model,
-            train=chosen,
+            train=examples_trained_on(
+                victim.mechanism,
+                chosen,
+                tuple(shards),
+                np.zeros(len(shards), dtype=bool),
+                seed_for(victim.seed, "exposed_inputs"),
+            ),
             shards=tuple(shards),
             evaluation={},
             cohort_size=clients,
