@@ -63,6 +63,7 @@ def run(
     quiet = config["quiet"] or in_a_worker()
     with (
         _closing(built),
+        _a_full_disk_told(folder, go_on),
         _logging_to(folder, quiet),
         endings_as_interrupts(),
         into_the_log(),
@@ -133,9 +134,6 @@ def run(
             reason = str(problem).splitlines()[0] if str(problem) else repr(problem)
             log.debug("%s", traceback.format_exc())
             _end(observers, recorder.summary("failed", reason))
-            if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
-                advice = f"the disk is full; free some space, then: {go_on}"
-                raise InputError(advice, "hydra.run.dir", folder) from problem
             if isinstance(problem, ChildProcessError):
                 raise InputError(f"{reason}; go on with: {go_on}") from problem
             raise
@@ -144,6 +142,18 @@ def run(
         exp.backend.close()  # studies bring their own workers
         study(config, folder, built)
         return summary, draw(folder, plots=config["plots"])
+
+
+@contextmanager
+def _a_full_disk_told(folder: Path, go_on: str) -> Iterator[None]:
+    """Whatever was being written: rounds, a study's findings, or the report."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        advice = f"the disk is full; free some space, then: {go_on}"
+        raise InputError(advice, "hydra.run.dir", folder) from problem
 
 
 def prepare(config: Mapping[str, Any]) -> Built:
