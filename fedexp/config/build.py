@@ -35,6 +35,7 @@ from fedexp.core.capabilities import (
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.flat import vector_of
 from fedexp.core.mapping import let_go
+from fedexp.core.normalise import normalisation_of
 from fedexp.core.observer import Observer
 from fedexp.core.perturbation import examples_trained_on
 from fedexp.core.protection import Combination, Mechanism, Plan, Protection
@@ -181,7 +182,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         trained_on = _poisoned(whole, parts.attack, malicious, seed)
         if trained_on is not whole.train:
             _refuse_unknown_labels(parts.attack, trained_on, pixels.num_classes)
-    scale = Normalisation.of(pixels.train)
+    scale = normalisation_of(config["dataset"], pixels.train)
     dataset = replace(pixels, train=trained_on)
     model, of_weights = _model(chosen, config, dataset, lineage.start)
 
