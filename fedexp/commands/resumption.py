@@ -58,7 +58,7 @@ def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
     changed = extended(folder, saved, changed)
     if _is_complete(read_summary(folder), changed["rounds"]):
         from fedexp.commands.execution import study
-        from fedexp.reporting.report import report_run
+        from fedexp.reporting.run_report import report_run
 
         with locked(folder):
             study(changed, folder)

@@ -126,7 +126,7 @@ class Gatekeeper(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """After a sweep: its table, and exit code 1 if a job failed."""
-        from fedexp.reporting.report import report_sweep
+        from fedexp.reporting.sweep_report import report_sweep
         from fedexp.run_folder.record import read_summary
 
         folder = Path(config.hydra.sweep.dir)

@@ -66,7 +66,7 @@ class SideBySide(BasicLauncher):
     ) -> Sequence[JobReturn]:
         """What every job gave, in their order. Called by Hydra."""
         n = min(self._workers, len(job_overrides))
-        if n < 2 or not can_fork():
+        if n < 2 or not cores.can_fork():
             return super().launch(job_overrides, initial_job_idx)
         assert self.config is not None
         assert self.hydra_context is not None
@@ -82,11 +82,6 @@ class SideBySide(BasicLauncher):
         ]
         sweep = _Sweep(self.config, self.hydra_context, self.task_function)
         return _Crew(sweep, n, self._jobs_per_worker).carry_out(jobs)
-
-
-def can_fork() -> bool:
-    """Whether a copy of this process is safe to work with: macOS has the call, and breaks."""
-    return sys.platform != "darwin" and "fork" in multiprocessing.get_all_start_methods()
 
 
 def in_a_worker() -> bool:

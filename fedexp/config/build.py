@@ -20,8 +20,10 @@ from fedexp.config.parts import BUILDERS_OWN, Config, Parts, prefixed, required
 from fedexp.config.refusals import refuse, remarks
 from fedexp.config.rehearsal import rehearse
 from fedexp.config.weights import Start, starting_point
+from fedexp.core.attack_schedule import malicious_in_a_cohort, schedule_of
 from fedexp.core.capabilities import (
     ChecksTheModel,
+    attack_of_client,
     called,
     communicates,
     does_nothing,
@@ -64,7 +66,9 @@ from fedexp.federation.own_patients import OwnPatients
 from fedexp.federation.own_rows import held_to_its_word
 from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.rounds import Experiment
+from fedexp.federation.sampling import WithMalicious
 from fedexp.federation.server import Server
+from fedexp.federation.unpoisoned import with_own_data
 from fedexp.observers.guarded import Guarded
 from fedexp.partition.check import checked
 from fedexp.privacy.account import NoAccount, NotFromTheStart
@@ -164,24 +168,18 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     # Only now is n_clients known to be no larger than the data, and what is drawn for it cheap.
     everybody = parts.n_clients
     parts.sampler(everybody, generator(seed, "cohort", 0))  # what cannot be drawn fails here
-    sampler = setting.sampler(parts.sampler)
     aggregator = setting.aggregator(parts.aggregator, everybody)
     partition, root_rows = _without_root_data(partition, root_examples(aggregator), seed)
     on_top = everybody - n_clients
     _refuse_lists(partition, config, n_clients, on_top)
     whole = with_extra_clients(partition, on_top, seed)
     malicious = malicious_clients(config, n_clients, on_top)
+    sampler = _attended(setting.sampler(parts.sampler), config, malicious)
     _rehearse(parts, aggregator, sizes_of(whole.shards).tolist())
     with prefixed("attack"):
         trained_on = _poisoned(whole, parts.attack, malicious, seed)
         if trained_on is not whole.train:
             _refuse_unknown_labels(parts.attack, trained_on, pixels.num_classes)
-    if parts.first_attacked_round and trained_on is not whole.train:
-        raise InputError(
-            "poisoned data are there from the start; only attacks on updates can begin later",
-            "attack.first_round",
-            parts.first_attacked_round,
-        )
     scale = Normalisation.of(pixels.train)
     dataset = replace(pixels, train=trained_on)
     model, of_weights = _model(chosen, config, dataset, lineage.start)
@@ -214,6 +212,11 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     if len(root_rows):
         root = RootData(len(shards), parts.trainer)
         workload = replace(workload, shards=(*shards, root_rows))
+    unpoisoned: Mapping[int, int] = {}
+    if trained_on is not whole.train and not parts.schedule.is_constant:
+        train, again, places = with_own_data(trained_on, whole.train, whole.shards, malicious)
+        unpoisoned = {client: len(workload.shards) + i for client, i in places.items()}
+        workload = replace(workload, train=train, shards=(*workload.shards, *again))
     backend = _backend(chosen, config["backend"], workload)
     readers = (parts.attack, parts.worker_momentum, protection.privacy)
     gather = gather_of(backend, protection.channel, readers)
@@ -226,7 +229,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         max_failed_rounds=config["max_failed_rounds"],
         n_clients=len(shards),
         malicious=malicious if len(shards) == everybody else np.zeros(len(shards), dtype=bool),
-        first_attacked_round=parts.first_attacked_round,
+        schedule=parts.schedule,
+        unpoisoned=unpoisoned,
         setting=setting,
         sampler=sampler,
         trainer=protection.trainer,
@@ -340,6 +344,8 @@ def _construct(config: Config) -> _Chosen:
     cohort_size = _cohort_size(n_clients, config["cohort_size"], sampler)
     with prefixed("training"):
         trainer = setting.trainer(trainer, n_clients, cohort_size)
+    with prefixed("attack"):
+        schedule = schedule_of(config["attack"])
     combination = Combination(
         n_clients=n_clients,
         cohort_size=cohort_size,
@@ -352,7 +358,7 @@ def _construct(config: Config) -> _Chosen:
         worker_momentum=make("worker_momentum"),
         attack=make("attack"),
         n_malicious=config["attack"]["n_malicious"],
-        first_attacked_round=config["attack"]["first_round"],
+        schedule=schedule,
         privacy=make("privacy"),
         channel=make("channel"),
         update_validation=make("update_validation"),
@@ -603,7 +609,6 @@ def _check_adversary(config: Config) -> None:
     if not isinstance(n_malicious, int) or isinstance(n_malicious, bool):
         raise InputError("must be a whole number", "attack.n_malicious", n_malicious)
     in_range(0, config["n_clients"], **{"attack.n_malicious": n_malicious})
-    at_least(0, **{"attack.first_round": config["attack"]["first_round"]})
 
 
 def malicious_clients(config: Config, n_clients: int, on_top: int = 0) -> np.ndarray:
@@ -619,15 +624,27 @@ def malicious_clients(config: Config, n_clients: int, on_top: int = 0) -> np.nda
     return mask
 
 
+def _attended(sampler: Sampler, config: Config, malicious: np.ndarray) -> Sampler:
+    """The sampler, or one whose cohorts have as many malicious clients as the config asks for."""
+    with prefixed("attack"):
+        number = malicious_in_a_cohort(config["attack"])
+        if number is None:
+            return sampler
+        fixed = WithMalicious(sampler, malicious, number)
+        fixed(len(malicious), generator(config["seed"], "cohort", 0))  # what cannot be drawn
+        return fixed
+
+
 def _poisoned(partition: Partition, attack: Attack, malicious: np.ndarray, seed: int) -> Split:
     """The training part with the malicious clients' rows as they will train on them."""
     train = partition.train
     rows: list[Tensor] = []
     changed: list[Split] = []
-    for client in np.flatnonzero(malicious).tolist():
+    for number, client in enumerate(np.flatnonzero(malicious).tolist()):
         held = torch.from_numpy(partition.shards[client])
         own = train.rows(held).as_floats()
-        poisoned = attack.poison(own, generator(seed, "poison", client))
+        its = attack_of_client(attack, number)
+        poisoned = its.poison(own, generator(seed, "poison", client))
         if poisoned is own:
             continue
         if poisoned.x.shape != own.x.shape or poisoned.y.shape != own.y.shape:

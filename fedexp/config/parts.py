@@ -25,7 +25,14 @@ Config = Mapping[str, Any]
 LARGEST_FLOAT = 3.4e38  # of 32 bits
 BUILDERS_OWN: Mapping[str, tuple[str, ...]] = {
     "backend": ("own_bits",),
-    "attack": ("fraction", "n_malicious", "first_round", "extra_clients"),
+    "attack": (
+        "fraction",
+        "n_malicious",
+        "first_round",
+        "last_round",
+        "schedule",
+        "extra_clients",
+    ),
     "dataset": ("imbalance",),
     "model": ("weights", "frozen"),
     "partition": ("n_clients",),

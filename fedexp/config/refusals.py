@@ -41,12 +41,12 @@ def refuse(parts: Combination) -> None:
         _refuse_what_needs_one_model(parts)
     if parts.extra_clients:
         _refuse_copies_of_examples(parts)
-    if parts.n_malicious and 0 < parts.rounds <= parts.first_attacked_round:
-        raise InputError(
-            f"never comes: the run has {parts.rounds} rounds, counted from 0",
-            "attack.first_round",
-            parts.first_attacked_round,
-        )
+    if parts.n_malicious and parts.rounds and not parts.schedule.rounds(parts.rounds):
+        reason = f"never comes: the run has {parts.rounds} rounds, counted from 0"
+        if parts.schedule.first >= parts.rounds:
+            raise InputError(reason, "attack.first_round", parts.schedule.first)
+        share = parts.schedule.share_of_rounds
+        raise InputError(reason, "attack.schedule.share_of_rounds", share)
     if getattr(parts.detector, "down_weights", False) and not weighs_by_examples(parts.aggregator):
         raise InputError(
             f"has no effect on aggregator={type(parts.aggregator).__name__}, which weighs clients "

@@ -15,11 +15,13 @@ needs the promise is refused. Nothing is decided by a class or by its name.
                       shares_one_model             there is no shared model
     server optimiser  is_linear                    it is not
     attack            sees_other_clients           it reads every honest row of the round
+                      of_client(number)            all malicious clients do the same to their data
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
     detector, ...     does_nothing                 it does something
     detector          starts_alike(rounds)         all its settings count from the first round
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
+                      hides_rows                   whoever carries a row can read it
                       merged(updates) (Merges)     its rows are made of all rows, on arrival
     backend           train_merged (TrainsMerged)  it holds the rows of the whole cohort
     task              of_client(y)                 a client's labels change nothing but its examples
@@ -39,7 +41,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedexp.core.protocols import Task
+from fedexp.core.protocols import Attack, Task
 from fedexp.core.types import Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
@@ -128,6 +130,14 @@ class KnowsItsSlope(Protocol):
 
 
 @runtime_checkable
+class DividesTheWork(Protocol):
+    """An attack in which every malicious client has a part of its own."""
+
+    def of_client(self, number: int) -> Attack:
+        """As the malicious client with that number among them, from 0, carries it out."""
+
+
+@runtime_checkable
 class ChecksTheModel(Protocol):
     """A mechanism that cannot train every model."""
 
@@ -183,6 +193,11 @@ def as_received(channel: object, updates: Updates, rng: np.random.Generator) -> 
     return channel.as_received(updates, rng) if isinstance(channel, StatesWhatArrives) else updates
 
 
+def attack_of_client(attack: Attack, number: int) -> Attack:
+    """The attack as the malicious client with that number among them carries it out."""
+    return attack.of_client(number) if isinstance(attack, DividesTheWork) else attack
+
+
 def task_of_client(task: Task, y: Tensor) -> Task:
     """The task as a client with the labels `y` trains on it; for most the same."""
     return task.of_client(y) if isinstance(task, GoesByAClientsLabels) else task
@@ -231,6 +246,11 @@ def sees_other_clients(attack: object) -> bool:
 def noised_before_seen(mechanism: object) -> bool:
     """Whether all the noise of an account is in a client's row before anybody else reads it."""
     return getattr(mechanism, "noised_before_seen", False) is True
+
+
+def hides_rows(channel: object) -> bool:
+    """Whether the server cannot read one client's row, however much it would like to."""
+    return getattr(channel, "hides_rows", False) is True
 
 
 def communicates(setting: object) -> bool:

@@ -9,6 +9,7 @@ from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 
+from fedexp.core.attack_schedule import AttackSchedule
 from fedexp.core.capabilities import Sampling, sampling_of
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
@@ -72,7 +73,7 @@ class Combination:
     worker_momentum: WorkerMomentum
     attack: Attack
     n_malicious: int
-    first_attacked_round: int
+    schedule: AttackSchedule
     privacy: Mechanism
     channel: Channel
     update_validation: UpdateValidation

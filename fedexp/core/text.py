@@ -12,6 +12,8 @@ def printable(text: str) -> str:
     >>> printable("client\x1b[2J\n.pth")
     'client\\x1b[2J\\n.pth'
     """
+    if text.isprintable():  # as nearly always
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
