@@ -30,6 +30,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     task              of_client(y)                 a client's labels change nothing but its examples
                       slope(logits, y)             the slope of its loss is autograd's to find
     backend           own_bits                     its bits are those of every other backend
+    account, ledger   profile(state, deltas, ...)  epsilon is known for its one delta alone
     tracker           sends_to                     what it does beyond the run folder is its code's
 """
 
@@ -142,6 +143,16 @@ class GoesByAClientsLabels(Protocol):
 
 
 @runtime_checkable
+class StatesItsProfile(Protocol):
+    """An account, or a ledger, that knows what it has spent for any delta, and by other noise."""
+
+    def profile(
+        self, state: State, deltas: Sequence[float], noise_scale: float
+    ) -> tuple[float, ...] | None:
+        """Epsilon for each of the deltas, had the noise been so many times what it was; or None."""
+
+
+@runtime_checkable
 class StartsAlike(Protocol):
     """A detector that knows which of its settings count before it has an opinion."""
 
@@ -223,6 +234,13 @@ def weighs_by_examples(rule: object) -> bool:
 def root_examples(rule: object) -> int:
     """How many clean examples the server has to hold for the rule."""
     return rule.root_examples if isinstance(rule, NeedsRootData) else 0
+
+
+def profile_of(
+    part: object, state: State, deltas: Sequence[float], noise_scale: float
+) -> tuple[float, ...] | None:
+    """The epsilons of an account or a ledger for several deltas; None: it does not know them."""
+    return part.profile(state, deltas, noise_scale) if isinstance(part, StatesItsProfile) else None
 
 
 def sampling_of(sampler: object, n_clients: int) -> Sampling | None:
