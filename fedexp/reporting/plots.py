@@ -30,6 +30,7 @@ from fedexp.reporting.figures import (
 from fedexp.reporting.glyphs import drawn_names
 from fedexp.reporting.heatmaps import confusion_figure, partition_figure
 from fedexp.reporting.leakage_plots import leakage_figures
+from fedexp.reporting.limits import limits_of_interest
 from fedexp.reporting.privacy_plots import epsilon_figure
 from fedexp.reporting.results import Run
 from fedexp.reporting.verdict_plots import verdict_figure
@@ -102,9 +103,12 @@ def accuracy_figure(run: Run) -> Figure | None:
         _draw_curve(axes, run, part, "accuracy", curve)
     success = attack_success(run)
     _draw_curve(axes, run, "attack success", "success", success)
+    low, high = limits_of_interest([*curves.values(), success])
+    axes.set_ylim(low, high)
     baseline = run.majority_baseline("test")
     if np.isfinite(baseline):
-        label = f"always the commonest class ({baseline:.3f})"
+        below = ", below" if baseline < low else ""
+        label = f"always the commonest class ({baseline:.3f}{below})"
         axes.axhline(baseline, color=BLACK, linestyle=(0, (6, 4)), linewidth=0.9, label=label)
     start = first_attacked_round(run)
     if start is not None and start > 1:
