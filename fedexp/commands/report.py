@@ -23,8 +23,16 @@ def main(arguments: Sequence[str]) -> int:
         action="store_true",
         help="also draw the runs of a sweep whose reports are as they would be drawn now",
     )
+    options.add_argument(
+        "--also",
+        metavar="FORMAT",
+        choices=("pdf", "svg"),
+        action="append",
+        default=[],
+        help="pdf or svg, for a paper: the pictures of what is named, beside their PNGs",
+    )
     given = options.parse_args(arguments)
     from fedexp.reporting.report import report
 
-    print(report(given.folders, given.out, given.force))
+    print(report(given.folders, given.out, given.force, given.also))
     return EXIT_OK

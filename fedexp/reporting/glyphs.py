@@ -63,8 +63,8 @@ def _texts(figure: Figure) -> Iterator[Text]:
     for axes in figure.axes:
         named = [axes.xaxis, axes.yaxis]
         if all(_words_at(axis).isascii() for axis in named):
-            yield from (axes.title, axes._left_title, axes._right_title)
-            yield from (axes.xaxis.label, axes.yaxis.label, *axes.texts)
+            yield from (axes.xaxis.label, axes.yaxis.label)
+            yield from (child for child in axes.get_children() if isinstance(child, Text))
         else:
             yield from axes.findobj(Text)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,11 @@ _MOST_BARS = 60  # clients; more of them become a histogram
 _LOG_SCALE_FROM = 50.0  # the ratio of the largest loss to the smallest
 
 
-def write_run_plots(run: Run, folder: Path) -> list[Path]:
-    """Save every picture that the run has data for into `folder`; return the files written."""
+def write_run_plots(run: Run, folder: Path, also: Sequence[str] = ()) -> list[Path]:
+    """Save every picture that the run has data for into `folder`; return the PNGs written.
+
+    `also` are the vector formats of `save`.
+    """
     figures = {
         "loss": loss_figure(run),
         "accuracy": accuracy_figure(run),
@@ -60,7 +63,7 @@ def write_run_plots(run: Run, folder: Path) -> list[Path]:
         **leakage_figures(run),
     }
     return [
-        save(figure, folder / f"{name}.png")
+        save(figure, folder / f"{name}.png", also)
         for name, figure in figures.items()
         if figure is not None
     ]

@@ -215,3 +215,15 @@ def test_comparison_without_a_complete_run_still_names_the_failed_ones(tmp_path:
     figure = comparison_figure(configurations(runs))
     assert figure.axes[1].get_yticklabels()[0].get_text() == "all runs (2 failed)"
     save(figure, tmp_path / "c.png")
+
+
+@pytest.mark.usefixtures("real_pictures")
+def test_vector_pictures_have_the_same_bytes_each_time(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "r", rounds=3, n_clients=2, class_names=("no", "$y$")))
+    heads = {"pdf": b"%PDF", "svg": b"<?xml"}
+    drawn = []
+    for name in ("a", "b"):
+        save(confusion_figure(run), tmp_path / name / "c.png", tuple(heads))
+        drawn.append({kind: (tmp_path / name / f"c.{kind}").read_bytes() for kind in heads})
+    assert drawn[0] == drawn[1]
+    assert all(drawn[0][kind].startswith(head) for kind, head in heads.items())
