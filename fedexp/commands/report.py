@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
 
 
@@ -32,7 +33,9 @@ def main(arguments: Sequence[str]) -> int:
         help="pdf or svg, for a paper: the pictures of what is named, beside their PNGs",
     )
     given = options.parse_args(arguments)
+    from fedexp.commands.documents import of_folders
     from fedexp.reporting.report import report
 
-    print(report(given.folders, given.out, given.force, given.also))
+    text = report(given.folders, given.out, given.force, given.also)
+    answer(text, lambda: of_folders(given.folders))
     return EXIT_OK

@@ -20,6 +20,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ from omegaconf import DictConfig, open_dict
 from fedexp.core import cores
 from fedexp.core.checks import at_least
 from fedexp.core.interrupt import endings_as_interrupts
+from fedexp.core.text import duration
 
 PATIENCE = 60.0  # seconds in which a worker that is to end saves what it has
 
@@ -148,6 +150,7 @@ class _Crew:
     def __init__(self, sweep: _Sweep, size: int, jobs_per_worker: int) -> None:
         self._sweep, self._size, self._limit = sweep, size, jobs_per_worker
         self._workers: list[_Worker] = []
+        self._started = time.monotonic()
 
     def carry_out(self, jobs: Sequence[_Job]) -> list[JobReturn]:
         """What every job gave; one whose worker has died gives NaN, as others that fail."""
@@ -254,7 +257,9 @@ class _Crew:
 
     def _say(self, done: int, of: int) -> None:
         if not self._sweep.config.quiet:
-            print(f"{done} of {of} jobs done", flush=True)
+            left = (time.monotonic() - self._started) / done * (of - done)
+            rest = f", about {duration(left)} left" if done < of else ""
+            print(f"{done} of {of} jobs done{rest}", flush=True)
 
 
 def _end_of(process: BaseProcess) -> str:

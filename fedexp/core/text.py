@@ -26,6 +26,17 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def duration(seconds: float) -> str:
+    """In words.
+
+    >>> duration(4), duration(250), duration(7300)
+    ('4 s', '4 min', '2.0 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def cleaned(document: Any) -> Any:
     r"""A document with every word in it made printable, names too.
 

@@ -14,6 +14,7 @@ from fedexp.core.text import printable_lines, without_markup
 from fedexp.reporting.adversary import adversary_facts
 from fedexp.reporting.current import leave_stamp, stamp_of
 from fedexp.reporting.leakage import leakage_report
+from fedexp.reporting.membership import membership_table
 from fedexp.reporting.page import commands
 from fedexp.reporting.privacy import privacy_line, privacy_statement
 from fedexp.reporting.results import Run, load_run
@@ -64,6 +65,7 @@ def write_run_report(
         pictures = _draw(run, folder / "plots", also) if plots else []
     of_adversary = adversary_facts(run)
     leaked, leaked_lines = leakage_report(run)
+    membership = membership_table(run)
     verdict = run.verdict
     remarks = [str(remark) for remark in run.summary.get("remarks") or []]
     sections = {
@@ -72,6 +74,7 @@ def write_run_report(
         "Privacy statement": privacy_statement(run),
         "What federation is worth to every site": verdict_markdown(verdict) if verdict else "",
         "Attack and defence": _facts(of_adversary),
+        "Membership, by adversary": to_markdown(membership) if len(membership) else "",
         "Leakage": leaked,
         "Over the clients": _over_clients(run),
         "Partition": _facts(_who_holds_what(run.partition or {})),
@@ -89,6 +92,8 @@ def write_run_report(
         lines.append("")
     if promise := privacy_line(run):
         lines += [promise, ""]
+    if len(membership):
+        lines += ["Membership, by adversary:", membership.to_string(index=False), ""]
     if leaked_lines:
         lines += [leaked_lines, ""]
     if verdict:

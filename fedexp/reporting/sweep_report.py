@@ -10,11 +10,18 @@ from fedexp.core.documents import read_json_object
 from fedexp.core.files import remove_leftovers, to_json, write_atomically
 from fedexp.core.text import printable_lines, without_markup
 from fedexp.reporting.leakage_sweep import leakage_markdown, leakage_table
+from fedexp.reporting.membership import membership_sweep
 from fedexp.reporting.no_effect import no_effect
 from fedexp.reporting.results import Run, find_runs, links_not_followed, load_run
 from fedexp.reporting.robustness import robustness_markdown, robustness_table
 from fedexp.reporting.sweep_page import sweep_page
-from fedexp.reporting.tables import configurations, markdown, run_table, summary_table
+from fedexp.reporting.tables import (
+    configurations,
+    markdown,
+    run_table,
+    summary_table,
+    to_markdown,
+)
 from fedexp.reporting.trials import trials_markdown
 from fedexp.reporting.verdict_sweep import verdict_sweep_markdown, verdict_table
 from fedexp.reporting.writing import as_far_as_possible
@@ -25,7 +32,8 @@ if TYPE_CHECKING:
 _OF_A_SWEEP = (
     *("table.csv", "summary.csv", "table.md", "report.html", "robustness.csv", "verdict.csv"),
     *("attack_matrix.png", "comparison.png", "accuracy_by_epsilon.png"),
-    *("leakage.csv", "leakage_images.png", "leakage_classes.png", "leakage_noise.png"),
+    *("leakage.csv", "membership.csv"),
+    *("leakage_images.png", "leakage_classes.png", "leakage_noise.png"),
 )
 _PAGE = "report.html"
 VECTORS = ("pdf", "svg")
@@ -86,6 +94,10 @@ def report_runs(
         figures["accuracy_by_epsilon.png"] = by_epsilon
     leaked = leakage_markdown(runs)
     if leaked:
+        membership = membership_sweep(groups)
+        if len(membership):
+            leaked = f"### Membership, by adversary\n\n{to_markdown(membership)}\n\n{leaked}"
+            tables["membership.csv"] = membership
         leaked = f"## Leakage\n\n{leaked}\n"
         tables["leakage.csv"] = leakage_table(runs)
         figures |= leakage_sweep_figures(groups, run_in_common(runs))

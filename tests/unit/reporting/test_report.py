@@ -103,7 +103,7 @@ def test_out_is_the_only_place_that_is_written_to(sweep: Path, tmp_path: Path) -
 def test_what_cannot_be_written_is_printed(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def read_only(path: Path, content: bytes) -> None:
+    def read_only(path: Path, content: bytes, durable: bool = True) -> None:
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
     for module in ("figures", "run_report", "sweep_report"):
