@@ -135,13 +135,16 @@ def _command(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def _completion(arguments: list[str]) -> tuple[str, list[str]]:
-    """Shell completion: Hydra's, for what comes after `fedexp run`."""
+    """Shell completion: ours, or Hydra's for what comes after `fedexp run`."""
     query = any(a.startswith("query=") for a in arguments)
     words = os.environ.get("COMP_LINE", "").split(" ")
     if query and len(words) <= 2:
         print(" ".join(c for c in COMMANDS if c.startswith(words[-1])))
         return "", []
     if query and words[1] != "run":
+        from fedexp.commands.completion import completions
+
+        print(" ".join(completions(words)))
         return "", []
     if query:  # Hydra drops the first word only: the application's name
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])

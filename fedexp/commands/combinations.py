@@ -107,7 +107,7 @@ def _node(folders: Sequence[Path], group: str, choice: str) -> Any:
     for default in node.pop("defaults", []):
         for name, inner in default.items() if isinstance(default, DictConfig) else ():
             if inner is not None:
-                node[name] = _node(folders, f"{group}/{name}", inner)
+                node[name] = _node(folders, f"{group}/{name!s}", inner)
     return node
 
 

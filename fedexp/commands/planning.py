@@ -26,6 +26,7 @@ from fedexp.core.capabilities import does_nothing, sampling_of
 from fedexp.core.flat import vector_of
 from fedexp.core.protocols import Backend, Merges, Trainer
 from fedexp.core.rng import generator
+from fedexp.core.shards import sizes_of
 from fedexp.core.text import duration
 from fedexp.core.types import ClientTask, ServerState, Updates
 from fedexp.federation.evaluation import Unhurried
@@ -65,7 +66,7 @@ class OneForAll:
 
     Args:
         backend: of the run.
-        sizes: `[n_clients]` examples of each client, and of the server's own shard behind them.
+        sizes: `[n_clients + 1]` examples of each client, and of the server's own shard.
     """
 
     backend: Backend
@@ -126,8 +127,10 @@ def foresee(config: Mapping[str, Any], built: Built) -> Foreseen:
         exp, parameters = built.experiment, len(vector_of(built.model))
         start = initial_state(exp, vector_of(built.model))
         first, cohort = _first_cohort(exp)
-        sizes = np.array([len(shard) for shard in exp.setting.shards(built.partition)])
-        backend = OneForAll(exp.backend, np.append(sizes, sizes.mean()))
+        sizes = np.asarray(sizes_of(exp.setting.shards(built.partition)), dtype=np.float64)
+        # Of malicious clients on top, and of the server's own shard, nothing is said here.
+        others = np.full(1 + exp.n_clients - len(sizes), sizes.mean())
+        backend = OneForAll(exp.backend, np.append(sizes, others))
         rehearsed = replace(exp, backend=backend, eval_every=1, pace=Unhurried())
         _, record = run_round(rehearsed, replace(start, round=first))
     seconds = {**record.seconds, "train": record.seconds["train"] + backend.unmeasured}

@@ -37,6 +37,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK
 from fedexp.commands.continuation import continued
+from fedexp.commands.run_help import WORDS, run_help
 from fedexp.config import composition, schema
 from fedexp.config.catalogue import stated_target
 from fedexp.config.folders import conf_folder, config_folders, own_conf_folder
@@ -169,6 +170,8 @@ def main(arguments: Sequence[str]) -> int:
         InputError: anything is wrong with the arguments or with a config.
         SystemExit: Hydra has answered a question, or a job of a sweep has failed.
     """
+    if set(arguments).intersection(WORDS):
+        return _help(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors over many lines and exits
     logging.getLogger("hydra").addHandler(logging.NullHandler())  # what it logs, it also raises
     overrides: list[str] = []
@@ -190,6 +193,15 @@ def main(arguments: Sequence[str]) -> int:
         raise refusal(error, overrides) from error
     finally:
         Gatekeeper.leave()
+    return EXIT_OK
+
+
+def _help(arguments: Sequence[str]) -> int:
+    """Answer a question for help, with the choices that stand beside it."""
+    known, _ = get_args_parser().parse_known_intermixed_args(
+        [word for word in arguments if word not in WORDS]
+    )
+    print(run_help(config_folders(known.config_dir), known.overrides), end="")
     return EXIT_OK
 
 

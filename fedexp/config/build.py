@@ -35,7 +35,9 @@ from fedexp.core.capabilities import (
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.flat import vector_of
 from fedexp.core.mapping import let_go
+from fedexp.core.normalise import normalisation_of
 from fedexp.core.observer import Observer
+from fedexp.core.perturbation import examples_trained_on
 from fedexp.core.protection import Combination, Mechanism, Plan, Protection
 from fedexp.core.protocols import (
     Aggregator,
@@ -116,7 +118,7 @@ class Built:
     model: nn.Module  # with the initial weights
     device: torch.device  # that it is trained on
     loaded: Dataset  # as it came from its loader
-    dataset: Dataset  # of the run, as stored; train is what the clients train on
+    dataset: Dataset  # of the run, as stored; train is what the clients hold
     normalisation: Normalisation  # from its values to what the model takes
     task: Task  # what its labels mean
     reserve: Split  # training examples left out by train_examples
@@ -180,7 +182,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         trained_on = _poisoned(whole, parts.attack, malicious, seed)
         if trained_on is not whole.train:
             _refuse_unknown_labels(parts.attack, trained_on, pixels.num_classes)
-    scale = Normalisation.of(pixels.train)
+    scale = normalisation_of(config["dataset"], pixels.train)
     dataset = replace(pixels, train=trained_on)
     model, of_weights = _model(chosen, config, dataset, lineage.start)
 
@@ -192,6 +194,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         sizes=tuple(sizes_of(shards).tolist()),
         d=row_size(parts.algorithm.sends, len(vector_of(model))),
         aggregator=aggregator,
+        example_shape=dataset.input_shape,
     )
     protection = _of_this_run(_protect(parts, plan), lineage, loaded, seed)
     _check_local(parts.algorithm, protection.trainer)
@@ -205,7 +208,10 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         evaluation |= own.seen_otherwise()
     cohort_size = min(parts.cohort_size, len(shards))
     device = _device(config["device"])
-    workload = Workload(model, dataset.train, shards, evaluation, cohort_size, device, task, scale)
+    poisoned = malicious & (trained_on is not whole.train)
+    mechanism = protection.mechanism
+    train = examples_trained_on(mechanism, trained_on, whole.shards, poisoned, seed)
+    workload = Workload(model, train, shards, evaluation, cohort_size, device, task, scale)
     classes = dataset.num_classes
     said = rehearse(workload, classes, parts.trainer, protection.trainer, seed)
     root: NoRootData | RootData = NoRootData()
@@ -214,7 +220,9 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         workload = replace(workload, shards=(*shards, root_rows))
     unpoisoned: Mapping[int, int] = {}
     if trained_on is not whole.train and not parts.schedule.is_constant:
-        train, again, places = with_own_data(trained_on, whole.train, whole.shards, malicious)
+        nobody = np.zeros_like(poisoned)
+        held = examples_trained_on(mechanism, whole.train, whole.shards, nobody, seed)
+        train, again, places = with_own_data(train, held, whole.shards, malicious)
         unpoisoned = {client: len(workload.shards) + i for client, i in places.items()}
         workload = replace(workload, train=train, shards=(*workload.shards, *again))
     backend = _backend(chosen, config["backend"], workload)

@@ -101,6 +101,11 @@ def _keys(text: str) -> tuple[str, list[tuple[str, str, str]]]:
     return target, [(n, d, c) for n, d, c in found if d or c]
 
 
+def keys_in(text: str) -> list[tuple[str, str, str]]:
+    """(dotted name, default, comment) of every key of a YAML, in their order."""
+    return _keys(text)[1]
+
+
 def _split(rest: str) -> tuple[str, str]:
     """A value and its comment."""
     match = _VALUE.match(rest)

@@ -27,7 +27,7 @@ from fedexp.core.capabilities import (
     weighs_by_examples,
 )
 from fedexp.core.checks import InputError
-from fedexp.core.protection import Combination, Mechanism
+from fedexp.core.protection import Combination, Mechanism, Refuses
 from fedexp.core.protocols import ServerOptimizer
 
 ONLY_FEDERATED = "needs setting=federated: nothing is shared in this one"
@@ -56,8 +56,9 @@ def refuse(parts: Combination) -> None:
         )
     parts.privacy.refuse(parts)
     mechanisms = [] if does_nothing(parts.privacy) else [parts.privacy]
-    if isinstance(parts.channel, Mechanism):
+    if isinstance(parts.channel, Refuses):
         parts.channel.refuse(parts)
+    if isinstance(parts.channel, Mechanism):
         mechanisms.append(parts.channel)
     if parts.n_malicious and not all(noised_before_seen(mechanism) for mechanism in mechanisms):
         _refuse_readers_of_rows(parts)

@@ -17,22 +17,26 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     attack            sees_other_clients           it reads every honest row of the round
                       of_client(number)            all malicious clients do the same to their data
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
+                      perturbed(part, rng)         clients train on their examples as they are
     detector, ...     does_nothing                 it does something
     detector          starts_alike(rounds)         all its settings count from the first round
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
                       hides_rows                   whoever carries a row can read it
                       merged(updates) (Merges)     its rows are made of all rows, on arrival
+                      carried(...) (Remembers)     clients keep nothing of what they sent
+                      as_read(row)                 a row says all that its message did
     backend           train_merged (TrainsMerged)  it holds the rows of the whole cohort
     task              of_client(y)                 a client's labels change nothing but its examples
                       slope(logits, y)             the slope of its loss is autograd's to find
     backend           own_bits                     its bits are those of every other backend
+    account, ledger   profile(state, deltas, ...)  epsilon is known for its one delta alone
     tracker           sends_to                     what it does beyond the run folder is its code's
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, final, runtime_checkable
@@ -41,8 +45,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedexp.core.protocols import Attack, Task
-from fedexp.core.types import Updates
+from fedexp.core.protocols import Attack, Channel, Task
+from fedexp.core.types import Delivery, Split, State, Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
 
@@ -103,11 +107,49 @@ class StatesWhatArrives(Protocol):
 
 
 @runtime_checkable
+class Remembers(Protocol):
+    """A channel whose clients keep something of what they sent, for the next time."""
+
+    def carried(
+        self, updates: Updates, kept: Sequence[State], rng: np.random.Generator
+    ) -> tuple[Delivery, list[State]]:
+        """As `Channel.transmit`, and what each client keeps.
+
+        Args:
+            updates: to be sent.
+            kept: by each of the clients; empty where it sends for the first time.
+            rng: of the round.
+        """
+
+
+@runtime_checkable
+class SendsLess(Protocol):
+    """A channel whose rows are decoded from messages that say less, or say it otherwise."""
+
+    def as_read(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        """What somebody who knows the channel reads from a row `[D]` that it delivered.
+
+        Returns:
+            The numbers as they were sent `[D]`, and which of them were sent `[D]` bool.
+        """
+
+
+@runtime_checkable
 class GoesByAClientsLabels(Protocol):
     """A task that may depend on which labels a client has, as balanced class weights do."""
 
     def of_client(self, y: Tensor) -> Task:
         """The task as a client with the labels `y` trains on it; itself where that is the same."""
+
+
+@runtime_checkable
+class StatesItsProfile(Protocol):
+    """An account, or a ledger, that knows what it has spent for any delta, and by other noise."""
+
+    def profile(
+        self, state: State, deltas: Sequence[float], noise_scale: float
+    ) -> tuple[float, ...] | None:
+        """Epsilon for each of the deltas, had the noise been so many times what it was; or None."""
 
 
 @runtime_checkable
@@ -135,6 +177,19 @@ class DividesTheWork(Protocol):
 
     def of_client(self, number: int) -> Attack:
         """As the malicious client with that number among them, from 0, carries it out."""
+
+
+@runtime_checkable
+class PerturbsExamples(Protocol):
+    """A mechanism whose clients change their examples, once and for all, before they train."""
+
+    def perturbed(self, part: Split, rng: np.random.Generator) -> Split:
+        """One client's own examples as it trains on them, in their order; labels stay.
+
+        Args:
+            part: in their own unit: pixels in [0, 1].
+            rng: of this client, the same in every round.
+        """
 
 
 @runtime_checkable
@@ -181,6 +236,13 @@ def root_examples(rule: object) -> int:
     return rule.root_examples if isinstance(rule, NeedsRootData) else 0
 
 
+def profile_of(
+    part: object, state: State, deltas: Sequence[float], noise_scale: float
+) -> tuple[float, ...] | None:
+    """The epsilons of an account or a ledger for several deltas; None: it does not know them."""
+    return part.profile(state, deltas, noise_scale) if isinstance(part, StatesItsProfile) else None
+
+
 def sampling_of(sampler: object, n_clients: int) -> Sampling | None:
     """What may be counted on; None for nothing."""
     if not isinstance(sampler, StatesItsSampling):
@@ -188,14 +250,34 @@ def sampling_of(sampler: object, n_clients: int) -> Sampling | None:
     return Sampling(sampler.sampling, sampler.rate(n_clients))
 
 
-def as_received(channel: object, updates: Updates, rng: np.random.Generator) -> Updates:
-    """The rows `[rows, D]` that the server would see."""
+def as_received(
+    channel: object, updates: Updates, kept: Sequence[State], rng: np.random.Generator
+) -> Updates:
+    """The rows `[rows, D]` that the server would see; `kept` as in `Remembers`."""
+    if isinstance(channel, Remembers):
+        return channel.carried(updates, kept, rng)[0].updates
     return channel.as_received(updates, rng) if isinstance(channel, StatesWhatArrives) else updates
 
 
 def attack_of_client(attack: Attack, number: int) -> Attack:
     """The attack as the malicious client with that number among them carries it out."""
     return attack.of_client(number) if isinstance(attack, DividesTheWork) else attack
+
+
+def transmitted(
+    channel: Channel, updates: Updates, kept: Sequence[State], rng: np.random.Generator
+) -> tuple[Delivery, list[State]]:
+    """A round's transport, and what each client keeps of it: mostly nothing."""
+    if isinstance(channel, Remembers):
+        return channel.carried(updates, kept, rng)
+    return channel.transmit(updates, rng), [{} for _ in kept]
+
+
+def as_read(channel: object, row: Tensor) -> tuple[Tensor, Tensor]:
+    """See `SendsLess`; all of the row, as it is, where the channel declares nothing."""
+    if isinstance(channel, SendsLess):
+        return channel.as_read(row)
+    return row, torch.ones_like(row, dtype=torch.bool)
 
 
 def task_of_client(task: Task, y: Tensor) -> Task:

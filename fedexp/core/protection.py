@@ -34,6 +34,14 @@ NEVER = 1e-9  # how improbable draws must be before they contradict what a sampl
 
 
 @runtime_checkable
+class Refuses(Protocol):
+    """A channel that does not go with every other part."""
+
+    def refuse(self, parts: Combination) -> None:
+        """Raise InputError for parts that would not mean what they say, and the ways out."""
+
+
+@runtime_checkable
 class Mechanism(Protocol):
     """A privacy mechanism as configured: what it goes with, and the protection that it makes.
 
@@ -96,6 +104,7 @@ class Plan:
     sizes: tuple[int, ...]  # examples of each client
     d: int  # numbers in a row
     aggregator: Aggregator
+    example_shape: tuple[int, ...] = ()  # of one example; (): nobody asks
 
     def cohort(self, round: int) -> list[int]:
         """Who will take part in a round (from 0)."""

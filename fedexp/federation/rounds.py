@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.attack_schedule import AttackSchedule
-from fedexp.core.capabilities import as_received, communicates
+from fedexp.core.capabilities import as_received, communicates, transmitted
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
     Account,
@@ -143,16 +143,16 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     trained = replace(trained, reference=reference)
     momenta_before = [of_part(own, "worker_momentum") for own in kept.values()]
     averaged, momenta = exp.worker_momentum(trained.without_kept(), momenta_before, d)
-    states = {"algorithm": trained.kept, "worker_momentum": momenta}
-    clients = keep(exp.store, r + 1, state.clients, cohort.tolist(), **states)
     watch.lap("train")
 
     # 3. Clients protect their rows; the adversary, who knows the rule, rewrites those it controls.
     protected = exp.server.privacy.on_client(averaged, state.privacy, stream("client_noise"))
     malicious = exp.malicious[cohort] & under_attack
+    unsent = [of_part(own, "channel") for own in kept.values()]
 
     def rule(rows: Tensor) -> Tensor:
-        arriving = as_received(exp.channel, protected.with_matrix(rows), stream("channel"))
+        arriving = protected.with_matrix(rows)
+        arriving = as_received(exp.channel, arriving, unsent, stream("channel"))
         return exp.server.rule(arriving, state, stream("guess"))
 
     mask = torch.from_numpy(malicious).to(protected.matrix.device)
@@ -161,8 +161,10 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     sent = attacked(protected, mask, rule, stream("attack"))
 
     # 4. The channel carries the rows, or sums of them; the account is charged for who took part.
-    delivery = exp.channel.transmit(sent, stream("channel"))
+    delivery, left = transmitted(exp.channel, sent, unsent, stream("channel"))
     ledger = exp.account.charge(state.ledger, sent, delivery)
+    states = {"algorithm": trained.kept, "worker_momentum": momenta, "channel": left}
+    clients = keep(exp.store, r + 1, state.clients, cohort.tolist(), **states)
     watch.lap("transmit")
 
     # 5. The server makes one step of the rows that it trusts, and takes it.

@@ -15,7 +15,13 @@ from fedexp.reporting.no_effect import no_effect
 from fedexp.reporting.results import Run, find_runs, links_not_followed, load_run
 from fedexp.reporting.robustness import robustness_markdown, robustness_table
 from fedexp.reporting.sweep_page import sweep_page
-from fedexp.reporting.tables import configurations, markdown, run_table, summary_table
+from fedexp.reporting.tables import (
+    configurations,
+    markdown,
+    run_table,
+    summary_table,
+    to_markdown,
+)
 from fedexp.reporting.trials import trials_markdown
 from fedexp.reporting.verdict_sweep import verdict_sweep_markdown, verdict_table
 from fedexp.reporting.writing import as_far_as_possible

@@ -95,6 +95,9 @@ _ABSENT_BEFORE = (
     ("attack", "last_round", (None,)),
     ("attack", "schedule", (None, _EVERY_ROUND)),
     ("dataset", "imbalance", (None,)),
+    ("dataset", "normalise", (None, "train")),
+    ("dataset", "fixed_mean", (None, 0.5)),
+    ("dataset", "fixed_deviation", (None, 0.5)),
 )
 """Keys with values that do nothing, as if they were not there."""
 

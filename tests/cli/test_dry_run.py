@@ -61,6 +61,10 @@ def test_what_is_planned_is_what_comes(here, plan):
         ["channel=secure_aggregation"],
         ["algorithm=scaffold", "attack=alie"],
         ["aggregator=fltrust", "worker_momentum=momentum"],
+        ["attack=sign_flip", "attack.extra_clients=true"],
+        ["setting=centralised"],
+        ["setting=local_only"],
+        ["channel=block_means", "backend=in_process"],
     ],
     ids="_".join,
 )

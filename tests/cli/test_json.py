@@ -9,6 +9,7 @@ import pytest
 
 from fedexp.commands.cli import run_command
 from fedexp.commands.schema import names, schema
+from fedexp.config.folders import conf_folder
 from tests.support.own_files import make_images
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -153,6 +154,19 @@ def test_privacy_is_not_rounded(asked):
     assert found["noise"] == {}
     _, found = asked("privacy", *released, "--noise-multiplier", "0")
     assert found["epsilon"]["rdp"] is None  # infinite
+
+
+def test_configs_of_ones_own_are_known_to_every_command(asked, run, here):
+    for group, ours in (("leakage", "loss_threshold"), ("backend", "in_process")):
+        (here / "more" / group).mkdir(parents=True)
+        text = (conf_folder() / group / f"{ours}.yaml").read_text()
+        place = here / "more" / group / "mine.yaml"
+        place.write_text(text.replace("\nloss_threshold:", "\nmine:"))
+    for command in (["leakage", "run", "leakage=mine"], ["resume", "run", "backend=mine"]):
+        assert asked(*command)[0] == 2
+        code, found = asked(*command, "--config-dir", "more")
+        assert code == 0, found
+    assert asked("resume", "run", "--config-dir", "nowhere")[1]["error"]["key"] == "--config-dir"
 
 
 def test_lists(asked):

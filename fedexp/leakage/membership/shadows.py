@@ -39,10 +39,11 @@ from fedexp.config.build import build
 from fedexp.core.checks import InputError
 from fedexp.core.files import write_atomically
 from fedexp.core.flat import vector_of
+from fedexp.core.normalise import normalisation_of
 from fedexp.core.parallel import in_parallel
 from fedexp.core.protocols import Backend
 from fedexp.core.rng import generator, seed_for
-from fedexp.core.types import Dataset, Metric, Normalisation, Split
+from fedexp.core.types import Dataset, Metric, Split
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage.membership.scoring import true_class_logits
 from fedexp.leakage.victim import Victim
@@ -206,7 +207,8 @@ def confidence_of(victim: Victim, shadow: Shadow, examples: Split) -> np.ndarray
     """How sure a shadow is of each example: its phi `[n]` (`true_class_logits`)."""
     half = examples.rows(torch.from_numpy(np.flatnonzero(shadow.inside)))
     params = shadow.params.to(victim.device)
-    return true_class_logits(victim.model, params, Normalisation.of(half), examples)
+    scale = normalisation_of(victim.config["dataset"], half)
+    return true_class_logits(victim.model, params, scale, examples)
 
 
 def _seed_of(content: str) -> int:

@@ -154,6 +154,9 @@ class UpdateInversion:
             if known.clip_norm is None
             else f", that gradients are clipped to {known.clip_norm:g}"
         )
+        if observation.seen is not None:
+            share = float(observation.seen.double().mean())
+            sees += f", {100 * share:.3g} % of its numbers (compressed, and it knows which)"
         return (
             f"An honest-but-curious server. It sees {sees}, and knows the model sent out, the "
             f"{known.rule}, that a client took {known.local_steps} full-batch "
