@@ -4,8 +4,9 @@ import pytest
 
 from fedexp.core.findings import Figure, Findings
 from fedexp.reporting.membership import membership_sweep, membership_table
-from fedexp.reporting.report import report_run, report_sweep
+from fedexp.reporting.report import report_run
 from fedexp.reporting.results import load_run
+from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.tables import configurations
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
 from tests.support.run_folders import write_run
