@@ -66,7 +66,7 @@ class Blocks:
         matrix = self._in_process.rows_for(trainer, len(tasks))
         if not tasks:
             return Updates.of(matrix, (), ())
-        sizes = [len(self._shards[task.client_id]) for task in tasks]
+        sizes = [len(self._shards[task.examples_of]) for task in tasks]
         order = sorted(range(len(tasks)), key=lambda row: -sizes[row])
         reports: dict[int, ClientReport] = {}
         for rows in _evenly(order, self._most(trainer, sizes, matrix)):
@@ -105,7 +105,7 @@ class Blocks:
         if self._stacked is None or len(self._stacked) != len(tasks):
             self._stacked = None  # first, for there may not be room for both
             self._stacked = StackedModel(self._workspace.model, len(tasks))
-        shards = tuple(self._shards[task.client_id] for task in tasks)
+        shards = tuple(self._shards[task.examples_of] for task in tasks)
         labels = tuple(self._labels[torch.from_numpy(shard)] for shard in shards)
         block = Block(self._stacked, self._workspace.examples, shards, labels, tuple(tasks))
         self._stacked.load(block.starts)

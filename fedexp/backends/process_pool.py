@@ -83,17 +83,25 @@ class _Board:
         return {name: tensor[row] for name, tensor in self.state.items()}
 
 
+_Job = tuple[int, int, int, int, int | None]
+"""(row, client_id, round, seed, shard) of a client's task: what is not on the board."""
+
+
+def _job(row: int, task: ClientTask) -> _Job:
+    return row, task.client_id, task.round, task.seed, task.shard
+
+
 @dataclass(frozen=True)
 class _Train:
     trainer: Trainer
     own_start: bool
-    jobs: tuple[tuple[int, int, int, int], ...]  # row, client_id, round, seed; longest first
+    jobs: tuple[_Job, ...]  # longest first
 
     def __call__(self, job: int, workspace: Workspace, board: _Board) -> tuple[int, ClientReport]:
-        row, client_id, round, seed = self.jobs[job]
+        row, client_id, round, seed, shard = self.jobs[job]
         sent, state = board.matrix[row], board.state_of(row)
         start = sent[: board.models.shape[1]].clone() if self.own_start else board.models[0]
-        task = ClientTask(client_id, start, round, seed, state, board.broadcast)
+        task = ClientTask(client_id, start, round, seed, state, board.broadcast, shard)
         report = workspace.train(self.trainer, task, sent)
         _write(report.state, state)
         return row, replace(report, sent={}, state={})
@@ -166,9 +174,9 @@ class ProcessPool:
                 matrix[row, : self._d] = task.params
         _write(like.broadcast, board.broadcast)
         board.models[0] = like.params
-        sizes = [len(self._workload.shards[task.client_id]) for task in tasks]
+        sizes = [len(self._workload.shards[task.examples_of]) for task in tasks]
         order = sorted(range(n), key=lambda row: -sizes[row])
-        jobs = tuple((i, tasks[i].client_id, tasks[i].round, tasks[i].seed) for i in order)
+        jobs = tuple(_job(row, tasks[row]) for row in order)
         reports = dict(self._run(_Train(trainer, own_start, jobs)))
         reported = [replace(reports[row], state=board.state_of(row)) for row in range(n)]
         return Updates.of(matrix, tasks, reported)

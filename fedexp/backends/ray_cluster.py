@@ -241,7 +241,7 @@ class RayCluster:
         return self._matrix[:n]
 
     def _size(self, task: ClientTask) -> int:
-        return len(self._workload.shards[task.client_id])
+        return len(self._workload.shards[task.examples_of])
 
     def _workers(self) -> int:
         """CPUs of the cluster, as it is now."""
@@ -331,7 +331,8 @@ def _knock(address: str) -> None:
 
 def _job(row: int, task: ClientTask, own_start: bool) -> Job:
     start = task.params.numpy() if own_start else None
-    return Job(row, task.client_id, task.round, task.seed, arrays_of(task.state), start)
+    state = arrays_of(task.state)
+    return Job(row, task.client_id, task.round, task.seed, state, start, task.shard)
 
 
 def _copied(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

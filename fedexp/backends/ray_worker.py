@@ -93,6 +93,7 @@ class Job:
     seed: int
     state: Arrays
     start: np.ndarray | None  # [d] where its model is not the round's
+    shard: int | None  # whose examples; None: the client's own
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,9 @@ def train(
                 at = f"client {job.client_id}"
                 start = params if job.start is None else tensor_of(job.start)
                 state = tensors_of(job.state)
-                task = ClientTask(job.client_id, start, job.round, job.seed, state, broadcast)
+                task = ClientTask(
+                    job.client_id, start, job.round, job.seed, state, broadcast, job.shard
+                )
                 reports.append(desk.train(trainer, task, row))
                 tasks.append(task)
             if merger is not None:

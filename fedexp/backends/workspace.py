@@ -47,7 +47,7 @@ class Workspace:
                 client had.
         """
         self.model.load(task.params)
-        report = trainer(self.model, self._shard(self._shards[task.client_id]), task)
+        report = trainer(self.model, self._shard(self._shards[task.examples_of]), task)
         let_go(self.examples.x)
         d = len(task.params)
         torch.sub(self.model.vector, task.params, out=row[:d])

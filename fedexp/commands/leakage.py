@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
+from fedexp.config.folders import config_folders
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,8 +29,14 @@ def main(arguments: Sequence[str]) -> int:
         help="keep the findings under another name, to have the study twice with other settings",
     )
     options.add_argument("--force", action="store_true", help="do again what is there already")
+    options.add_argument("--config-dir", help="a folder of configs of your own")
     given = options.parse_intermixed_args(arguments)
+    from fedexp.commands.documents import of_leakage
+    from fedexp.commands.run import FoldersOfTheUser
     from fedexp.commands.studies import leak
 
-    print(leak(given.run_dir, given.overrides, given.name, given.force))
+    config_folders(given.config_dir)  # which refuses one that is not there
+    FoldersOfTheUser.config_dir = given.config_dir and Path(given.config_dir)
+    text = leak(given.run_dir, given.overrides, given.name, given.force)
+    answer(text, lambda: of_leakage(given.run_dir))
     return EXIT_OK

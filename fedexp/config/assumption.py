@@ -40,8 +40,8 @@ def assumed_by(parts: Combination) -> int | None:
 
 def remark(parts: Combination) -> tuple[str, ...]:
     """A sentence about it, where it can happen in this run."""
-    share, attacked = share_of_rounds_above(parts), parts.rounds - parts.first_attacked_round
-    if not share or attacked <= 0:
+    share, attacked = share_of_rounds_above(parts), parts.schedule.rounds(parts.rounds)
+    if not share or not attacked:
         return ()
     often = "every round" if share > 1 - 1e-9 else f"{100 * share:.3g} % of rounds"
     return (

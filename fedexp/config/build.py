@@ -20,8 +20,10 @@ from fedexp.config.parts import BUILDERS_OWN, Config, Parts, prefixed, required
 from fedexp.config.refusals import refuse, remarks
 from fedexp.config.rehearsal import rehearse
 from fedexp.config.weights import Start, starting_point
+from fedexp.core.attack_schedule import malicious_in_a_cohort, schedule_of
 from fedexp.core.capabilities import (
     ChecksTheModel,
+    attack_of_client,
     called,
     communicates,
     does_nothing,
@@ -33,7 +35,9 @@ from fedexp.core.capabilities import (
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.flat import vector_of
 from fedexp.core.mapping import let_go
+from fedexp.core.normalise import normalisation_of
 from fedexp.core.observer import Observer
+from fedexp.core.perturbation import examples_trained_on
 from fedexp.core.protection import Combination, Mechanism, Plan, Protection
 from fedexp.core.protocols import (
     Aggregator,
@@ -64,7 +68,9 @@ from fedexp.federation.own_patients import OwnPatients
 from fedexp.federation.own_rows import held_to_its_word
 from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.rounds import Experiment
+from fedexp.federation.sampling import WithMalicious
 from fedexp.federation.server import Server
+from fedexp.federation.unpoisoned import with_own_data
 from fedexp.observers.guarded import Guarded
 from fedexp.partition.check import checked
 from fedexp.privacy.account import NoAccount, NotFromTheStart
@@ -112,7 +118,7 @@ class Built:
     model: nn.Module  # with the initial weights
     device: torch.device  # that it is trained on
     loaded: Dataset  # as it came from its loader
-    dataset: Dataset  # of the run, as stored; train is what the clients train on
+    dataset: Dataset  # of the run, as stored; train is what the clients hold
     normalisation: Normalisation  # from its values to what the model takes
     task: Task  # what its labels mean
     reserve: Split  # training examples left out by train_examples
@@ -164,25 +170,19 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     # Only now is n_clients known to be no larger than the data, and what is drawn for it cheap.
     everybody = parts.n_clients
     parts.sampler(everybody, generator(seed, "cohort", 0))  # what cannot be drawn fails here
-    sampler = setting.sampler(parts.sampler)
     aggregator = setting.aggregator(parts.aggregator, everybody)
     partition, root_rows = _without_root_data(partition, root_examples(aggregator), seed)
     on_top = everybody - n_clients
     _refuse_lists(partition, config, n_clients, on_top)
     whole = with_extra_clients(partition, on_top, seed)
     malicious = malicious_clients(config, n_clients, on_top)
+    sampler = _attended(setting.sampler(parts.sampler), config, malicious)
     _rehearse(parts, aggregator, sizes_of(whole.shards).tolist())
     with prefixed("attack"):
         trained_on = _poisoned(whole, parts.attack, malicious, seed)
         if trained_on is not whole.train:
             _refuse_unknown_labels(parts.attack, trained_on, pixels.num_classes)
-    if parts.first_attacked_round and trained_on is not whole.train:
-        raise InputError(
-            "poisoned data are there from the start; only attacks on updates can begin later",
-            "attack.first_round",
-            parts.first_attacked_round,
-        )
-    scale = Normalisation.of(pixels.train)
+    scale = normalisation_of(config["dataset"], pixels.train)
     dataset = replace(pixels, train=trained_on)
     model, of_weights = _model(chosen, config, dataset, lineage.start)
 
@@ -194,6 +194,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         sizes=tuple(sizes_of(shards).tolist()),
         d=row_size(parts.algorithm.sends, len(vector_of(model))),
         aggregator=aggregator,
+        example_shape=dataset.input_shape,
     )
     protection = _of_this_run(_protect(parts, plan), lineage, loaded, seed)
     _check_local(parts.algorithm, protection.trainer)
@@ -207,13 +208,23 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         evaluation |= own.seen_otherwise()
     cohort_size = min(parts.cohort_size, len(shards))
     device = _device(config["device"])
-    workload = Workload(model, dataset.train, shards, evaluation, cohort_size, device, task, scale)
+    poisoned = malicious & (trained_on is not whole.train)
+    mechanism = protection.mechanism
+    train = examples_trained_on(mechanism, trained_on, whole.shards, poisoned, seed)
+    workload = Workload(model, train, shards, evaluation, cohort_size, device, task, scale)
     classes = dataset.num_classes
     said = rehearse(workload, classes, parts.trainer, protection.trainer, seed)
     root: NoRootData | RootData = NoRootData()
     if len(root_rows):
         root = RootData(len(shards), parts.trainer)
         workload = replace(workload, shards=(*shards, root_rows))
+    unpoisoned: Mapping[int, int] = {}
+    if trained_on is not whole.train and not parts.schedule.is_constant:
+        nobody = np.zeros_like(poisoned)
+        held = examples_trained_on(mechanism, whole.train, whole.shards, nobody, seed)
+        train, again, places = with_own_data(train, held, whole.shards, malicious)
+        unpoisoned = {client: len(workload.shards) + i for client, i in places.items()}
+        workload = replace(workload, train=train, shards=(*workload.shards, *again))
     backend = _backend(chosen, config["backend"], workload)
     readers = (parts.attack, parts.worker_momentum, protection.privacy)
     gather = gather_of(backend, protection.channel, readers)
@@ -226,7 +237,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         max_failed_rounds=config["max_failed_rounds"],
         n_clients=len(shards),
         malicious=malicious if len(shards) == everybody else np.zeros(len(shards), dtype=bool),
-        first_attacked_round=parts.first_attacked_round,
+        schedule=parts.schedule,
+        unpoisoned=unpoisoned,
         setting=setting,
         sampler=sampler,
         trainer=protection.trainer,
@@ -276,6 +288,14 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             *said,
         ),
     )
+
+
+def refuse_parts(config: Config) -> None:
+    """Raise InputError for parts that do not go together, as far as that shows without data."""
+    _check_root(config)
+    parts = _construct(config).combination
+    refuse(parts)
+    _rehearse(parts, parts.setting.aggregator(parts.aggregator, parts.n_clients))
 
 
 def _backend(chosen: _Chosen, node: Config, workload: Workload) -> Backend:
@@ -332,6 +352,8 @@ def _construct(config: Config) -> _Chosen:
     cohort_size = _cohort_size(n_clients, config["cohort_size"], sampler)
     with prefixed("training"):
         trainer = setting.trainer(trainer, n_clients, cohort_size)
+    with prefixed("attack"):
+        schedule = schedule_of(config["attack"])
     combination = Combination(
         n_clients=n_clients,
         cohort_size=cohort_size,
@@ -344,7 +366,7 @@ def _construct(config: Config) -> _Chosen:
         worker_momentum=make("worker_momentum"),
         attack=make("attack"),
         n_malicious=config["attack"]["n_malicious"],
-        first_attacked_round=config["attack"]["first_round"],
+        schedule=schedule,
         privacy=make("privacy"),
         channel=make("channel"),
         update_validation=make("update_validation"),
@@ -595,7 +617,6 @@ def _check_adversary(config: Config) -> None:
     if not isinstance(n_malicious, int) or isinstance(n_malicious, bool):
         raise InputError("must be a whole number", "attack.n_malicious", n_malicious)
     in_range(0, config["n_clients"], **{"attack.n_malicious": n_malicious})
-    at_least(0, **{"attack.first_round": config["attack"]["first_round"]})
 
 
 def malicious_clients(config: Config, n_clients: int, on_top: int = 0) -> np.ndarray:
@@ -611,15 +632,27 @@ def malicious_clients(config: Config, n_clients: int, on_top: int = 0) -> np.nda
     return mask
 
 
+def _attended(sampler: Sampler, config: Config, malicious: np.ndarray) -> Sampler:
+    """The sampler, or one whose cohorts have as many malicious clients as the config asks for."""
+    with prefixed("attack"):
+        number = malicious_in_a_cohort(config["attack"])
+        if number is None:
+            return sampler
+        fixed = WithMalicious(sampler, malicious, number)
+        fixed(len(malicious), generator(config["seed"], "cohort", 0))  # what cannot be drawn
+        return fixed
+
+
 def _poisoned(partition: Partition, attack: Attack, malicious: np.ndarray, seed: int) -> Split:
     """The training part with the malicious clients' rows as they will train on them."""
     train = partition.train
     rows: list[Tensor] = []
     changed: list[Split] = []
-    for client in np.flatnonzero(malicious).tolist():
+    for number, client in enumerate(np.flatnonzero(malicious).tolist()):
         held = torch.from_numpy(partition.shards[client])
         own = train.rows(held).as_floats()
-        poisoned = attack.poison(own, generator(seed, "poison", client))
+        its = attack_of_client(attack, number)
+        poisoned = its.poison(own, generator(seed, "poison", client))
         if poisoned is own:
             continue
         if poisoned.x.shape != own.x.shape or poisoned.y.shape != own.y.shape:

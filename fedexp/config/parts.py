@@ -25,8 +25,15 @@ Config = Mapping[str, Any]
 LARGEST_FLOAT = 3.4e38  # of 32 bits
 BUILDERS_OWN: Mapping[str, tuple[str, ...]] = {
     "backend": ("own_bits",),
-    "attack": ("fraction", "n_malicious", "first_round", "extra_clients"),
-    "dataset": ("imbalance",),
+    "attack": (
+        "fraction",
+        "n_malicious",
+        "first_round",
+        "last_round",
+        "schedule",
+        "extra_clients",
+    ),
+    "dataset": ("imbalance", "normalise", "fixed_mean", "fixed_deviation"),
     "model": ("weights", "frozen"),
     "partition": ("n_clients",),
     "verdict": ("attack", "defences"),

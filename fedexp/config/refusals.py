@@ -27,7 +27,7 @@ from fedexp.core.capabilities import (
     weighs_by_examples,
 )
 from fedexp.core.checks import InputError
-from fedexp.core.protection import Combination, Mechanism
+from fedexp.core.protection import Combination, Mechanism, Refuses
 from fedexp.core.protocols import ServerOptimizer
 
 ONLY_FEDERATED = "needs setting=federated: nothing is shared in this one"
@@ -41,12 +41,12 @@ def refuse(parts: Combination) -> None:
         _refuse_what_needs_one_model(parts)
     if parts.extra_clients:
         _refuse_copies_of_examples(parts)
-    if parts.n_malicious and 0 < parts.rounds <= parts.first_attacked_round:
-        raise InputError(
-            f"never comes: the run has {parts.rounds} rounds, counted from 0",
-            "attack.first_round",
-            parts.first_attacked_round,
-        )
+    if parts.n_malicious and parts.rounds and not parts.schedule.rounds(parts.rounds):
+        reason = f"never comes: the run has {parts.rounds} rounds, counted from 0"
+        if parts.schedule.first >= parts.rounds:
+            raise InputError(reason, "attack.first_round", parts.schedule.first)
+        share = parts.schedule.share_of_rounds
+        raise InputError(reason, "attack.schedule.share_of_rounds", share)
     if getattr(parts.detector, "down_weights", False) and not weighs_by_examples(parts.aggregator):
         raise InputError(
             f"has no effect on aggregator={type(parts.aggregator).__name__}, which weighs clients "
@@ -56,8 +56,9 @@ def refuse(parts: Combination) -> None:
         )
     parts.privacy.refuse(parts)
     mechanisms = [] if does_nothing(parts.privacy) else [parts.privacy]
-    if isinstance(parts.channel, Mechanism):
+    if isinstance(parts.channel, Refuses):
         parts.channel.refuse(parts)
+    if isinstance(parts.channel, Mechanism):
         mechanisms.append(parts.channel)
     if parts.n_malicious and not all(noised_before_seen(mechanism) for mechanism in mechanisms):
         _refuse_readers_of_rows(parts)

@@ -15,12 +15,17 @@ needs the promise is refused. Nothing is decided by a class or by its name.
                       shares_one_model             there is no shared model
     server optimiser  is_linear                    it is not
     attack            sees_other_clients           it reads every honest row of the round
+                      of_client(number)            all malicious clients do the same to their data
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
+                      perturbed(part, rng)         clients train on their examples as they are
     detector, ...     does_nothing                 it does something
     detector          starts_alike(rounds)         all its settings count from the first round
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
+                      hides_rows                   whoever carries a row can read it
                       merged(updates) (Merges)     its rows are made of all rows, on arrival
+                      carried(...) (Remembers)     clients keep nothing of what they sent
+                      as_read(row)                 a row says all that its message did
     backend           train_merged (TrainsMerged)  it holds the rows of the whole cohort
     task              of_client(y)                 a client's labels change nothing but its examples
                       slope(logits, y)             the slope of its loss is autograd's to find
@@ -40,8 +45,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedexp.core.protocols import Task
-from fedexp.core.types import State, Updates
+from fedexp.core.protocols import Attack, Channel, Task
+from fedexp.core.types import Delivery, Split, State, Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
 
@@ -102,6 +107,34 @@ class StatesWhatArrives(Protocol):
 
 
 @runtime_checkable
+class Remembers(Protocol):
+    """A channel whose clients keep something of what they sent, for the next time."""
+
+    def carried(
+        self, updates: Updates, kept: Sequence[State], rng: np.random.Generator
+    ) -> tuple[Delivery, list[State]]:
+        """As `Channel.transmit`, and what each client keeps.
+
+        Args:
+            updates: to be sent.
+            kept: by each of the clients; empty where it sends for the first time.
+            rng: of the round.
+        """
+
+
+@runtime_checkable
+class SendsLess(Protocol):
+    """A channel whose rows are decoded from messages that say less, or say it otherwise."""
+
+    def as_read(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        """What somebody who knows the channel reads from a row `[D]` that it delivered.
+
+        Returns:
+            The numbers as they were sent `[D]`, and which of them were sent `[D]` bool.
+        """
+
+
+@runtime_checkable
 class GoesByAClientsLabels(Protocol):
     """A task that may depend on which labels a client has, as balanced class weights do."""
 
@@ -136,6 +169,27 @@ class KnowsItsSlope(Protocol):
 
     def slope(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """`loss(logits, y)` and its derivative by the logits, of which no graph is kept."""
+
+
+@runtime_checkable
+class DividesTheWork(Protocol):
+    """An attack in which every malicious client has a part of its own."""
+
+    def of_client(self, number: int) -> Attack:
+        """As the malicious client with that number among them, from 0, carries it out."""
+
+
+@runtime_checkable
+class PerturbsExamples(Protocol):
+    """A mechanism whose clients change their examples, once and for all, before they train."""
+
+    def perturbed(self, part: Split, rng: np.random.Generator) -> Split:
+        """One client's own examples as it trains on them, in their order; labels stay.
+
+        Args:
+            part: in their own unit: pixels in [0, 1].
+            rng: of this client, the same in every round.
+        """
 
 
 @runtime_checkable
@@ -196,9 +250,34 @@ def sampling_of(sampler: object, n_clients: int) -> Sampling | None:
     return Sampling(sampler.sampling, sampler.rate(n_clients))
 
 
-def as_received(channel: object, updates: Updates, rng: np.random.Generator) -> Updates:
-    """The rows `[rows, D]` that the server would see."""
+def as_received(
+    channel: object, updates: Updates, kept: Sequence[State], rng: np.random.Generator
+) -> Updates:
+    """The rows `[rows, D]` that the server would see; `kept` as in `Remembers`."""
+    if isinstance(channel, Remembers):
+        return channel.carried(updates, kept, rng)[0].updates
     return channel.as_received(updates, rng) if isinstance(channel, StatesWhatArrives) else updates
+
+
+def attack_of_client(attack: Attack, number: int) -> Attack:
+    """The attack as the malicious client with that number among them carries it out."""
+    return attack.of_client(number) if isinstance(attack, DividesTheWork) else attack
+
+
+def transmitted(
+    channel: Channel, updates: Updates, kept: Sequence[State], rng: np.random.Generator
+) -> tuple[Delivery, list[State]]:
+    """A round's transport, and what each client keeps of it: mostly nothing."""
+    if isinstance(channel, Remembers):
+        return channel.carried(updates, kept, rng)
+    return channel.transmit(updates, rng), [{} for _ in kept]
+
+
+def as_read(channel: object, row: Tensor) -> tuple[Tensor, Tensor]:
+    """See `SendsLess`; all of the row, as it is, where the channel declares nothing."""
+    if isinstance(channel, SendsLess):
+        return channel.as_read(row)
+    return row, torch.ones_like(row, dtype=torch.bool)
 
 
 def task_of_client(task: Task, y: Tensor) -> Task:
@@ -249,6 +328,11 @@ def sees_other_clients(attack: object) -> bool:
 def noised_before_seen(mechanism: object) -> bool:
     """Whether all the noise of an account is in a client's row before anybody else reads it."""
     return getattr(mechanism, "noised_before_seen", False) is True
+
+
+def hides_rows(channel: object) -> bool:
+    """Whether the server cannot read one client's row, however much it would like to."""
+    return getattr(channel, "hides_rows", False) is True
 
 
 def communicates(setting: object) -> bool:

@@ -9,6 +9,7 @@ from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 
+from fedexp.core.attack_schedule import AttackSchedule
 from fedexp.core.capabilities import Sampling, sampling_of
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
@@ -30,6 +31,14 @@ from fedexp.core.protocols import (
 from fedexp.core.rng import generator
 
 NEVER = 1e-9  # how improbable draws must be before they contradict what a sampler says of itself
+
+
+@runtime_checkable
+class Refuses(Protocol):
+    """A channel that does not go with every other part."""
+
+    def refuse(self, parts: Combination) -> None:
+        """Raise InputError for parts that would not mean what they say, and the ways out."""
 
 
 @runtime_checkable
@@ -72,7 +81,7 @@ class Combination:
     worker_momentum: WorkerMomentum
     attack: Attack
     n_malicious: int
-    first_attacked_round: int
+    schedule: AttackSchedule
     privacy: Mechanism
     channel: Channel
     update_validation: UpdateValidation
@@ -95,6 +104,7 @@ class Plan:
     sizes: tuple[int, ...]  # examples of each client
     d: int  # numbers in a row
     aggregator: Aggregator
+    example_shape: tuple[int, ...] = ()  # of one example; (): nobody asks
 
     def cohort(self, round: int) -> list[int]:
         """Who will take part in a round (from 0)."""

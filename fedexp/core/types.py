@@ -406,6 +406,12 @@ class ClientTask:
     seed: int
     state: State = field(default_factory=dict)  # what this client kept, not to be written to
     broadcast: State = field(default_factory=dict)  # from the server, for all clients alike
+    shard: int | None = None  # whose examples; None: the client's own
+
+    @property
+    def examples_of(self) -> int:
+        """The number of the shard that it trains on."""
+        return self.client_id if self.shard is None else self.shard
 
     @property
     def bytes_down(self) -> int:
@@ -597,3 +603,4 @@ class RoundRecord:
     notes: tuple[str, ...] = ()  # what a person should know, in sentences
     received: Updates | None = None  # what the server got; its rows last until the next round
     malicious: tuple[bool, ...] = ()  # [n] which of them the adversary sent
+    members: tuple[tuple[int, ...], ...] = ()  # [n] the clients that are in each of them

@@ -1,7 +1,8 @@
 """What stays with clients between rounds: in memory here, in a run's folder elsewhere.
 
-Two parts of an experiment keep something with a client, its algorithm and its worker momentum. In a
-store a client has one state, in which every part's tensors have the part's name in front.
+Some parts of an experiment keep something with a client: its algorithm, its worker momentum, a
+channel that sends later what it left out. In a store a client has one state, in which every part's
+tensors have the part's name in front.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Data", AISTATS 2017, algorithm 1, with an adversary and a defending server in it
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import as_received, communicates
+from fedexp.core.attack_schedule import AttackSchedule
+from fedexp.core.capabilities import as_received, communicates, transmitted
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
     Account,
@@ -55,7 +56,7 @@ class Experiment:
     max_failed_rounds: int  # so many rounds in a row that move nothing end the run
     n_clients: int
     malicious: np.ndarray  # [n_clients] bool: who the adversary controls
-    first_attacked_round: int  # until then they behave
+    schedule: AttackSchedule  # in which rounds they attack
     setting: Setting
     sampler: Sampler
     trainer: Trainer
@@ -71,6 +72,8 @@ class Experiment:
     device: torch.device = field(default=torch.device("cpu"))  # where models and rows lie
     gather: Rows | Merged = field(default_factory=Rows)  # of what the clients trained
     pace: Pace = field(default_factory=Unhurried)  # of evaluations; the only part with a clock
+    # Malicious client -> the shard of its own data, for rounds without an attack on data.
+    unpoisoned: Mapping[int, int] = field(default_factory=dict)
 
 
 def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerState, RoundRecord]]:
@@ -119,6 +122,8 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     cohort = _cohort(exp, r)
     kept = {c: read(state.clients, c) for c in cohort.tolist()}
     broadcast, at_first = algorithm.broadcast(state.algorithm), algorithm.client_init(d)
+    under_attack = exp.schedule.attacks(r)
+    shards = {} if under_attack else exp.unpoisoned
 
     def task_of(c: int) -> ClientTask:
         return ClientTask(
@@ -128,6 +133,7 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
             seed=seed_for(exp.seed, "client", r, c),
             state=of_part(kept.get(c, {}), "algorithm") or at_first,
             broadcast=broadcast,
+            shard=shards.get(c),
         )
 
     # 2. Local training, the only parallel step. What clients keep is seen by nobody else.
@@ -137,16 +143,16 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     trained = replace(trained, reference=reference)
     momenta_before = [of_part(own, "worker_momentum") for own in kept.values()]
     averaged, momenta = exp.worker_momentum(trained.without_kept(), momenta_before, d)
-    states = {"algorithm": trained.kept, "worker_momentum": momenta}
-    clients = keep(exp.store, r + 1, state.clients, cohort.tolist(), **states)
     watch.lap("train")
 
     # 3. Clients protect their rows; the adversary, who knows the rule, rewrites those it controls.
     protected = exp.server.privacy.on_client(averaged, state.privacy, stream("client_noise"))
-    malicious = exp.malicious[cohort] & (r >= exp.first_attacked_round)
+    malicious = exp.malicious[cohort] & under_attack
+    unsent = [of_part(own, "channel") for own in kept.values()]
 
     def rule(rows: Tensor) -> Tensor:
-        arriving = as_received(exp.channel, protected.with_matrix(rows), stream("channel"))
+        arriving = protected.with_matrix(rows)
+        arriving = as_received(exp.channel, arriving, unsent, stream("channel"))
         return exp.server.rule(arriving, state, stream("guess"))
 
     mask = torch.from_numpy(malicious).to(protected.matrix.device)
@@ -155,8 +161,10 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     sent = attacked(protected, mask, rule, stream("attack"))
 
     # 4. The channel carries the rows, or sums of them; the account is charged for who took part.
-    delivery = exp.channel.transmit(sent, stream("channel"))
+    delivery, left = transmitted(exp.channel, sent, unsent, stream("channel"))
     ledger = exp.account.charge(state.ledger, sent, delivery)
+    states = {"algorithm": trained.kept, "worker_momentum": momenta, "channel": left}
+    clients = keep(exp.store, r + 1, state.clients, cohort.tolist(), **states)
     watch.lap("transmit")
 
     # 5. The server makes one step of the rows that it trusts, and takes it.
@@ -165,9 +173,9 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     watch.lap("aggregate")
 
     # 6. What happened, how good the models are now, and what it has cost.
-    # Until they attack, the record is that of a run without an adversary.
-    attacks = exp.malicious.any() and r >= exp.first_attacked_round
-    known = malicious if attacks else None
+    # Until they attack for the first time, the record is that of a run without an adversary.
+    has_begun = exp.malicious.any() and exp.schedule.has_begun(r)
+    known = malicious if has_begun else None
     metrics = describe(r + 1, sent, delivery, known, receipt)
     down = sum(task.bytes_down for task in tasks)
     metrics += traffic(r + 1, down if communicates(exp.setting) else None, delivery)
@@ -189,6 +197,7 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
         notes=remarks(delivery, receipt),
         received=delivery.updates,
         malicious=malicious_in(delivery, sent, malicious),
+        members=delivery.members,
     )
 
 

@@ -131,6 +131,55 @@ class AllBut:
         return np.asarray(drawn[drawn != self.left_out])
 
 
+@final
+@dataclass(frozen=True)
+class WithMalicious:
+    """A cohort of the sampler's size in which exactly so many clients are malicious.
+
+    Surplus ones are exchanged for honest clients, and missing ones take honest clients' places, at
+    random. It says nothing of how it draws: no account counts on it.
+
+    Args:
+        sampler: says how many take part.
+        malicious: `[n_clients]` bool.
+        number: of malicious clients in a cohort.
+    """
+
+    sampler: Sampler
+    malicious: np.ndarray
+    number: int
+
+    def __call__(self, n_clients: int, rng: np.random.Generator) -> np.ndarray:
+        """Sorted client numbers.
+
+        Raises:
+            InputError: a cohort with so many malicious clients, or so few, cannot be made.
+        """
+        drawn = self.sampler(n_clients, rng)
+        honest = len(drawn) - self.number
+        for kind, needed in ((True, self.number), (False, honest)):
+            if not 0 <= needed <= (there := int(np.sum(self.malicious == kind))):
+                name = "malicious" if kind else "honest"
+                raise InputError(
+                    f"a cohort of {len(drawn)} would need {needed} {name} clients, and there are "
+                    f"{there}",
+                    "schedule.clients_a_round",
+                    self.number,
+                )
+        kinds = ((True, self.number), (False, honest))
+        taken = [self._taken(drawn, kind, needed, rng) for kind, needed in kinds]
+        return np.sort(np.concatenate(taken))
+
+    def _taken(
+        self, drawn: np.ndarray, kind: bool, needed: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """So many clients of a kind: of those drawn first, then of the others."""
+        everybody = np.flatnonzero(self.malicious == kind)
+        there = rng.permutation(np.intersect1d(everybody, drawn))
+        others = rng.permutation(np.setdiff1d(everybody, drawn))
+        return np.concatenate([there, others])[:needed]
+
+
 def _same_share(cohort_size: int, n: int, n_all: int) -> int:
     return max(1, round(cohort_size * n_all / n))
 

@@ -71,16 +71,27 @@ class Observation:
     update: Tensor  # [d] float32, delta = local - global; of several clients: their mean
     clients: int  # whose updates are in it: 1 in the clear, more behind secure aggregation
     knowledge: Knowledge
+    seen: Tensor | None = None  # [d] bool: the numbers that a compressing channel sent; None: all
+
+    def seen_parameters(self) -> Tensor:
+        """Of the trainable parameters, end to end, which were sent: float32, 1 or 0."""
+        p = sum(
+            parameter.numel() for parameter in self.knowledge.parameters(torch.float32).values()
+        )
+        return torch.ones(p) if self.seen is None else self.seen[:p].float()
 
     def gradient(self) -> dict[str, Tensor]:
         """The mean gradient that explains the update as plain steps, by parameter, float64.
 
-        Exact for one step. For more it is the naive reading of the update, as if all were taken
-        where the first was; what the steps do by themselves (weight decay) is taken out of it.
+        Exact for one step, and 0 where nothing was sent. For more it is the naive reading of the
+        update, as if all were taken where the first was; what the steps do by themselves (weight
+        decay) is taken out of it.
         """
         known = self.knowledge
         weights, drift = known.rule.unrolled(known.local_steps)
         gone = -self.update.double() - drift * known.params.double()
+        if self.seen is not None:
+            gone = torch.where(self.seen, gone, 0.0)
         shapes = known.parameters(torch.float64)
         sizes = [p.numel() for p in shapes.values()]
         pieces = (gone[: sum(sizes)] / sum(weights)).split(sizes)

@@ -42,6 +42,32 @@ def noise_multiplier_for(epsilon: float, delta: float) -> float:
     return high
 
 
+def epsilon_of(noise_multiplier: float, delta: float) -> float:
+    """The least epsilon with which noise of z times the sensitivity is (epsilon, delta)-DP.
+
+    Raises:
+        InputError: z is not above 0, or delta not between 0 and 1.
+
+    >>> round(epsilon_of(1.0, 1e-5), 5)
+    4.37718
+    """
+    positive(noise_multiplier=noise_multiplier, delta=delta)
+    if delta >= 1:
+        raise InputError("must lie between 0 and 1, both excluded", "delta", delta)
+    if delta_of(noise_multiplier, 0.0) <= delta:
+        return 0.0
+    low, high = 0.0, 1.0
+    while delta_of(noise_multiplier, high) > delta:
+        low, high = high, 2 * high
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        if delta_of(noise_multiplier, middle) > delta:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
 def delta_of(noise_multiplier: float, epsilon: float) -> float:
     """The least delta with which noise of z times the sensitivity is (epsilon, delta)-DP."""
     from scipy.special import erfcx, ndtr

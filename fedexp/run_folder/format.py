@@ -39,7 +39,7 @@ COLUMNS_OF_THEIR_OWN = ("backend", "leakage")
 
 NOT_OF_ROUNDS = (
     *("config.yaml", "origin.json", "partition.json", "summary.json", "fedexp.log", ".lock"),
-    *("report.md", "report.html", "error.txt", "verdict.json"),
+    *("report.md", "report.html", ".drawn.json", "error.txt", "verdict.json"),
     *(".hydra", "plots", "leakage", "verdict", "updates"),
 )
 """What in a run's folder is not made by its rounds, or not needed to go on from them."""
@@ -81,16 +81,25 @@ def config_hash(config: Mapping[str, Any]) -> str:
         kept.pop("early_stopping", None)  # as if it were not there
     if (config.get("backend") or {}).get("own_bits"):
         kept["backend"] = config["backend"]
-    for group, key in _ABSENT_BEFORE:
-        if isinstance(node := kept.get(group), Mapping) and not node.get(key):
+    for group, key, nothing in _ABSENT_BEFORE:
+        if isinstance(node := kept.get(group), Mapping) and node.get(key, None) in nothing:
             kept[group] = {k: v for k, v in node.items() if k != key}
     if kept.get("from") is None:
         kept.pop("from", None)  # as in runs of the time before there was such a key
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-_ABSENT_BEFORE = (("attack", "extra_clients"), ("dataset", "imbalance"))
-"""Keys that do nothing while they are false or null, as if they were not there."""
+_EVERY_ROUND = {"share_of_rounds": 1.0, "clients_a_round": None}
+_ABSENT_BEFORE = (
+    ("attack", "extra_clients", (None, False)),
+    ("attack", "last_round", (None,)),
+    ("attack", "schedule", (None, _EVERY_ROUND)),
+    ("dataset", "imbalance", (None,)),
+    ("dataset", "normalise", (None, "train")),
+    ("dataset", "fixed_mean", (None, 0.5)),
+    ("dataset", "fixed_deviation", (None, 0.5)),
+)
+"""Keys with values that do nothing, as if they were not there."""
 
 
 def accepted_hashes(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -136,7 +136,7 @@ class Beginnings:
         """The keys of the config that had an effect on the first rounds."""
         exp, kept = self.built.experiment, deciding(self.config)
         kept.pop("rounds")
-        quiet = exp.first_attacked_round if exp.malicious.any() else self.config["rounds"]
+        quiet = exp.schedule.first if exp.malicious.any() else self.config["rounds"]
         asked = "attack" in getattr(exp.evaluator, "splits", ("attack",))
         if round <= quiet and not asked and not kept["attack"].get("extra_clients"):
             kept.pop("attack")

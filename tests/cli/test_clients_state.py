@@ -28,6 +28,7 @@ SMALL = ("rounds=6", "training.epochs=2", "quiet=true", "cohort_size=4", "backen
 WHAT = {
     "scaffold": ("algorithm=scaffold",),
     "momentum": ("worker_momentum=momentum",),
+    "compression": ("channel=top_k", "channel.share=0.05"),
     "both": (
         *("algorithm=scaffold", "worker_momentum=momentum", "worker_momentum.damped=false"),
         *("worker_momentum.start=zero", "privacy=dp_sgd", "checkpoint_every=2"),

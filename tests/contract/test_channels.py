@@ -1,4 +1,4 @@
-"""What every channel of conf/channel must keep, whatever it hides."""
+"""What every channel of conf/channel must keep, whatever it hides or leaves out."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedexp.core.capabilities import Remembers, SendsLess, transmitted
 from fedexp.core.types import Updates
 from tests.support.composing import choices, part
 
@@ -22,9 +23,34 @@ QUIET = {
 }
 
 
+def made(choice):
+    return part("channel", choice, *QUIET.get(choice, ()))
+
+
+# Not so much left out that a test has to go on for ever.
+FED_BACK = {
+    "top_k": ("channel.share=0.2",),
+    "random_k": ("channel.share=0.2",),
+    "quantised": ("channel.scaling=contracting", "channel.error_feedback=true"),
+    "sign": (),
+}
+LOSING = [choice for choice in choices("channel") if isinstance(made(choice), SendsLess)]
+WHOLE = [choice for choice in choices("channel") if choice not in LOSING]
+
+
 @pytest.fixture(params=choices("channel"))
 def channel(request):
-    return part("channel", request.param, *QUIET.get(request.param, ()))
+    return made(request.param)
+
+
+@pytest.fixture(params=WHOLE)
+def whole(request):
+    return made(request.param)
+
+
+@pytest.fixture(params=LOSING)
+def losing(request):
+    return part("channel", request.param, *FED_BACK[request.param])
 
 
 def updates(n=N, seed=0):
@@ -47,7 +73,8 @@ def mean(given):
 
 
 def test_the_configs_were_found():
-    assert {"plain", "secure_aggregation", "secure_skellam"} <= set(choices("channel"))
+    assert {"plain", "secure_aggregation", "secure_skellam"} <= set(WHOLE)
+    assert {"top_k", "random_k", "quantised", "sign"} <= set(LOSING)
 
 
 def test_as_many_rows_arrive_as_it_says(channel):
@@ -78,13 +105,13 @@ def test_where_nobody_leaves_everybody_is_in_one_row(channel):
     assert sorted(c for members in delivery.members for c in members) == list(range(N))
 
 
-def test_the_weighted_mean_survives(channel):
+def test_the_weighted_mean_survives(whole):
     # To the rounding of secure aggregation: a step of 2^-19 or so in each row.
     given = updates()
-    if getattr(channel, "weighting", "examples") == "uniform":
+    if getattr(whole, "weighting", "examples") == "uniform":
         given = replace(given, num_examples=torch.ones(N, dtype=torch.float64))
     torch.testing.assert_close(
-        mean(channel.transmit(given, rng()).updates), mean(given), rtol=0, atol=4e-6
+        mean(whole.transmit(given, rng()).updates), mean(given), rtol=0, atol=4e-6
     )
 
 
@@ -108,8 +135,8 @@ def test_the_same_stream_gives_the_same_bits(channel):
     assert (one.members, one.dropped, one.bytes_up) == (two.members, two.dropped, two.bytes_up)
 
 
-def test_bytes_are_those_of_the_rows_at_least(channel):
-    delivery = channel.transmit(updates(), rng())
+def test_bytes_are_those_of_the_rows_at_least(whole):
+    delivery = whole.transmit(updates(), rng())
     assert delivery.bytes_up >= N * D * 4
     assert delivery.bytes_down >= 0
     assert all(seconds >= 0 for seconds in delivery.seconds.values())
@@ -121,3 +148,74 @@ def test_a_round_without_clients_passes(channel):
     assert delivery.updates.matrix.shape == (0, D)
     assert delivery.members == ()
     assert delivery.bytes_up == 0
+
+
+def rounds_of(channel, given, n):
+    """What arrived in so many rounds, `[n, N, D]`, and what the clients have kept at the end."""
+    kept, arrived = [{} for _ in range(len(given))], []
+    for round in range(n):
+        delivery, kept = transmitted(channel, given, kept, rng(round))
+        arrived.append(delivery.updates.matrix)
+    return torch.stack(arrived), kept
+
+
+def test_what_loses_sends_fewer_bytes_the_same_in_every_round(losing):
+    delivery = losing.transmit(updates(), rng())
+    assert 0 < delivery.bytes_up < N * D * 4
+    assert delivery.bytes_up == losing.transmit(updates(seed=1), rng(1)).bytes_up
+    assert delivery.bytes_up == N * losing.message_bytes(D)
+
+
+def test_with_error_feedback_what_did_not_arrive_is_what_the_clients_keep(losing):
+    given = updates()
+    arrived, kept = rounds_of(losing, given, 5)
+    left = torch.stack([state["error"] for state in kept])
+    torch.testing.assert_close(arrived.sum(dim=0) + left, 5 * given.matrix, rtol=0, atol=1e-5)
+
+
+def test_with_error_feedback_the_mean_of_many_rounds_is_the_row(losing):
+    given = updates()
+    few, many = (rounds_of(losing, given, n)[0].mean(dim=0) - given.matrix for n in (3, 60))
+    assert many.norm() < few.norm() / 3
+    assert many.norm() < given.matrix.norm() / 4
+
+
+def test_without_error_feedback_clients_keep_nothing(losing):
+    _, kept = rounds_of(replace(losing, error_feedback=False), updates(), 2)
+    assert kept == [{}] * N
+
+
+def test_a_message_loses_only_a_part_of_a_row_on_average(losing):
+    given = updates()
+    lost = torch.stack(
+        [losing.transmit(given, rng(k)).updates.matrix - given.matrix for k in range(20)]
+    )
+    mean_loss = lost.square().sum(dim=2).mean(dim=0)
+    assert (mean_loss < given.matrix.square().sum(dim=1)).all()
+
+
+def test_a_row_that_is_not_finite_arrives_so_and_is_not_remembered(losing):
+    given = updates()
+    _, before = rounds_of(losing, given, 1)
+    broken = given.with_matrix(given.matrix.clone())
+    broken.matrix[1] = torch.nan
+    delivery, after = losing.carried(broken, before, rng())
+    assert delivery.updates.matrix.isfinite().all(dim=1).tolist() == [k != 1 for k in range(N)]
+    assert torch.equal(after[1]["error"], before[1]["error"])
+    assert isinstance(losing, Remembers)
+
+
+def test_a_row_of_zeros_arrives_as_zeros(losing):
+    given = updates()
+    arrived = losing.transmit(given.with_matrix(torch.zeros(N, D)), rng()).updates.matrix
+    assert not arrived.any()
+
+
+def test_who_knows_the_channel_reads_what_was_sent(losing):
+    given = updates()
+    for row, sent in zip(losing.transmit(given, rng()).updates.matrix, given.matrix, strict=True):
+        read, seen = losing.as_read(row)
+        assert (read.shape, seen.shape, seen.dtype) == ((D,), (D,), torch.bool)
+        assert seen.any()
+        assert not read[~seen].any()
+        assert (read[seen] * sent[seen] >= 0).all()

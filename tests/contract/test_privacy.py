@@ -16,7 +16,9 @@ N, D = 8, 37
 NOISY_ROWS = ("local_gaussian", "local_laplace")
 NOISY_STEP = ("client_dp",)
 IN_TRAINING = ("dp_sgd",)  # in the place of a trainer's steps, see tests/unit/test_private_steps.py
-CHOICES = [choice for choice in choices("privacy") if choice not in IN_TRAINING]
+IN_DATA = ("input_gaussian", "input_laplace")  # in the examples, see test_input_noise.py
+ELSEWHERE = (*IN_TRAINING, *IN_DATA)
+CHOICES = [choice for choice in choices("privacy") if choice not in ELSEWHERE]
 
 
 @pytest.fixture(params=CHOICES)

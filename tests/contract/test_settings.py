@@ -11,6 +11,7 @@ from fedexp.aggregation.server_optimizers import SGD
 from fedexp.attacks.none import NoAttack
 from fedexp.backends.in_process import InProcess
 from fedexp.channel.plain import Plain
+from fedexp.core.attack_schedule import AttackSchedule
 from fedexp.core.flat import vector_of
 from fedexp.core.types import Partition, Split
 from fedexp.core.workload import Workload
@@ -86,7 +87,7 @@ def experiment(setting, sizes, sampler, train, rounds=2, labels_of=None):
         eval_every=rounds,
         max_failed_rounds=20,
         n_clients=len(shards),
-        first_attacked_round=0,
+        schedule=AttackSchedule(),
         worker_momentum=NoMomentum(),
         malicious=np.zeros(len(shards), dtype=bool),
         setting=setting,

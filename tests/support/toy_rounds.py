@@ -11,6 +11,7 @@ from fedexp.aggregation.mean import Mean
 from fedexp.aggregation.server_optimizers import SGD
 from fedexp.attacks.none import NoAttack
 from fedexp.channel.plain import Plain
+from fedexp.core.attack_schedule import AttackSchedule
 from fedexp.core.types import ClientReport, Metric, Updates
 from fedexp.detection.none import NoDetector
 from fedexp.federation.algorithms.fedavg import FedAvg
@@ -89,7 +90,7 @@ def experiment(**changes):
         "max_failed_rounds": 20,
         "n_clients": 2,
         "malicious": np.zeros(2, dtype=bool),
-        "first_attacked_round": 0,
+        "schedule": AttackSchedule(),
         "setting": Federated(),
         "sampler": Cohorts([0, 1]),
         "trainer": ToTarget(),

@@ -32,8 +32,8 @@ Score = Callable[[ServerState, ServerState, RoundRecord], Tensor]
 to each canary's score: larger where the canary seems to be in. It knows who was in nowhere."""
 
 NO_CLAIM = (
-    "claims no finite epsilon that could be ruled out; needs a run with privacy=dp_sgd, client_dp, "
-    "local_gaussian or local_laplace, and with noise"
+    "claims no finite epsilon of what is trained or sent that an audit could rule out; needs a run "
+    "with privacy=dp_sgd, client_dp, local_gaussian or local_laplace, and with noise"
 )
 
 

@@ -39,6 +39,7 @@ from fedexp.core.protocols import Trainer
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import ClientTask, State, Updates
 from fedexp.federation.rounds import initial_state, run_rounds
+from fedexp.leakage import adversaries
 from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows, refuse_hidden_rows
 from fedexp.leakage.audit.claim import Claim
 from fedexp.leakage.audit.clients import LONG, CanaryClients, Directions
@@ -174,6 +175,7 @@ class ManyRunsAudit:
             arrays={"scores_in": with_it, "scores_out": without},
             conclusions=[*self._conclusions(clients, bound, claim), *claim.remarks()],
             adversary=run.adversary + " It knows what all the others send.",
+            adversaries={"": adversaries.AUDITOR},
         )
 
     def _privacy(self, victim: Victim) -> NoisyRows:

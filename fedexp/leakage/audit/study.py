@@ -28,6 +28,7 @@ from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import State
 from fedexp.federation.rounds import initial_state, run_rounds
+from fedexp.leakage import adversaries
 from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows, refuse_hidden_rows
 from fedexp.leakage.audit.claim import Claim
 from fedexp.leakage.audit.clients import CanaryClients
@@ -149,6 +150,7 @@ class OneRunAudit:
             arrays={"scores_in": scores[inside], "scores_out": scores[~inside]},
             conclusions=[*self._conclusions(run, found, claim, verdict), *claim.remarks()],
             adversary=run.adversary,
+            adversaries={"": adversaries.AUDITOR},
         )
 
     def trained(self, victim: Victim, progress: Progress) -> Outcome:

@@ -85,6 +85,11 @@ class DeepLeakage:
         # A layer that did not move is compared as it is: it has no size to be measured by.
         sizes = {name: float(g.square().sum()) or 1.0 for name, g in observed.items()}
 
+        pieces = (
+            observation.seen_parameters().double().split([g.numel() for g in observed.values()])
+        )
+        seen = {n: p.view_as(g) for (n, g), p in zip(observed.items(), pieces, strict=True)}
+
         pixels = torch.from_numpy(rng.random((known.batch_size, *known.input_shape)))
         logits = torch.from_numpy(rng.standard_normal((known.batch_size, known.num_classes)))
         free = [pixels.requires_grad_()]
@@ -105,7 +110,9 @@ class DeepLeakage:
             nonlocal least
             targets = logits.softmax(dim=1) if labels is None else labels
             expected = mean_gradient(known, parameters, pixels, targets, steps)
-            errors = [(expected[n] - g).square().sum() / sizes[n] for n, g in observed.items()]
+            errors = [
+                (seen[n] * expected[n] - g).square().sum() / sizes[n] for n, g in observed.items()
+            ]
             loss = torch.stack(errors).mean()
             for tensor, gradient in zip(free, torch.autograd.grad(loss, free), strict=True):
                 tensor.grad = gradient

@@ -18,12 +18,13 @@ from typing import ClassVar, Protocol, final
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedexp.backends.in_process import InProcess
-from fedexp.core.capabilities import called, does_nothing, goes_by_labels
+from fedexp.core.capabilities import as_read, called, does_nothing, goes_by_labels
 from fedexp.core.checks import InputError, at_least, non_negative, positive
 from fedexp.core.flat import layers_with_running_statistics
+from fedexp.core.perturbation import examples_trained_on
 from fedexp.core.protocols import Trainer
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import ClientTask, Split
@@ -160,7 +161,13 @@ class Exposure:
         shards = np.arange(len(chosen)).reshape(-1, self.batch_size)
         workload = Workload(
             model=victim.model,
-            train=chosen,
+            train=examples_trained_on(
+                victim.mechanism,
+                chosen,
+                tuple(shards),
+                np.zeros(len(shards), dtype=bool),
+                seed_for(victim.seed, "exposed_inputs"),
+            ),
             shards=tuple(shards),
             evaluation={},
             cohort_size=clients,
@@ -183,11 +190,8 @@ class Exposure:
                 continue  # the sum was lost to dropouts: nothing is seen
             members = delivery.members[0]
             truth = chosen.rows(torch.from_numpy(np.concatenate([shards[k] for k in members])))
-            observation = Observation(
-                update=delivery.updates.matrix[0].clone(),
-                clients=len(members),
-                knowledge=knowledge_of(victim, round, trainer, truth, self.labels_shared),
-            )
+            knowledge = knowledge_of(victim, round, trainer, truth, self.labels_shared)
+            observation = observed(victim, delivery.updates.matrix[0], len(members), knowledge)
             exposed.append(Exposed(observation, truth, round))
         return exposed
 
@@ -217,6 +221,13 @@ def knowledge_of(
         labels=truth.y.sort().values if labels_shared else None,
         clip_norm=trainer.example_bound if isinstance(trainer, NoisySteps) else None,
     )
+
+
+def observed(victim: Victim, row: Tensor, clients: int, knowledge: Knowledge) -> Observation:
+    """A row `[d]` as somebody reads it who knows the run's channel; a copy."""
+    update, seen = as_read(victim.experiment.channel, row)
+    everything = None if bool(seen.all()) else seen
+    return Observation(update.clone(), clients, knowledge, everything)
 
 
 def refuse_running_statistics(model: nn.Module) -> None:

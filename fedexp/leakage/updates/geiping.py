@@ -99,14 +99,13 @@ class Geiping:
         observed = torch.stack(
             [F.normalize(_flat(o.gradient()), dim=0).float() for o in observations]
         )
+        seen = torch.stack([o.seen_parameters() for o in observations])
 
-        def objective(pixels: Tensor, labels: Tensor, observed: Tensor) -> Tensor:
+        def objective(pixels: Tensor, labels: Tensor, observed: Tensor, seen: Tensor) -> Tensor:
             expected = mean_gradient(known, parameters, pixels, labels, steps)
             # Layer by layer: to lay them end to end would take longer than the products.
-            pairs = [
-                (g.reshape(-1), there)
-                for g, there in zip(expected.values(), observed.split(sizes), strict=True)
-            ]
+            pieces = zip(expected.values(), observed.split(sizes), seen.split(sizes), strict=True)
+            pairs = [(g.reshape(-1) * sent, there) for g, there, sent in pieces]
             along = torch.stack([g @ there for g, there in pairs]).sum()
             squared = torch.stack([g @ g for g, _ in pairs]).sum()
             cosine = along / squared.clamp_min(TINY).sqrt()
@@ -115,17 +114,17 @@ class Geiping:
         shape = (known.batch_size, *known.input_shape)
         drawn = [torch.from_numpy(rng.random(shape, dtype=np.float32)) for rng in rngs]
         pixels = torch.stack(drawn)
-        slope = _of_each(grad(objective), pixels, labels, observed)
+        slope = _of_each(grad(objective), pixels, labels, observed, seen)
         optimizer = torch.optim.Adam([pixels], lr=self.lr)
         milestones = [math.ceil(share * self.iterations) for share in MILESTONES]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=DECAY)
         for _ in range(self.iterations):
-            pixels.grad = slope(pixels, labels, observed).sign()
+            pixels.grad = slope(pixels, labels, observed, seen).sign()
             optimizer.step()
             schedule.step()
             pixels.clamp_(0, 1)
-        found = zip(pixels, labels, observed, strict=True)
-        return [Reconstruction(x, y, float(objective(x, y, there))) for x, y, there in found]
+        found = zip(pixels, labels, observed, seen, strict=True)
+        return [Reconstruction(x, y, float(objective(x, y, *there))) for x, y, *there in found]
 
 
 def _of_each(function: Callable[..., Tensor], *several: Tensor) -> Callable[..., Tensor]:

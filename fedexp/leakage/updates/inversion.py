@@ -21,6 +21,7 @@ from fedexp.core.findings import Figure, Findings
 from fedexp.core.parallel import in_parallel
 from fedexp.core.rng import generator
 from fedexp.core.types import Dataset
+from fedexp.leakage import adversaries
 from fedexp.leakage.intervals import Interval, mean_interval, paired_difference
 from fedexp.leakage.observation import (
     Observation,
@@ -111,6 +112,7 @@ class UpdateInversion:
             },
             conclusions=[of_round.conclusion() for of_round in judged],
             adversary=self._adversary(exposed[0].observation),
+            adversaries={"": adversaries.server_of(victim)},
         )
 
     def check_data(self, dataset: Dataset) -> None:
@@ -152,6 +154,9 @@ class UpdateInversion:
             if known.clip_norm is None
             else f", that gradients are clipped to {known.clip_norm:g}"
         )
+        if observation.seen is not None:
+            share = float(observation.seen.double().mean())
+            sees += f", {100 * share:.3g} % of its numbers (compressed, and it knows which)"
         return (
             f"An honest-but-curious server. It sees {sees}, and knows the model sent out, the "
             f"{known.rule}, that a client took {known.local_steps} full-batch "

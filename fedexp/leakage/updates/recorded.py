@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least
-from fedexp.leakage.observation import Observation
 from fedexp.leakage.updates.exposure import (
     Exposed,
     knowledge_of,
+    observed,
     readable,
     refuse_corrected_steps,
     refuse_running_statistics,
@@ -81,7 +81,7 @@ class RecordedUpdates:
         layout = model.beside(victim.experiment.server.algorithm.sends)
         exposed, in_minibatches = dict.fromkeys(wanted, 0), 0
         plain = readable(victim.experiment.trainer)
-        observed = []
+        attacked: list[Exposed] = []
         for batch in batches(found, layout, reader(None)):
             for file, row in zip(batch.files, batch.matrix, strict=True):
                 if file.client is None or file.round is None or file.malicious:
@@ -93,8 +93,8 @@ class RecordedUpdates:
                 if n > self.largest_client or exposed[file.round] + n > self.examples:
                     continue
                 exposed[file.round] += n
-                observed.append(self._observed(row[: model.d], file.client, file.round, victim))
-        if not observed and in_minibatches:
+                attacked.append(self._observed(row[: model.d], file.client, file.round, victim))
+        if not attacked and in_minibatches:
             raise InputError(
                 f"{in_minibatches} updates are of steps on a part of the client's examples each, "
                 "and the adversary would have to know which; study a run with batches of all "
@@ -102,9 +102,9 @@ class RecordedUpdates:
                 "training.batch_size",
                 victim.config["training"].get("batch_size"),
             )
-        if not observed:
+        if not attacked:
             raise InputError("no update of these rounds can be attacked", "rounds", self.rounds)
-        return observed
+        return attacked
 
     def _round(self, name: str | int, victim: Victim) -> int:
         number = {"first": 1, "last": victim.last_round}.get(str(name), name)
@@ -121,4 +121,4 @@ class RecordedUpdates:
         truth = victim.pixels.train.rows(torch.from_numpy(victim.partition.shards[client]))
         trainer, sent_out = victim.experiment.trainer, round - 1
         knowledge = knowledge_of(victim, sent_out, trainer, truth, self.labels_shared)
-        return Exposed(Observation(row.clone(), 1, knowledge), truth, round)
+        return Exposed(observed(victim, row, 1, knowledge), truth, round)

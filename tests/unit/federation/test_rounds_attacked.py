@@ -6,6 +6,7 @@ import numpy as np
 
 from fedexp.attacks.sign_flip import SignFlip
 from fedexp.channel.plain import Plain
+from fedexp.core.attack_schedule import AttackSchedule
 from fedexp.federation.rounds import run_round, run_rounds
 from fedexp.federation.update_validation import StandardValidation
 from tests.support.toy_rounds import Cohorts, Spy, experiment, start_of, value_of
@@ -32,7 +33,9 @@ def test_the_mask_follows_the_cohort():
 
 def test_the_adversary_knows_the_rule_and_begins_when_it_is_told_to():
     attack = Spy()
-    exp = experiment(attack=attack, malicious=np.array([False, True]), first_attacked_round=1)
+    exp = experiment(
+        attack=attack, malicious=np.array([False, True]), schedule=AttackSchedule(first=1)
+    )
     records = [record for _, record in run_rounds(exp, start_of(exp))]
     assert [mask for mask, _ in attack.seen] == [[False, True], [False, True]]
     assert [step for _, step in attack.seen] == [0.0, 0.0]  # the weighted mean of the rows
