@@ -129,8 +129,8 @@ def foresee(config: Mapping[str, Any], built: Built) -> Foreseen:
         first, cohort = _first_cohort(exp)
         sizes = np.asarray(sizes_of(exp.setting.shards(built.partition)), dtype=np.float64)
         # Of malicious clients on top, and of the server's own shard, nothing is said here.
-        others = np.full(1 + exp.n_clients - len(sizes), sizes.mean())
-        backend = OneForAll(exp.backend, np.append(sizes, others))
+        unknown = np.full(1 + exp.n_clients - len(sizes), sizes.mean())
+        backend = OneForAll(exp.backend, np.append(sizes, unknown))
         rehearsed = replace(exp, backend=backend, eval_every=1, pace=Unhurried())
         _, record = run_round(rehearsed, replace(start, round=first))
     seconds = {**record.seconds, "train": record.seconds["train"] + backend.unmeasured}

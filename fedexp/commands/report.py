@@ -24,10 +24,18 @@ def main(arguments: Sequence[str]) -> int:
         action="store_true",
         help="also draw the runs of a sweep whose reports are as they would be drawn now",
     )
+    options.add_argument(
+        "--also",
+        metavar="FORMAT",
+        choices=("pdf", "svg"),
+        action="append",
+        default=[],
+        help="pdf or svg, for a paper: the pictures of what is named, beside their PNGs",
+    )
     given = options.parse_args(arguments)
     from fedexp.commands.documents import of_folders
     from fedexp.reporting.report import report
 
-    text = report(given.folders, given.out, given.force)
+    text = report(given.folders, given.out, given.force, given.also)
     answer(text, lambda: of_folders(given.folders))
     return EXIT_OK

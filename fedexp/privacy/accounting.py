@@ -32,16 +32,13 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, final
+from typing import Literal, Protocol, final
 
 import numpy as np
 
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.privacy.analytic_gaussian import delta_of
 from fedexp.privacy.renyi import epsilon_of, epsilon_of_2017
-
-if TYPE_CHECKING:
-    from opacus.accountants.analysis.prv.prvs import DiscretePRV
 
 Accountant = Literal["prv", "rdp"]
 ACCOUNTANTS: tuple[Accountant, ...] = ("prv", "rdp")
@@ -209,6 +206,15 @@ def _merged(history: Iterable[Event]) -> tuple[Event, ...]:
     return tuple(sorted(Event(*kind, count) for kind, count in steps.items()))
 
 
+class Composed(Protocol):
+    """Opacus's distribution of the privacy loss of a whole history."""
+
+    def compute_epsilon(
+        self, delta: float, delta_error: float, eps_error: float
+    ) -> tuple[float, float, float]:
+        """(lower bound, estimate, upper bound)."""
+
+
 @lru_cache(maxsize=8192)
 def _guarantee(history: tuple[Event, ...], delta: float, accountant: Accountant) -> Guarantee:
     if not history:
@@ -274,7 +280,7 @@ def _prv_epsilon(history: tuple[Event, ...], delta: float, rdp: float) -> float:
     return max(0.0, value)
 
 
-def _composed(history: tuple[Event, ...], delta: float, error: float) -> DiscretePRV:
+def _composed(history: tuple[Event, ...], delta: float, error: float) -> Composed:
     """The distribution of the privacy loss, on a grid for this delta.
 
     Raises:
@@ -305,7 +311,8 @@ def _composed(history: tuple[Event, ...], delta: float, error: float) -> Discret
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", IntegrationWarning)
-        return accountant._get_dprv(eps_error=error, delta_error=delta / 1000)
+        composed: Composed = accountant._get_dprv(eps_error=error, delta_error=delta / 1000)
+        return composed
 
 
 def _epsilon_error(history: tuple[Event, ...], delta: float, rdp: float) -> float:

@@ -82,13 +82,17 @@ def chart(
         return TOP + (high - value) * down
 
     def values(curve: pd.Series[float]) -> str:
-        return json.dumps([[int(r), round(x(r), 1), float(f"{v:.4g}")] for r, v in curve.items()])
+        at = zip(curve.index.tolist(), curve.tolist(), strict=True)
+        return json.dumps([[int(r), round(x(r), 1), float(f"{v:.4g}")] for r, v in at])
 
     lines = [
         Line(
             name=name,
             look=f"c{k % _COLOURS} d{k // _COLOURS % 4}",
-            points=" ".join(f"{x(r):.1f},{y(v):.1f}" for r, v in curve.items()),
+            points=" ".join(
+                f"{x(r):.1f},{y(v):.1f}"
+                for r, v in zip(curve.index.tolist(), curve.tolist(), strict=True)
+            ),
             values=values(curve),
             last=f"{curve.iloc[-1]:.4g}",
         )

@@ -23,6 +23,7 @@ from fedexp.reporting.figures import (
     new_figure,
     tidy,
 )
+from fedexp.reporting.limits import limits_of_interest
 from fedexp.reporting.results import Run
 from fedexp.reporting.tables import Configuration
 
@@ -65,11 +66,13 @@ def comparison_figure(groups: Sequence[Configuration]) -> Figure:
 def _curves(axes: Axes, groups: Sequence[Configuration]) -> None:
     """The mean over the seeds, and a band: one standard deviation, or min to max below 3 seeds."""
     spreads = set()
+    drawn = []
     for index, group in enumerate(groups):
         curves = _by_seed(group)
         if curves.empty:
             continue
         mean, rounds = curves.mean(axis=1), curves.index.to_numpy()
+        drawn.append(mean)
         colour, line, marker = _style(index)
         axes.plot(
             rounds,
@@ -92,6 +95,8 @@ def _curves(axes: Axes, groups: Sequence[Configuration]) -> None:
             low, high = mean - deviation, mean + deviation
             spreads.add("± 1 standard deviation")
         axes.fill_between(rounds, low, high, color=colour, alpha=0.15, linewidth=0)
+    if drawn:
+        axes.set_ylim(*limits_of_interest(drawn))
     axes.set_xlabel("Round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_ylabel("Test accuracy (fraction of images right)")

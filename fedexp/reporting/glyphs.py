@@ -6,10 +6,11 @@ that are installed are asked, and where none has a letter, a name is replaced by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 from matplotlib import font_manager
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
@@ -46,12 +47,31 @@ def can_be_drawn(text: str) -> bool:
 
 def use_installed_fonts(figure: Figure) -> None:
     """Let texts of other letters than ASCII be drawn, as far as they can; "?" for the rest."""
-    for text in figure.findobj(Text):
+    for text in _texts(figure):
         written = text.get_text()
         if not written.isascii():
             text.set_fontfamily([OWN, *_installed()])
             known = (letter if letter.isspace() or _is_known(letter) else "?" for letter in written)
             text.set_text("".join(known))
+
+
+def _texts(figure: Figure) -> Iterator[Text]:
+    """The texts that we wrote: to look at all that a figure is made of takes as long as to draw."""
+    yield from figure.texts
+    for legend in figure.legends:
+        yield from legend.get_texts()
+    for axes in figure.axes:
+        named = [axes.xaxis, axes.yaxis]
+        if all(_words_at(axis).isascii() for axis in named):
+            yield from (axes.xaxis.label, axes.yaxis.label)
+            yield from (child for child in axes.get_children() if isinstance(child, Text))
+        else:
+            yield from axes.findobj(Text)
+
+
+def _words_at(axis: Axis) -> str:
+    """What stands at an axis whose ticks have names."""
+    return "".join(getattr(axis.get_major_formatter(), "seq", ""))
 
 
 @cache

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fedexp.reporting.figures import BLUE, name_columns, name_rows, new_figure, number_cell, tidy
+from fedexp.reporting.figures import BLUE, name_columns, name_rows, new_figure, tidy
 from fedexp.reporting.glyphs import drawn_names
+from fedexp.reporting.numbers import number_cells
 from fedexp.reporting.results import Run
 from fedexp.reporting.robustness import NOBODY, WORST, matrices, missing_note
 
@@ -63,12 +64,18 @@ def confusion_figure(run: Run) -> Figure | None:
     axes.set_xlabel("Class that the model answered")
     axes.set_ylabel("True class")
     if len(names) <= _MOST_NUMBERED_CLASSES:
-        for (row, column), share in np.ndenumerate(shares):
-            count = counts[row, column]
-            percent = f"{share:.0%}" if share >= 0.01 else "<1%"
-            text = f"{count:.0f}\n{percent}" if count else "0"
-            number_cell(axes, row, column, text, share, size=9)
+        words = [
+            [_counted(count, share) for count, share in zip(*row, strict=True)]
+            for row in zip(counts, shares, strict=True)
+        ]
+        number_cells(axes, words, shares, size=9)
     return figure
+
+
+def _counted(count: float, share: float) -> str:
+    """What stands in a cell of the confusion matrix."""
+    percent = f"{share:.0%}" if share >= 0.01 else "<1%"
+    return f"{count:.0f}\n{percent}" if count else "0"
 
 
 def attack_matrix_figure(table: pd.DataFrame, subtitle: str = "") -> Figure:
@@ -129,6 +136,8 @@ def _attacks_against_defences(
     values = accuracy.to_numpy(dtype=np.float64)
     low, high = limits
     picture = axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto")
+    words: list[list[str]] = [[] for _ in values]
+    darkness = np.empty_like(values)
     for (row, column), value in np.ndenumerate(values):
         worst = row == len(values) - 1
         text = "-" if math.isnan(value) else f"{value:.3f}"
@@ -137,8 +146,9 @@ def _attacks_against_defences(
         if not (worst or math.isnan(wanted[row, column])):
             text += f"\n({wanted[row, column]:.0%})"
         red, green, blue, _ = picture.to_rgba(value) if text != "-" else (0.93, 0.93, 0.93, 1)
-        darkness = 1 - (0.299 * red + 0.587 * green + 0.114 * blue)
-        number_cell(axes, row, column, text, darkness, size=8.5)
+        darkness[row, column] = 1 - (0.299 * red + 0.587 * green + 0.114 * blue)
+        words[row].append(text)
+    number_cells(axes, words, darkness, size=8.5)
     name_rows(axes, [str(attack) for attack in accuracy.index], limit=40)
     lines = [len(values) - 1.5, *([0.5] if accuracy.index[0] == NOBODY else [])]
     for line in lines:
@@ -179,8 +189,8 @@ def _few_clients(run: Run, counts: np.ndarray, names: list[str]) -> Figure:
     left.set_xlabel("Class")
     left.set_ylabel("Client" if run.names_clients else "Client number")
     if numbered:
-        for (row, column), count in np.ndenumerate(counts):
-            number_cell(left, row, column, f"{count}", count / max(1, counts.max()), size=8.5)
+        words = [[str(count) for count in row] for row in counts.tolist()]
+        number_cells(left, words, counts / max(1, counts.max()), size=8.5)
     else:
         figure.colorbar(image, ax=left, location="left", label="Training images", pad=0.02)
 

@@ -7,7 +7,8 @@ is shuffled. In a sweep the cells are means over the seeds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -28,10 +29,12 @@ def membership_table(run: Run) -> pd.DataFrame:
     AUC with every class counting the same, and the seconds of the whole study.
     """
     rows = []
-    for study, subject, values in _attacks(run):
+    attacks = _attacks(run)
+    times = Counter(subject for _, subject, _ in attacks)
+    for study, subject, values in attacks:
         row = {
             "adversary": study.adversary_of(subject) or "not named",
-            "attack": subject if subject.startswith(study.name) else f"{study.name}: {subject}",
+            "attack": subject if times[subject] == 1 else f"{study.name}: {subject}",
         }
         row |= {metric_name(metric): _cell(metric, values) for metric in _METRICS}
         balanced = values.get("class_balanced", math.nan)
@@ -87,19 +90,17 @@ def _attacks(run: Run) -> list[tuple[StudyRecord, str, dict[str, float]]]:
     return found
 
 
-def _cell(metric: str, values: dict[str, float]) -> str:
-    """0.750 [0.735, 0.765], chance 0.482 to 0.518; rates in per cent."""
-    factor, places, unit = (1, 3, "") if metric == "auc" else (100, 2, " %")
+def _cell(metric: str, values: Mapping[str, float]) -> str:
+    """Value, interval and that of chance; a rate in per cent, and where chance ends."""
     if math.isnan(values.get(metric, math.nan)):
         return "too few non-members"
-    shown = {
-        end: f"{factor * values.get(metric + end, math.nan):.{places}f}"
-        for end in ("", "_low", "_high", "_null_low", "_null_high")
-    }
-    return (
-        f"{shown['']}{unit} [{shown['_low']}, {shown['_high']}], "
-        f"chance {shown['_null_low']} to {shown['_null_high']}"
+    factor, places, unit = (1, 3, "") if metric == "auc" else (100, 2, " %")
+    ends = ("", "_low", "_high", "_null_low", "_null_high")
+    value, low, high, least, most = (
+        f"{factor * values.get(metric + end, math.nan):.{places}f}" for end in ends
     )
+    chance = f"{least} to {most}" if metric == "auc" else f"to {most}"
+    return f"{value}{unit} [{low}, {high}], chance {chance}"
 
 
 def _spread(values: Sequence[float]) -> str:

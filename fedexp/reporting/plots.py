@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from fedexp.reporting.figures import (
 from fedexp.reporting.glyphs import drawn_names
 from fedexp.reporting.heatmaps import confusion_figure, partition_figure
 from fedexp.reporting.leakage_plots import leakage_figures
+from fedexp.reporting.limits import limits_of_interest
 from fedexp.reporting.privacy_plots import epsilon_figure
 from fedexp.reporting.results import Run
 from fedexp.reporting.verdict_plots import verdict_figure
@@ -44,8 +45,11 @@ _MOST_BARS = 60  # clients; more of them become a histogram
 _LOG_SCALE_FROM = 50.0  # the ratio of the largest loss to the smallest
 
 
-def write_run_plots(run: Run, folder: Path) -> list[Path]:
-    """Save every picture that the run has data for into `folder`; return the files written."""
+def write_run_plots(run: Run, folder: Path, also: Sequence[str] = ()) -> list[Path]:
+    """Save every picture that the run has data for into `folder`; return the PNGs written.
+
+    `also` are the vector formats of `save`.
+    """
     figures = {
         "loss": loss_figure(run),
         "accuracy": accuracy_figure(run),
@@ -59,7 +63,7 @@ def write_run_plots(run: Run, folder: Path) -> list[Path]:
         **leakage_figures(run),
     }
     return [
-        save(figure, folder / f"{name}.png")
+        save(figure, folder / f"{name}.png", also)
         for name, figure in figures.items()
         if figure is not None
     ]
@@ -102,9 +106,12 @@ def accuracy_figure(run: Run) -> Figure | None:
         _draw_curve(axes, run, part, "accuracy", curve)
     success = attack_success(run)
     _draw_curve(axes, run, "attack success", "success", success)
+    low, high = limits_of_interest([*curves.values(), success])
+    axes.set_ylim(low, high)
     baseline = run.majority_baseline("test")
     if np.isfinite(baseline):
-        label = f"always the commonest class ({baseline:.3f})"
+        below = ", below" if baseline < low else ""
+        label = f"always the commonest class ({baseline:.3f}{below})"
         axes.axhline(baseline, color=BLACK, linestyle=(0, (6, 4)), linewidth=0.9, label=label)
     start = first_attacked_round(run)
     if start is not None and start > 1:

@@ -20,7 +20,12 @@ from fedexp.reporting.sweep_report import report_runs
 WORTH_A_POOL = 16  # runs to look at
 
 
-def report(folders: Sequence[Path], out: Path | None = None, force: bool = False) -> str:
+def report(
+    folders: Sequence[Path],
+    out: Path | None = None,
+    force: bool = False,
+    also: Sequence[str] = (),
+) -> str:
     """What `fedexp report` prints: one run's report, or the table of a sweep or several runs.
 
     Written is only into run folders, into a sweep's own folder where that is what was named, or, if
@@ -31,6 +36,7 @@ def report(folders: Sequence[Path], out: Path | None = None, force: bool = False
         folders: of runs, or that hold some.
         out: write there alone.
         force: make the reports of all runs anew.
+        also: vector formats, `pdf` and `svg`, of the pictures of what was named, beside PNG.
 
     Raises:
         InputError: there is no run in `folders`.
@@ -38,7 +44,7 @@ def report(folders: Sequence[Path], out: Path | None = None, force: bool = False
     if len(folders) == 1 and is_run(folders[0]):
         if out is None:
             refuse_ways_out(folders[0])
-        return report_run(folders[0], folder=out)
+        return report_run(folders[0], folder=out, also=also)
     paths = find_runs(folders)
     if out is None:
         # A link's target may be anybody's, unless it was named.
@@ -46,7 +52,7 @@ def report(folders: Sequence[Path], out: Path | None = None, force: bool = False
         runs = list(_over_the_cores(partial(_reported, ours=ours, force=force), paths))
     else:
         runs = list(_over_the_cores(load_run, paths))
-    return report_runs(runs, folders, out)
+    return report_runs(runs, folders, out, also)
 
 
 def _reported(path: Path, ours: set[Path], force: bool) -> Run:

@@ -19,8 +19,10 @@ from fedexp.reporting.results import Run
 from fedexp.reporting.verdict_page import verdict_context
 
 # What the page shows itself, in the reader's colours and with the values.
-_SHOWN = ("loss", "accuracy", "partition", "confusion_matrix", "per_client_accuracy", "epsilon")
-_SHOWN += ("verdict",)
+_SHOWN = (
+    *("loss", "accuracy", "partition", "confusion_matrix", "per_client_accuracy", "epsilon"),
+    "verdict",
+)
 _MOST_CLIENTS, _MOST_CLASSES = 60, 40  # of a matrix
 _MOST_ROWS = 2_000
 _SHADES = 9  # of the style sheet, beside white

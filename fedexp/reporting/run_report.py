@@ -34,7 +34,9 @@ _HEADINGS = {
 _OF_SOME_TASKS = {"exact_match": "exact match"}
 
 
-def report_run(path: str | Path, plots: bool = True, folder: Path | None = None) -> str:
+def report_run(
+    path: str | Path, plots: bool = True, folder: Path | None = None, also: Sequence[str] = ()
+) -> str:
     """Write `report.md`, `report.html` and `plots/` into the run folder `path`.
 
     Returns the report in short.
@@ -43,21 +45,24 @@ def report_run(path: str | Path, plots: bool = True, folder: Path | None = None)
         path: the run folder.
         plots: draw pictures too, which takes most of the time.
         folder: where to write, if not into the run folder.
+        also: vector formats of the pictures, `pdf` and `svg`, beside PNG.
 
     Raises:
         InputError: `path` is no run folder, or one of its files cannot be read.
     """
     stamp = stamp_of(Path(path))  # first: of a run that goes on, the files grow while they are read
     run = load_run(path)
-    return write_run_report(run, plots, run.path if folder is None else folder, stamp)
+    return write_run_report(run, plots, run.path if folder is None else folder, stamp, also)
 
 
-def write_run_report(run: Run, plots: bool, folder: Path, stamp: str) -> str:
+def write_run_report(
+    run: Run, plots: bool, folder: Path, stamp: str, also: Sequence[str] = ()
+) -> str:
     """The same of a run that was read, whose record had the stamp before."""
     pictures: list[Path] = []
     with as_far_as_possible(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = _draw(run, folder / "plots") if plots else []
+        pictures = _draw(run, folder / "plots", also) if plots else []
     of_adversary = adversary_facts(run)
     leaked, leaked_lines = leakage_report(run)
     membership = membership_table(run)
@@ -109,11 +114,11 @@ def write_run_report(run: Run, plots: bool, folder: Path, stamp: str) -> str:
     return printable_lines("\n".join(lines))
 
 
-def _draw(run: Run, folder: Path) -> list[Path]:
+def _draw(run: Run, folder: Path, also: Sequence[str]) -> list[Path]:
     # matplotlib is heavy, and a run without pictures does not need it.
     from fedexp.reporting.plots import write_run_plots
 
-    return write_run_plots(run, folder)
+    return write_run_plots(run, folder, also)
 
 
 def _markdown(run: Run, sections: Mapping[str, str], pictures: Sequence[Path]) -> str:

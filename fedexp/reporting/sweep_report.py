@@ -36,6 +36,8 @@ _OF_A_SWEEP = (
     *("leakage_images.png", "leakage_classes.png", "leakage_noise.png"),
 )
 _PAGE = "report.html"
+VECTORS = ("pdf", "svg")
+"""Formats of pictures beside PNG."""
 _WRITTEN = ".report.json"  # which of them the last report has written
 
 
@@ -62,9 +64,12 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
 
 
 def report_runs(
-    runs: Sequence[Run], paths: Sequence[Path], folder: str | Path | None = None
+    runs: Sequence[Run],
+    paths: Sequence[Path],
+    folder: str | Path | None = None,
+    also: Sequence[str] = (),
 ) -> str:
-    """The same of runs that were read."""
+    """The same of runs that were read; `also` as for `report_run`."""
     from fedexp.reporting.comparison import MOST_CURVES, comparison_figure, run_in_common
     from fedexp.reporting.heatmaps import attack_matrix_figure
     from fedexp.reporting.leakage_plots import leakage_sweep_figures
@@ -124,6 +129,7 @@ def report_runs(
         texts,
         figures,
         lambda drawn: sweep_page(place, runs, groups, jobs, text, drawn),
+        also,
     )
     said = printable_lines(str(folder))
     return f"{shown}\n\nWritten to {said}: {', '.join(written) or 'nothing'}"
@@ -134,6 +140,7 @@ def _write(
     texts: Mapping[str, str],
     figures: Mapping[str, Figure],
     page: Callable[[Sequence[Path]], str],
+    also: Sequence[str],
 ) -> list[str]:
     """Write a sweep's report, in place of an earlier one; the names of what was written.
 
@@ -147,17 +154,18 @@ def _write(
         earlier = _written_before(folder)
         remove_leftovers(folder.glob(".*.tmp"), older_than=3600)  # others may be writing here now
         # First, so that a report that is cut short forgets nothing it wrote.
-        names = [*texts, *figures, _PAGE]
+        vectors = [f"{Path(name).stem}.{kind}" for name in figures for kind in also]
+        names = [*texts, *figures, *vectors, _PAGE]
         write_atomically(folder / _WRITTEN, to_json({"files": sorted({*earlier, *names})}))
         for name, text in texts.items():
             write_atomically(folder / name, text.encode())
             written.append(name)
         for name, figure in figures.items():
-            save(figure, folder / name)
+            save(figure, folder / name, also)
             written.append(name)
         content = page([folder / name for name in figures]).encode()
         write_atomically(folder / _PAGE, content)
-        written.append(_PAGE)
+        written += [*vectors, _PAGE]
         for name in earlier - {*names}:  # of a report on fewer or other runs
             (folder / name).unlink(missing_ok=True)
         write_atomically(folder / _WRITTEN, to_json({"files": names}))
@@ -173,4 +181,8 @@ def _written_before(folder: Path) -> set[str]:
     if not (folder / _WRITTEN).is_file():
         return set()
     files = read_json_object(folder / _WRITTEN).get("files")
-    return {*_OF_A_SWEEP} & {*map(str, files if isinstance(files, list) else ())}
+    ours = {*_OF_A_SWEEP}
+    ours |= {
+        f"{Path(name).stem}.{kind}" for name in ours if name.endswith(".png") for kind in VECTORS
+    }
+    return ours & {*map(str, files if isinstance(files, list) else ())}

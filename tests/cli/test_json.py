@@ -156,6 +156,7 @@ def test_privacy_is_not_rounded(asked):
     assert found["epsilon"]["rdp"] is None  # infinite
 
 
+@pytest.mark.slow
 def test_configs_of_ones_own_are_known_to_every_command(asked, run, here):
     for group, ours in (("leakage", "loss_threshold"), ("backend", "in_process")):
         (here / "more" / group).mkdir(parents=True)
@@ -226,7 +227,7 @@ def test_refusals_are_documents_too(asked, here, capfd, arguments, key, value):
 
 
 def test_what_breaks_is_a_document_and_its_traceback_is_not_hidden(here, capfd, monkeypatch):
-    def broken(folders, out):
+    def broken(*arguments):
         raise ZeroDivisionError("by chance")
 
     monkeypatch.setattr("fedexp.reporting.report.report", broken)

@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from fedexp.reporting.numbers import Numbers
+
 
 @pytest.fixture(autouse=True)
 def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,6 +32,13 @@ def drawn(path: Path) -> bool:
     """Whether the picture holds more than an empty figure."""
     pixels = np.asarray(Image.open(path).convert("L"), dtype=float)
     return min(pixels.shape) > 150 and pixels.std() > 8
+
+
+def cells(figure: Figure) -> list[str]:
+    """What stands in the cells of a matrix, row by row."""
+    (numbers,) = figure.axes[0].collections
+    assert isinstance(numbers, Numbers)
+    return list(numbers.words)
 
 
 def legend(figure: Figure) -> str:

@@ -38,6 +38,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.core.checks import InputError
 from fedexp.core.protocols import LocalTraining, Model, Trainer
 from fedexp.core.rng import generator
 from fedexp.core.types import (
@@ -166,6 +167,9 @@ def gradient_canaries(
     clients, place = np.flatnonzero(~exp.malicious), np.arange(m)
     owners, places = clients[place % len(clients)], place // len(clients)
     d = sum(p.numel() for p in victim.model.parameters() if p.requires_grad)
+    if m > d * len(clients):
+        reason = f"no more than the {d} numbers of the model for each of {len(clients)} clients"
+        raise InputError(reason, "canaries", m)
     held = Held(
         owners=owners,
         places=places,

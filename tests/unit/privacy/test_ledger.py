@@ -212,3 +212,22 @@ def test_pure_releases_add_up():
     assert book.would_exceed(state, {2: 1}, 1.4)
     assert not book.would_exceed(state, {2: 1}, 1.5)
     assert not book.would_exceed(state, {0: 1}, 1.0)
+
+
+def test_a_profile_is_epsilon_for_every_delta():
+    kept = ledger([0.1, 0.2], [1.0, 1.3])
+    state = kept.charge(kept.init(), {0: 100, 1: 80})
+    deltas = (1e-5, 1e-3, 0.05)
+    for scale in (1.0, 0.5):
+        rows = ((1.0, 0.1, 100), (1.3, 0.2, 80))
+        found = kept.profile(state, deltas, scale)
+        for delta, value in zip(deltas, found, strict=True):
+            expected = max(alone(z * scale, q, steps, delta) for z, q, steps in rows)
+            assert value == pytest.approx(expected, rel=0.03, abs=0.02)
+            assert value >= expected * 0.99
+    assert kept.profile(kept.init(), deltas, 1.0) == (0.0, 0.0, 0.0)
+
+
+def test_a_pure_profile_is_the_same_for_every_delta():
+    kept = PureLedger(2, 0.5, "add_remove")
+    assert kept.profile(kept.charge(kept.init(), {1: 4}), (1e-5, 0.1), 0.5) == (4.0, 4.0)

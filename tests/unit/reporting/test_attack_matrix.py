@@ -32,10 +32,11 @@ def contrasts(figure: Figure) -> Iterator[float]:
     axes = figure.axes[0]
     (picture,) = axes.images
     values = np.asarray(picture.get_array().filled(np.nan))
-    for cell in axes.texts:
-        column, row = (int(at) for at in cell.get_position())
+    (numbers,) = axes.collections
+    for place, colour in zip(numbers.get_offsets(), numbers.get_facecolors(), strict=True):
+        column, row = (int(at) for at in place)
         below = luminance(picture.to_rgba(values)[row, column, :3])
-        light, dark = sorted([below, luminance(to_rgb(cell.get_color()))], reverse=True)
+        light, dark = sorted([below, luminance(to_rgb(colour))], reverse=True)
         yield (light + 0.05) / (dark + 0.05)
 
 

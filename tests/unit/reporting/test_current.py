@@ -19,9 +19,9 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     drawn: list[str] = []
     draw = run_report._draw
 
-    def counted(run, folder):
+    def counted(run, folder, also):
         drawn.append(run.path.name)
-        return draw(run, folder)
+        return draw(run, folder, also)
 
     monkeypatch.setattr(run_report, "_draw", counted)
     return drawn

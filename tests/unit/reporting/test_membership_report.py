@@ -4,8 +4,9 @@ import pytest
 
 from fedexp.core.findings import Figure, Findings
 from fedexp.reporting.membership import membership_sweep, membership_table
-from fedexp.reporting.report import report_run, report_sweep
+from fedexp.reporting.report import report_run
 from fedexp.reporting.results import load_run
+from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.tables import configurations
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
 from tests.support.run_folders import write_run
@@ -44,7 +45,7 @@ def test_a_row_is_an_attack_by_a_named_adversary(tmp_path):
     table = membership_table(load_run(studied(tmp_path / "r", 0.75)))
     assert table["adversary"].tolist() == ["server", "other client"]
     known = table.iloc[0]
-    assert known["attack"] == "server_membership: client known"
+    assert known["attack"] == "client known"
     assert known["AUC"] == "0.750 [0.730, 0.770], chance 0.480 to 0.520"  # the latest round's
     assert known["class-balanced AUC"] == "0.700"
     assert known["TPR at 0.1 % FPR"] == "too few non-members"

@@ -103,11 +103,11 @@ def test_out_is_the_only_place_that_is_written_to(sweep: Path, tmp_path: Path) -
 def test_what_cannot_be_written_is_printed(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def read_only(path: Path, content: bytes) -> None:
+    def read_only(path: Path, content: bytes, durable: bool = True) -> None:
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    monkeypatch.setattr("fedexp.reporting.report.write_atomically", read_only)
-    monkeypatch.setattr("fedexp.reporting.figures.write_atomically", read_only)
+    for module in ("figures", "run_report", "sweep_report"):
+        monkeypatch.setattr(f"fedexp.reporting.{module}.write_atomically", read_only)
     before = _written(sweep)
     run = sweep / "aggregator=mean,seed=0"
     assert "0.9000" in report([run])
@@ -133,3 +133,12 @@ def test_a_linked_run_is_counted_and_not_written_to(sweep: Path, tmp_path: Path)
         f"- {sweep / 'elsewhere'}",
         f"- {sweep / 'gone'}",
     ]
+
+
+def test_vector_pictures_of_a_sweep_go_with_the_next_report(sweep: Path) -> None:
+    text = report([sweep], also=["pdf"])
+    assert "comparison.pdf" in text
+    assert (sweep / "comparison.pdf").is_file()
+    assert not list(sweep.glob("*/plots/*.pdf"))
+    report([sweep])
+    assert not (sweep / "comparison.pdf").exists()

@@ -16,7 +16,7 @@ from fedexp.reporting.robustness import matrices, robustness_markdown, robustnes
 from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.tables import markdown, run_table
 from tests.support.attacked_runs import ACCURACY, of_a_detector, rows_of, table_of, write_sweep
-from tests.support.pictures import drawn
+from tests.support.pictures import cells, drawn
 from tests.support.run_folders import write_config, write_failed, write_run
 from tests.support.sweep_folders import load
 
@@ -67,7 +67,9 @@ def test_a_sweep_in_which_the_attack_does_not_vary_has_no_matrix(tmp_path: Path)
     assert robustness_table(load(tmp_path)) is None
     report_sweep([tmp_path], tmp_path)
     made = {path.name for path in tmp_path.iterdir() if path.is_file()}
-    assert made - {".report.json"} == {"table.csv", "summary.csv", "table.md", "comparison.png"}
+    assert made - {".report.json"} == {
+        *("table.csv", "summary.csv", "table.md", "report.html", "comparison.png")
+    }
 
 
 @pytest.mark.usefixtures("real_pictures")
@@ -84,16 +86,16 @@ def test_jobs_that_failed_are_a_dash_and_make_the_worst_case_a_bound(sweep: Path
     table = robustness_table(runs)
     assert table is not None
     text = robustness_markdown(runs, table)
-    cells = {
+    by_attack = {
         line.split("|")[1].strip(): line.split("|")[2:-1]
         for line in text.splitlines()
         if "|" in line
     }
-    assert [cell.strip() for cell in cells["sign_flip"]] == ["0.550", "-", "-"]
-    assert [cell.strip() for cell in cells["worst case"]] == ["0.550", "-", "≤ 0.710"]
+    assert [cell.strip() for cell in by_attack["sign_flip"]] == ["0.550", "-", "-"]
+    assert [cell.strip() for cell in by_attack["worst case"]] == ["0.550", "-", "≤ 0.710"]
     assert "Jobs left out: 5 failed. -: no complete run (4 of 9 cells)." in text
     figure = attack_matrix_figure(table)
-    shown = [cell.get_text() for cell in figure.axes[0].texts]
+    shown = cells(figure)
     assert shown[6:9] == ["0.550", "-", "-"]
     assert shown[9:] == ["0.550", "-", "≤0.710"]
     assert "Jobs left out: 5 failed" in figure.texts[1].get_text().replace("\n", " ")
@@ -218,8 +220,8 @@ def test_attack_success_is_shown_where_it_was_measured(tmp_path: Path, recorded:
     assert "0.600 ± 0.141" in markdown(runs)
     table = table_of(tmp_path)
     assert "Attack success" in robustness_markdown(runs, table)
-    cells = [cell.get_text() for cell in attack_matrix_figure(table).axes[0].texts]
-    assert [cell for cell in cells if "(60%)" in cell] == [cells[2]]
+    shown = cells(attack_matrix_figure(table))
+    assert [cell for cell in shown if "(60%)" in cell] == [shown[2]]
 
 
 def test_a_cost_that_was_not_measured_on_guard_is_said(sweep: Path) -> None:
