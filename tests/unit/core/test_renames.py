@@ -96,7 +96,8 @@ def test_what_meant_something_else_then_is_resumed_as_it_was(now, then):
     config = config_for(*SMALL, "store=none", *now)
     old = of_old(config)
     for group, keys in then.items():
-        old[group] = {k: v for k, v in {**old[group], **keys}.items() if v is not None}
+        gone = {key for key, value in keys.items() if value is None}
+        old[group] = {k: v for k, v in {**old[group], **keys}.items() if k not in gone}
     assert present_config(old) == config
 
 
