@@ -137,7 +137,7 @@ def _studied() -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "leakage lira", (*lira, "train_examples=300")
     inversion = ("leakage.model_inversion.steps=20", "leakage.model_inversion.restarts=1")
     yield "leakage model_inversion", ("leakage=model_inversion", *inversion)
-    audit = ("leakage=audit", "leakage.audit.canaries=20", "leakage.audit.guesses=8")
+    audit = ("leakage=audit", "leakage.audit.canaries=20", "leakage.audit.guesses=[0.4]")
     yield "leakage audit dp_sgd", (*audit, "privacy=dp_sgd", "rounds=2")
     loose = ("privacy.delta=0.01", "rounds=2")
     yield "leakage audit client_dp", (*audit, "privacy=client_dp", *loose)

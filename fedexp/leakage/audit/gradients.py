@@ -17,9 +17,9 @@ claimed noise,
 the best one that there is against the claim, however many and small the steps. What is done with
 the steps afterwards (local epochs, momentum, the server) loses nothing of it.
 
-It sees noise that is too small, drawn again, or not drawn in some step, and more steps than were
-counted. It does not see a clip that is missing or a wrong rate of the batches: canaries need no
-clipping, and draw their batches themselves. `examples` sees those, where it sees anything.
+It sees noise that is too small, or not drawn in some step, and more steps than were counted. It
+does not see a clip that is missing or a wrong rate of the batches: canaries need no clipping, and
+draw their batches themselves. `examples` sees those, where it sees anything.
 
 Sources: Nasr, Hayes, Steinke, Balle, Tramèr, Jagielski, Carlini and Terzis, "Tight Auditing of
 Differentially Private Machine Learning", USENIX Security 2023 (gradient canaries, scores of every
