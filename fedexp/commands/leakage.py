@@ -1,25 +1,32 @@
-"""`fedexp leakage`: attack a finished run."""
+"""`fedexp leakage`: attack a finished run, or a model that somebody else trained."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedexp.commands.arguments import EXIT_OK, parser
 
+OVERRIDES = (
+    "leakage=NAME or leakage=[NAME,NAME] (see: fedexp list leakage), leakage.NAME.key=value for a "
+    "study's own keys, paths.data_dir=FOLDER; of a file of weights also dataset=NAME, "
+    "train_examples=N, seed=N"
+)
+
 
 def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
+    if arguments[:1] == ["compare"]:
+        return _compare(arguments[1:])
     options = parser("leakage", "Attack a finished run: what do its updates and models leak?")
-    options.add_argument("run_dir", metavar="RUN_DIR", type=Path)
     options.add_argument(
-        "overrides",
-        metavar="key=value",
-        nargs="*",
-        default=[],
-        help="leakage=NAME or leakage=[NAME,NAME] (see: fedexp list leakage), "
-        "leakage.NAME.key=value for a study's own keys, paths.data_dir=FOLDER",
+        "run_dir",
+        metavar="RUN_DIR",
+        type=Path,
+        help="or a file of weights (.pth, .pt, .safetensors); `compare A B`: two side by side",
     )
+    options.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDES)
     options.add_argument(
         "--as",
         dest="name",
@@ -27,8 +34,66 @@ def main(arguments: Sequence[str]) -> int:
         help="keep the findings under another name, to have the study twice with other settings",
     )
     options.add_argument("--force", action="store_true", help="do again what is there already")
+    _of_files(options)
     given = options.parse_intermixed_args(arguments)
+    if given.run_dir.is_file() or given.model is not None:
+        from fedexp.commands.model_files import attack_file
+        from fedexp.reporting.leakage import studies_report
+
+        attacked = attack_file(
+            given.run_dir,
+            given.overrides,
+            given.model,
+            given.members,
+            given.scale,
+            given.out,
+            given.force,
+        )
+        print(studies_report(attacked.studies)[1])
+        print("\n".join(f"Assumed: {sentence}." for sentence in attacked.said))
+        return EXIT_OK
     from fedexp.commands.studies import leak
 
     print(leak(given.run_dir, given.overrides, given.name, given.force))
+    return EXIT_OK
+
+
+def _of_files(options: argparse.ArgumentParser) -> None:
+    options.add_argument("--model", metavar="NAME", help="of a file: which model, e.g. mlp")
+    options.add_argument(
+        "--members",
+        metavar="train|FILE",
+        help="of a file: who was trained on, the dataset's training part as fedexp deals it, or "
+        "its rows in a text file, a number a line from 0",
+    )
+    options.add_argument(
+        "--scale",
+        default="fedexp",
+        metavar="fedexp|none|MEAN,DEVIATION",
+        help="of a file: how its pixels in [0, 1] were scaled (default: by the training part's)",
+    )
+    options.add_argument("--out", metavar="FOLDER", type=Path, help="of a file: for the findings")
+
+
+def _compare(arguments: Sequence[str]) -> int:
+    options = parser("leakage compare", "Two runs or files of weights, attacked alike.")
+    options.add_argument("first", metavar="A", type=Path, help="a run's folder, or a file")
+    options.add_argument("second", metavar="B", type=Path, help="a run's folder, or a file")
+    options.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDES)
+    options.add_argument("--force", action="store_true", help="do again what is there already")
+    _of_files(options)
+    options.add_argument("--model-b", metavar="NAME", help="of B, if it is another model than A")
+    given = options.parse_intermixed_args(arguments)
+    from fedexp.commands.comparison import compare
+
+    print(
+        compare(
+            (given.first, given.second),
+            given.overrides,
+            (given.model, given.model_b or given.model),
+            given.members,
+            given.scale,
+            given.force,
+        )
+    )
     return EXIT_OK

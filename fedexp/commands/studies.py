@@ -30,7 +30,7 @@ from fedexp.config.schema import register
 from fedexp.core.checks import InputError
 from fedexp.core.files import locked
 from fedexp.leakage.study import SaysBeforehand, Study
-from fedexp.leakage.victim import open_victim
+from fedexp.leakage.victim import Victim, open_victim
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
 from fedexp.run_folder.record import read_config
 
@@ -101,7 +101,7 @@ def study_run(
         InputError: a study cannot be made of its node, or not of this run.
     """
     torch.set_num_threads(1)  # as in a run: the same bits for any number of cores
-    studies = {name: _study(name, node, trust) for name, node in nodes.items()}
+    studies = {name: study_of(name, node, trust) for name, node in nodes.items()}
     there = {found.name: found for found in read_findings(folder)}
     victim = open_victim(folder, data_dir, built, trust)
     for name, study in studies.items():
@@ -111,15 +111,26 @@ def study_run(
             continue
         if isinstance(study, SaysBeforehand) and (sentence := study.beforehand(victim)):
             say(f"{name}: {sentence}")
-        started = time.perf_counter()
-        with _progress(name, say) as progress, prefixed(f"leakage.{_kind(name)}"):
-            findings = study(victim, progress)
-        seconds = time.perf_counter() - started
-        write_findings(folder, name, nodes[name], findings, seconds)
-        add_to_summary(folder, name, findings.headline)
+        add_to_summary(folder, name, carry_out(name, study, victim, nodes[name], say))
 
 
-def _study(name: str, node: Mapping[str, Any], trust: Sequence[str]) -> Study:
+def carry_out(
+    name: str,
+    study: Study,
+    victim: Victim,
+    node: Mapping[str, Any],
+    say: Callable[[str], object],
+) -> Mapping[str, float]:
+    """The headline of one study, whose findings are left in the victim's folder."""
+    started = time.perf_counter()
+    with _progress(name, say) as progress, prefixed(f"leakage.{_kind(name)}"):
+        findings = study(victim, progress)
+    write_findings(victim.folder, name, node, findings, time.perf_counter() - started)
+    return findings.headline
+
+
+def study_of(name: str, node: Mapping[str, Any], trust: Sequence[str]) -> Study:
+    """The study that a part of a resolved config describes."""
     kind = _kind(name)
     study: Study = Parts({"leakage": {kind: node}}, trust)(f"leakage.{kind}")
     return study
