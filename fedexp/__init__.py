@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fedexp.aggregation.plain import aggregate
     from fedexp.api import Run, Sweep, load, run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["InputError", "Run", "Sweep", "__version__", "aggregate", "load", "run", "testing"]
 
 _PLACES = {

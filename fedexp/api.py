@@ -15,7 +15,7 @@ from fedexp.reporting.results import Run as _Results
 from fedexp.reporting.results import find_runs, is_run, load_run
 from fedexp.reporting.tables import run_table
 
-_LEAKAGE = ("study", "subject", "round", "target", "metric", "value", "low", "high", "adversary")
+_LEAKAGE = ("study", "subject", "adversary", "round", "target", "metric", "value", "low", "high")
 _PARTS = ("train", "validation", "test", "attack")
 
 
@@ -92,25 +92,27 @@ class Run:
     def leakage(self) -> pd.DataFrame:
         """What the studies of the run found, one number a row.
 
-        Columns: study; subject, what was attacked, "all" for the study's headline; round and
-        target, <NA> in a headline; metric, value; low and high, the ends of its interval, NaN
-        where it has none; adversary, what it sees and knows, in words.
+        Columns: study; subject, what was attacked, "all" for the study's headline; adversary, its
+        name ("outsider", "server", ...); round and target, <NA> in a headline; metric, value; low
+        and high, the ends of its interval, NaN where it has none.
         """
         rows: list[tuple[object, ...]] = []
         for found in self._results.leakage:
-            headline = found.headline
-            ends = {f"{metric}_{end}" for metric in headline for end in ("low", "high")}
-            for metric, value in headline.items():
-                if metric in ends:
-                    continue
-                interval = [headline.get(f"{metric}_{end}", np.nan) for end in ("low", "high")]
-                rows.append((found.name, "all", None, None, metric, value, *interval))
-            columns = [found.figures[name] for name in ("subject", "round", "target", "metric")]
-            for *key, value in zip(*columns, found.figures["value"], strict=True):
-                rows.append((found.name, *key, value, np.nan, np.nan))
-        adversaries = {found.name: found.adversary for found in self._results.leakage}
-        frame = pd.DataFrame(rows, columns=_LEAKAGE[:-1])
-        frame["adversary"] = frame["study"].map(adversaries)
+            name, headline, figures = found.name, found.headline, found.figures
+            rows += [
+                (name, "all", found.adversary_of("all"), None, None, metric, *numbers)
+                for metric, *numbers in _with_ends(headline)
+            ]
+            of_one: dict[tuple[object, ...], dict[str, float]] = {}
+            keys = zip(*(figures[key] for key in ("subject", "round", "target")), strict=True)
+            for key, metric, value in zip(keys, figures["metric"], figures["value"], strict=True):
+                of_one.setdefault(key, {})[metric] = value
+            rows += [
+                (name, subject, found.adversary_of(str(subject)), round, target, metric, *numbers)
+                for (subject, round, target), values in of_one.items()
+                for metric, *numbers in _with_ends(values)
+            ]
+        frame = pd.DataFrame(rows, columns=_LEAKAGE)
         whole = dict.fromkeys(("round", "target"), "Int64")
         return frame.astype({**whole, **dict.fromkeys(("value", "low", "high"), "float64")})
 
@@ -170,3 +172,13 @@ def load_one(folder: Path) -> Run:
     found = Run(folder)
     found._results  # noqa: B018 - read now, so that a wrong folder is refused now
     return found
+
+
+def _with_ends(values: Mapping[str, float]) -> list[tuple[str, float, float, float]]:
+    """Each metric with its value and the ends of its interval, which are metrics of their own."""
+    ends = {f"{metric}_{end}" for metric in values for end in ("low", "high")}
+    return [
+        (metric, value, values.get(f"{metric}_low", np.nan), values.get(f"{metric}_high", np.nan))
+        for metric, value in values.items()
+        if metric not in ends
+    ]

@@ -1,6 +1,7 @@
-"""Write tests/slow.txt anew: the tests that took longer than a limit, from pytest's own durations.
+r"""Write tests/slow.txt anew: the tests that took longer than a limit, from pytest's own durations.
 
-    pytest -n 2 -m "not slow and not network" --also-listed --durations=0 -vv > LOG
+    pytest -n 2 -m "not slow and not network and not documents" \
+        --also-listed --durations=0 -vv > LOG
     python scripts/slow_tests.py LOG [--seconds 1.5]
 
 A fixture's time counts for the test that it was made for. Run on a machine that does nothing else.

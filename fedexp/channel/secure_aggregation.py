@@ -79,6 +79,7 @@ class SecureAggregation:
     """
 
     sums: ClassVar[bool] = True
+    hides_rows: ClassVar[bool] = True
 
     encoder: Encoder
     groups: int

@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 
 from fedexp import __version__
+from fedexp.commands.answers import Asker, answering
 from fedexp.commands.arguments import EXIT_BAD_INPUT, EXIT_OK
 from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.interrupt import Terminated, endings_as_interrupts, heard
 from fedexp.core.library_warnings import into_the_log
 from fedexp.core.preparation import over, show_preparation, wiped_away
-from fedexp.core.text import printable
 
 EXIT_INTERRUPTED, EXIT_NO_READER = 130, 141
 
@@ -26,6 +26,7 @@ COMMANDS = (
     "run",
     "resume",
     "rerun",
+    "watch",
     "report",
     "leakage",
     "detect",
@@ -33,6 +34,7 @@ COMMANDS = (
     "list",
     "data",
     "store",
+    "schema",
 )
 """Each a module of `fedexp.commands`."""
 
@@ -41,9 +43,11 @@ fedexp: an experiment runner for federated learning
 
   fedexp run [key=value ...]          train; every part can be chosen and every value changed
   fedexp run -m key=a,b [...]         a sweep: every combination, one table at the end
+  fedexp run --dry-run [...]          the plan: rounds, bytes, time, epsilon, what would be refused
   fedexp run from=RUN_DIR [key=value] go on from a run's last model, with other settings: a new run
   fedexp resume RUN_DIR [rounds=MORE] go on with a run that was stopped, or for more rounds
   fedexp rerun RUN_DIR [key=value]    a run once more; without key=value: does it come out the same?
+  fedexp watch RUN_OR_SWEEP           follow what another process does: rounds, jobs, time left
   fedexp report RUN_OR_SWEEP ...      tables and plots of what is there, made anew
   fedexp leakage RUN_DIR leakage=NAME attack a finished run: what do its updates and models leak?
   fedexp detect fit FOLDER --out FILE learn from files what honest updates look like
@@ -55,7 +59,10 @@ fedexp: an experiment runner for federated learning
   fedexp data check FOLDER            what is in your own images (or FILE: arrays, a table)
   fedexp data get NAME ...            download datasets
   fedexp store [--empty]              what sweeps have kept, so that it is not computed again
+  fedexp schema [NAME]                what --json answers with, as JSON Schema
   fedexp --version
+
+Every command takes --json: one JSON document on stdout, refusals too, and nothing else there.
 
 fedexp run alone trains ten clients on scikit-learn's digits, without a network.
 fedexp run --help shows the config groups and every default.
@@ -69,38 +76,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments = sys.argv[1:]
         _mend_streams()
     before = len(heard)
-    try:
-        with wiped_away(), endings_as_interrupts(), into_the_log():
-            try:
-                command, rest = _command(list(arguments))
-                code = EXIT_OK
-                if of_this_process:
-                    show_preparation(command, rest)
-                if command:
-                    module = importlib.import_module(f"fedexp.commands.{command}")
-                    if command not in ("run", "resume", "rerun"):  # which have a run to build
-                        over()
-                    code = module.main(rest)
-            except SystemExit as end:  # argparse and Hydra end so, with a number or nothing
-                code = int(end.code or EXIT_OK)
-        sys.stdout.flush()  # here, where a reader that has gone is dealt with, not at the very end
-        return int(code)
-    except Terminated as end:
-        return end.exit_code
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_NO_READER
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        return _refuse(f"{place}{error.strerror or error}")
-    except Exception as error:
-        if len(heard) > before:  # Hydra and omegaconf make errors of their own of a Ctrl-C
-            return 128 + heard[-1]
-        if isinstance(error, InputError):
-            return _refuse(str(error))
-        raise
+    with answering(arguments) as (asker, words):
+        try:
+            with wiped_away(), endings_as_interrupts(), into_the_log():
+                try:
+                    command, rest = _command(words)
+                    code = EXIT_OK
+                    if of_this_process:
+                        show_preparation(command, rest)
+                    if command:
+                        module = importlib.import_module(f"fedexp.commands.{command}")
+                        if command not in ("run", "resume", "rerun"):  # which have a run to build
+                            over()
+                        code = module.main(rest)
+                except SystemExit as end:  # argparse and Hydra end so, with a number or nothing
+                    code = int(end.code or EXIT_OK)
+            asker.end()  # here, where a reader that has gone is dealt with, not at the very end
+            return int(code)
+        except KeyboardInterrupt as end:
+            asker.broken_off("interrupted")
+            return end.exit_code if isinstance(end, Terminated) else EXIT_INTERRUPTED
+        except BrokenPipeError:  # the reader, such as `head`, has gone
+            asker.leave()
+            return EXIT_NO_READER
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            return _refused(asker, InputError(f"{place}{error.strerror or error}"))
+        except Exception as error:
+            if len(heard) > before:  # Hydra and omegaconf make errors of their own of a Ctrl-C
+                asker.broken_off("interrupted")
+                return 128 + heard[-1]
+            if isinstance(error, InputError):
+                return _refused(asker, error)
+            asker.broken_off(str(error) or type(error).__name__)
+            raise
 
 
 run_command = main
@@ -126,13 +135,16 @@ def _command(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def _completion(arguments: list[str]) -> tuple[str, list[str]]:
-    """Shell completion: Hydra's, for what comes after `fedexp run`."""
+    """Shell completion: ours, or Hydra's for what comes after `fedexp run`."""
     query = any(a.startswith("query=") for a in arguments)
     words = os.environ.get("COMP_LINE", "").split(" ")
     if query and len(words) <= 2:
         print(" ".join(c for c in COMMANDS if c.startswith(words[-1])))
         return "", []
     if query and words[1] != "run":
+        from fedexp.commands.completion import completions
+
+        print(" ".join(completions(words)))
         return "", []
     if query:  # Hydra drops the first word only: the application's name
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
@@ -149,6 +161,6 @@ def _mend_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _refuse(reason: str) -> int:
-    print(f"fedexp: {printable(' '.join(reason.splitlines()))}", file=sys.stderr)
+def _refused(asker: Asker, reason: InputError) -> int:
+    asker.refuse(reason)
     return EXIT_BAD_INPUT

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
 from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from fedexp.commands.answers import answer
 from fedexp.config import schema
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
@@ -55,6 +56,21 @@ class Asked:
         return {path.stem: path for path in found}
 
 
+@final
+@dataclass(frozen=True)
+class State:
+    """Of one dataset."""
+
+    name: str
+    state: str  # ok, missing, corrupt, broken, or yours: it has to be said which
+    detail: str
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether somebody has to mend it."""
+        return self.state in ("corrupt", "broken")
+
+
 def check(asked: Asked) -> bool:
     """Print the state of each dataset (all by default); False if something is wrong with one."""
     known, place = asked.known, data_folder(asked.data_dir)
@@ -67,13 +83,14 @@ def check(asked: Asked) -> bool:
     for name in names:
         if not _is_yours(known[name]):
             _loader(known[name], asked)  # one that cannot be made is refused before a word
-    clean = [_survey(path, asked, place) for path in paths]
-    states: list[str] = []
+    own = [_survey(path, asked, place) for path in paths]
+    states: list[State] = []
     if names or not paths:
         print(f"data folder: {place}")
         for name in names or sorted(known):
             states.append(_state(name, known[name], asked, lambda x: check_status(x, place)))
-    return all(clean) and not {"corrupt", "broken"} & set(states)
+    answer("", lambda: _document(place, states, own))
+    return not any(of["faults"] for of in own) and not any(state.is_wrong for state in states)
 
 
 def get(asked: Asked) -> bool:
@@ -81,10 +98,23 @@ def get(asked: Asked) -> bool:
     known, place = asked.known, data_folder(asked.data_dir)
     _refuse_unknown(asked.names, known)
     progress = sys.stderr.isatty()
-    states = [
-        _say(name, get_status(_loader(known[name], asked), place, progress)) for name in asked.names
-    ]
-    return all(state == "ok" for state in states)
+    states = []
+    for name in asked.names:
+        status = get_status(_loader(known[name], asked), place, progress)
+        states.append(_say(State(name, status.state, status.detail)))
+    answer("", lambda: _document(place, states, []))
+    return all(state.state == "ok" for state in states)
+
+
+def _document(
+    place: Path, states: Sequence[State], own: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "schema": "datasets/1",
+        "data_dir": str(place),
+        "datasets": [asdict(state) for state in states],
+        "own": list(own),
+    }
 
 
 def _is_path(name: str) -> bool:
@@ -112,7 +142,7 @@ def _refuse_unknown(names: Sequence[str], known: Mapping[str, Path]) -> None:
             raise InputError(reason, "NAME", name)
 
 
-def _state(name: str, path: Path, asked: Asked, tell: Callable[[Loader], Status]) -> str:
+def _state(name: str, path: Path, asked: Asked, tell: Callable[[Loader], Status]) -> State:
     """The state of one dataset; one that cannot be made, or told, is broken and no other is.
 
     Raises:
@@ -120,20 +150,18 @@ def _state(name: str, path: Path, asked: Asked, tell: Callable[[Loader], Status]
     """
     try:
         if _is_yours(path):
-            print(f"{name:<16}{'yours':<9}fedexp data check FOLDER, or FILE")
-            return "yours"
+            return _say(State(name, "yours", "fedexp data check FOLDER, or FILE"))
         status = tell(_loader(path, asked))
     except Exception as error:  # of a file or of code that anybody wrote
         if name in asked.names and isinstance(error, InputError):
             raise
         reason = one_line(error) if isinstance(error, COMPLAINTS) else f"{error!r}"
-        print(f"{name:<16}{'broken':<9}{printable(reason.splitlines()[0])}", flush=True)
-        return "broken"
-    return _say(name, status)
+        return _say(State(name, "broken", printable(reason.splitlines()[0])))
+    return _say(State(name, status.state, status.detail))
 
 
-def _survey(path: str, asked: Asked, place: Path) -> bool:
-    """Say what is in a person's own data; False if something is wrong with them."""
+def _survey(path: str, asked: Asked, place: Path) -> dict[str, Any]:
+    """Say what is in a person's own data, and what is wrong with them."""
     loader = _of_path(path, asked)
     if not isinstance(loader, Surveys):
         raise InputError("cannot be looked through", "NAME", path)
@@ -145,7 +173,7 @@ def _survey(path: str, asked: Asked, place: Path) -> bool:
         for line in lines:
             print(printable(f"{word}: {line}"))
     print(f"{len(found.faults)} things are wrong" if found.faults else "clean", flush=True)
-    return not found.faults
+    return {"path": path, **{key: list(said) for key, said in asdict(found).items()}}
 
 
 def _of_path(path: str, asked: Asked) -> Loader:
@@ -201,6 +229,6 @@ def _plain(config: Any, path: Path | str, settings: Mapping[str, str]) -> dict[s
     return {str(key): value for key, value in node.items()}
 
 
-def _say(name: str, status: Status) -> str:
-    print(f"{name:<16}{status.state:<9}{status.detail}", flush=True)
-    return status.state
+def _say(state: State) -> State:
+    print(f"{state.name:<16}{state.state:<9}{state.detail}", flush=True)
+    return state

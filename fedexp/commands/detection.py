@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
+from fedexp.commands.answers import answer
 from fedexp.config.folders import conf_folder
 from fedexp.core.checks import InputError, at_least, in_range
 from fedexp.core.files import write_atomically
@@ -103,14 +104,30 @@ def fit(
         f"{len(found.unusable)} that cannot be used" if found.unusable else "",
     ]
     without = " and ".join(words for words in aside if words)
-    print(
+    alarms = _false_alarms(kind, rows, quantile, seed)
+    text = (
         f"Fitted {scorer} on {fitted.rows} updates of {fitted.d:,} numbers"
         f"{f', leaving out {without}' if without else ''}.\n"
         f"Threshold {fitted.threshold:.4g}: the {quantile:g} quantile of held-out scores.\n"
-        f"False alarms: {_false_alarms(kind, rows, quantile, seed)}.\n"
+        f"False alarms: {_in_words(alarms)}.\n"
         f"Saved: {out}"
     )
-    _name_unusable(found.unusable)
+    answer(
+        "\n".join([text, *_names(found.unusable)]),
+        lambda: {
+            "schema": "detector/1",
+            "detector": str(out),
+            "scorer": scorer,
+            "updates": fitted.rows,
+            "numbers": fitted.d,
+            "quantile": quantile,
+            "threshold": fitted.threshold,
+            "left_out_as_malicious": left_out,
+            "copies": found.twins,
+            "unusable": _as_documents(found.unusable),
+            "false_alarms": None if alarms is None else asdict(alarms),
+        },
+    )
 
 
 def scan(
@@ -150,13 +167,14 @@ def scan(
         Scored(file.name, file.round, file.client, file.malicious, score, score > limit)
         for file, score in _scores(fitted, _Rows(found, layout, reader(start)).batches("scanning"))
     ]
+    said = []
     if scored:
         place = detector.parent / f"scan-of-{_name_of(folder)}" if out is None else out
         if out is None and place.is_symlink():
             raise InputError("is a link; name the folder with --out", "--out", place)
         unusable = [(u.path, u.reason) for u in found.unusable]
         subtitle = f"{printable(str(folder))}, scored by {printable(str(detector))}"
-        print(write_scan(scored, unusable, limit, place, subtitle))
+        said.append(write_scan(scored, unusable, limit, place, subtitle))
     elif all(u.other_model for u in found.unusable):
         first = found.unusable[0]
         raise InputError(
@@ -165,8 +183,21 @@ def scan(
             folder,
         )
     if found.twins:
-        print(f"{found.twins} copies in another format were not counted.")
-    _name_unusable(found.unusable)
+        said.append(f"{found.twins} copies in another format were not counted.")
+    answer(
+        "\n".join([*said, *_names(found.unusable)]),
+        lambda: {
+            "schema": "scan/1",
+            "folder": str(folder),
+            "detector": str(detector),
+            "threshold": limit,
+            "flagged": sum(one.flagged for one in scored),
+            "scores": [asdict(one) for one in scored],
+            "copies": found.twins,
+            "unusable": _as_documents(found.unusable),
+            "written_to": str(place) if scored else None,
+        },
+    )
     return not found.unusable
 
 
@@ -210,29 +241,46 @@ class _Rows:
         return replace(self, found=UpdateFolder(list(files)))
 
 
-def _false_alarms(scorer: Scorer, rows: _Rows, quantile: float, seed: int) -> str:
-    """What a detector fitted without the last fifth of the rounds makes of these."""
+@final
+@dataclass(frozen=True)
+class _Alarms:
+    """What a detector fitted without the last rounds makes of these."""
+
+    first_round: int
+    last_round: int
+    flagged: int
+    of: int
+
+
+def _in_words(alarms: _Alarms | None) -> str:
+    if alarms is None:
+        return "unknown, with too few rounds to hold some of them out"
+    first, last = alarms.first_round, alarms.last_round
+    where = f"rounds {first} to {last}" if last > first else f"round {first}"
+    return (
+        f"fitted without {where}, it flags {alarms.flagged} of {alarms.of} updates there "
+        f"({alarms.flagged / alarms.of:.1%})"
+    )
+
+
+def _false_alarms(scorer: Scorer, rows: _Rows, quantile: float, seed: int) -> _Alarms | None:
+    """The last fifth of the rounds is held out; None where there are too few."""
     files = rows.found.files
     rounds = sorted({file.round for file in files if file.round is not None})
     late = rounds[len(rounds) - len(rounds) // 5 :]
     early = rows.of(file for file in files if file.round not in late)
-    unknown = "unknown, with too few rounds to hold some of them out"
     if not late:
-        return unknown
+        return None
     try:
         fitted = fit_detector(scorer, early.updates("holding out"), quantile, seed)
     except InputError:  # too few updates are left
-        return unknown
+        return None
     # All rounds in their order: the detector remembers.
     scores = _scores(fitted, rows.of(files).batches("scoring"))
     flags = [score > fitted.threshold for file, score in scores if file.round in late]
     if not flags:  # somebody has taken the files away
-        return unknown
-    where = f"rounds {late[0]} to {late[-1]}" if len(late) > 1 else f"round {late[0]}"
-    return (
-        f"fitted without {where}, it flags {sum(flags)} of {len(flags)} updates there "
-        f"({sum(flags) / len(flags):.1%})"
-    )
+        return None
+    return _Alarms(late[0], late[-1], sum(flags), len(flags))
 
 
 def _scores(fitted: Fitted, rounds: Iterable[Batch]) -> Iterator[tuple[UpdateFile, float]]:
@@ -316,7 +364,12 @@ def _name_of(folder: Path) -> str:
     return f"{place.parent.name}-updates" if place.name == "updates" else place.name
 
 
-def _name_unusable(unusable: Sequence[Unusable]) -> None:
-    if unusable:
-        print(f"{len(unusable)} could not be used:")
-        print("\n".join(f"  {u.path}: {u.reason}" for u in unusable))
+def _names(unusable: Sequence[Unusable]) -> list[str]:
+    if not unusable:
+        return []
+    lines = [f"  {u.path}: {u.reason}" for u in unusable]
+    return [f"{len(unusable)} could not be used:", *lines]
+
+
+def _as_documents(unusable: Sequence[Unusable]) -> list[dict[str, str]]:
+    return [{"file": str(u.path), "reason": u.reason} for u in unusable]

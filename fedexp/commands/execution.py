@@ -81,12 +81,14 @@ def run(
             sends=exp.server.algorithm.sends,
         )
         exp = replace(exp, store=recorder.client_states)
+        watching = watchers(config, folder, built)
         document = partition_document(built.partition, names, built.task)
         beginnings = Beginnings(in_use(), config, built, origin, recorder)
         state, taken = recorder.resume() if resume else None, 0
         if state is None:
             recorder.begin(document)
-            state = beginnings.take()
+            # What was computed before cannot be watched any more.
+            state = None if watching else beginnings.take()
             taken = state.round if state else 0
             state = state or initial_state(exp, vector_of(built.model))
         else:
@@ -97,7 +99,8 @@ def run(
             log.warning("%s", remark)
         redraw = [Redraw(lambda: draw(folder, plots=True))] if config["plots"] else []
         observers: Sequence[Observer] = (
-            recorder,  # first: what it has written is there when the others are told
+            *watching,  # before the record: whoever goes on from that finds their round, too
+            recorder,  # then: what it has written is there when the others are told
             RoundLog(),
             progress_for(quiet),
             *redraw,
@@ -195,6 +198,24 @@ def study(config: Mapping[str, Any], folder: Path, built: Built | None = None) -
         raise
 
 
+def watchers(config: Mapping[str, Any], folder: Path, built: Built) -> list[Observer]:
+    """Who watches the rounds for the studies that the config asks for.
+
+    Args:
+        config: the resolved config.
+        folder: of the run.
+        built: what was built of `config`.
+
+    Raises:
+        InputError: a study cannot be made of this run.
+    """
+    if not config["leakage"]:
+        return []
+    from fedexp.commands.studies import watchers_of
+
+    return watchers_of(folder, config, built)
+
+
 def _first(reasons: Iterable[str | None]) -> str:
     """The first reason to stop, after everybody was asked; empty where nobody has one."""
     return next(iter([reason for reason in reasons if reason]), "")
@@ -221,7 +242,7 @@ def _closing(built: Built) -> Iterator[None]:
 
 def draw(folder: Path, plots: bool) -> str:
     """Report and plots. What was measured is safe already, so a full disk here only says so."""
-    from fedexp.reporting.report import report_run
+    from fedexp.reporting.run_report import report_run
 
     try:
         return report_run(folder, plots)

@@ -24,7 +24,7 @@ from fedexp.commands.execution import run
 from fedexp.commands.run import FoldersOfTheUser, admit, resolve, run_folder
 from fedexp.config.composition import Loader
 from fedexp.config.folders import conf_folder
-from fedexp.config.hydra_errors import COMPLAINTS, one_line
+from fedexp.config.hydra_errors import COMPLAINTS, refusal
 from fedexp.core.checks import InputError
 from fedexp.core.renames import present_overrides
 
@@ -51,18 +51,24 @@ def composed(overrides: list[str]) -> tuple[dict[str, Any], Path, bool]:
         parsed = OverridesParser.create().parse_overrides(overrides)
         if any(override.is_sweep_override() for override in parsed):
             raise _sweep(overrides)
-        Loader.said = tuple(overrides)
-        with _hydra_of_our_own(), initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            config: DictConfig = compose("config", overrides=overrides, return_hydra_config=True)
-            if config.hydra.mode == RunMode.MULTIRUN:
-                raise _sweep(overrides)
-            folder, by_clock = run_folder(config)
-            resolved = resolve(config, config.hydra)
+        config = hydra_config(overrides)
+        if config.hydra.mode == RunMode.MULTIRUN:
+            raise _sweep(overrides)
+        folder, by_clock = run_folder(config)
+        resolved = resolve(config, config.hydra)
     except InputError:
         raise
     except COMPLAINTS as error:
-        raise InputError(one_line(error, overrides)) from error
+        raise refusal(error, overrides) from error
     return resolved, folder.absolute(), by_clock
+
+
+def hydra_config(overrides: list[str], named: Path | None = None) -> DictConfig:
+    """The config with Hydra's part, nothing resolved; `named` is what `--config-dir` says."""
+    Loader.said = tuple(overrides)
+    place = str(conf_folder())
+    with _hydra_of_our_own(named), initialize_config_dir(place, version_base="1.3"):
+        return compose("config", overrides=overrides, return_hydra_config=True)
 
 
 def _sweep(overrides: Sequence[str]) -> InputError:
@@ -71,9 +77,9 @@ def _sweep(overrides: Sequence[str]) -> InputError:
 
 
 @contextmanager
-def _hydra_of_our_own() -> Iterator[None]:
+def _hydra_of_our_own(named: Path | None) -> Iterator[None]:
     """Set aside a Hydra that the caller has initialised, and bring it back."""
-    FoldersOfTheUser.config_dir = None
+    FoldersOfTheUser.config_dir = named
     of_caller = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:

@@ -6,7 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
+from fedexp.config.folders import config_folders
 
 OVERRIDES = (
     "leakage=NAME or leakage=[NAME,NAME] (see: fedexp list leakage), leakage.NAME.key=value for a "
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         help="keep the findings under another name, to have the study twice with other settings",
     )
     options.add_argument("--force", action="store_true", help="do again what is there already")
+    options.add_argument("--config-dir", help="a folder of configs of your own")
     _of_files(options)
     given = options.parse_intermixed_args(arguments)
     if given.run_dir.is_file() or given.model is not None:
@@ -52,9 +55,14 @@ def main(arguments: Sequence[str]) -> int:
         print(studies_report(attacked.studies)[1])
         print("\n".join(f"Assumed: {sentence}." for sentence in attacked.said))
         return EXIT_OK
+    from fedexp.commands.documents import of_leakage
+    from fedexp.commands.run import FoldersOfTheUser
     from fedexp.commands.studies import leak
 
-    print(leak(given.run_dir, given.overrides, given.name, given.force))
+    config_folders(given.config_dir)  # which refuses one that is not there
+    FoldersOfTheUser.config_dir = given.config_dir and Path(given.config_dir)
+    text = leak(given.run_dir, given.overrides, given.name, given.force)
+    answer(text, lambda: of_leakage(given.run_dir))
     return EXIT_OK
 
 

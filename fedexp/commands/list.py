@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
+from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser, trusted
-from fedexp.config.catalogue import listing
+from fedexp.config.catalogue import groups, listing
 from fedexp.config.explanation import as_text, explain, found_by
 from fedexp.config.folders import config_folders
 from fedexp.core.checks import InputError
@@ -28,9 +33,39 @@ def main(arguments: Sequence[str]) -> int:
             raise InputError(
                 "is in no choice and no key; see: fedexp list", "--search", given.search
             )
-        print(printable_lines("\n".join(found)))
+        lines = [f"{f'{group}={choice}':<36}  {said}" for group, choice, said in found]
+        answer(printable_lines("\n".join(lines)), lambda: _document(found))
     elif given.choice:
-        print(printable_lines(as_text(explain(folders, given.group, given.choice))))
+        _explain(folders, given.group, given.choice, given.config_dir and Path(given.config_dir))
     else:
-        print(listing(folders, given.group))
+        text, chosen = listing(folders, given.group), groups(folders)
+        everything = [
+            (group, choice, said)
+            for group, choices in chosen.items()
+            for choice, said in choices.items()
+            if given.group in (None, group)
+        ]
+        answer(text, lambda: _document(everything))
     return EXIT_OK
+
+
+def _explain(folders: list[Path], group: str, choice: str, named: Path | None) -> None:
+    """At once what the choice is; then what goes with it, which takes some seconds to try."""
+    explained = explain(folders, group, choice)
+    document = {"schema": "choice/1", **asdict(explained)}
+    answer(f"{printable_lines(as_text(explained))}\n", lambda: document)
+    sys.stdout.flush()
+    from fedexp.commands import combinations
+
+    pairs = combinations.combinations(folders, group, choice, named)
+    document["combinations"] = [asdict(pair) for pair in pairs]
+    answer(printable_lines(combinations.as_text(pairs)), lambda: document)
+
+
+def _document(found: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
+    return {
+        "schema": "choices/1",
+        "choices": [
+            {"group": group, "choice": choice, "description": said} for group, choice, said in found
+        ],
+    }

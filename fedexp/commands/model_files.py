@@ -27,6 +27,7 @@ from fedexp.leakage.model_file import AS_FEDEXP, RAW, ModelFile, check_study
 from fedexp.leakage.victim import Victim
 from fedexp.run_folder.findings import StudyRecord, read_findings
 from fedexp.run_folder.untrusted import NotUsable, read_bytes
+from fedexp.store.use import named
 
 SETTABLE = ("dataset", "model", "leakage", "train_examples", "seed", "task", "paths.data_dir")
 ABOUT = "model.json"
@@ -104,11 +105,12 @@ def _study(
     victim: Victim, studies: Mapping[str, Any], nodes: Mapping[str, Any], force: bool
 ) -> None:
     there = {found.name: found for found in read_findings(victim.folder)}
+    nothing = named("none", one_of_many=False)  # is kept of what these train
     for name, study in studies.items():
         if name in there and there[name].settings == nodes[name] and not force:
             print(f"{name}: its findings are there already")
         else:
-            carry_out(name, study, victim, nodes[name], print)
+            carry_out(name, study, victim, nodes[name], print, nothing)
 
 
 def conditions_of(config: Mapping[str, Any]) -> dict[str, object]:

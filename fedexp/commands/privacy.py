@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
 from fedexp.core.checks import InputError, at_least, one_of, positive
 from fedexp.privacy.accounting import (
@@ -22,6 +23,11 @@ from fedexp.privacy.fixed_size import fixed_size_epsilon
 
 Sampling = Literal["poisson", "shuffled", "fixed"]
 SAMPLINGS: tuple[Sampling, ...] = ("poisson", "shuffled", "fixed")
+NEIGHBOURS: Mapping[str, str] = {
+    "poisson": "one member added or removed",
+    "shuffled": "one member's share zeroed",
+    "fixed": "one member replaced",
+}
 SHUFFLED = (
     "shuffled batches are not Poisson samples: no amplification is proven for them, "
     "so every step counts in full (q = 1)"
@@ -52,7 +58,8 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument(
         "--sampling", default="poisson", help="poisson, shuffled or fixed (default: %(default)s)"
     )
-    print(answer(**vars(options.parse_args(arguments))))
+    cost = worked_out(**vars(options.parse_args(arguments)))
+    answer(cost.text(), cost.document)
     return EXIT_OK
 
 
@@ -66,7 +73,52 @@ class _Plan:
     batch_size: int | None
 
 
-def answer(
+@dataclass(frozen=True)
+class Cost:
+    """What was asked, and the answers: by accountant, epsilon of a noise, or noise for a target."""
+
+    sampling: str
+    plan: _Plan
+    delta: float
+    noise_multiplier: float | None
+    target_epsilon: float | None
+    epsilon: Mapping[str, float]
+    noise: Mapping[str, float]
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """Figures are rounded up: a printed epsilon is never too small, nor is a printed noise."""
+        lines = [_headline(self.sampling, self.plan, self.delta)]
+        if self.noise_multiplier is not None:
+            asked = f"for noise multiplier {self.noise_multiplier:g}"
+            lines += ["", f"{'accountant':<12}{'epsilon':>12}   {asked}"]
+            lines += [f"{name:<12}{_rounded_up(v):>12}" for name, v in self.epsilon.items()]
+        if self.target_epsilon is not None:
+            asked = f"for epsilon <= {self.target_epsilon:g}"
+            lines += ["", f"{'accountant':<12}{'noise':>12}   {asked}"]
+            lines += [f"{name:<12}{_rounded_up(v):>12}" for name, v in self.noise.items()]
+        return "\n".join([*lines, "", *(f"note: {note}" for note in self.notes)]).rstrip()
+
+    def document(self) -> dict[str, Any]:
+        """The same for a program; nothing is rounded."""
+        return {
+            "schema": "privacy/1",
+            "sampling": self.sampling,
+            "neighbours": NEIGHBOURS[self.sampling],
+            "sample_rate": self.plan.sample_rate,
+            "steps": self.plan.steps,
+            "examples": self.plan.population,
+            "batch_size": self.plan.batch_size,
+            "delta": self.delta,
+            "noise_multiplier": self.noise_multiplier,
+            "target_epsilon": self.target_epsilon,
+            "epsilon": dict(self.epsilon),
+            "noise": dict(self.noise),
+            "notes": list(self.notes),
+        }
+
+
+def worked_out(
     *,
     delta: float,
     sampling: str,
@@ -77,10 +129,8 @@ def answer(
     examples: int | None,
     batch_size: int | None,
     epochs: int | None,
-) -> str:
-    """A text with epsilon for the noise, and the noise for the target epsilon, as asked.
-
-    Figures are rounded up: a printed epsilon is never too small, nor is a printed noise.
+) -> Cost:
+    """Epsilon for the noise, and the noise for the target epsilon, as asked.
 
     Args:
         delta: of the guarantee.
@@ -103,28 +153,30 @@ def answer(
     plan = _plan(sampling, sample_rate, steps, examples, batch_size, epochs)
     if sampling == "fixed" and target_epsilon is not None:
         raise InputError("is for sampling=poisson or shuffled", "target_epsilon", target_epsilon)
-    lines = [_headline(sampling, plan, delta)]
-    notes: list[str] = []
+    found: Mapping[str, Guarantee] = {}
+    noise: dict[str, float] = {}
     if noise_multiplier is not None:
         found = _epsilons(sampling, plan, noise_multiplier, delta)
-        lines += [
-            "",
-            f"{'accountant':<12}{'epsilon':>12}   for noise multiplier {noise_multiplier:g}",
-        ]
-        lines += [f"{name:<12}{_rounded_up(g.epsilon):>12}" for name, g in found.items()]
-        notes += dict.fromkeys(g.note for g in found.values() if g.note)
+    notes = list(dict.fromkeys(g.note for g in found.values() if g.note))
     if target_epsilon is not None:
         positive(target_epsilon=target_epsilon)
-        lines += ["", f"{'accountant':<12}{'noise':>12}   for epsilon <= {target_epsilon:g}"]
         for name in ACCOUNTANTS:
-            noise = calibrated_noise_multiplier(
+            noise[name] = calibrated_noise_multiplier(
                 target_epsilon, delta, plan.sample_rate, plan.steps, name
             )
-            lines.append(f"{name:<12}{_rounded_up(noise):>12}")
     notes += {"shuffled": [SHUFFLED], "fixed": [FIXED]}.get(sampling, [])
     if plan.population is not None and (remark := delta_remark(delta, plan.population, "members")):
         notes.append(remark)
-    return "\n".join([*lines, "", *(f"note: {note}" for note in notes)]).rstrip()
+    return Cost(
+        sampling=sampling,
+        plan=plan,
+        delta=delta,
+        noise_multiplier=noise_multiplier,
+        target_epsilon=target_epsilon,
+        epsilon={name: guarantee.epsilon for name, guarantee in found.items()},
+        noise=noise,
+        notes=tuple(notes),
+    )
 
 
 def _plan(
@@ -183,12 +235,8 @@ def _headline(sampling: str, plan: _Plan, delta: float) -> str:
         "shuffled": "a batch of shuffled data",
         "fixed": f"{plan.batch_size} of {plan.population}, drawn without replacement",
     }[sampling]
-    neighbours = {
-        "poisson": "one member added or removed",
-        "shuffled": "one member's share zeroed",
-        "fixed": "one member replaced",
-    }[sampling]
-    return f"{plan.steps} steps, each on {drawn}; delta {delta:g}; neighbours: {neighbours}"
+    steps = f"{plan.steps} steps, each on {drawn}; delta {delta:g}"
+    return f"{steps}; neighbours: {NEIGHBOURS[sampling]}"
 
 
 def _rounded_up(value: float) -> str:

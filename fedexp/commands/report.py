@@ -1,16 +1,17 @@
-"""`fedexp report`: tables and plots of runs and sweeps, made anew."""
+"""`fedexp report`: tables and plots of runs and sweeps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
-    options = parser("report", "Print the figures of runs and sweeps, and draw their plots anew.")
+    options = parser("report", "Print the figures of runs and sweeps, and draw their plots.")
     options.add_argument("folders", metavar="RUN_OR_SWEEP", nargs="+", type=Path)
     options.add_argument(
         "--out",
@@ -18,8 +19,15 @@ def main(arguments: Sequence[str]) -> int:
         type=Path,
         help="write there alone; by default into run folders and the folder of a sweep",
     )
+    options.add_argument(
+        "--force",
+        action="store_true",
+        help="also draw the runs of a sweep whose reports are as they would be drawn now",
+    )
     given = options.parse_args(arguments)
+    from fedexp.commands.documents import of_folders
     from fedexp.reporting.report import report
 
-    print(report(given.folders, given.out))
+    text = report(given.folders, given.out, given.force)
+    answer(text, lambda: of_folders(given.folders))
     return EXIT_OK

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_FAILED, EXIT_OK, parser
 from fedexp.core.checks import InputError
 
@@ -71,26 +72,45 @@ def _new_keys(overrides: Sequence[str]) -> bool:
 
 def _compared(before: Path, after: Path) -> int:
     """Say whether two folders hold the same figures, and the first ones that differ."""
+    from fedexp.commands.run import document_of
     from fedexp.core.text import printable
     from fedexp.run_folder.record import read_summary
     from fedexp.run_folder.rows import shared_rows
 
+    def told(text: str, same: bool | None, different: Sequence[Mapping[str, Any]] = ()) -> int:
+        answer(
+            text,
+            lambda: {
+                "schema": "rerun/1",
+                "before": str(before),
+                "same": same,
+                "different": list(different),
+                "run": document_of(after),
+            },
+        )
+        return EXIT_FAILED if same is False else EXIT_OK
+
     if all(_bytes(before / name) == _bytes(after / name) for name in FILES):
-        print(f"The same bits as {before}: {' and '.join(FILES)} are equal.")
-        return EXIT_OK
+        return told(f"The same bits as {before}: {' and '.join(FILES)} are equal.", True)
     if read_summary(before).get("status") != "complete":
-        print(f"{before} was not complete: nothing to compare with.")
-        return EXIT_OK
+        return told(f"{before} was not complete: nothing to compare with.", None)
     first, second = (_figures(shared_rows(folder)) for folder in (before, after))
     both = [key for key in first if key in second]
     different = [key for key in both if first[key] != second[key]]
-    print(f"Not the same as {before}: {len(different)} of {len(both)} figures differ, from")
+    lines = [f"Not the same as {before}: {len(different)} of {len(both)} figures differ, from"]
     for key in different[:3]:
         round, scope, client, metric = key
         name = printable(f"round {round}, {scope} {metric} of {client}")
-        print(f"  {name}: {first[key]:.6g} then, {second[key]:.6g} now")
-    print("Other versions or another processor change last digits: origin.json of each says which.")
-    return EXIT_FAILED
+        lines.append(f"  {name}: {first[key]:.6g} then, {second[key]:.6g} now")
+    reason = (
+        "Other versions or another processor change last digits: origin.json of each says which."
+    )
+    names = ("round", "scope", "client", "metric")
+    figures = [
+        {**dict(zip(names, key, strict=True)), "then": first[key], "now": second[key]}
+        for key in different
+    ]
+    return told("\n".join([*lines, reason]), False, figures)
 
 
 def _figures(rows: Sequence[Metric]) -> dict[tuple[int, str, str, str], float]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
+from fedexp.config.folders import config_folders
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -20,9 +22,13 @@ def main(arguments: Sequence[str]) -> int:
         help="what changes no bit of the results: backend=NAME backend.workers=N tracker=NAME "
         "quiet=true paths.data_dir=FOLDER; or rounds=MORE than it had",
     )
+    options.add_argument("--config-dir", help="a folder of configs of your own")
     given = options.parse_args(arguments)
     from fedexp.commands.resumption import resume
+    from fedexp.commands.run import document_of
 
-    if text := resume(given.run_dir, given.overrides):
-        print(text)
+    config_folders(given.config_dir)  # which refuses one that is not there
+    named = given.config_dir and Path(given.config_dir)
+    text = resume(given.run_dir, given.overrides, named)
+    answer(text, lambda: document_of(given.run_dir))
     return EXIT_OK

@@ -18,17 +18,22 @@ from fedexp.commands.trust import (
     refuse_missing_data,
 )
 from fedexp.config import schema
-from fedexp.config.folders import conf_folder
+from fedexp.config.folders import conf_folder, own_conf_folder
 from fedexp.core.checks import InputError, did_you_mean, one_of
 from fedexp.core.files import locked
 from fedexp.run_folder.format import PROVENANCE, WITHOUT_EFFECT
 from fedexp.run_folder.record import read_config, read_summary, write_config
 
 
-def resume(folder: Path, overrides: Sequence[str]) -> str:
+def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
     """Finish the run in `folder`; gives the text about it, none if the run is quiet.
 
     A complete run is only reported, unless it is given more rounds.
+
+    Args:
+        folder: of the run.
+        overrides: of this command line.
+        named: what `--config-dir` says.
 
     Raises:
         InputError: it is no run folder, an override would change the results so far, or its config
@@ -39,7 +44,7 @@ def resume(folder: Path, overrides: Sequence[str]) -> str:
     refuse_borrowed_trust(saved, overrides)
     refuse_missing_data(saved, overrides)
     try:
-        changed = _with_overrides({**saved, "trust": []}, overrides)
+        changed = _with_overrides({**saved, "trust": []}, overrides, named)
     except (OmegaConfBaseException, YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"cannot be read: {reason}", "override", " ".join(overrides)) from error
@@ -53,7 +58,7 @@ def resume(folder: Path, overrides: Sequence[str]) -> str:
     changed = extended(folder, saved, changed)
     if _is_complete(read_summary(folder), changed["rounds"]):
         from fedexp.commands.execution import study
-        from fedexp.reporting.report import report_run
+        from fedexp.reporting.run_report import report_run
 
         with locked(folder):
             study(changed, folder)
@@ -77,7 +82,9 @@ def _is_complete(summary: Mapping[str, Any], rounds: int) -> bool:
     return summary.get("status") == "complete" and summary.get("rounds_planned", rounds) == rounds
 
 
-def _with_overrides(saved: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def _with_overrides(
+    saved: dict[str, Any], overrides: Sequence[str], named: Path | None
+) -> dict[str, Any]:
     """The saved config with `key=value` set; `backend=` and `tracker=NAME` take that one's YAML."""
     schema.register()
     changed = OmegaConf.create(saved)
@@ -87,9 +94,14 @@ def _with_overrides(saved: dict[str, Any], overrides: Sequence[str]) -> dict[str
         if not equals:
             raise InputError("must look like key=value", "override", override)
         if key in ("backend", "tracker"):
-            paths = sorted((conf_folder() / key).glob("*.yaml"))
-            one_of([path.stem for path in paths], **{key: value})
-            changed[key] = OmegaConf.load(paths[0].with_stem(value))
+            # The last wins: ./conf takes no name of ours, a folder that was named does.
+            places = [own_conf_folder(), conf_folder(), named]
+            found = (
+                path for place in filter(None, places) for path in (place / key).glob("*.yaml")
+            )
+            paths = {path.stem: path for path in found}
+            one_of(sorted(paths), **{key: value})
+            changed[key] = OmegaConf.load(paths[value])
         elif OmegaConf.select(changed, key) is None and key != "paths.data_dir":
             suggestion = did_you_mean(key, saved)
             raise InputError(f"{suggestion}It is not in the run's config.yaml", key, value)

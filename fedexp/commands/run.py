@@ -11,6 +11,7 @@ import hashlib
 import logging
 import math
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -33,12 +34,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK
 from fedexp.commands.continuation import continued
+from fedexp.commands.run_help import WORDS, run_help
 from fedexp.config import composition, schema
 from fedexp.config.catalogue import stated_target
 from fedexp.config.folders import conf_folder, config_folders, own_conf_folder
-from fedexp.config.hydra_errors import COMPLAINTS, one_line
+from fedexp.config.hydra_errors import COMPLAINTS, one_line, refusal
 from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.files import AtWork, locked, somebody_is_at, write_atomically
 from fedexp.core.links import refuse_ways_out
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
     from fedexp.config.build import Built
 
 EXIT_FAILED_JOBS = 1
+DRY_RUN = "--dry-run"
+LONGEST_NAME = 60  # of a sweep's folder, without its number
 
 # At import, so that a launcher's worker process, which imports the job, knows our resolvers too.
 schema.register()
@@ -121,7 +126,7 @@ class Gatekeeper(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """After a sweep: its table, and exit code 1 if a job failed."""
-        from fedexp.reporting.report import report_sweep
+        from fedexp.reporting.sweep_report import report_sweep
         from fedexp.run_folder.record import read_summary
 
         folder = Path(config.hydra.sweep.dir)
@@ -129,8 +134,7 @@ class Gatekeeper(Callback):
             if not any(folder.rglob("summary.json")):
                 raise InputError("the sweep has no jobs", "hydra.sweep.dir", folder)
             table = report_sweep([folder], folder)
-            if not config.quiet:
-                print(table)
+            answer("" if config.quiet else table, lambda: document_of(folder))
         for job in (path.parent for path in folder.rglob("summary.json")):
             if read_summary(job).get("status") != "complete" and not somebody_is_at(job):
                 sys.exit(EXIT_FAILED_JOBS)
@@ -166,11 +170,19 @@ def main(arguments: Sequence[str]) -> int:
         InputError: anything is wrong with the arguments or with a config.
         SystemExit: Hydra has answered a question, or a job of a sweep has failed.
     """
+    if set(arguments).intersection(WORDS):
+        return _help(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors over many lines and exits
     logging.getLogger("hydra").addHandler(logging.NullHandler())  # what it logs, it also raises
     overrides: list[str] = []
     try:
-        options, overrides = _options_and_overrides(arguments)
+        words = [word for word in arguments if word != DRY_RUN]
+        options, overrides = _options_and_overrides(words)
+        if len(words) < len(arguments):
+            from fedexp.commands.dry_run import show
+
+            show(overrides, bool({"-m", "--multirun"} & {*options}))
+            return EXIT_OK
         sys.argv = [sys.argv[0], *options, *overrides]
         job()
     except PastHydra as carried:
@@ -178,9 +190,18 @@ def main(arguments: Sequence[str]) -> int:
     except InputError:
         raise
     except COMPLAINTS as error:
-        raise InputError(one_line(error, overrides)) from error
+        raise refusal(error, overrides) from error
     finally:
         Gatekeeper.leave()
+    return EXIT_OK
+
+
+def _help(arguments: Sequence[str]) -> int:
+    """Answer a question for help, with the choices that stand beside it."""
+    known, _ = get_args_parser().parse_known_intermixed_args(
+        [word for word in arguments if word not in WORDS]
+    )
+    print(run_help(config_folders(known.config_dir), known.overrides), end="")
     return EXIT_OK
 
 
@@ -233,10 +254,16 @@ def job(cfg: DictConfig) -> float:
             _write_hydra_documents(cfg, folder)
             with using(named(admitted.config["store"], one_of_many=False)):
                 summary, text = run(admitted.config, folder, resume=False, built=admitted.built)
-            if not cfg.quiet:
-                print(text)
+            answer("" if cfg.quiet else text, lambda: document_of(folder))
     value = (summary.get("final") or {}).get("validation", {}).get(cfg.objective)
     return math.nan if value is None else float(value)
+
+
+def document_of(folder: Path) -> dict[str, Any]:
+    """What a program is told of the run, or the sweep, in a folder."""
+    from fedexp.commands.documents import of_folders
+
+    return of_folders([folder])
 
 
 def _follow_the_objective(config: DictConfig) -> None:
@@ -423,13 +450,18 @@ def admit(config: dict[str, Any], folder: Path, by_clock: bool) -> Iterator[Admi
     from fedexp.commands.execution import prepare
     from fedexp.store.use import named
 
-    if not by_clock:
-        refuse_occupied(folder)
-    _refuse_unwritable(folder, "hydra.run.dir")
+    refuse_place(folder, by_clock)
     named(config["store"], one_of_many=False)
     built = prepare(config)
     with closing(built.experiment.backend), reserved(folder, by_clock) as own:
         yield Admitted(config, built, own)
+
+
+def refuse_place(folder: Path, by_clock: bool) -> None:
+    """Raise InputError for a folder that is somebody else's, or that cannot be written to."""
+    if not by_clock:
+        refuse_occupied(folder)
+    _refuse_unwritable(folder, "hydra.run.dir")
 
 
 def _refuse_unwritable(folder: Path, key: str) -> None:
@@ -454,7 +486,11 @@ def _refuse_unwritable(folder: Path, key: str) -> None:
 def sweep_overrides(overrides: Sequence[str]) -> list[str]:
     """What `fedexp run` adds for Hydra: a sweep's folder, named by what is swept.
 
-    The same sweep gets the same folder, so that starting it again skips what is complete.
+    The same sweep gets the same folder, so that starting it again skips what is complete. The
+    names are those of the preset, or of the keys that are swept.
+
+    >>> sweep_overrides(["seed=0,1", "privacy.delta=1e-5,1e-6", "rounds=3"])[0]
+    'hydra.sweep.dir=outputs/sweeps/seed-delta-...'
     """
     parsed = OverridesParser.create().parse_overrides(
         [o for o in overrides if not o.lstrip("+~").startswith("hydra")]
@@ -463,10 +499,16 @@ def sweep_overrides(overrides: Sequence[str]) -> list[str]:
     swept = sorted(o.input_line or "" for o in parsed if o.is_sweep_override())
     digest = hashlib.sha256("\n".join([*fixed, "", *swept]).encode()).hexdigest()[:8]
     presets = [o.value() for o in parsed if o.key_or_group == "experiment"]
-    name = presets[0] if presets and isinstance(presets[0], str) else "sweep"
+    keys = [re.split(r"[./@]", o.key_or_group)[-1] for o in parsed if o.is_sweep_override()]
+    name = "-".join(dict.fromkeys(keys))[:LONGEST_NAME].strip("-") or "sweep"
+    if presets and isinstance(presets[0], str):
+        name = presets[0]
+    folder = Path("outputs/sweeps") / f"{name}-{digest}"
+    if (before := folder.with_name(f"sweep-{digest}")).is_dir():  # as 0.1 named them
+        folder = before
     added = []
     if not any(o.startswith("hydra.sweep.dir=") for o in overrides):
-        added.append(f"hydra.sweep.dir=outputs/sweeps/{name}-{digest}")
+        added.append(f"hydra.sweep.dir={folder.as_posix()}")
     keys = [o.key_or_group for o in parsed if o.key_or_group and not o.is_sweep_override()]
     if keys and not any("exclude_keys" in o for o in overrides):
         added.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]")

@@ -5,9 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
 from fedexp.core.checks import InputError
+
+if TYPE_CHECKING:
+    from fedexp.store.entries import Entry
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,15 +31,27 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError("is a file, not a folder", "store", folder)
     store = Store(folder)
     if given.empty:
-        print(f"{folder}: {store.empty()} entries removed")
+        removed = store.empty()
+        answer(f"{folder}: {removed} entries removed", lambda: _document(folder, []))
         return EXIT_OK
     entries = list(store.entries())
-    if not entries:
-        print(f"{folder}: empty")
-        return EXIT_OK
-    for entry in entries:
-        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.made))
-        print(f"{made}  {entry.size / 1e6:9,.1f} MB  {entry.what}")
+    lines = [f"{_made(entry)}  {entry.size / 1e6:9,.1f} MB  {entry.what}" for entry in entries]
     total = sum(entry.size for entry in entries) / 1e6
-    print(f"{folder}: {len(entries)} entries, {total:,.1f} MB (shared with runs that are there)")
+    whole = f"{len(entries)} entries, {total:,.1f} MB (shared with runs that are there)"
+    text = "\n".join([*lines, f"{folder}: {whole if entries else 'empty'}"])
+    answer(text, lambda: _document(folder, entries))
     return EXIT_OK
+
+
+def _made(entry: Entry) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.made))
+
+
+def _document(folder: Path, entries: Sequence[Entry]) -> dict[str, Any]:
+    return {
+        "schema": "store/1",
+        "folder": str(folder),
+        "entries": [
+            {"what": entry.what, "bytes": entry.size, "made": entry.made} for entry in entries
+        ],
+    }

@@ -29,10 +29,13 @@ from fedexp.config.parts import Parts, prefixed
 from fedexp.config.schema import register
 from fedexp.core.checks import InputError
 from fedexp.core.files import locked
-from fedexp.leakage.study import SaysBeforehand, Study
+from fedexp.core.flat import vector_of
+from fedexp.core.observer import Observer
+from fedexp.leakage.study import SaysBeforehand, Study, Watches
 from fedexp.leakage.victim import Victim, open_victim
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
 from fedexp.run_folder.record import read_config
+from fedexp.store.use import Kept, named, using
 
 OVERRIDABLE = ("leakage", "paths.data_dir", "quiet", "trust")
 LINE_EVERY = 10.0  # seconds between plain lines of progress
@@ -51,7 +54,7 @@ def leak(folder: Path, overrides: Sequence[str], name: str | None, force: bool) 
     Raises:
         InputError: the run or an override cannot be used.
     """
-    from fedexp.reporting.report import report_run
+    from fedexp.reporting.run_report import report_run
 
     # A folder without a run is the first thing to complain about.
     saved = read_config(folder)
@@ -104,6 +107,7 @@ def study_run(
     studies = {name: study_of(name, node, trust) for name, node in nodes.items()}
     there = {found.name: found for found in read_findings(folder)}
     victim = open_victim(folder, data_dir, built, trust)
+    kept = named(victim.config["store"], one_of_many=True)
     for name, study in studies.items():
         if name in there and there[name].settings == nodes[name] and not force:
             say(f"{name}: its findings are there already")
@@ -111,7 +115,7 @@ def study_run(
             continue
         if isinstance(study, SaysBeforehand) and (sentence := study.beforehand(victim)):
             say(f"{name}: {sentence}")
-        add_to_summary(folder, name, carry_out(name, study, victim, nodes[name], say))
+        add_to_summary(folder, name, carry_out(name, study, victim, nodes[name], say, kept))
 
 
 def carry_out(
@@ -120,13 +124,41 @@ def carry_out(
     victim: Victim,
     node: Mapping[str, Any],
     say: Callable[[str], object],
+    kept: Kept,
 ) -> Mapping[str, float]:
     """The headline of one study, whose findings are left in the victim's folder."""
     started = time.perf_counter()
-    with _progress(name, say) as progress, prefixed(f"leakage.{_kind(name)}"):
+    with (
+        using(kept),  # what a study trains is asked for again, by others and of other runs
+        _progress(name, say) as progress,
+        prefixed(f"leakage.{_kind(name)}"),
+    ):
         findings = study(victim, progress)
     write_findings(victim.folder, name, node, findings, time.perf_counter() - started)
     return findings.headline
+
+
+def watchers_of(folder: Path, config: Mapping[str, Any], built: Built) -> list[Observer]:
+    """Who watches the rounds of a run that is about to start or to go on.
+
+    Args:
+        folder: of the run.
+        config: of the run, resolved, with its studies.
+        built: of it.
+
+    Raises:
+        InputError: a study cannot be made of this run.
+    """
+    found: list[Observer] = []
+    for name, node in config["leakage"].items():
+        study = study_of(name, node, config["trust"])
+        if isinstance(study, Watches):
+            with prefixed(f"leakage.{name}"):
+                start = built.experiment.setting.init(
+                    vector_of(built.model), built.experiment.n_clients
+                )
+                found.append(study.watch(Victim.of(folder, config, built, {0: start})))
+    return found
 
 
 def study_of(name: str, node: Mapping[str, Any], trust: Sequence[str]) -> Study:

@@ -20,6 +20,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ from omegaconf import DictConfig, open_dict
 from fedexp.core import cores
 from fedexp.core.checks import at_least
 from fedexp.core.interrupt import endings_as_interrupts
+from fedexp.core.text import duration
 
 PATIENCE = 60.0  # seconds in which a worker that is to end saves what it has
 
@@ -64,7 +66,7 @@ class SideBySide(BasicLauncher):
     ) -> Sequence[JobReturn]:
         """What every job gave, in their order. Called by Hydra."""
         n = min(self._workers, len(job_overrides))
-        if n < 2 or not can_fork():
+        if n < 2 or not cores.can_fork():
             return super().launch(job_overrides, initial_job_idx)
         assert self.config is not None
         assert self.hydra_context is not None
@@ -80,11 +82,6 @@ class SideBySide(BasicLauncher):
         ]
         sweep = _Sweep(self.config, self.hydra_context, self.task_function)
         return _Crew(sweep, n, self._jobs_per_worker).carry_out(jobs)
-
-
-def can_fork() -> bool:
-    """Whether a copy of this process is safe to work with: macOS has the call, and breaks."""
-    return sys.platform != "darwin" and "fork" in multiprocessing.get_all_start_methods()
 
 
 def in_a_worker() -> bool:
@@ -153,6 +150,7 @@ class _Crew:
     def __init__(self, sweep: _Sweep, size: int, jobs_per_worker: int) -> None:
         self._sweep, self._size, self._limit = sweep, size, jobs_per_worker
         self._workers: list[_Worker] = []
+        self._started = time.monotonic()
 
     def carry_out(self, jobs: Sequence[_Job]) -> list[JobReturn]:
         """What every job gave; one whose worker has died gives NaN, as others that fail."""
@@ -259,7 +257,9 @@ class _Crew:
 
     def _say(self, done: int, of: int) -> None:
         if not self._sweep.config.quiet:
-            print(f"{done} of {of} jobs done", flush=True)
+            left = (time.monotonic() - self._started) / done * (of - done)
+            rest = f", about {duration(left)} left" if done < of else ""
+            print(f"{done} of {of} jobs done{rest}", flush=True)
 
 
 def _end_of(process: BaseProcess) -> str:

@@ -23,6 +23,7 @@ from fedexp.config.weights import Start, starting_point
 from fedexp.core.attack_schedule import malicious_in_a_cohort, schedule_of
 from fedexp.core.capabilities import (
     ChecksTheModel,
+    attack_of_client,
     called,
     communicates,
     does_nothing,
@@ -34,6 +35,7 @@ from fedexp.core.capabilities import (
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.flat import vector_of
 from fedexp.core.mapping import let_go
+from fedexp.core.normalise import normalisation_of
 from fedexp.core.observer import Observer
 from fedexp.core.perturbation import examples_trained_on
 from fedexp.core.protection import Combination, Mechanism, Plan, Protection
@@ -180,7 +182,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         trained_on = _poisoned(whole, parts.attack, malicious, seed)
         if trained_on is not whole.train:
             _refuse_unknown_labels(parts.attack, trained_on, pixels.num_classes)
-    scale = Normalisation.of(pixels.train)
+    scale = normalisation_of(config["dataset"], pixels.train)
     dataset = replace(pixels, train=trained_on)
     model, of_weights = _model(chosen, config, dataset, lineage.start)
 
@@ -286,6 +288,14 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             *said,
         ),
     )
+
+
+def refuse_parts(config: Config) -> None:
+    """Raise InputError for parts that do not go together, as far as that shows without data."""
+    _check_root(config)
+    parts = _construct(config).combination
+    refuse(parts)
+    _rehearse(parts, parts.setting.aggregator(parts.aggregator, parts.n_clients))
 
 
 def _backend(chosen: _Chosen, node: Config, workload: Workload) -> Backend:
@@ -638,10 +648,11 @@ def _poisoned(partition: Partition, attack: Attack, malicious: np.ndarray, seed:
     train = partition.train
     rows: list[Tensor] = []
     changed: list[Split] = []
-    for client in np.flatnonzero(malicious).tolist():
+    for number, client in enumerate(np.flatnonzero(malicious).tolist()):
         held = torch.from_numpy(partition.shards[client])
         own = train.rows(held).as_floats()
-        poisoned = attack.poison(own, generator(seed, "poison", client))
+        its = attack_of_client(attack, number)
+        poisoned = its.poison(own, generator(seed, "poison", client))
         if poisoned is own:
             continue
         if poisoned.x.shape != own.x.shape or poisoned.y.shape != own.y.shape:

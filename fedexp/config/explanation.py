@@ -101,6 +101,11 @@ def _keys(text: str) -> tuple[str, list[tuple[str, str, str]]]:
     return target, [(n, d, c) for n, d, c in found if d or c]
 
 
+def keys_in(text: str) -> list[tuple[str, str, str]]:
+    """(dotted name, default, comment) of every key of a YAML, in their order."""
+    return _keys(text)[1]
+
+
 def _split(rest: str) -> tuple[str, str]:
     """A value and its comment."""
     match = _VALUE.match(rest)
@@ -162,14 +167,14 @@ def as_text(of: Explanation) -> str:
     return "\n".join(lines)
 
 
-def found_by(folders: list[Path], word: str) -> list[str]:
-    """Every choice whose name, description or keys hold a word: `group=choice  description`."""
+def found_by(folders: list[Path], word: str) -> list[tuple[str, str, str]]:
+    """Group, choice and description of each choice that has a word in one of them, or in a key."""
     word = word.lower()
-    lines = []
+    found = []
     for group, choices in groups(folders).items():
         for choice, said in choices.items():
             path = next(p for f in folders if (p := f / group / f"{choice}.yaml").is_file())
             text = path.read_text(encoding="utf-8-sig", errors="replace")
             if word in f"{group}={choice} {text}".lower():
-                lines.append(f"{f'{group}={choice}':<36}  {said}")
-    return lines
+                found.append((group, choice, said))
+    return found

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
 
 from fedexp.config.folders import conf_folder
-from fedexp.core.checks import did_you_mean
+from fedexp.core.checks import InputError, did_you_mean
 
 # ValueError: Hydra's own for some overrides, and what YAML files that are not text give.
 COMPLAINTS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
@@ -67,6 +67,22 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
     first = text.splitlines()[0].rstrip(":") if text else type(error).__name__
     key = getattr(error, "full_key", None)
     return f"{key}: {first}" if key and str(key) not in first else first
+
+
+def refusal(error: BaseException, overrides: Sequence[str]) -> InputError:
+    """The same as an error that knows its key, where that is one of the overrides'.
+
+    >>> from hydra.errors import HydraException
+    >>> refusal(HydraException("model=mpl: Allowed: cnn, mlp"), ["rounds=3", "model=mpl"]).key
+    'model'
+    """
+    line = one_line(error, overrides)
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        for start in (f"{key}: ", f"{key}={value}: "):
+            if line.startswith(start):
+                return InputError(line.removeprefix(start), key, value)
+    return InputError(line)
 
 
 def _syntax(override: str, text: str) -> str:

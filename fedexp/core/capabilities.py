@@ -15,12 +15,14 @@ needs the promise is refused. Nothing is decided by a class or by its name.
                       shares_one_model             there is no shared model
     server optimiser  is_linear                    it is not
     attack            sees_other_clients           it reads every honest row of the round
+                      of_client(number)            all malicious clients do the same to their data
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
                       perturbed(part, rng)         clients train on their examples as they are
     detector, ...     does_nothing                 it does something
     detector          starts_alike(rounds)         all its settings count from the first round
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
+                      hides_rows                   whoever carries a row can read it
                       merged(updates) (Merges)     its rows are made of all rows, on arrival
                       carried(...) (Remembers)     clients keep nothing of what they sent
                       as_read(row)                 a row says all that its message did
@@ -28,6 +30,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     task              of_client(y)                 a client's labels change nothing but its examples
                       slope(logits, y)             the slope of its loss is autograd's to find
     backend           own_bits                     its bits are those of every other backend
+    account, ledger   profile(state, deltas, ...)  epsilon is known for its one delta alone
     tracker           sends_to                     what it does beyond the run folder is its code's
 """
 
@@ -42,7 +45,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedexp.core.protocols import Channel, Task
+from fedexp.core.protocols import Attack, Channel, Task
 from fedexp.core.types import Delivery, Split, State, Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
@@ -140,6 +143,16 @@ class GoesByAClientsLabels(Protocol):
 
 
 @runtime_checkable
+class StatesItsProfile(Protocol):
+    """An account, or a ledger, that knows what it has spent for any delta, and by other noise."""
+
+    def profile(
+        self, state: State, deltas: Sequence[float], noise_scale: float
+    ) -> tuple[float, ...] | None:
+        """Epsilon for each of the deltas, had the noise been so many times what it was; or None."""
+
+
+@runtime_checkable
 class StartsAlike(Protocol):
     """A detector that knows which of its settings count before it has an opinion."""
 
@@ -156,6 +169,14 @@ class KnowsItsSlope(Protocol):
 
     def slope(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """`loss(logits, y)` and its derivative by the logits, of which no graph is kept."""
+
+
+@runtime_checkable
+class DividesTheWork(Protocol):
+    """An attack in which every malicious client has a part of its own."""
+
+    def of_client(self, number: int) -> Attack:
+        """As the malicious client with that number among them, from 0, carries it out."""
 
 
 @runtime_checkable
@@ -215,6 +236,13 @@ def root_examples(rule: object) -> int:
     return rule.root_examples if isinstance(rule, NeedsRootData) else 0
 
 
+def profile_of(
+    part: object, state: State, deltas: Sequence[float], noise_scale: float
+) -> tuple[float, ...] | None:
+    """The epsilons of an account or a ledger for several deltas; None: it does not know them."""
+    return part.profile(state, deltas, noise_scale) if isinstance(part, StatesItsProfile) else None
+
+
 def sampling_of(sampler: object, n_clients: int) -> Sampling | None:
     """What may be counted on; None for nothing."""
     if not isinstance(sampler, StatesItsSampling):
@@ -229,6 +257,11 @@ def as_received(
     if isinstance(channel, Remembers):
         return channel.carried(updates, kept, rng)[0].updates
     return channel.as_received(updates, rng) if isinstance(channel, StatesWhatArrives) else updates
+
+
+def attack_of_client(attack: Attack, number: int) -> Attack:
+    """The attack as the malicious client with that number among them carries it out."""
+    return attack.of_client(number) if isinstance(attack, DividesTheWork) else attack
 
 
 def transmitted(
@@ -295,6 +328,11 @@ def sees_other_clients(attack: object) -> bool:
 def noised_before_seen(mechanism: object) -> bool:
     """Whether all the noise of an account is in a client's row before anybody else reads it."""
     return getattr(mechanism, "noised_before_seen", False) is True
+
+
+def hides_rows(channel: object) -> bool:
+    """Whether the server cannot read one client's row, however much it would like to."""
+    return getattr(channel, "hides_rows", False) is True
 
 
 def communicates(setting: object) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -37,6 +38,11 @@ def shared_among(processes: int) -> None:
 def cores_to_spare() -> int:
     """Threads that a computation may start: in a process that is itself a worker only its own."""
     return 1 if multiprocessing.parent_process() else _asked_once()
+
+
+def can_fork() -> bool:
+    """Whether a copy of this process is safe to work with: macOS has the call, and breaks."""
+    return sys.platform != "darwin" and "fork" in multiprocessing.get_all_start_methods()
 
 
 @cache

@@ -33,3 +33,7 @@ class Findings:
     conclusions: Sequence[str] = ()
     # What the adversary sees and knows, in words.
     adversary: str = ""
+    # The adversary's name by subject, that of all other subjects under "" (leakage/adversaries.py).
+    adversaries: Mapping[str, str] = field(default_factory=dict)
+    # What it has cost before the study itself began, while the run went on.
+    seconds_before: float = 0.0

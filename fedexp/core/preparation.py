@@ -1,9 +1,9 @@
 """The first sign of life: what a command prepares, until it can speak of the run itself.
 
 The libraries alone take seconds on a cold disk. On a terminal one line on stderr says what is going
-on and is wiped away in the end; where output is piped, a plain line stands on stdout once, because
-stderr belongs to the one line that refuses bad input. Nobody but the command itself is shown
-anything: in a script of one's own, and in tests, `say` prints nothing.
+on and is wiped away in the end. Where stderr is no terminal nobody waits for it, and nothing is
+said: stdout belongs to the answer, and stderr to the one line that refuses bad input. In a script
+of one's own, and in tests, `say` prints nothing.
 """
 
 from __future__ import annotations
@@ -40,15 +40,6 @@ class _Terminal:
         print(WIPE, end="", file=sys.stderr, flush=True)
 
 
-class _Pipe(_Nobody):
-    """One line on stdout, the first time."""
-
-    def say(self, what: str) -> None:
-        global _shown
-        print(f"preparing: {what} ...", flush=True)
-        _shown = _Nobody()
-
-
 _shown: _Nobody | _Terminal = _Nobody()
 
 
@@ -56,9 +47,10 @@ def show_preparation(command: str, arguments: Sequence[str]) -> None:
     """Let a person see from here on what is being prepared, if the command takes long to begin."""
     global _shown
     asked = {argument.partition("=")[0] for argument in arguments}
-    if command not in COMMANDS or asked.intersection(_QUESTIONS) or _QUIET in arguments:
+    silent = asked.intersection(_QUESTIONS) or _QUIET in arguments or not sys.stderr.isatty()
+    if command not in COMMANDS or silent:
         return
-    _shown = _Terminal() if sys.stderr.isatty() else _Pipe()
+    _shown = _Terminal()
     say("libraries")
 
 

@@ -12,6 +12,8 @@ def printable(text: str) -> str:
     >>> printable("client\x1b[2J\n.pth")
     'client\\x1b[2J\\n.pth'
     """
+    if text.isprintable():  # as nearly always
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -22,6 +24,17 @@ def printable_lines(text: str) -> str:
     'a\\x1b\nb'
     """
     return "\n".join(map(printable, text.split("\n")))
+
+
+def duration(seconds: float) -> str:
+    """In words.
+
+    >>> duration(4), duration(250), duration(7300)
+    ('4 s', '4 min', '2.0 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def cleaned(document: Any) -> Any:

@@ -603,3 +603,4 @@ class RoundRecord:
     notes: tuple[str, ...] = ()  # what a person should know, in sentences
     received: Updates | None = None  # what the server got; its rows last until the next round
     malicious: tuple[bool, ...] = ()  # [n] which of them the adversary sent
+    members: tuple[tuple[int, ...], ...] = ()  # [n] the clients that are in each of them

@@ -197,6 +197,7 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
         notes=remarks(delivery, receipt),
         received=delivery.updates,
         malicious=malicious_in(delivery, sent, malicious),
+        members=delivery.members,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from fedexp.core.checks import InputError
 from fedexp.core.findings import Findings
+from fedexp.core.observer import Observer
 from fedexp.core.types import Dataset
 from fedexp.leakage.victim import Victim
 
@@ -31,6 +32,21 @@ class SaysBeforehand(Protocol):
 
     def beforehand(self, victim: Victim) -> str:
         """A sentence, printed before the study is carried out; "" for none."""
+
+
+@runtime_checkable
+class Watches(Protocol):
+    """A study that has to see the rounds of a run as they happen."""
+
+    def watch(self, victim: Victim) -> Observer:
+        """Who keeps what the study will need; told of a round before the record is.
+
+        Args:
+            victim: the run that is about to start, or to go on, with its initial model only.
+
+        Raises:
+            InputError: the study cannot be made of this run.
+        """
 
 
 def refuse_other_than_images(dataset: Dataset) -> None:

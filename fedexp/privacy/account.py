@@ -17,6 +17,7 @@ from typing import ClassVar, Protocol, final
 
 import torch
 
+from fedexp.core.capabilities import profile_of
 from fedexp.core.checks import at_least, positive
 from fedexp.core.protocols import Account
 from fedexp.core.types import Delivery, State, Updates
@@ -205,6 +206,12 @@ class PrivacyAccount:
         """The run's epsilon so far."""
         return self.ledger.epsilon(state).epsilon
 
+    def profile(
+        self, state: State, deltas: Sequence[float], noise_scale: float
+    ) -> tuple[float, ...] | None:
+        """Epsilon for each of the deltas, if the ledger knows: see `StatesItsProfile`."""
+        return profile_of(self.ledger, state, deltas, noise_scale)
+
     def statement(self, state: State) -> Mapping[str, object]:
         """The promise in full."""
         guarantee = self.ledger.epsilon(state)
@@ -263,6 +270,12 @@ class NotFromTheStart:
     def epsilon(self, state: State) -> float | None:
         """What this run alone has spent."""
         return self.account.epsilon(state)
+
+    def profile(
+        self, state: State, deltas: Sequence[float], noise_scale: float
+    ) -> tuple[float, ...] | None:
+        """That of the account, if it knows."""
+        return profile_of(self.account, state, deltas, noise_scale)
 
     def statement(self, state: State) -> Mapping[str, object] | None:
         """The promise in full, with what it does not cover besides."""

@@ -32,13 +32,16 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
 import numpy as np
 
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.privacy.analytic_gaussian import delta_of
 from fedexp.privacy.renyi import epsilon_of, epsilon_of_2017
+
+if TYPE_CHECKING:
+    from opacus.accountants.analysis.prv.prvs import DiscretePRV
 
 Accountant = Literal["prv", "rdp"]
 ACCOUNTANTS: tuple[Accountant, ...] = ("prv", "rdp")
@@ -107,6 +110,27 @@ def epsilon(history: Iterable[Event], delta: float, accountant: str) -> Guarante
     check_delta(delta)
     check_accountant(accountant)
     return _guarantee(_merged(history), float(delta), accountant)
+
+
+def profile(
+    history: Iterable[Event], deltas: Iterable[float], accountant: str
+) -> tuple[float, ...]:
+    """The epsilons of a history for several deltas at once: its whole privacy curve.
+
+    As sharp as `epsilon` up to a hundredth. Costs about as much as one epsilon. Answers are cached.
+
+    Raises:
+        InputError: a delta is not between 0 and 1, or there is no such accountant.
+
+    >>> history = [Event(noise_multiplier=1.0, sample_rate=0.01, steps=1000)]
+    >>> [round(e, 1) for e in profile(history, (1e-5, 1e-2), "prv")]
+    [1.9, 0.8]
+    """
+    deltas = tuple(float(delta) for delta in deltas)
+    for delta in deltas:
+        check_delta(delta)
+    check_accountant(accountant)
+    return _profile(_merged(history), deltas, accountant)
 
 
 def check_delta(delta: float) -> None:
@@ -208,6 +232,29 @@ def _guarantee(history: tuple[Event, ...], delta: float, accountant: Accountant)
     return Guarantee(rdp, delta, "rdp", "add_remove", note)
 
 
+@lru_cache(maxsize=1024)
+def _profile(
+    history: tuple[Event, ...], deltas: tuple[float, ...], accountant: Accountant
+) -> tuple[float, ...]:
+    if not history:
+        return (0.0,) * len(deltas)
+    if any(event.noise_multiplier == 0 for event in history):
+        return (math.inf,) * len(deltas)
+    if accountant == "rdp":
+        return tuple(epsilon_of(_kinds(history), delta) for delta in deltas)
+    rdp = _profile(history, deltas, "rdp")
+    finest, largest = min(deltas), max(rdp)
+    error = max(_epsilon_error(history, finest, largest), largest / 100)
+    try:
+        composed = _composed(history, finest, error)
+        with np.errstate(all="ignore"):
+            prv = [composed.compute_epsilon(d, finest / 1000, error)[2] for d in deltas]
+    except (ArithmeticError, ValueError, RuntimeError, MemoryError, UserWarning):
+        return rdp
+    # A NaN is no bound, and min would keep it or not by the order.
+    return tuple(max(0.0, float(p)) if p <= r else r for p, r in zip(prv, rdp, strict=True))
+
+
 def _kinds(history: tuple[Event, ...]) -> list[tuple[float, float, int]]:
     return [(e.noise_multiplier, e.sample_rate, e.steps) for e in history]
 
@@ -218,11 +265,25 @@ def _prv_epsilon(history: tuple[Event, ...], delta: float, rdp: float) -> float:
     Raises:
         ArithmeticError, ValueError, RuntimeError, MemoryError, UserWarning: there is none.
     """
+    error = _epsilon_error(history, delta, rdp)
+    composed = _composed(history, delta, error)
+    with np.errstate(all="ignore"):
+        value = float(composed.compute_epsilon(delta, delta / 1000, error)[2])
+    if not value <= rdp + 2 * EPSILON_ERROR:  # true for NaN
+        raise ArithmeticError(f"it says {value:.4g} where {rdp:.4g} is enough")
+    return max(0.0, value)
+
+
+def _composed(history: tuple[Event, ...], delta: float, error: float) -> DiscretePRV:
+    """The distribution of the privacy loss, on a grid for this delta.
+
+    Raises:
+        ArithmeticError, ValueError, RuntimeError, MemoryError, UserWarning: there is none.
+    """
     from opacus.accountants import PRVAccountant
     from opacus.accountants.analysis.prv import Domain
     from scipy.integrate import IntegrationWarning
 
-    error = _epsilon_error(history, delta, rdp)
     half_width, mesh = _grid(history, delta, error)
     size = 2 * half_width / mesh
     if size * len(history) > LARGEST_GRID:
@@ -244,10 +305,7 @@ def _prv_epsilon(history: tuple[Event, ...], delta: float, rdp: float) -> float:
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", IntegrationWarning)
-        value = float(accountant.get_epsilon(delta, eps_error=error))
-    if not value <= rdp + 2 * EPSILON_ERROR:  # true for NaN
-        raise ArithmeticError(f"it says {value:.4g} where {rdp:.4g} is enough")
-    return max(0.0, value)
+        return accountant._get_dprv(eps_error=error, delta_error=delta / 1000)
 
 
 def _epsilon_error(history: tuple[Event, ...], delta: float, rdp: float) -> float:

@@ -17,7 +17,7 @@ Source: McSherry, "Privacy Integrated Queries", SIGMOD 2009, theorem 4 (parallel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -33,7 +33,10 @@ from fedexp.privacy.accounting import (
     check_accountant,
     check_delta,
     epsilon,
+    profile,
 )
+
+MOST_EXACT = 8  # kinds of rows whose privacy curve is worth a second each
 
 
 def charged(state: State, steps: Mapping[int, int]) -> State:
@@ -126,6 +129,23 @@ class Ledger:
                 most = found
         return self._with_adjacency(most)
 
+    def profile(
+        self, state: State, deltas: Sequence[float], noise_scale: float
+    ) -> tuple[float, ...]:
+        """Epsilon for each of the deltas, had the noise been so many times what it was.
+
+        The largest of the rows' for each. Beyond `MOST_EXACT` kinds of rows rdp's bound is taken.
+        """
+        most = (0.0,) * len(deltas)
+        for k, (event, _) in enumerate(self._by_bound(state)):
+            scaled = replace(event, noise_multiplier=event.noise_multiplier * noise_scale)
+            bounds = profile([scaled], deltas, "rdp")
+            if all(bound <= known for bound, known in zip(bounds, most, strict=True)):
+                continue
+            found = profile([scaled], deltas, self.accountant) if k < MOST_EXACT else bounds
+            most = tuple(map(max, most, found))
+        return most
+
     def would_exceed(self, state: State, steps: Mapping[int, int], max_epsilon: float) -> bool:
         """Whether the guarantee would be above `max_epsilon` after `steps` more by row.
 
@@ -184,6 +204,12 @@ class PureLedger:
     def epsilons(self, state: State) -> Tensor:
         """Epsilon of each row: `[n]` float64."""
         return state["steps"].to(torch.float64) * self.epsilon_per_release
+
+    def profile(
+        self, state: State, deltas: Sequence[float], noise_scale: float
+    ) -> tuple[float, ...]:
+        """The same epsilon for every delta; so many times the noise is so much less of it."""
+        return (float(self.epsilons(state).max()) / noise_scale,) * len(deltas)
 
     def epsilon(self, state: State) -> Guarantee:
         """The largest of the rows' sums; its delta is 0."""

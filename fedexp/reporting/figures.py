@@ -58,7 +58,7 @@ def new_figure(width: float, height: float, title: str, subtitle: str = "") -> F
 def save(figure: Figure, path: Path) -> Path:
     """Write `figure` as a PNG with 150 dots an inch, whole or not at all; return `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, png(figure))
+    write_atomically(path, png(figure), durable=False)  # it can be drawn again
     return path
 
 

@@ -168,7 +168,7 @@ def _cell(
     if metric not in values:
         return ""
     mean, low, high = known or mean_interval_of(values[metric])
-    if all(metric + end in values for end in _OWN):
+    if len(values[metric]) == 1 and all(metric + end in values for end in _OWN):
         low, high = (float(values[metric + end][0]) for end in _OWN)
     if not math.isnan(low) and (known or metric not in _NOT_RESAMPLED):
         mean_text = f"{number(metric, mean)} [{number(metric, low)}, {number(metric, high)}]"

@@ -1,114 +1,99 @@
-"""`report.html`: the verdict as a page for a hospital's board; one file, no network, no script."""
+"""`report.html` of runs and sweeps: one file, no network, in the reader's light or dark.
+
+Whatever comes from a run is text or a number here: templates escape it, and the page's policy lets
+no script run but ours, whose hash it names (Content-Security-Policy, W3C).
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, final
 
-import pandas as pd
-
-from fedexp.reporting import verdict as words
-from fedexp.reporting.figures import png
+from fedexp.reporting import chart
+from fedexp.reporting.blocks import pieces
 from fedexp.reporting.results import Run
-from fedexp.reporting.verdict_plots import verdict_figure
 
-_WORDS = {
-    "gains": "Gains by federation",
-    "is harmed": "Is harmed by federation",
-    "cannot be told": "Cannot be told from these patients",
-    "not measured": "Not measured",
-}
+_KINDS = {".png": "png", ".svg": "svg+xml"}  # that a page shows; a PDF lies beside it
 
 
-def verdict_page(run: Run, verdict: dict[str, Any]) -> str:
-    """The page as HTML; whatever comes from the run is text in it, never markup."""
-    figure = verdict_figure(verdict)
-    picture = "" if figure is None else base64.b64encode(png(figure)).decode()
-    sections = [
-        _section(
-            "Right answers on each site's own patients",
-            words.accuracy_table(verdict),
-            "Four ways to train the same model with the same work: each site alone, all together "
-            "without sharing data (federated), all data in one place (pooled), and the federated "
-            "model trained on at home (fine-tuned).",
-        ),
-        _section(
-            "The federation's model, site by site",
-            words.metrics_table(verdict),
-            "What is not about one illness but several classes is averaged over them, each class "
-            "against the rest.",
-        ),
-        _section(
-            "What leaving a site out costs the others",
-            words.left_out_table(verdict),
-            "The federation trained once more without the site; percentage points of right answers "
-            "that the patients of the other sites lose.",
-        ),
-        _section(
-            "When some sites flip their updates",
-            words.attacked_table(verdict),
-            "Mean accuracy of the honest sites, each on its own patients, by the server's rule.",
-        ),
+@final
+@dataclass(frozen=True)
+class Picture:
+    """A picture in a page: its name, and its bytes in base64."""
+
+    name: str
+    kind: str
+    data: str
+
+
+def page(template: str, **said: Any) -> str:
+    """A page of our templates, with all that it says."""
+    return str(_templates().get_template(template).render(**said))
+
+
+def pictures(paths: Iterable[Path], without: Sequence[str] = ()) -> list[Picture]:
+    """The pictures among `paths` that a page can show, but for those with a name of `without`."""
+    return [
+        Picture(
+            name=path.stem.replace("_", " "),
+            kind=_KINDS[path.suffix],
+            data=base64.b64encode(path.read_bytes()).decode(),
+        )
+        for path in paths
+        if path.suffix in _KINDS and path.stem not in without
     ]
-    return str(
-        _template().render(
-            title=f"fedexp: what is federation worth to every site? {run.path.name}",
-            description=run.description,
-            answer=words.answer(verdict),
-            cards=[_card(site) for site in words.sites_of(verdict)],
-            picture=picture,
-            sections=[section for section in sections if section["rows"]],
-            caveats=words.caveats(verdict),
-            remarks=[str(remark) for remark in run.summary.get("remarks") or []],
-            command=_command(run),
-            provenance=_provenance(run),
-        )
-    )
 
 
-def _card(site: words.Site) -> dict[str, str]:
-    federated, alone = site.interval("federated", "accuracy"), site.interval("alone", "accuracy")
-    detail = f"{site.of['patients']} test patients"
-    if federated and alone:
-        detail = (
-            f"Right on {words.percent(federated[0])} of its own patients, alone on "
-            f"{words.percent(alone[0])} ({detail})."
-        )
-    if site.gain:
-        detail += f" Difference: {words.points(site.gain)} points."
-    if site.useless:
-        detail += " Its ranking of these patients is worse than chance: worse than useless."
-    kind = {"gains": "gains", "is harmed": "harmed"}.get(site.outcome, "")
-    return {"name": site.name, "words": _WORDS[site.outcome], "detail": detail, "kind": kind}
-
-
-def _section(heading: str, table: pd.DataFrame, text: str) -> dict[str, Any]:
-    rows = table.astype(str).to_numpy().tolist() if len(table) else []
-    return {"heading": heading, "text": text, "columns": list(table.columns), "rows": rows}
-
-
-def _command(run: Run) -> str:
-    overrides = [str(override) for override in run.config.get("overrides") or []]
-    return " ".join(["fedexp run", *map(shlex.quote, overrides)])
-
-
-def _provenance(run: Run) -> str:
-    facts = []
-    for key in ("partition_hash", "git_commit", "versions", "hardware"):
-        value = run.summary.get(key)
-        if isinstance(value, dict):
-            value = ", ".join(f"{name} {item}" for name, item in value.items() if item is not None)
-        if value is not None:
-            facts.append(f"{key.replace('_', ' ')}: {value}")
-    return "; ".join(facts)
+def commands(run: Run) -> list[str]:
+    """What repeats a run; nothing for one that does not say how it was started."""
+    overrides = run.config.get("overrides")
+    if not overrides and not run.config.get("choices"):
+        return []
+    said = [str(override) for override in overrides or []]
+    return [
+        " ".join(["fedexp run", *map(shlex.quote, said)]),
+        f"fedexp rerun {shlex.quote(run.path.name)}",
+    ]
 
 
 @cache
-def _template() -> Any:
+def _templates() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
-    loader = PackageLoader("fedexp.reporting", "templates")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("verdict.html.j2")
+    ours = files("fedexp.reporting") / "templates"
+    script = (ours / "page.js").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=PackageLoader("fedexp.reporting", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals |= {
+        "script": Markup(script),
+        "script_hash": f"sha256-{digest}",
+        "style": Markup((ours / "page.css").read_text(encoding="utf-8")),
+        "pieces": pieces,
+        **_sizes(),
+    }
+    return environment
+
+
+def _sizes() -> Mapping[str, int]:
+    return {
+        "width": chart.WIDTH,
+        "height": chart.HEIGHT,
+        "left": chart.LEFT,
+        "right": chart.RIGHT,
+        "top": chart.TOP,
+        "bottom": chart.BOTTOM,
+    }

@@ -21,8 +21,10 @@ import pandas as pd
 
 from fedexp.core.checks import InputError
 from fedexp.core.text import cleaned
+from fedexp.reporting.settings import choice_name, choices_of, leaves_of
 from fedexp.run_folder.findings import StudyRecord, read_findings
 from fedexp.run_folder.reading import (
+    measured,
     read_config,
     read_confusion,
     read_json,
@@ -61,7 +63,7 @@ class Run:
     @cached_property
     def shared(self) -> pd.DataFrame:
         """As `metrics`, but no more than is needed of what is about single clients."""
-        return read_shared(self.path, complete=self.status == "complete")
+        return read_shared(self.path, self.complete)
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -125,6 +127,11 @@ class Run:
         return str(self.summary.get("status", "unknown"))
 
     @property
+    def complete(self) -> bool:
+        """Whether the run went through all its rounds, or stopped because it was meant to."""
+        return self.status == "complete"
+
+    @property
     def error(self) -> str:
         """Why the run failed, in one line; empty if it did not."""
         return " ".join(str(self.summary.get("error") or "").split())
@@ -141,6 +148,16 @@ class Run:
         chosen = self.config.get("choices") or {}
         return {group: choice_name(name) for group, name in chosen.items() if name is not None}
 
+    @cached_property
+    def chosen(self) -> Mapping[str, str]:
+        """As `choices`, of the groups that are settings alone, by dotted name."""
+        return choices_of(self.config)
+
+    @cached_property
+    def leaves(self) -> Mapping[str, object]:
+        """Every setting below the groups, by dotted name, as a value that can be compared."""
+        return leaves_of(self.config)
+
     @property
     def attacked(self) -> bool:
         """Whether any client was malicious."""
@@ -151,17 +168,15 @@ class Run:
     def _curves(self) -> Mapping[tuple[str, str, str], tuple[list[int], list[float]]]:
         """What was measured of all clients together, by scope, metric and client.
 
-        Found once: a mask over the rows of all clients for every curve takes most of a report.
+        Found once, without a table: that would take most of the report of a sweep.
         """
-        rows = self.shared
-        rows = rows[rows["client"].isin(_OF_ALL)]
-        curves = defaultdict[tuple[str, str, str], tuple[list[int], list[float]]](lambda: ([], []))
-        columns = (rows[name].tolist() for name in ("round", "scope", "metric", "client", "value"))
-        for number, scope, metric, client, value in zip(*columns, strict=True):
-            rounds, values = curves[scope, metric, client]
-            rounds.append(number)
-            values.append(value)
-        return dict(curves)
+        found = defaultdict[tuple[str, str, str], dict[int, float]](dict)
+        for number, scope, client, metric, value in measured(self.path, self.complete):
+            if client in _OF_ALL:
+                # Of an old run that was killed and resumed the last rounds may be there twice.
+                found[scope, metric, client][number] = value
+        curves = ((key, dict(sorted(values.items()))) for key, values in found.items())
+        return {key: (list(values), list(values.values())) for key, values in curves}
 
     @cached_property
     def shares_model(self) -> bool:
@@ -213,6 +228,8 @@ class Run:
     @cached_property
     def dropped_exactly_the_attackers(self) -> bool:
         """Whether in every round what the adversary sent was left out, and nothing else was."""
+        if (self.summary.get("totals") or {}).get("dropped") == 0:
+            return False  # as nearly always: what single clients did need not be read
         rows = self.metrics[(self.metrics["scope"] == "update") & (self.metrics["value"] == 1)]
         malicious, dropped = (
             set(map(tuple, rows.loc[rows["metric"] == metric, ["round", "client"]].to_numpy()))
@@ -277,15 +294,6 @@ class Run:
         if (part, metric, client) not in self._curves:
             return math.nan
         return float(self.curve(part, metric, client).iloc[-last:].mean(skipna=False))
-
-
-def choice_name(chosen: object) -> str:
-    """The name of what was chosen of a config group, also where several were chosen in a row.
-
-    >>> choice_name("krum"), choice_name(["clipping", "nnm"])
-    ('krum', 'clipping + nnm')
-    """
-    return " + ".join(map(str, chosen)) if isinstance(chosen, list) else str(chosen)
 
 
 def is_run(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import defaultdict
@@ -17,14 +16,12 @@ import pandas as pd
 from fedexp.reporting.adversary import DETECTOR_RATES, detector_rates
 from fedexp.reporting.divergence import NOTE, diverged, dropped_share, marked
 from fedexp.reporting.privacy import epsilon_of
-from fedexp.reporting.results import Run, choice_name
-from fedexp.run_folder.format import COLUMNS_OF_THEIR_OWN, PROVENANCE, WITHOUT_EFFECT
+from fedexp.reporting.results import Run
+from fedexp.reporting.settings import choices_of, leaves_of
 
 ABSENT, UNKNOWN = "", "?"
 """Stand in a table where a run has no such setting, and where it never said what it has."""
 
-# What Hydra adds, where the config came from, and what cannot change a figure.
-_NOT_SETTINGS = {"hydra", *PROVENANCE, *WITHOUT_EFFECT} - {*COLUMNS_OF_THEIR_OWN}
 _FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "auc", "loss")
 _SUMMARISED = {
     "test_accuracy": "test accuracy",
@@ -57,7 +54,7 @@ class Configuration:
     @property
     def complete(self) -> tuple[Run, ...]:
         """The runs that reached their last round: the only ones that means are taken of."""
-        return tuple(run for run in self.runs if run.status == "complete")
+        return tuple(run for run in self.runs if run.complete)
 
     @property
     def failed(self) -> int:
@@ -91,13 +88,15 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     >>> differing_keys([mean, krum, krum | {"aggregator": {"f": 3}, "seed": 1}])
     ['aggregator', 'seed', 'aggregator.f']
     """
-    choices = [_choices(config) for config in configs]
-    settings = [_leaves(config) for config in configs]
-    groups = [
-        group for group in _union(choices) if len({chosen.get(group) for chosen in choices}) > 1
-    ]
+    return _differing([choices_of(c) for c in configs], [leaves_of(c) for c in configs])
+
+
+def _differing(
+    choices: Sequence[Mapping[str, str]], settings: Sequence[Mapping[str, object]]
+) -> list[str]:
+    groups = _varying(choices)
     keys = []
-    for key in (key for key in _union(settings) if key not in groups):
+    for key in (key for key in _varying(settings) if key not in groups):
         group = next((group for group in groups if key.startswith(f"{group}.")), None)
         values = defaultdict(set)
         for chosen, setting in zip(choices, settings, strict=True):
@@ -268,8 +267,9 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 def varied_keys(runs: Sequence[Run]) -> list[str]:
     """What differs, without what only follows from it (a number computed from a fraction)."""
     known = [run for run in runs if run.config]
-    keys = differing_keys([run.config for run in known])
-    asked = [key for key in keys if any(key in _overridden(run.config) for run in known)]
+    keys = _differing([run.chosen for run in known], [run.leaves for run in known])
+    overridden = set().union(*(_overridden(run.config) for run in known))
+    asked = [key for key in keys if key in overridden]
     if not all("overrides" in run.config for run in known):
         return keys
     values: dict[tuple[object, ...], list[dict[str, object]]] = defaultdict(list)
@@ -292,36 +292,11 @@ def _overridden(config: Mapping[str, Any]) -> set[str]:
 
 def settings_of(run: Run, keys: Sequence[str]) -> dict[str, object]:
     """What a run has for each of the dotted names: `ABSENT` or `UNKNOWN` where it says nothing."""
-    values = {**_leaves(run.config), **_choices(run.config)}
     missing = ABSENT if run.config else UNKNOWN
-    return {key: values.get(key, missing) for key in keys}
+    return {key: run.chosen.get(key, run.leaves.get(key, missing)) for key in keys}
 
 
-def _choices(config: Mapping[str, Any]) -> dict[str, str]:
-    chosen = config.get("choices") or {}
-    return {
-        group.replace("/", "."): "null" if name is None else choice_name(name)
-        for group, name in chosen.items()
-        if group.split("/")[0] not in _NOT_SETTINGS
-    }
-
-
-def _leaves(config: Mapping[str, Any]) -> dict[str, object]:
-    """Every setting below the groups, by dotted name, as a value that can be compared."""
-    leaves: dict[str, object] = {}
-
-    def walk(node: object, name: str) -> None:
-        if isinstance(node, Mapping):
-            for key, value in node.items():
-                walk(value, f"{name}.{key}" if name else str(key))
-        elif node is None or isinstance(node, list):
-            leaves[name] = json.dumps(node)
-        else:
-            leaves[name] = node
-
-    walk({key: value for key, value in config.items() if key not in _NOT_SETTINGS}, "")
-    return leaves
-
-
-def _union(mappings: Iterable[Mapping[str, object]]) -> list[str]:
-    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
+def _varying(mappings: Sequence[Mapping[str, object]]) -> list[str]:
+    """The names that do not have one value, or no value, in all mappings."""
+    names = dict.fromkeys(name for mapping in mappings for name in mapping)
+    return [name for name in names if len({m.get(name, ABSENT) for m in mappings}) > 1]

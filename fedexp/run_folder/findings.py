@@ -2,7 +2,8 @@
 
     figures.csv    one row a measured number: subject, round, target, metric, value
     pictures.npz   the arrays that plots are drawn from
-    findings.json  name, study (its class), settings, headline, conclusions, adversary, seconds
+    findings.json  name, study (its class), settings, headline, conclusions, adversary, adversaries
+                   (names by subject), seconds
 
 A folder without findings.json holds no findings: it is written last, and taken away first when a
 study is carried out again. Reading needs neither torch nor pandas.
@@ -15,7 +16,7 @@ import io
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -48,6 +49,7 @@ class StudyRecord:
         conclusions: sentences.
         adversary: what it sees and knows, in words.
         seconds: that the study took.
+        adversaries: subject -> the adversary's name, "" -> that of all other subjects.
     """
 
     folder: Path
@@ -58,6 +60,11 @@ class StudyRecord:
     conclusions: tuple[str, ...]
     adversary: str
     seconds: float
+    adversaries: Mapping[str, str] = field(default_factory=dict)
+
+    def adversary_of(self, subject: str) -> str:
+        """The name of the adversary that a figure is about; "" where nobody has named it."""
+        return self.adversaries.get(subject, self.adversaries.get("", ""))
 
     @cached_property
     def figures(self) -> Mapping[str, list[Any]]:
@@ -155,7 +162,8 @@ def write_findings(
         "headline": _floats(findings.headline),
         "conclusions": list(findings.conclusions),
         "adversary": findings.adversary,
-        "seconds": round(float(seconds), 3),
+        "adversaries": dict(findings.adversaries),
+        "seconds": round(float(seconds + findings.seconds_before), 3),
     }
     write_atomically(here / _DOCUMENT, to_json(document, indent=1))
 
@@ -202,6 +210,10 @@ def _read(path: Path) -> StudyRecord:
             conclusions=tuple(map(str, document["conclusions"])),
             adversary=str(document["adversary"]),
             seconds=float(document["seconds"]),
+            adversaries={
+                str(subject): str(name)
+                for subject, name in dict(document.get("adversaries") or {}).items()
+            },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"does not hold findings ({error!r})", "file", path) from None

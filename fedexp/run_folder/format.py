@@ -39,7 +39,7 @@ COLUMNS_OF_THEIR_OWN = ("backend", "leakage")
 
 NOT_OF_ROUNDS = (
     *("config.yaml", "origin.json", "partition.json", "summary.json", "fedexp.log", ".lock"),
-    *("report.md", "report.html", "error.txt", "verdict.json"),
+    *("report.md", "report.html", ".drawn.json", "error.txt", "verdict.json"),
     *(".hydra", "plots", "leakage", "verdict", "updates"),
 )
 """What in a run's folder is not made by its rounds, or not needed to go on from them."""
@@ -95,6 +95,9 @@ _ABSENT_BEFORE = (
     ("attack", "last_round", (None,)),
     ("attack", "schedule", (None, _EVERY_ROUND)),
     ("dataset", "imbalance", (None,)),
+    ("dataset", "normalise", (None, "train")),
+    ("dataset", "fixed_mean", (None, 0.5)),
+    ("dataset", "fixed_deviation", (None, 0.5)),
 )
 """Keys with values that do nothing, as if they were not there."""
 

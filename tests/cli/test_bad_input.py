@@ -13,8 +13,8 @@ LONG = "x" * 300
 
 RUN = {
     # Keys.
-    "partiton.alpha=1": "partiton.alpha: there is no such key; did you mean partition.alpha?",
-    "training.lrr=1": "training.lrr: there is no such key; did you mean training.lr?",
+    "partiton.alpha=1": "partiton.alpha=1: there is no such key; did you mean partition.alpha?",
+    "training.lrr=1": "training.lrr=1: there is no such key; did you mean training.lr?",
     "+training.lrr=1": "training.lrr=1: did you mean lr?",
     "~seed": "seed=: has no value",
     "~aggregator": "aggregator",
@@ -69,7 +69,7 @@ RUN = {
 }
 # The same mechanisms once more.
 MORE = {
-    "round=3": "round: there is no such key; did you mean rounds?",
+    "round=3": "round=3: there is no such key; did you mean rounds?",
     "+roundss=1": "roundss=1: there is no such key; did you mean rounds?",
     "hydra.rum.dir=x": "hydra.rum",
     "~nope": "'nope' does not exist",
@@ -131,7 +131,7 @@ def test_run_with_other_arguments(here, capfd, argument):
         (["run", "--experimental-rerun", "x.pickle"], "--experimental-rerun=x.pickle: is a pickle"),
         (["run", "-m", "seed=0,a"], "seed=a: must be a whole number"),
         (["run", "-m", "aggregator=mean,mediam"], "did you mean median?"),
-        (["run", "-m", "nope=1,2"], "nope: there is no such key"),
+        (["run", "-m", "nope=1,2"], "nope=1,2: there is no such key"),
         (["run", "-m", "seed=range(0)"], "the sweep has no jobs"),
         (["run", "-m", "seed=range(0,3"], "seed=range(0,3"),
         (["run", "-m", "seed=0,1", "hydra.sweep.dir=/proc/x"], "hydra.sweep.dir=/proc/x"),

@@ -78,14 +78,25 @@ def test_every_command_has_help(here, capfd, command):
     assert errors == ""
 
 
-def test_help_of_run_shows_groups_and_defaults(here, capfd):
+def test_help_of_run_shows_groups_and_keys_with_their_comments(here, capfd):
     assert run_command(["run", "--help"]) == 0
     said, errors = capfd.readouterr()
     assert errors == ""
     assert "\naggregator: " in said
+    assert " mean*, " in said
     assert ", trimmed_mean" in said
-    assert "\nrounds: 20\n" in said
+    assert "training.lr=0.1 learning rate of the first round" in " ".join(said.split())
+    assert "  seed=0 " in said
+    assert "hydra." not in said.replace("hydra.run", "")
     assert 'eval "$(fedexp -sc install=bash)"' in said
+
+
+def test_help_of_run_follows_what_is_chosen(here, capfd):
+    assert run_command(["run", "aggregator=krum", "rounds=3", "--help"]) == 0
+    said = capfd.readouterr().out
+    assert "aggregator.selected=1 m: rows to average" in " ".join(said.split())
+    assert run_command(["run", "--help", "aggregator=krm"]) == 2
+    assert "aggregator=krm: did you mean krum?" in capfd.readouterr().err
 
 
 def test_the_config_can_be_looked_at(here, capfd):
@@ -156,9 +167,26 @@ def _said(capfd, *arguments):
         ("fedexp run rounds=3 sampler=f", {"sampler=full"}),
         ("fedexp run training.b", {"training.batch_size="}),
         ("fedexp resume aggregator=me", set()),
+        ("fedexp list aggr", {"aggregator"}),
+        ("fedexp list aggregator med", {"median"}),
+        ("fedexp list aggregator median ", set()),
+        ("fedexp data ", {"check", "get"}),
+        ("fedexp data get fash", {"fashion_mnist"}),
+        ("fedexp data check ru", {"runs/"}),
+        ("fedexp leakage runs/", {"runs/one", "runs/more/"}),
+        ("fedexp leakage runs/one leakage=gei", {"leakage=geiping"}),
+        ("fedexp watch ru", {"runs/"}),
+        ("fedexp rerun nowhere/", set()),
+        ("fedexp detect s", {"scan"}),
+        ("fedexp detect scan runs/o", {"runs/one"}),
+        ("fedexp schema sw", {"sweep"}),
+        ("fedexp privacy ", set()),
     ],
 )
 def test_completion(here, capfd, monkeypatch, line, completions):
+    for name in ("one", "more", ".hidden"):
+        (here / "runs" / name).mkdir(parents=True)
+    (here / "runs" / "one" / "summary.json").write_text("{}")
     monkeypatch.setenv("COMP_LINE", line)
     said = _said(capfd, "-sc", "query=bash")
     assert set(said.split()) == completions

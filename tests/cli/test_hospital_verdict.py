@@ -6,7 +6,7 @@ import re
 import pytest
 
 from fedexp.commands.cli import main as fedexp
-from fedexp.reporting.report import report_sweep
+from fedexp.reporting.sweep_report import report_sweep
 from fedexp.run_folder.record import read_summary
 from fedexp.run_folder.verdict import read_verdict
 
@@ -61,10 +61,10 @@ def test_the_federations_figures_are_those_of_the_run(run):
     assert min(of_sites) - 0.1 <= overall <= max(of_sites) + 0.1
 
 
-def test_the_page_is_one_file_without_scripts_or_network(run):
+def test_the_page_is_one_file_without_network(run):
     page = (run / "report.html").read_text()
-    assert not re.search(r"<script|https?://|@import|url\(", page)
-    assert page.count('<section class="card') == 3
+    assert not re.search(r"<script[^>]|https?://|@import|url\(", page)
+    assert page.partition("<h2>The run")[0].count('<section class="card') == 3
     assert "What is federation worth to every site?" in page
     assert "Estimate: nobody&#39;s patients are known" in page
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from fedexp.commands.privacy import answer
+from fedexp.commands.privacy import worked_out
 from fedexp.core.checks import InputError
 from fedexp.privacy.accounting import Event, epsilon
 
@@ -22,7 +22,7 @@ NOTHING = dict.fromkeys(
 
 
 def ask(**options):
-    return answer(**{**NOTHING, "delta": 1e-5, "sampling": "poisson", **options})
+    return worked_out(**{**NOTHING, "delta": 1e-5, "sampling": "poisson", **options}).text()
 
 
 def figures(text):

@@ -38,6 +38,8 @@ def test_the_folder_is_complete(whole_run):
         "model.safetensors",
         "fedexp.log",
         "report.md",
+        "report.html",
+        ".drawn.json",
         "checkpoints/best.pt",
         "checkpoints/round-000005.pt",
         "checkpoints/round-000006.pt",

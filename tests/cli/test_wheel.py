@@ -1,8 +1,9 @@
-"""What is installed from a wheel works from any folder."""
+"""What is installed from a wheel works from any folder, and an index would take what is built."""
 
 import site
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -58,3 +59,21 @@ def test_a_wheel_runs_elsewhere(tmp_path):
         [*command, "list", "aggregator"], cwd=elsewhere, check=True, capture_output=True, text=True
     )
     assert "  median" in listed.stdout
+
+
+@pytest.mark.slow
+def test_an_index_would_take_the_wheel_and_the_source(tmp_path):
+    pytest.importorskip("build")
+    pytest.importorskip("twine")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    built = sorted(tmp_path.iterdir())
+    assert [path.name.split("-")[0] for path in built] == ["fedexp", "fedexp"]
+    check = [sys.executable, "-m", "twine", "check", "--strict", *map(str, built)]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    (source,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    here = {"LICENSE", "CITATION.cff", "conf/config.yaml", "docs/index.md", "tests/conftest.py"}
+    assert here <= names

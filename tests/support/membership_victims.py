@@ -7,6 +7,7 @@ import torch
 
 from fedexp.config.build import build
 from fedexp.core.flat import vector_of
+from fedexp.core.observer import RunStart
 from fedexp.core.rng import generator
 from fedexp.core.types import Split
 from fedexp.data.digits import Digits
@@ -25,14 +26,21 @@ def digits(train_examples, reserve_examples):
     return replace(whole, train=whole.train.rows(train)), whole.train.rows(reserve)
 
 
-def victim_of(folder, pixels, reserve, *overrides):
-    """A run of the config `overrides` on `pixels`, opened as a study sees it."""
+def victim_of(folder, pixels, reserve, *overrides, watch=None):
+    """A run of the config `overrides` on `pixels`, opened as a study sees it; `watch` watches."""
     config = config_for("backend=in_process", "partition=iid", *overrides)
     built = build(config, pixels=pixels)
     state = initial_state(built.experiment, vector_of(built.model))
     models = {0: state.params}
-    for after, _ in run_rounds(built.experiment, state):
+    observers = []
+    if watch is not None:
+        start = replace(Victim.of(folder, config, built, models), reserve=reserve)
+        observers = [watch.watch(start)]
+        observers[0].run_started(RunStart(config, folder, {}, state, ()))
+    for after, record in run_rounds(built.experiment, state):
         models[after.round] = after.params
+        for observer in observers:
+            observer.round_done(after, record)
     return replace(Victim.of(folder, config, built, models), reserve=reserve)
 
 

@@ -79,15 +79,17 @@ def test_one_row_a_client(run):
 
 
 def test_leakage_is_tidy(run):
-    columns = ("study", "subject", "round", "target", "metric", "value", "low", "high", "adversary")
+    columns = ("study", "subject", "adversary", "round", "target", "metric", "value", "low", "high")
     assert tuple(run.leakage.columns) == columns
     headline = run.leakage.query("subject == 'all' and metric == 'auc'")
     assert headline["study"].tolist() == ["loss_threshold"]
     assert headline["value"].item() == run.summary["leakage"]["loss_threshold"]["auc"]
     assert headline["round"].isna().all()
-    assert headline["adversary"].item().startswith("An outsider")
-    figures = run.leakage.query("subject != 'all' and metric == 'auc'")
+    assert headline["adversary"].item() == "outsider"
+    figures = run.leakage.query("subject == 'loss threshold' and metric == 'auc'")
     assert figures["round"].tolist() == [2]
+    assert (figures["low"] < figures["value"]).all()
+    assert (figures["value"] < figures["high"]).all()
 
 
 def test_what_was_never_written_is_empty_and_has_its_columns(here):
@@ -121,7 +123,7 @@ def test_load_gives_a_run_or_a_sweep(here, run):
     [
         (["rounds=0"], "rounds=0: must be a whole number, 1 or above"),
         (["aggregator=meen"], "aggregator=meen: did you mean mean"),
-        (["agregator=mean"], "agregator: there is no such key; did you mean aggregator"),
+        (["agregator=mean"], "agregator=mean: there is no such key; did you mean aggregator"),
         (["rounds"], "rounds"),
         (["-m"], "must look like key=value"),
         ("rounds=3", "give a list"),

@@ -3,8 +3,8 @@
 Each canary is in or out by a fair coin, and the run is trained once with those that are in, through
 the run's own code with the run's own noise. What it promises holds for any members, so also for
 these: who can tell from what was released which of them were in, more often than the promise
-allows, has refuted it. `audit_examples` makes canaries where the unit is an example,
-`audit_clients` where it is a client; `audit` guesses and judges.
+allows, has refuted it. `gradients` and `examples` make canaries where the unit is an
+example, `clients` where it is a client; `study` guesses and judges.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fedexp.core.protection import Mechanism, Plan, Protection
 from fedexp.core.protocols import Backend, Channel, Privacy, Trainer
 from fedexp.core.types import Metric, RoundRecord, ServerState
 from fedexp.federation.rounds import Experiment
+from fedexp.leakage.audit.sight import Sight
 from fedexp.leakage.victim import Victim
 from fedexp.privacy.account import NoAccount
 from fedexp.privacy.none import NoPrivacy
@@ -53,6 +54,7 @@ class CanaryRun:
 
     experiment: Experiment
     score: Score
+    sight: Sight  # what the scores are like, at best
     canaries: str  # what they are, a sentence
     adversary: str  # what the scores are made of, in words
 

@@ -49,6 +49,7 @@ from fedexp.leakage.audit.canaries import (
     NoisyRows,
     settled,
 )
+from fedexp.leakage.audit.sight import Apart
 from fedexp.leakage.victim import Victim
 
 LONG = 1000.0  # clip norms: what a canary sends before clipping, also through worker momentum
@@ -268,6 +269,7 @@ class CanaryClients:
         return CanaryRun(
             experiment=with_canaries,
             score=movement if central else rows,
+            sight=Apart(with_canaries),
             canaries=f"{m} clients beside the run's {n}, each with a vector of the clip norm in a "
             f"direction of its own, or {out}",
             adversary=(

@@ -19,7 +19,8 @@ gradients of the client's canaries and of some of its other examples,
 summed over the rounds. Without the others' gradients their sum would drown the canaries. What the
 local steps move the model away from its start blurs the score: it is sharpest for runs of few local
 steps in which canaries are likely to be in a batch, and shows next to nothing after an epoch of a
-hundred small batches.
+hundred small batches. `gradients` sees far more of the noise; images also see a clip that is
+missing and batches that are drawn at a higher rate.
 
 Sources: Nasr, Songi, Thakurta, Papernot and Carlini, "Adversary Instantiation: Lower Bounds for
 Differentially Private Machine Learning", IEEE S&P 2021 (malicious examples, white-box scores);
@@ -41,9 +42,10 @@ from fedexp.core.protection import Plan
 from fedexp.core.protocols import Model, Task, Trainer
 from fedexp.core.types import ClientReport, ClientTask, RoundRecord, ServerState, Split
 from fedexp.leakage.audit.canaries import CanaryRun, NoEvaluation, settled
+from fedexp.leakage.audit.gradients import NoisyGradients
+from fedexp.leakage.audit.sight import OfRows, Schedule
 from fedexp.leakage.study import refuse_several_labels
 from fedexp.leakage.victim import Victim
-from fedexp.training.steps import NoisySteps
 
 RIDGE = 0.1  # lambda; on digits every value from 0.03 to 1 separated canaries about as well
 CHUNK = 64  # examples whose gradients are computed together
@@ -87,7 +89,7 @@ class WithCanaryExamples:
 
 def example_canaries(
     victim: Victim,
-    private: NoisySteps,
+    private: NoisyGradients,
     inside: np.ndarray,
     strength: float,
     others: int,
@@ -123,6 +125,7 @@ def example_canaries(
         aggregator=exp.server.aggregator,
     )
     protection = settled(victim, victim.mechanism, private.trainer, plan, m)
+    spends = [private.spends(n) for n in plan.sizes]
     bound = private.example_bound
     gradients = ClippedGradients(victim.model, victim.task, bound)
     own = {
@@ -153,6 +156,7 @@ def example_canaries(
     return CanaryRun(
         experiment=with_canaries,
         score=score,
+        sight=OfRows(Schedule.of(exp, canaries.owners, spends, private.noise_multiplier)),
         canaries=f"{m} images with one pixel {strength:g} deviations above the mean (outside "
         "[0, 1]) and a random label, added to the clients' examples",
         adversary="The server, which sees every client's update and the model that it started "

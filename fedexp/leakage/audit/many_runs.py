@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedexp.core.checks import InputError, at_least, in_range
-from fedexp.leakage.audit.one_run import check_confidence
+from fedexp.leakage.audit.f_dp import check_confidence
 
 
 def upper_limit(errors: ArrayLike, trials: int, significance: float) -> np.ndarray:

@@ -39,11 +39,12 @@ from fedexp.core.protocols import Trainer
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import ClientTask, State, Updates
 from fedexp.federation.rounds import initial_state, run_rounds
+from fedexp.leakage import adversaries
 from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows, refuse_hidden_rows
 from fedexp.leakage.audit.claim import Claim
 from fedexp.leakage.audit.clients import LONG, CanaryClients, Directions
+from fedexp.leakage.audit.f_dp import check_confidence
 from fedexp.leakage.audit.many_runs import gaussian_lower_bound, many_runs_lower_bound
-from fedexp.leakage.audit.one_run import check_confidence
 from fedexp.leakage.audit.power import power
 from fedexp.leakage.study import Progress
 from fedexp.leakage.victim import Victim
@@ -128,13 +129,14 @@ class ManyRunsAudit:
         clients = CanaryClients.settled(victim, privacy, 1, rng)
         bound = self._bound(clients, delta)
 
-        def alarm(separation: float, rng: np.random.Generator) -> bool:
-            scores = rng.standard_normal((2, self.runs))
-            return bound(scores[0] + separation, scores[1], rng) > epsilon
+        sight = clients.run(victim.seed, np.array([True]), 1.0).sight
+        inside = np.repeat([True, False], self.runs)
 
-        return f"audits the recorded epsilon {epsilon:.3g}; " + (
-            power(alarm, epsilon, delta, rng).sentence()
-        )
+        def alarm(share: float, rng: np.random.Generator) -> bool:
+            scores = sight(inside, share, rng)
+            return bound(scores[: self.runs], scores[self.runs :], rng) > epsilon
+
+        return f"audits the recorded epsilon {epsilon:.3g}; " + (power(alarm, rng).sentence())
 
     def __call__(self, victim: Victim, progress: Progress) -> Findings:
         """Repeat the rounds with the canary and without it, and judge.
@@ -173,6 +175,7 @@ class ManyRunsAudit:
             arrays={"scores_in": with_it, "scores_out": without},
             conclusions=[*self._conclusions(clients, bound, claim), *claim.remarks()],
             adversary=run.adversary + " It knows what all the others send.",
+            adversaries={"": adversaries.AUDITOR},
         )
 
     def _privacy(self, victim: Victim) -> NoisyRows:

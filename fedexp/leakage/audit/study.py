@@ -1,15 +1,21 @@
 """The audit of a run's claim: train once more with canaries, and guess which of them were in.
 
-The claim is the epsilon that was recorded with the run; the audited training has the run's noise,
-clip norm, rounds and sampling rate. The alarm: so many guesses are right that the claim is ruled
-out (`one_run`). What sabotage it can see at best is said before it begins (`power`). An honest
-mechanism raises it with a probability of at most 1 - confidence, in practice far less. No alarm
-proves nothing: a mechanism may be broken where these canaries do not look. `noise_scale` sabotages
-the training, to see that the alarm works.
+The claim is the epsilon that was recorded with the run, and the whole curve that its account stands
+for (`claim`); the audited training has the run's noise, clip norm, rounds and sampling rate. The
+alarm: so many guesses are right that the curve is ruled out (`f_dp`). What sabotage it can see at
+best is said before it begins (`power`). An honest mechanism raises it with a probability of at most
+1 - confidence. No alarm proves nothing: a mechanism may be broken where these canaries do not look.
+`noise_scale` sabotages the training, to see that the alarm works.
+
+Two lower bounds are reported. `epsilon_lower_bound` supposes the claimed mechanism with some other
+noise: the epsilon of the least noise that is ruled out. `epsilon_lower_bound_any_mechanism`
+supposes nothing: the largest (epsilon, delta) that is ruled out as a claim of its own; where
+epsilon is above a few it says little. Either is above the claim only if there is an alarm.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -17,99 +23,102 @@ import numpy as np
 from torch import Tensor
 
 from fedexp.core.capabilities import called
-from fedexp.core.checks import InputError, at_least, in_range, positive
+from fedexp.core.checks import InputError, at_least, in_range, one_of, positive
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import State
 from fedexp.federation.rounds import initial_state, run_rounds
+from fedexp.leakage import adversaries
 from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows, refuse_hidden_rows
 from fedexp.leakage.audit.claim import Claim
 from fedexp.leakage.audit.clients import CanaryClients
 from fedexp.leakage.audit.examples import example_canaries
-from fedexp.leakage.audit.one_run import (
+from fedexp.leakage.audit.f_dp import (
+    Guessed,
     check_confidence,
+    fewest_right,
+    guessed,
     guesses_of,
-    one_run_lower_bound,
-    one_run_p_value,
 )
+from fedexp.leakage.audit.gradients import NoisyGradients, gradient_canaries
 from fedexp.leakage.audit.power import power
+from fedexp.leakage.audit.sight import spent_as_planned
 from fedexp.leakage.study import Progress
 from fedexp.leakage.victim import Victim
-from fedexp.training.steps import NoisySteps
+
+GRADIENT, IMAGE = "gradient", "image"
+MANY, FEW = 1000, 200  # canaries that cost next to nothing, and that train or send
 
 
 @final
 @dataclass(frozen=True)
 class OneRunAudit:
-    """The study: canaries in one more training, guesses, and a lower bound on epsilon.
+    """The study: canaries in one more training, guesses, and lower bounds on epsilon.
 
     Args:
-        canaries: m, each in with probability 1/2.
-        guesses: r, how many of them are guessed, at most m; half "in", half "out".
-        confidence: of the lower bound.
+        canary: of DP-SGD: "gradient" (put into the steps) or "image" (trained on). Where the unit
+            is a client, canaries are clients, and this changes nothing.
+        canaries: m, each in with probability 1/2; None: 1000 gradients, or 200 of what is dearer.
+        guesses: shares of the canaries that are guessed, half of them "in" and half "out"; every
+            share is a test, and all of them together have the confidence.
+        confidence: of the alarm and of the lower bounds.
         noise_scale: factor on the noise that is really added; 1 audits the run as it is.
-        strength: of canary examples, in deviations of the pixels; canary clients are always as
-            long as the clip norm.
-        others: examples of a client that the score of canary examples takes into account.
+        strength: of canary images, in deviations of the pixels; all others are as long as the clip
+            norm.
+        others: examples of a client that the score of canary images takes into account.
     """
 
-    canaries: int
-    guesses: int
+    canary: str
+    canaries: int | None
+    guesses: Sequence[float]
     confidence: float
     noise_scale: float
     strength: float
     others: int
 
     def __post_init__(self) -> None:
-        at_least(2, canaries=self.canaries)
-        at_least(1, guesses=self.guesses)
-        in_range(1, self.canaries, guesses=self.guesses)
+        one_of((GRADIENT, IMAGE), canary=self.canary)
+        if self.canaries is not None:
+            at_least(2, canaries=self.canaries)
         check_confidence(self.confidence)
         positive(noise_scale=self.noise_scale, strength=self.strength)
         at_least(0, others=self.others)
+        shares = "needs a list of shares of the canaries, each above 0 and at most 1"
+        if isinstance(self.guesses, int | float | str) or not self.guesses:
+            raise InputError(shares, "guesses", self.guesses)
+        for share in self.guesses:
+            in_range(0, 1, guesses=share)
+            if share == 0:
+                raise InputError(shares, "guesses", share)
 
     def beforehand(self, victim: Victim) -> str:
         """From how many right guesses on the alarm is raised, and what that takes at best."""
         promise = victim.promise
         if not promise or not promise.get("epsilon"):
             return ""
-        epsilon, delta = float(promise["epsilon"]), float(promise["delta"])
-        needed = self._needed(epsilon, delta)
-        if needed is None:
+        run, inside = self._planned(victim)
+        exp, m = run.experiment, len(inside)
+        claim = Claim.of(victim, exp.account, spent_as_planned(exp))
+        curve, counts = claim.curve(), self._counts(m)
+        needed = [fewest_right(curve, m, g, self._level / len(counts)) for g in counts]
+        enough = [(g, n) for g, n in zip(counts, needed, strict=True) if n is not None]
+        if not enough:
             return (
-                f"{self.guesses} right guesses of {self.guesses} could not rule out the recorded "
-                f"epsilon {epsilon:.3g}: use more canaries and guesses, or leakage=audit_many_runs"
+                f"no number of right guesses about {m} canaries could rule out the recorded "
+                f"epsilon {claim.epsilon:.3g}: use more canaries, or leakage=audit_many_runs"
             )
 
-        def alarm(separation: float, rng: np.random.Generator) -> bool:
-            inside = rng.random(self.canaries) < 1 / 2
-            scores = rng.standard_normal(self.canaries) + separation * inside
-            return self._right(guesses_of(scores, self.guesses), inside) >= needed
+        def alarm(share: float, rng: np.random.Generator) -> bool:
+            inside = rng.random(m) < 1 / 2
+            scores, truth = run.sight(inside, share, rng), np.where(inside, 1, -1)
+            return any(np.sum(guesses_of(scores, g) == truth) >= n for g, n in enough)
 
-        seen = power(alarm, epsilon, delta, generator(victim.seed, "audit_power"))
+        tests = " or ".join(f"{n} right of {g}" for g, n in enough)
+        seen = power(alarm, generator(victim.seed, "audit_power"))
         return (
-            f"the recorded epsilon {epsilon:.3g} is ruled out from {needed} right guesses of "
-            f"{self.guesses} on; {seen.sentence()}"
+            f"the recorded epsilon {claim.epsilon:.3g} is ruled out by {tests} guesses about {m} "
+            f"canaries; {seen.sentence()}"
         )
-
-    def _needed(self, epsilon: float, delta: float) -> int | None:
-        """The fewest right guesses that rule a claim out; None: not even all of them do."""
-        least, most = 0, self.guesses
-        if self._bound(most, delta) <= epsilon:
-            return None
-        while most - least > 1:  # the bound grows with the guesses that are right
-            middle = (least + most) // 2
-            least, most = (
-                (least, middle) if self._bound(middle, delta) > epsilon else (middle, most)
-            )
-        return most
-
-    def _bound(self, right: int, delta: float) -> float:
-        return one_run_lower_bound(self.canaries, self.guesses, right, delta, self.confidence)
-
-    @staticmethod
-    def _right(said: np.ndarray, inside: np.ndarray) -> int:
-        return int(np.sum((said == 1) & inside) + np.sum((said == -1) & ~inside))
 
     def __call__(self, victim: Victim, progress: Progress) -> Findings:
         """Train with canaries, and judge.
@@ -117,89 +126,143 @@ class OneRunAudit:
         Raises:
             InputError: the run makes no claim, or one that canaries in it cannot audit.
         """
-        rng = generator(victim.seed, "audit_canaries")
-        inside = rng.random(self.canaries) < 1 / 2
-        exp = replace(victim.experiment, seed=seed_for(victim.seed, "audit"))
-        run = self._with_canaries(replace(victim, experiment=exp), inside, rng)
-        scores, spent = _carried_out(run, victim.models[0], progress)
-        claim = Claim.of(victim, run.experiment.account, spent)
-        epsilon, delta = claim.epsilon, claim.delta
-
-        said = guesses_of(scores, self.guesses)
-        right = self._right(said, inside)
-        counts = (self.canaries, self.guesses)
-        bound, most = self._bound(right, delta), self._bound(self.guesses, delta)
+        outcome = self.trained(victim, progress)
+        run, inside, scores = outcome.run, outcome.inside, outcome.scores
+        found, claim = outcome.guessed, outcome.claim
+        verdict = Verdict.of(found, claim)
         where = [f"canary {'in' if there else 'out'}" for there in inside]
-        pairs = zip(where, scores.tolist(), said.tolist(), strict=True)
         figures = [
-            Figure(subject, victim.last_round, i, metric, value)
-            for i, (subject, score, guess) in enumerate(pairs)
-            for metric, value in (("score", score), ("guess", float(guess)))
+            Figure(subject, victim.last_round, i, "score", score)
+            for i, (subject, score) in enumerate(zip(where, scores.tolist(), strict=True))
         ]
         return Findings(
             figures=figures,
             headline={
-                "epsilon_lower_bound": bound,
-                "epsilon_claimed": epsilon,
+                "epsilon_lower_bound": verdict.bound,
+                "epsilon_lower_bound_any_mechanism": verdict.of_any_mechanism,
+                "epsilon_claimed": claim.epsilon,
                 "epsilon_of_the_ledger": claim.ledger,
-                "alarm": float(bound > epsilon),
-                "p_value": one_run_p_value(*counts, right, epsilon, delta),
-                "canaries": float(self.canaries),
-                "guesses": float(self.guesses),
-                "right": float(right),
+                "alarm": float(verdict.alarm),
+                "p_value": verdict.p_value,
+                "canaries": float(len(inside)),
+                **{f"right_of_{guesses}_guesses": float(right) for guesses, right in found.counts},
             },
             arrays={"scores_in": scores[inside], "scores_out": scores[~inside]},
-            conclusions=[
-                *self._conclusions(run, right, bound, most, epsilon, delta),
-                *claim.remarks(),
-            ],
+            conclusions=[*self._conclusions(run, found, claim, verdict), *claim.remarks()],
             adversary=run.adversary,
+            adversaries={"": adversaries.AUDITOR},
         )
 
-    def _with_canaries(
-        self, victim: Victim, inside: np.ndarray, rng: np.random.Generator
-    ) -> CanaryRun:
+    def trained(self, victim: Victim, progress: Progress) -> Outcome:
+        """Train with canaries, and guess.
+
+        Raises:
+            InputError: as the study.
+        """
+        run, inside = self._planned(victim)
+        Claim.of(victim, run.experiment.account, spent_as_planned(run.experiment))  # or refuse now
+        scores, spent = _carried_out(run, victim.models[0], progress)
+        claim = Claim.of(victim, run.experiment.account, spent)
+        found = guessed(scores, inside, self._counts(len(inside)), self._level)
+        return Outcome(run, inside, scores, found, claim)
+
+    @property
+    def _level(self) -> float:
+        return 1 - self.confidence
+
+    def _counts(self, canaries: int) -> tuple[int, ...]:
+        """The numbers of guesses, which no score has a say in."""
+        return tuple(sorted({max(1, round(share * canaries)) for share in self.guesses}))
+
+    def _planned(self, victim: Victim) -> tuple[CanaryRun, np.ndarray]:
+        """The training with canaries, and which of them are in: `[m]` bool."""
         exp = victim.experiment
         refuse_hidden_rows(exp.channel)
-        if isinstance(exp.trainer, NoisySteps):
-            return example_canaries(
-                victim, exp.trainer, inside, self.strength, self.others, self.noise_scale, rng
-            )
+        exp = replace(exp, seed=seed_for(victim.seed, "audit"))
+        victim, rng = replace(victim, experiment=exp), generator(victim.seed, "audit_canaries")
+        examples = isinstance(exp.trainer, NoisyGradients)
+        m = self.canaries or (MANY if examples and self.canary == GRADIENT else FEW)
+        inside = rng.random(m) < 1 / 2
+        if isinstance(exp.trainer, NoisyGradients):
+            if self.canary == GRADIENT:
+                run = gradient_canaries(victim, exp.trainer, inside, self.noise_scale, rng)
+            else:
+                run = example_canaries(
+                    victim, exp.trainer, inside, self.strength, self.others, self.noise_scale, rng
+                )
+            return run, inside
         if isinstance(exp.server.privacy, NoisyRows):
-            clients = CanaryClients.settled(victim, exp.server.privacy, len(inside), rng)
-            return clients.run(exp.seed, inside, self.noise_scale)
+            clients = CanaryClients.settled(victim, exp.server.privacy, m, rng)
+            return clients.run(exp.seed, inside, self.noise_scale), inside
         raise InputError(NO_CLAIM, "privacy", called(victim.mechanism))
 
     def _conclusions(
-        self,
-        run: CanaryRun,
-        right: int,
-        bound: float,
-        most: float,
-        epsilon: float,
-        delta: float,
+        self, run: CanaryRun, found: Guessed, claim: Claim, verdict: Verdict
     ) -> list[str]:
-        guessed = (
-            f"{right} of {self.guesses} guesses about {self.canaries} canaries were right: epsilon "
-            f"is at least {bound:.3g} with {self.confidence:.0%} confidence, and the claim is "
-            f"{epsilon:.3g} (delta {delta:g})"
+        right = ", ".join(f"{right} of {guesses}" for guesses, right in found.counts)
+        how = (
+            f"{right} guesses about {found.canaries} canaries were right: epsilon is at least "
+            f"{verdict.bound:.3g} with {self.confidence:.0%} confidence if the mechanism is the "
+            f"claimed one with other noise, at least {verdict.of_any_mechanism:.3g} whatever it "
+            f"is, and the claim is {claim.epsilon:.3g} (delta {claim.delta:g})"
         )
-        if bound > epsilon:
-            judgement = f"ALARM: the claim is ruled out. {guessed}."
-        else:
-            judgement = f"No contradiction; a low bound never proves DP. {guessed}."
-        sentences = [judgement, f"The canaries: {run.canaries}."]
+        sentences = [
+            f"ALARM: the claim is ruled out (p {verdict.p_value:.1g}). {how}."
+            if verdict.alarm
+            else f"No contradiction; a low bound never proves DP. {how}.",
+            f"The canaries: {run.canaries}.",
+        ]
         if self.noise_scale != 1:
             sentences.append(
                 f"Sabotaged on purpose: the noise was multiplied by {self.noise_scale:g}, and the "
                 "claim is that of the full noise."
             )
-        if most <= epsilon:
+        if not replace(found, counts=tuple((g, g) for g, _ in found.counts)).rules_out(
+            claim.curve()
+        ):
             sentences.append(
-                f"This audit could not have raised the alarm: {self.guesses} right guesses of "
-                f"{self.guesses} would show epsilon {most:.3g}. Use more canaries and guesses."
+                "This audit could not have raised the alarm, had all guesses been right. Use more "
+                "canaries."
             )
         return sentences
+
+
+@final
+@dataclass(frozen=True)
+class Outcome:
+    """A training with canaries, and what was guessed of it."""
+
+    run: CanaryRun
+    inside: np.ndarray  # [m] bool, which canaries were in
+    scores: np.ndarray  # [m]
+    guessed: Guessed
+    claim: Claim
+
+
+@final
+@dataclass(frozen=True)
+class Verdict:
+    """What guesses say of a claim."""
+
+    alarm: bool
+    p_value: float
+    bound: float  # of the claimed mechanism with other noise
+    of_any_mechanism: float
+
+    @classmethod
+    def of(cls, found: Guessed, claim: Claim) -> Verdict:
+        """The alarm by the whole curve; the bounds by curves of other noise, and by pairs alone."""
+        curve = claim.curve()
+        least, pair = (
+            found.least_noise_ruled_out(claim.curve),
+            found.least_noise_ruled_out(claim.pair),
+        )
+        return cls(
+            alarm=found.rules_out(curve),
+            p_value=found.p_value(curve),
+            bound=0.0 if least is None else claim.epsilon_with(least),
+            of_any_mechanism=0.0 if pair is None else claim.epsilon / pair,
+        )
 
 
 def _carried_out(run: CanaryRun, start: Tensor, progress: Progress) -> tuple[np.ndarray, State]:

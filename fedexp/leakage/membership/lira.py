@@ -24,22 +24,23 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
-import torch
 
 from fedexp.core.checks import InputError, at_least, one_of
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator
-from fedexp.core.types import Dataset, Normalisation, Split
+from fedexp.core.types import Dataset
+from fedexp.leakage import adversaries
 from fedexp.leakage.membership.scoring import (
     OUTSIDER,
     Judged,
     Pool,
     accuracies,
     caveats,
+    class_figures,
     negative_loss,
     true_class_logits,
 )
-from fedexp.leakage.membership.shadows import Shadow, refuse_number, shadows_of
+from fedexp.leakage.membership.shadows import confidence_of, refuse_number, shadows_of
 from fedexp.leakage.study import Progress, refuse_several_labels
 from fedexp.leakage.victim import Victim
 
@@ -94,7 +95,7 @@ class LiRA:
 
         shadows = shadows_of(victim, pool.examples, self.shadows, one_more)
         inside = np.stack([shadow.inside for shadow in shadows])
-        phi = np.stack([_phi_of(victim, shadow, pool.examples) for shadow in shadows])
+        phi = np.stack([confidence_of(victim, shadow, pool.examples) for shadow in shadows])
         round = victim.last_round
         params = victim.models[round].to(victim.device)
         if self.targets == "run":
@@ -110,28 +111,41 @@ class LiRA:
 
         # The other variant costs nothing more, and where models are noisy it is the stronger one.
         judged: dict[str, Judged] = {}
+        of_subject: dict[str, np.ndarray] = {}
         for variant in (self.variant, *(name for name in VARIANTS if name != self.variant)):
             study = replace(self, variant=variant)
             scores = [
                 study.scores(target, phi[helpers], inside[helpers])
                 for target, _, helpers in attacked
             ]
-            judged[f"LiRA {variant}"] = judge(np.concatenate(scores))
+            of_subject[f"LiRA {variant}"] = np.concatenate(scores)
+            judged[f"LiRA {variant}"] = judge(of_subject[f"LiRA {variant}"])
         judged["loss threshold"] = judge(negative_loss(asked))
 
         right = accuracies(victim, params)
         chosen = judged[f"LiRA {self.variant}"]
+        by_class, of_classes = class_figures(
+            f"LiRA {self.variant}",
+            round,
+            of_subject[f"LiRA {self.variant}"],
+            truth,
+            np.tile(pool.examples.y.numpy(), len(attacked)),
+            victim.pixels.class_names,
+            generator(victim.seed, "lira_classes"),
+        )
         headline = chosen.headline(right)
         progress(1.0)
         return Findings(
             figures=[
                 *(row for subject in judged for row in judged[subject].rows(subject, round)),
+                *by_class,
                 *(Figure("model", round, 0, name, value) for name, value in right.items()),
             ],
             headline=headline,
             arrays=chosen.arrays(),
             conclusions=[
                 *(line for subject in judged for line in judged[subject].conclusions(subject)),
+                *of_classes,
                 self._sizes(victim, inside),
                 *caveats(victim, headline),
             ],
@@ -140,6 +154,7 @@ class LiRA:
                 f"and has data of the same kind, on halves of which it ran the whole training "
                 f"{self.shadows} times."
             ),
+            adversaries={"": adversaries.OUTSIDER},
         )
 
     def check_data(self, dataset: Dataset) -> None:
@@ -184,12 +199,6 @@ def all_but_pair(target: int, number: int) -> np.ndarray:
     """
     helpers: np.ndarray = np.arange(number) // 2 != target // 2
     return helpers
-
-
-def _phi_of(victim: Victim, shadow: Shadow, examples: Split) -> np.ndarray:
-    half = examples.rows(torch.from_numpy(np.flatnonzero(shadow.inside)))
-    params = shadow.params.to(victim.device)
-    return true_class_logits(victim.model, params, Normalisation.of(half), examples)
 
 
 def _moments(phi: np.ndarray, chosen: np.ndarray, pooled: bool) -> tuple[np.ndarray, np.ndarray]:

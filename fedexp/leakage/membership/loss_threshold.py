@@ -20,12 +20,14 @@ from fedexp.core.checks import InputError, at_least
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator
 from fedexp.core.types import Dataset
+from fedexp.leakage import adversaries
 from fedexp.leakage.membership.scoring import (
     OUTSIDER,
     Judged,
     Pool,
     accuracies,
     caveats,
+    class_figures,
     negative_loss,
     rounds_of,
     true_class_logits,
@@ -75,12 +77,26 @@ class LossThreshold:
             rows += judged.rows("loss threshold", round)
             rows += [Figure("model", round, 0, name, value) for name, value in right.items()]
             progress((place + 1) / len(rounds))
+        by_class, of_classes = class_figures(
+            "loss threshold",
+            round,
+            negative_loss(phi),
+            pool.is_member,
+            pool.examples.y.numpy(),
+            victim.pixels.class_names,
+            generator(victim.seed, "loss_threshold_classes"),
+        )
         headline = judged.headline(right)
         return Findings(
-            figures=rows,
+            figures=[*rows, *by_class],
             headline=headline,
             arrays=judged.arrays(),
-            conclusions=[*judged.conclusions("loss threshold"), *caveats(victim, headline)],
+            conclusions=[
+                *judged.conclusions("loss threshold"),
+                *of_classes,
+                *caveats(victim, headline),
+            ],
+            adversaries={"": adversaries.OUTSIDER},
             adversary=f"{OUTSIDER} It knows nothing else: no data, no training algorithm.",
         )
 

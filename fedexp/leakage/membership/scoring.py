@@ -32,7 +32,7 @@ from fedexp.core.flat import FlatModel
 from fedexp.core.rng import generator
 from fedexp.core.types import Normalisation, Split
 from fedexp.core.workload import evaluation_batch
-from fedexp.leakage.membership.roc import RATES, Roc, null_intervals
+from fedexp.leakage.membership.roc import RATES, Roc, auc_interval, null_intervals
 from fedexp.leakage.study import refuse_several_labels
 from fedexp.leakage.victim import Victim
 
@@ -67,7 +67,7 @@ class Pool:
             InputError: the run has no one model, or members differ from non-members by more than
                 having been trained on.
         """
-        _refuse(victim)
+        refuse_no_clean_answer(victim)
         members = _drawn(victim.pixels.train, most_members, victim.seed, "members")
         others = _drawn(victim.held_out, len(members), victim.seed, "non_members")
         examples = members.joined(others)
@@ -120,7 +120,7 @@ class Judged:
 
     Attributes:
         figures: metric -> value, the null interval as `<metric>_null_low` and `_null_high`; of the
-            rates at low FPR also their own, as `<metric>_low` and `_high`.
+            AUC and the rates at low FPR also their own, as `<metric>_low` and `_high`.
         roc: all rates.
         members: scores `[m]`.
         non_members: scores `[n]`.
@@ -149,6 +149,8 @@ class Judged:
         for metric, rate in RATES.items():
             interval = roc.tpr_interval(rate)
             figures |= {f"{metric}_low": interval.low, f"{metric}_high": interval.high}
+        low, high = auc_interval(members, non_members, rng)
+        figures |= {"auc_low": low, "auc_high": high}
         return cls(figures, roc, members, non_members)
 
     def rows(self, subject: str, round: int) -> list[Figure]:
@@ -180,7 +182,8 @@ class Judged:
             verdict = f"below {interval}: the two sides differ in something else than membership"
         else:
             verdict = f"inside {interval}: not told from guessing"
-        sentences = [f"AUC {auc:.3f}, {verdict}", *map(self._at_low_fpr, RATES)]
+        own = f" [{known['auc_low']:.3f}, {known['auc_high']:.3f}]"
+        sentences = [f"AUC {auc:.3f}{own}, {verdict}", *map(self._at_low_fpr, RATES)]
         return [f"{subject[0].upper()}{subject[1:]}: {sentence}." for sentence in sentences]
 
     def _at_low_fpr(self, metric: str) -> str:
@@ -199,6 +202,53 @@ class Judged:
         )
 
 
+BY_CLASS = ", by class"
+"""Stands behind the subject of figures whose targets are classes."""
+
+
+def class_figures(
+    subject: str,
+    round: int,
+    scores: np.ndarray,
+    is_member: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    rng: np.random.Generator,
+) -> tuple[list[Figure], list[str]]:
+    """The figures of every class that has both kinds, each against its own kind, and a sentence.
+
+    Their mean is the class-balanced figure: a class counts as much as another, however rare it is.
+
+    Args:
+        subject: whose scores.
+        round: of the model.
+        scores: `[n]`, larger for "member".
+        is_member: `[n]` bool.
+        labels: `[n]` classes.
+        names: of the classes.
+        rng: draws the resamples.
+    """
+    rows, aucs = [], {}
+    for c in np.unique(labels).tolist():
+        inside, outside = scores[is_member & (labels == c)], scores[~is_member & (labels == c)]
+        if not len(inside) or not len(outside):
+            continue
+        roc = Roc.of(inside, outside)
+        aucs[names[c]] = roc.auc
+        low, high = auc_interval(inside, outside, rng)
+        values = {"auc": roc.auc, "auc_low": low, "auc_high": high}
+        values |= {metric: roc.tpr_at(rate) for metric, rate in RATES.items()}
+        rows += [Figure(subject + BY_CLASS, round, c, name, v) for name, v in values.items()]
+    if len(aucs) < 2:
+        return rows, []
+    least, most = min(aucs, key=aucs.__getitem__), max(aucs, key=aucs.__getitem__)
+    return rows, [
+        f"{subject[0].upper()}{subject[1:]}: the mean AUC over the classes is "
+        f"{np.mean(list(aucs.values())):.3f}, from {aucs[least]:.3f} ({least}) to "
+        f"{aucs[most]:.3f} ({most})."
+    ]
+
+
 def caveats(victim: Victim, headline: Mapping[str, float]) -> list[str]:
     """What a reader has to know of the run beside the attack's figures."""
     remarks = [
@@ -213,7 +263,7 @@ def caveats(victim: Victim, headline: Mapping[str, float]) -> list[str]:
     return remarks
 
 
-def _refuse(victim: Victim) -> None:
+def refuse_no_clean_answer(victim: Victim) -> None:
     """Raise InputError where the question has no clean answer."""
     refuse_several_labels(victim.pixels)
     if victim.models[victim.last_round].ndim != 1:

@@ -9,9 +9,13 @@ not the seed. It is trained by the same round loop and leaves no run folder. Two
 is not evaluated on the way, and noise that the run drew from the operating system is drawn from the
 shadow's seed, so that the same command gives the same findings.
 
+Which half a shadow gets, and its seed, come from the pool and not from the seed of the run that is
+attacked: runs of the same settings on the same examples have the same shadows.
+
 Every finished shadow is kept in the run's folder together with a digest of its config and data. A
 second attack takes it from there, an interrupted one goes on, and one that belongs to other
-settings is trained anew. Where a store is in use, a run of the same settings finds them there.
+settings is trained anew. It is kept in the store as well (`fedexp.store`), by all that decides its
+weights, so that no attack on any run trains it again.
 
 Source: Shokri, Stronati, Song and Shmatikov, "Membership Inference Attacks Against Machine Learning
 Models", IEEE S&P 2017, section V. Halves of one pool: Carlini et al., IEEE S&P 2022, section 4.
@@ -35,11 +39,13 @@ from fedexp.config.build import build
 from fedexp.core.checks import InputError
 from fedexp.core.files import write_atomically
 from fedexp.core.flat import vector_of
+from fedexp.core.normalise import normalisation_of
 from fedexp.core.parallel import in_parallel
 from fedexp.core.protocols import Backend
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import Dataset, Metric, Split
 from fedexp.federation.rounds import initial_state, run_rounds
+from fedexp.leakage.membership.scoring import true_class_logits
 from fedexp.leakage.victim import Victim
 from fedexp.run_folder.format import backend_of_studies, config_hash
 from fedexp.store.files import leave_file, take_file
@@ -71,10 +77,10 @@ def halves(seed: int, number: int, n: int) -> np.ndarray:
     [2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
     """
     inside = np.zeros((number, n), dtype=bool)
-    for pair in range(number // 2):
-        drawn = generator(seed, "shadow_half", pair).permutation(n)[: n // 2]
-        inside[2 * pair, drawn] = True
-        inside[2 * pair + 1] = ~inside[2 * pair]
+    for first in range(0, number, 2):
+        drawn = generator(seed, "shadow_half", first // 2).permutation(n)[: n // 2]
+        inside[first, drawn] = True
+        inside[first + 1 : first + 2] = ~inside[first]
     return inside
 
 
@@ -86,7 +92,7 @@ def shadows_of(
     Args:
         victim: the run, whose settings they are trained with.
         examples: the pool, pixels in [0, 1].
-        number: how many, even.
+        number: how many; of an odd number, the last is without its pair.
         done: told after every one.
 
     Raises:
@@ -94,8 +100,8 @@ def shadows_of(
     """
     folder = victim.folder / "leakage" / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    inside = halves(victim.seed, number, len(examples))
     content = _digest(examples.x.numpy().tobytes(), examples.y.numpy().tobytes())
+    inside = halves(_seed_of(content), number, len(examples))
     jobs = [
         _Job.of(victim, examples, index, row, content, folder) for index, row in enumerate(inside)
     ]
@@ -131,7 +137,7 @@ class _Job:
         content: str,
         folder: Path,
     ) -> _Job:
-        config = _shadow_config(victim.config, seed_for(victim.seed, "shadow", index))
+        config = _shadow_config(victim.config, seed_for(_seed_of(content), "shadow", index))
         half = examples.rows(torch.from_numpy(np.flatnonzero(inside)))
         return cls(
             config=config,
@@ -195,6 +201,19 @@ def _read(job: _Job, d: int) -> Shadow | None:
 def _from_store(job: _Job, d: int) -> Shadow | None:
     """The shadow as another run of the same settings has trained it."""
     return _read(job, d) if take_file("shadow", job.config, job.digest, job.path) else None
+
+
+def confidence_of(victim: Victim, shadow: Shadow, examples: Split) -> np.ndarray:
+    """How sure a shadow is of each example: its phi `[n]` (`true_class_logits`)."""
+    half = examples.rows(torch.from_numpy(np.flatnonzero(shadow.inside)))
+    params = shadow.params.to(victim.device)
+    scale = normalisation_of(victim.config["dataset"], half)
+    return true_class_logits(victim.model, params, scale, examples)
+
+
+def _seed_of(content: str) -> int:
+    """The seed that belongs to a pool, from the digest of its examples."""
+    return int(content[:16], 16)
 
 
 def _digest(*parts: str | bytes) -> str:

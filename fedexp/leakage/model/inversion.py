@@ -35,6 +35,7 @@ from fedexp.core.findings import Figure, Findings
 from fedexp.core.flat import FlatModel
 from fedexp.core.rng import generator, seed_for, torch_generator
 from fedexp.core.types import Dataset, Split
+from fedexp.leakage import adversaries
 from fedexp.leakage.intervals import (
     Interval,
     mean_interval,
@@ -228,6 +229,7 @@ class ModelInversion:
                 "untrained": best[0].numpy(),
             },
             conclusions=_conclusions(verdicts, last, accuracies[last], bench.accuracy, more),
+            adversaries={"": adversaries.OUTSIDER},
             adversary=(
                 "An outsider with the weights of one model, its architecture and the scale of its "
                 "inputs (white box), and the names of the classes. It sees no update, no image "

@@ -21,6 +21,7 @@ from fedexp.core.findings import Figure, Findings
 from fedexp.core.parallel import in_parallel
 from fedexp.core.rng import generator
 from fedexp.core.types import Dataset
+from fedexp.leakage import adversaries
 from fedexp.leakage.intervals import Interval, mean_interval, paired_difference
 from fedexp.leakage.observation import (
     Observation,
@@ -111,6 +112,7 @@ class UpdateInversion:
             },
             conclusions=[of_round.conclusion() for of_round in judged],
             adversary=self._adversary(exposed[0].observation),
+            adversaries={"": adversaries.server_of(victim)},
         )
 
     def check_data(self, dataset: Dataset) -> None:

@@ -249,7 +249,7 @@ STUDIES = {
         ["leakage=audit", "privacy=client_dp", "privacy.delta=0.01", "task=multilabel"],
     ),
 }
-SMALL_AUDIT = ("leakage.audit.canaries=20", "leakage.audit.guesses=8")
+SMALL_AUDIT = ("leakage.audit.canaries=20", "leakage.audit.guesses=[0.4]")
 
 
 @pytest.mark.parametrize("case", STUDIES)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from fedexp.reporting.adversary import adversary_facts, detection
-from fedexp.reporting.report import report, report_run
+from fedexp.reporting.report import report
 from fedexp.reporting.results import load_run
+from fedexp.reporting.run_report import report_run
 from tests.support.attacked_runs import UPDATES, of_a_detector, of_an_attack, run_with
 from tests.support.run_folders import write_run
 
@@ -85,7 +86,7 @@ def test_without_plots_there_is_a_report_and_no_picture(tmp_path: Path) -> None:
 def test_without_plots_matplotlib_is_not_even_imported(tmp_path: Path) -> None:
     run = run_with(tmp_path, [])
     code = (
-        "import sys; from fedexp.reporting.report import report_run; "
+        "import sys; from fedexp.reporting.run_report import report_run; "
         f"report_run({str(run.path)!r}, plots=False); print('matplotlib' in sys.modules)"
     )
     answer = subprocess.run(

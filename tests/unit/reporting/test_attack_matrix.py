@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from fedexp.reporting.comparison import MOST_CURVES, MOST_ROWS, comparison_figure
 from fedexp.reporting.heatmaps import attack_matrix_figure
-from fedexp.reporting.report import report_sweep
+from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.tables import configurations
 from tests.support.attacked_runs import table_of, write_sweep
 from tests.support.pictures import drawn

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from fedexp.reporting import glyphs
 from fedexp.reporting.figures import save
-from fedexp.reporting.report import report_run
+from fedexp.reporting.run_report import report_run
 from tests.support.run_folders import write_run
 
 CHINESE = ("肺炎", "正常")

@@ -28,8 +28,9 @@ from fedexp.reporting.leakage_plots import (
     roc_figure,
 )
 from fedexp.reporting.leakage_sweep import comparisons, leakage_table, noise_ladder
-from fedexp.reporting.report import report_run, report_sweep
 from fedexp.reporting.results import Run, find_runs, load_run
+from fedexp.reporting.run_report import report_run
+from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.tables import configurations
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
 from tests.support.pictures import drawn, legend

@@ -3,7 +3,7 @@
 import shutil
 
 from fedexp.reporting.no_effect import no_effect
-from fedexp.reporting.report import report_sweep
+from fedexp.reporting.sweep_report import report_sweep
 from tests.support.run_folders import write_run
 from tests.support.sweep_folders import load
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fedexp.reporting.privacy_plots import accuracy_by_epsilon_figure
-from fedexp.reporting.report import report_run, report_sweep
 from fedexp.reporting.results import find_runs, load_run
+from fedexp.reporting.run_report import report_run
+from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.tables import (
     configurations,
 )

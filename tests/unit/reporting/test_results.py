@@ -11,8 +11,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from fedexp.core.checks import InputError
-from fedexp.reporting.report import report_run, report_sweep
 from fedexp.reporting.results import find_runs, load_run
+from fedexp.reporting.run_report import report_run
+from fedexp.reporting.sweep_report import report_sweep
 from tests.support.run_folders import write_failed, write_run
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from fedexp.reporting.figures import save
 from fedexp.reporting.heatmaps import attack_matrix_figure
-from fedexp.reporting.report import report_sweep
 from fedexp.reporting.results import find_runs, load_run
 from fedexp.reporting.robustness import matrices, robustness_markdown, robustness_table
+from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.tables import markdown, run_table
 from tests.support.attacked_runs import ACCURACY, of_a_detector, rows_of, table_of, write_sweep
 from tests.support.pictures import drawn

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fedexp.commands.run import _follow_the_objective
-from fedexp.reporting.report import report_sweep
+from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.trials import trials_markdown
 from tests.support.run_folders import write_run
 from tests.support.sweep_folders import load

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from fedexp.core.checks import InputError
-from fedexp.leakage.audit.one_run import one_run_lower_bound
+from fedexp.leakage.audit.f_dp import guessed
 from fedexp.leakage.audit.study import OneRunAudit
 from fedexp.privacy.accounting import Event, epsilon
 from tests.support.audited_victims import CENTRAL, EXAMPLES, LAPLACE, LOCAL, audited
@@ -17,8 +17,9 @@ from tests.support.composing import CONF
 
 def audit(victim, **changed):
     settings = {
+        "canary": "gradient",
         "canaries": 200,
-        "guesses": 40,
+        "guesses": (0.1, 0.3, 0.6),
         "confidence": 0.95,
         "noise_scale": 1.0,
         "strength": 10.0,
@@ -58,6 +59,7 @@ def test_an_honest_run_is_not_contradicted_and_a_tenth_of_the_noise_is(name, see
     assert honest.conclusions[0].startswith("No contradiction; a low bound never proves DP")
     assert sabotaged.headline["alarm"] == 1
     assert sabotaged.headline["epsilon_lower_bound"] > claim
+    assert sabotaged.headline["epsilon_lower_bound_any_mechanism"] > claim
     assert sabotaged.headline["p_value"] < 0.05
     assert sabotaged.conclusions[0].startswith("ALARM: the claim is ruled out")
     assert any("Sabotaged on purpose" in sentence for sentence in sabotaged.conclusions)
@@ -69,12 +71,21 @@ def test_alarms_over_many_seeds(name):
     honest, sabotaged = [], []
     for seed in range(20):
         victim = audited(*CLAIMS[name], seed=seed)
-        honest.append(audit(victim).headline)
-        sabotaged.append(audit(victim, noise_scale=0.1).headline)
-    assert sum(h["alarm"] for h in honest) <= 3  # 5 % of 20 would be one
-    assert all(h["alarm"] for h in sabotaged)
-    assert np.mean([h["epsilon_lower_bound"] for h in sabotaged]) > 1.9
-    assert np.mean([h["epsilon_lower_bound"] for h in honest]) < 0.3
+        honest.append(audit(victim, canaries=None).headline)
+        share = 0.3 if name == "dp_sgd" else 0.1
+        sabotaged.append(audit(victim, canaries=None, noise_scale=share).headline)
+    assert sum(h["alarm"] for h in honest) <= 1  # 5 % of 20
+    assert sum(h["alarm"] for h in sabotaged) >= 18
+    assert np.mean([h["epsilon_lower_bound"] for h in honest]) < 0.6
+
+
+def test_canary_images_see_less():
+    victim = audited(*EXAMPLES)
+    found = audit(victim, canary="image", noise_scale=0.3)
+    assert found.headline["alarm"] == 0
+    assert "200 images with one pixel" in found.conclusions[1]
+    found = audit(victim, canary="image", noise_scale=0.1)
+    assert found.headline["alarm"] == 1
 
 
 def test_the_claim_is_the_ledgers():
@@ -82,10 +93,12 @@ def test_the_claim_is_the_ledgers():
     expected = epsilon([Event(8.35, 1.0, 2)], 1e-5, "prv").epsilon
     assert found.headline["epsilon_claimed"] == pytest.approx(expected)
     victim = audited(*EXAMPLES, "rounds=2")
-    found, sizes = audit(victim), {len(shard) + 40 for shard in victim.partition.shards}
-    events = [Event(3.3, 1 / -(-n // 32), 2 * -(-n // 32)) for n in sizes]
-    expected = max(epsilon([event], 1e-5, "rdp").epsilon for event in events)
-    assert found.headline["epsilon_claimed"] == pytest.approx(expected)
+    for canary, more in (("gradient", 0), ("image", 40)):  # images are members that count
+        found = audit(victim, canary=canary)
+        sizes = {len(shard) + more for shard in victim.partition.shards}
+        events = [Event(3.3, 1 / -(-n // 32), 2 * -(-n // 32)) for n in sizes]
+        expected = max(epsilon([event], 1e-5, "rdp").epsilon for event in events)
+        assert found.headline["epsilon_claimed"] == pytest.approx(expected)
 
 
 def test_a_calibrated_run_is_audited_at_the_noise_that_it_had():
@@ -95,7 +108,7 @@ def test_a_calibrated_run_is_audited_at_the_noise_that_it_had():
     z = victim.experiment.trainer.steps.noise_multiplier
     n = max(len(shard) for shard in victim.partition.shards) + 40
     expected = epsilon([Event(z, 1 / -(-n // 32), -(-n // 32))], 1e-5, "rdp").epsilon
-    claim = audit(victim).headline["epsilon_claimed"]
+    claim = audit(victim, canary="image").headline["epsilon_claimed"]
     assert claim == pytest.approx(expected)
     assert claim < 0.97
 
@@ -114,20 +127,15 @@ def test_findings_agree_with_each_other():
     head = found.headline
     sizes = {name: len(values) for name, values in found.arrays.items()}
     assert sum(sizes.values()) == head["canaries"] == 200
-    rows = {(f.target, f.metric): (f.subject, f.value) for f in found.figures}
-    right = 0
-    for i in range(200):
-        subject, guess = rows[i, "guess"]
-        assert rows[i, "score"][0] == subject
-        assert guess in (-1.0, 0.0, 1.0)
-        right += guess == (1.0 if subject == "canary in" else -1.0)
-    assert right == head["right"]
-    assert sum(rows[i, "guess"][1] != 0 for i in range(200)) == head["guesses"] == 40
-    scores_in = sorted(v for (_, m), (s, v) in rows.items() if m == "score" and s == "canary in")
-    assert scores_in == sorted(found.arrays["scores_in"].tolist())
-    bound = one_run_lower_bound(200, 40, int(right), 1e-5, 0.95)
-    assert head["epsilon_lower_bound"] == bound
-    assert f"{int(right)} of 40 guesses about 200 canaries" in found.conclusions[0]
+    rows = {f.target: (f.subject, f.value) for f in found.figures}
+    inside = np.array([rows[i][0] == "canary in" for i in range(200)])
+    scores = np.array([rows[i][1] for i in range(200)])
+    assert scores[inside].tolist() == found.arrays["scores_in"].tolist()
+    counts = guessed(scores, inside, (20, 60, 120), 0.05).counts
+    for guesses, right in counts:
+        assert head[f"right_of_{guesses}_guesses"] == right
+        assert f"{right} of {guesses}" in found.conclusions[0]
+    assert head["epsilon_lower_bound"] > head["epsilon_lower_bound_any_mechanism"]
 
 
 def test_the_same_audit_gives_the_same_findings():
@@ -137,7 +145,7 @@ def test_the_same_audit_gives_the_same_findings():
 
 
 def test_an_audit_too_small_for_the_claim_says_so():
-    found = audit(audited(*CENTRAL, "privacy.noise_multiplier=1.0"), canaries=10, guesses=10)
+    found = audit(audited(*CENTRAL, "privacy.noise_multiplier=1.0"), canaries=10)
     assert found.headline["alarm"] == 0
     assert any("could not have raised the alarm" in sentence for sentence in found.conclusions)
 
@@ -159,8 +167,11 @@ def test_runs_that_cannot_be_audited(overrides, message):
     ("changed", "key"),
     [
         ({"canaries": 1}, "canaries"),
-        ({"guesses": 0}, "guesses"),
-        ({"guesses": 201}, "guesses"),
+        ({"canary": "bird"}, "canary"),
+        ({"guesses": 40}, "guesses"),
+        ({"guesses": ()}, "guesses"),
+        ({"guesses": (0.1, 0.0)}, "guesses"),
+        ({"guesses": (0.1, 40)}, "guesses"),
         ({"confidence": 1.0}, "confidence"),
         ({"noise_scale": 0.0}, "noise_scale"),
         ({"noise_scale": float("nan")}, "noise_scale"),

@@ -25,6 +25,8 @@ from fedexp.leakage.audit.examples import (
     coefficients,
     example_canaries,
 )
+from fedexp.leakage.audit.gradients import Steps, gradient_canaries
+from fedexp.leakage.audit.sight import log_ratio, spent_as_planned
 from fedexp.tasks.multiclass import Multiclass
 from tests.support.audited_victims import CENTRAL, EXAMPLES, LAPLACE, LOCAL, audited
 
@@ -136,6 +138,87 @@ def test_malicious_clients_are_given_no_canaries():
     victim = audited(*EXAMPLES, "attack=sign_flip", "attack.n_malicious=2", "rounds=1")
     owners = examples(victim, coins(30)).experiment.trainer.canaries.owners
     assert sorted(set(owners)) == np.flatnonzero(~victim.experiment.malicious).tolist()
+
+
+# Gradients.
+
+
+def gradients(victim, inside, noise_scale=1.0):
+    private, rng = victim.experiment.trainer, generator(1, "test_canaries")
+    return gradient_canaries(victim, private, inside, noise_scale, rng)
+
+
+FULL = ("training.batch_size=null", "training.lr=0.1", "privacy.clip_norm=0.5", "rounds=1")
+
+
+def test_a_canary_gradient_moves_the_row_as_a_clipped_example_would():
+    victim = audited(*EXAMPLES, *FULL)
+    for inside in (np.zeros(10, bool), np.array([True, False] * 5)):
+        run = gradients(victim, inside, NO_NOISE)
+        _, _, record = next(rounds_of(run, victim.models[0]))
+        held, received = run.experiment.trainer.held, record.received
+        for client, row in zip(received.client_ids, received.matrix, strict=True):
+            mine = np.flatnonzero(held.owners == client)
+            n = len(victim.partition.shards[client])  # the only step, at a rate of 1
+            expected = torch.where(torch.from_numpy(inside[mine]), -0.1 * 0.5 / n, 0.0).double()
+            places = torch.from_numpy(held.places[mine])
+            torch.testing.assert_close(
+                held.directions.along(row)[places], expected, rtol=1e-3, atol=1e-9
+            )
+            # The client's own examples are left out.
+            others = torch.tensor(float(np.sqrt(inside[mine].sum())) * 0.05 / n)
+            torch.testing.assert_close(row.norm(), others, rtol=1e-3, atol=1e-9)
+
+
+def test_canary_gradients_are_scored_by_the_likelihood_of_what_is_seen():
+    held = gradients(audited(*EXAMPLES), np.zeros(10, bool)).experiment.trainer.held
+    assert sorted(set(held.places)) == [0, 1]  # 10 among 5 clients
+    seen = torch.from_numpy(RNG.normal(size=held.directions.coordinates.numel() + 3)).float()
+    task, n, q, z = ClientTask(2, seen, 0, 7), 50, 0.2, held.noise_multiplier
+    steps = Steps(held, task, n, q)
+    again = steps.with_canaries([seen[:40].view(8, 5), seen[40:]])
+    assert torch.equal(torch.cat([g.flatten() for g in again]), seen)  # nobody is in
+    x = (held.directions.along(seen) * n * q / held.clip_norm).numpy()
+    expected = np.log(1 - q + q * np.exp((x - 0.5) / z**2))
+    assert list(steps.reported()) == ["canary 0", "canary 1"]
+    assert list(steps.reported().values()) == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+def test_a_client_without_canaries_reports_zeros():
+    victim = audited(*EXAMPLES, "rounds=1")
+    run = gradients(victim, np.ones(3, bool))
+    _, _, record = next(rounds_of(run, victim.models[0]))
+    said = [metrics["canary 0"] for metrics in record.received.metrics]
+    assert [value != 0 for value in said] == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_made_up_scores_are_like_real_ones(share):
+    victim = audited(*EXAMPLES, "rounds=2")
+    inside = coins(1000)
+    run = gradients(victim, inside, share)
+    real = sum(run.score(*seen) for seen in rounds_of(run, victim.models[0])).numpy()
+    made_up = run.sight(inside, share, generator(2, "test_canaries"))
+    for there in (inside, ~inside):
+        one, other = real[there], made_up[there]
+        deviation = other.std() / np.sqrt(there.sum() / 2)
+        assert abs(one.mean() - other.mean()) < 4 * deviation
+        assert one.std() == pytest.approx(other.std(), rel=0.2)
+
+
+def test_canary_gradients_change_no_public_number():
+    victim = audited(*EXAMPLES, "rounds=1")
+    run = gradients(victim, coins(20))
+    _, state, record = next(rounds_of(run, victim.models[0]))
+    spent = spent_as_planned(victim.experiment)
+    assert run.experiment.account.epsilon(state.ledger) == victim.experiment.account.epsilon(spent)
+    sizes = [len(shard) for shard in victim.partition.shards]
+    assert record.received.num_examples.tolist() == sizes
+
+
+def test_log_ratio_is_a_line_at_a_rate_of_one():
+    assert log_ratio(np.array([-900.0, 2.0]), 1.0, 1.0).tolist() == [-900.5, 1.5]
+    assert log_ratio(np.array([900.0]), 0.1, 1.0) == pytest.approx(899.5 + np.log(0.1))
 
 
 # Clients.
