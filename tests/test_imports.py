@@ -36,6 +36,7 @@ ARROWS = {
     "config": {"data", "federation", "observers", "partition", "privacy", "training"},
     # Attacks know what they are shown; only these rooms open a run, train, read or write.
     "leakage/victim": {"config", "federation", "run_folder"},
+    "leakage/model_file": {"config"},
     "leakage/membership": {"config", "federation", "run_folder", "store"},
     "leakage/updates": {"backends", "privacy", "run_folder", "training"},
     "leakage/audit": {"federation", "privacy", "training"},

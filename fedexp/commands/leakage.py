@@ -1,7 +1,8 @@
-"""`fedexp leakage`: attack a finished run."""
+"""`fedexp leakage`: attack a finished run, or a model that somebody else trained."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,19 +10,25 @@ from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
 from fedexp.config.folders import config_folders
 
+OVERRIDES = (
+    "leakage=NAME or leakage=[NAME,NAME] (see: fedexp list leakage), leakage.NAME.key=value for a "
+    "study's own keys, paths.data_dir=FOLDER; of a file of weights also dataset=NAME, "
+    "train_examples=N, seed=N"
+)
+
 
 def main(arguments: Sequence[str]) -> int:
     """The command; its exit code."""
+    if arguments[:1] == ["compare"]:
+        return _compare(arguments[1:])
     options = parser("leakage", "Attack a finished run: what do its updates and models leak?")
-    options.add_argument("run_dir", metavar="RUN_DIR", type=Path)
     options.add_argument(
-        "overrides",
-        metavar="key=value",
-        nargs="*",
-        default=[],
-        help="leakage=NAME or leakage=[NAME,NAME] (see: fedexp list leakage), "
-        "leakage.NAME.key=value for a study's own keys, paths.data_dir=FOLDER",
+        "run_dir",
+        metavar="RUN_DIR",
+        type=Path,
+        help="or a file of weights (.pth, .pt, .safetensors); `compare A B`: two side by side",
     )
+    options.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDES)
     options.add_argument(
         "--as",
         dest="name",
@@ -30,7 +37,24 @@ def main(arguments: Sequence[str]) -> int:
     )
     options.add_argument("--force", action="store_true", help="do again what is there already")
     options.add_argument("--config-dir", help="a folder of configs of your own")
+    _of_files(options)
     given = options.parse_intermixed_args(arguments)
+    if given.run_dir.is_file() or given.model is not None:
+        from fedexp.commands.model_files import attack_file
+        from fedexp.reporting.leakage import studies_report
+
+        attacked = attack_file(
+            given.run_dir,
+            given.overrides,
+            given.model,
+            given.members,
+            given.scale,
+            given.out,
+            given.force,
+        )
+        print(studies_report(attacked.studies)[1])
+        print("\n".join(f"Assumed: {sentence}." for sentence in attacked.said))
+        return EXIT_OK
     from fedexp.commands.documents import of_leakage
     from fedexp.commands.run import FoldersOfTheUser
     from fedexp.commands.studies import leak
@@ -39,4 +63,45 @@ def main(arguments: Sequence[str]) -> int:
     FoldersOfTheUser.config_dir = given.config_dir and Path(given.config_dir)
     text = leak(given.run_dir, given.overrides, given.name, given.force)
     answer(text, lambda: of_leakage(given.run_dir))
+    return EXIT_OK
+
+
+def _of_files(options: argparse.ArgumentParser) -> None:
+    options.add_argument("--model", metavar="NAME", help="of a file: which model, e.g. mlp")
+    options.add_argument(
+        "--members",
+        metavar="train|FILE",
+        help="of a file: who was trained on, the dataset's training part as fedexp deals it, or "
+        "its rows in a text file, a number a line from 0",
+    )
+    options.add_argument(
+        "--scale",
+        default="fedexp",
+        metavar="fedexp|none|MEAN,DEVIATION",
+        help="of a file: how its pixels in [0, 1] were scaled (default: by the training part's)",
+    )
+    options.add_argument("--out", metavar="FOLDER", type=Path, help="of a file: for the findings")
+
+
+def _compare(arguments: Sequence[str]) -> int:
+    options = parser("leakage compare", "Two runs or files of weights, attacked alike.")
+    options.add_argument("first", metavar="A", type=Path, help="a run's folder, or a file")
+    options.add_argument("second", metavar="B", type=Path, help="a run's folder, or a file")
+    options.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDES)
+    options.add_argument("--force", action="store_true", help="do again what is there already")
+    _of_files(options)
+    options.add_argument("--model-b", metavar="NAME", help="of B, if it is another model than A")
+    given = options.parse_intermixed_args(arguments)
+    from fedexp.commands.comparison import compare
+
+    print(
+        compare(
+            (given.first, given.second),
+            given.overrides,
+            (given.model, given.model_b or given.model),
+            given.members,
+            given.scale,
+            given.force,
+        )
+    )
     return EXIT_OK

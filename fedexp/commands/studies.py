@@ -35,7 +35,7 @@ from fedexp.leakage.study import SaysBeforehand, Study, Watches
 from fedexp.leakage.victim import Victim, open_victim
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
 from fedexp.run_folder.record import read_config
-from fedexp.store.use import named, using
+from fedexp.store.use import Kept, named, using
 
 OVERRIDABLE = ("leakage", "paths.data_dir", "quiet", "trust")
 LINE_EVERY = 10.0  # seconds between plain lines of progress
@@ -104,7 +104,7 @@ def study_run(
         InputError: a study cannot be made of its node, or not of this run.
     """
     torch.set_num_threads(1)  # as in a run: the same bits for any number of cores
-    studies = {name: _study(name, node, trust) for name, node in nodes.items()}
+    studies = {name: study_of(name, node, trust) for name, node in nodes.items()}
     there = {found.name: found for found in read_findings(folder)}
     victim = open_victim(folder, data_dir, built, trust)
     kept = named(victim.config["store"], one_of_many=True)
@@ -115,16 +115,27 @@ def study_run(
             continue
         if isinstance(study, SaysBeforehand) and (sentence := study.beforehand(victim)):
             say(f"{name}: {sentence}")
-        started = time.perf_counter()
-        with (
-            using(kept),  # what a study trains is asked for again, by others and of other runs
-            _progress(name, say) as progress,
-            prefixed(f"leakage.{_kind(name)}"),
-        ):
-            findings = study(victim, progress)
-        seconds = time.perf_counter() - started
-        write_findings(folder, name, nodes[name], findings, seconds)
-        add_to_summary(folder, name, findings.headline)
+        add_to_summary(folder, name, carry_out(name, study, victim, nodes[name], say, kept))
+
+
+def carry_out(
+    name: str,
+    study: Study,
+    victim: Victim,
+    node: Mapping[str, Any],
+    say: Callable[[str], object],
+    kept: Kept,
+) -> Mapping[str, float]:
+    """The headline of one study, whose findings are left in the victim's folder."""
+    started = time.perf_counter()
+    with (
+        using(kept),  # what a study trains is asked for again, by others and of other runs
+        _progress(name, say) as progress,
+        prefixed(f"leakage.{_kind(name)}"),
+    ):
+        findings = study(victim, progress)
+    write_findings(victim.folder, name, node, findings, time.perf_counter() - started)
+    return findings.headline
 
 
 def watchers_of(folder: Path, config: Mapping[str, Any], built: Built) -> list[Observer]:
@@ -140,7 +151,7 @@ def watchers_of(folder: Path, config: Mapping[str, Any], built: Built) -> list[O
     """
     found: list[Observer] = []
     for name, node in config["leakage"].items():
-        study = _study(name, node, config["trust"])
+        study = study_of(name, node, config["trust"])
         if isinstance(study, Watches):
             with prefixed(f"leakage.{name}"):
                 start = built.experiment.setting.init(
@@ -150,7 +161,8 @@ def watchers_of(folder: Path, config: Mapping[str, Any], built: Built) -> list[O
     return found
 
 
-def _study(name: str, node: Mapping[str, Any], trust: Sequence[str]) -> Study:
+def study_of(name: str, node: Mapping[str, Any], trust: Sequence[str]) -> Study:
+    """The study that a part of a resolved config describes."""
     kind = _kind(name)
     study: Study = Parts({"leakage": {kind: node}}, trust)(f"leakage.{kind}")
     return study

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -43,8 +43,13 @@ _NOT_RESAMPLED = ("memorisation_gap",)
 
 def leakage_report(run: Run) -> tuple[str, str]:
     """All studies of a run, for the page and for a terminal; empty where there was none."""
+    return studies_report(run.leakage)
+
+
+def studies_report(studies: Sequence[StudyRecord]) -> tuple[str, str]:
+    """Studies of a run or of a file, for the page and for a terminal."""
     pages, lines = [], []
-    for study in run.leakage:
+    for study in studies:
         table = figure_table(study)
         page = [
             f"### {study.name}",

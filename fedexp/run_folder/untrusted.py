@@ -29,8 +29,11 @@ SUFFIXES = (".safetensors", ".pth", ".pt")
 MAX_BYTES = 4 * 2**30
 """Default limit of one file, and of its tensors as float32: a thousand million numbers."""
 
-WRAPPERS = ("state_dict", "model_state_dict")
+WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts put a state dict in a larger document."""
+
+PARALLEL = "module."
+"""What torch.nn.DataParallel puts in front of every name."""
 
 ORDER = "order"
 """Key in the metadata of a .safetensors file: its tensors' names as JSON, in the vector's order."""
@@ -159,6 +162,8 @@ def _state_dict(loaded: object) -> Mapping[Any, Tensor]:
                 f"holds a {type(value).__name__} under {str(name)[:60]!r}; a state dict, or one "
                 f"under {' or '.join(WRAPPERS)}, holds tensors only"
             )
+    if found and all(str(name).startswith(PARALLEL) for name in found):
+        return {str(name).removeprefix(PARALLEL): tensor for name, tensor in found.items()}
     return found
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.findings import Figure, Findings
@@ -46,6 +46,9 @@ class LossThreshold:
         most_examples: members at most, and as many non-members; None: as many as there are.
         permutations: shuffles behind the null interval, at least 40.
     """
+
+    of_a_model_alone: ClassVar[bool] = True
+    asks_for_members: ClassVar[bool] = True
 
     rounds: Sequence[int | str]
     most_examples: int | None

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -131,6 +131,8 @@ class ModelInversion:
         compared: images a class that were trained on, and as many held out, with which every
             picture is compared; fewer where there are fewer of either.
     """
+
+    of_a_model_alone: ClassVar[bool] = True
 
     rounds: Sequence[str | int]
     pictures_per_class: int | None

@@ -1,0 +1,137 @@
+"""The work of `fedexp leakage compare A B`: the same studies of two models, side by side.
+
+A and B are runs' folders or files of weights. A figure of one is comparable with that of the other
+only as far as the conditions were equal, so those that were not are named under the table. A study
+whose findings are there already with the same settings is not carried out again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedexp.commands.model_files import Attacked, attack_file, conditions_of
+from fedexp.commands.studies import leak
+from fedexp.core.checks import InputError
+from fedexp.reporting.leakage import metric_name, number
+from fedexp.run_folder.findings import read_findings
+from fedexp.run_folder.record import read_config
+
+OF_RUNS = ("dataset", "train_examples", "seed", "paths.data_dir", "task")
+ONLY_OF_RUNS = ("partition", "rounds", "n_clients", "privacy", "channel", "algorithm", "aggregator")
+ENDS = ("_low", "_high")
+
+
+def compare(
+    paths: tuple[Path, Path],
+    overrides: Sequence[str],
+    models: tuple[str | None, str | None],
+    members: str | None,
+    scale: str,
+    force: bool,
+) -> str:
+    """The table, and which conditions were not equal.
+
+    Args:
+        paths: of A and B, each a run's folder or a file.
+        overrides: as of `fedexp leakage`; what is about data is for files alone.
+        models: of files, which model each is.
+        members: of files.
+        scale: of files.
+        force: carry out studies again.
+
+    Raises:
+        InputError: one of them cannot be attacked so.
+    """
+    if not any(override.startswith("leakage") for override in overrides):
+        reason = "choose what to compare: leakage=model_inversion or leakage=loss_threshold"
+        raise InputError(reason, "leakage", None)
+    a, b = (
+        attack_file(path, overrides, model, members, scale, None, force)
+        if path.is_file()
+        else _attacked_run(path, overrides, force)
+        for path, model in zip(paths, models, strict=True)
+    )
+    return "\n".join([*_table(a, b), "", *_unequal(a, b)])
+
+
+def _attacked_run(path: Path, overrides: Sequence[str], force: bool) -> Attacked:
+    config = read_config(path)
+    own = [o for o in overrides if not o.startswith(OF_RUNS) or o.startswith("paths.")]
+    leak(path, own, None, force)
+    wanted = {o.split("=")[1].strip("[]") for o in own if o.startswith("leakage=")}
+    names = {name.strip() for words in wanted for name in words.split(",")}
+    found = tuple(study for study in read_findings(path) if study.name in names)
+    conditions = {
+        "members": "train",
+        "scale": "fedexp",
+        **conditions_of(config),
+        **{key: _chosen(config[key]) for key in ONLY_OF_RUNS if key in config},
+    }
+    return Attacked(path.name, found, conditions, ())
+
+
+def _chosen(value: Any) -> Any:
+    """A part by its class's name, anything else as it is."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        return str(value["_target_"]).rpartition(".")[2]
+    return value
+
+
+def _table(a: Attacked, b: Attacked) -> list[str]:
+    of_b = {study.name: study for study in b.studies}
+    rows = [("study", "metric", a.name, b.name)]
+    for study in a.studies:
+        other = of_b.get(study.name)
+        if other is None:
+            continue
+        for metric in study.headline:
+            if not metric.endswith(ENDS):
+                cells = (_cell(study.headline, metric), _cell(other.headline, metric))
+                rows.append((study.name, metric_name(metric), *cells))
+    widths = [max(len(row[k]) for row in rows) for k in range(4)]
+    return ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+
+
+def _cell(headline: Mapping[str, float], metric: str) -> str:
+    value = headline.get(metric, math.nan)
+    if math.isnan(value):
+        return "-"
+    low, high = (headline.get(f"{metric}{end}", math.nan) for end in ENDS)
+    if math.isnan(low) or math.isnan(high):
+        low, high = (headline.get(f"{metric}_null{end}", math.nan) for end in ENDS)
+        chance = (
+            "" if math.isnan(low) else f" (null {number(metric, low)} to {number(metric, high)})"
+        )
+        return number(metric, value) + chance
+    return f"{number(metric, value)} [{number(metric, low)}, {number(metric, high)}]"
+
+
+def _unequal(a: Attacked, b: Attacked) -> list[str]:
+    """Sentences about conditions that differ, or that nobody knows."""
+    keys = list(dict.fromkeys([*a.conditions, *b.conditions]))
+    lines = []
+    for key in keys:
+        mine, its = (x.conditions.get(key, "not known of a file") for x in (a, b))
+        if mine != its:
+            lines.append(f"  {key}: {_short(mine)} against {_short(its)}")
+    settings = {study.name: study.settings for study in b.studies}
+    lines += [
+        f"  leakage.{study.name}: other settings"
+        for study in a.studies
+        if study.name in settings and settings[study.name] != study.settings
+    ]
+    said = [f"Assumed of {x.name}: {sentence}." for x in (a, b) for sentence in x.said]
+    if not lines:
+        return ["All conditions that are known were equal.", *said]
+    return ["Not equal, so that a difference may come from these:", *lines, *said]
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        target = str(value.get("_target_", "")).rpartition(".")[2]
+        rest = ", ".join(f"{k} {v}" for k, v in value.items() if k != "_target_")
+        return f"{target} ({rest})" if rest else target
+    return str(value)
