@@ -35,7 +35,8 @@ from fedexp.leakage.study import SaysBeforehand, Study, Watches
 from fedexp.leakage.victim import Victim, open_victim
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
 from fedexp.run_folder.record import read_config
-from fedexp.store.use import Kept, named, using
+from fedexp.store.entries import Kept
+from fedexp.store.use import named, using
 
 OVERRIDABLE = ("leakage", "paths.data_dir", "quiet", "trust")
 LINE_EVERY = 10.0  # seconds between plain lines of progress
