@@ -82,6 +82,7 @@ def words_of(node):
 ALLOWED = {
     "__main__": {"__name__ == '__main__'"},
     "run_folder/findings": {"str(node.get('_target_', '')).rpartition('.')"},
+    "commands/comparison": {"str(node.get('_target_', '')).rpartition('.')"},
 }
 
 

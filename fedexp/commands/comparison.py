@@ -75,9 +75,12 @@ def _attacked_run(path: Path, overrides: Sequence[str], force: bool) -> Attacked
 
 def _chosen(value: Any) -> Any:
     """A part by its class's name, anything else as it is."""
-    if isinstance(value, Mapping) and "_target_" in value:
-        return str(value["_target_"]).rpartition(".")[2]
-    return value
+    return _class(value) or value if isinstance(value, Mapping) else value
+
+
+def _class(node: Mapping[str, Any]) -> str:
+    """As a table calls it."""
+    return str(node.get("_target_", "")).rpartition(".")[2]
 
 
 def _table(a: Attacked, b: Attacked) -> list[str]:
@@ -131,7 +134,7 @@ def _unequal(a: Attacked, b: Attacked) -> list[str]:
 
 def _short(value: object) -> str:
     if isinstance(value, Mapping):
-        target = str(value.get("_target_", "")).rpartition(".")[2]
+        target = _class(value)
         rest = ", ".join(f"{k} {v}" for k, v in value.items() if k != "_target_")
         return f"{target} ({rest})" if rest else target
     return str(value)

@@ -120,8 +120,8 @@ def profile(
         InputError: a delta is not between 0 and 1, or there is no such accountant.
 
     >>> history = [Event(noise_multiplier=1.0, sample_rate=0.01, steps=1000)]
-    >>> [round(e, 1) for e in profile(history, (1e-5, 1e-2), "prv")]
-    [1.9, 0.8]
+    >>> [round(e) for e in profile(history, (1e-5, 1e-2), "prv")]
+    [2, 1]
     """
     deltas = tuple(float(delta) for delta in deltas)
     for delta in deltas:

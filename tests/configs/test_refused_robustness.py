@@ -79,9 +79,9 @@ REFUSED = {
         ["attack=sign_flip", "attack.first_round=-1"],
         "attack.first_round=-1: must be a whole number, 0 or above",
     ),
-    "poisoned data that come later": (
-        ["attack=label_flip", "attack.first_round=3"],
-        "attack.first_round=3: poisoned data are there from the start",
+    "an attack that ends before it begins": (
+        ["attack=label_flip", "attack.first_round=3", "attack.last_round=2"],
+        "attack.last_round=2: the attack would end before it begins (first_round=3)",
     ),
     "more root data than validation data": (
         ["aggregator=fltrust", "aggregator.root_examples=5000"],
