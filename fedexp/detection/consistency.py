@@ -1,27 +1,30 @@
 """Who points away from the others, or from its own past: needs no honest rounds to learn from.
 
     a_k(t) = median over j != k of cos(u_k, u_j)          how client k agrees with the round
-    Z_k    = sum_t w_t a_k(t) / sqrt(sum_t w_t^2 s_t^2)   over the rounds t that it took part in
-    H_k(t) = (cos(u_k, h_k) - c_t) / r_t                  h_k: where its own rows pointed before
+    Z_k    = sum_t w_t a_k(t) / sqrt(sum_t w_t^2 s_t^2)   over the rounds t that it took part in,
+    M_k    = sum_t w_t a_k(t) / sum_t w_t^2               in deviations, and as a share: 1 is usual
+    h_k(t) = cos(u_k, where its accepted rows of before pointed) - min(0, c_t)
 
-with u_k the row's sketch of m numbers at length 1; w_t = max(0, median_k a_k(t)), how far the round
-agrees at all; s_t and r_t the robust deviations (1.4826 MAD) of a and of the cosines with the own
-past over the round's clients, not below the sketch's own, 1 / sqrt(m); c_t the median of the latter
-where it is negative (the whole cohort has turned), else 0. A row is flagged where
+with u_k the row's sketch of m numbers at length 1; c_t the median of the cosines with the own past;
+w_t = max(0, median_k a_k(t)), how far the round agrees at all; s_t and r_t the robust deviations of
+a and of h over the clients of the round, from those above the median (attackers lie below), not
+below the sketch's own, 1 / sqrt(m). A row is flagged where
 
-    score = max(-Z_k, -H_k(t)) > z,   z = the normal quantile of 1 - false_alarm_rate / 2:
+    score = max(min(-Z_k / z, -M_k / MARGIN), min(-h_k / (r_t z), -h_k / (c_t MARGIN))) > 1,
 
-where its client, over all its rounds, agrees with the cohort by less than nothing, or the row
-points against what the client sent before. A round in which honest clients agree (the first ones: a
-cosine of 0.27 in round 1 of MNIST under Dirichlet 0.3, and 0.01 in round 8) weighs more than one in
-which they do not, so that whoever flips from the first round on is held to what it did there: there
-is no warm-up, and nobody is learned as honest. Whoever turns later is held to its own past, which
-grows by accepted rows only.
+z = the normal quantile of 1 - false_alarm_rate / 2: where its client, over all its rounds,
+disagrees with the cohort by more than chance and at least MARGIN times as much as others agree, or
+the row points against what the client sent before, as plainly. A round in which honest clients
+agree (the first ones: a cosine of 0.27 in round 1 of MNIST under Dirichlet 0.3, and 0.01 in round
+8) weighs more than one in which they do not, so that whoever flips from the first round on is held
+to what it did there: there is no warm-up, and nobody is learned as honest. Whoever turns later is
+held to its own past, which grows by accepted rows only.
 
 The rate: where an honest client's mean agreement is at least nothing, and its deviations are normal
 and as large as the cohort's, either score is above z in at most false_alarm_rate / 2 of rows. That
-is an assumption about clients, and false where honest clients pull against each other (hospitals
-with one class each): then s_t is large too, and flips pass. Blind to lengths.
+is an assumption about clients, and false where honest clients pull against each other: a hospital
+with hardly any patient of the commoner of two classes looks like one that flips, and no angle tells
+them apart. Blind to lengths.
 
 The idea of a client's own past is FLDetector's (Zhang, Cao, Jia and Gong, KDD 2022), that of angles
 between clients FoolsGold's and FLAME's; the accumulated evidence is a matched filter (North 1943),
@@ -43,6 +46,7 @@ from fedexp.core.types import State, Updates, Verdict
 from fedexp.detection.features import DECAY, shorten
 
 _LEAST = 1e-30
+MARGIN = 0.5  # of the usual agreement: who is turned around by less is left alone
 FEWEST = 4  # rows a round: among fewer there is no majority to differ from
 
 
@@ -57,7 +61,7 @@ class Consistency:
     Args:
         false_alarm_rate: of an honest row, above 0 and below 1.
         sketch_size: numbers that a row is sketched to before it is compared.
-        action: what becomes of a flagged row: "drop", "down_weight" (its weight times z / score) or
+        action: what becomes of a flagged row: "drop", "down_weight" (its weight over the score) or
             "report" (nothing).
         seed: of the sketch.
     """
@@ -81,8 +85,8 @@ class Consistency:
         return self.action == "down_weight"
 
     @property
-    def threshold(self) -> float:
-        """z, in deviations: either of two scores exceeds it in half of the false alarms."""
+    def quantile(self) -> float:
+        """z: either of two scores exceeds it in half of the false alarms."""
         from scipy.stats import norm
 
         return float(norm.isf(self.false_alarm_rate / 2))
@@ -91,7 +95,7 @@ class Consistency:
         """Nobody seen yet."""
         return {
             "clients": torch.zeros(0, dtype=torch.int64),
-            "evidence": torch.zeros(0, 2, dtype=torch.float64),  # sum w a, sum w^2 s^2
+            "evidence": torch.zeros(0, 3, dtype=torch.float64),  # sum of w a, w^2 s^2 and w^2
             "habits": torch.zeros(0, self.sketch_size),
         }
 
@@ -105,9 +109,12 @@ class Consistency:
             return Verdict.no_opinion(len(updates)), state
         floor = 1 / math.sqrt(self.sketch_size)
         evidence = past.evidence + _evidence(units, floor)
-        against_others = -evidence[:, 0] / evidence[:, 1].clamp_min(_LEAST).sqrt()
-        scores = torch.maximum(against_others, _against_the_own_past(units, past, floor))
-        verdict = Verdict(scores, self.threshold, self._trust(scores))
+        z = self.quantile
+        deviations = -evidence[:, 0] / evidence[:, 1].clamp_min(_LEAST).sqrt()
+        share = -evidence[:, 0] / evidence[:, 2].clamp_min(_LEAST)
+        against_others = torch.minimum(deviations / z, share / MARGIN)
+        scores = torch.maximum(against_others, _against_the_own_past(units, past, floor, z))
+        verdict = Verdict(scores, 1.0, self._trust(scores))
         habits = past.habits.clone()
         kept = ~verdict.flagged
         habits[kept] = DECAY * habits[kept] + (1 - DECAY) * units[kept]
@@ -115,11 +122,11 @@ class Consistency:
 
     def _trust(self, scores: Tensor) -> Tensor:
         trust = torch.ones_like(scores)
-        flagged = scores > self.threshold
+        flagged = scores > 1
         if self.action == "drop":
             trust[flagged] = 0
         elif self.action == "down_weight":
-            trust[flagged] = (self.threshold / scores[flagged]).clamp(0, 1)
+            trust[flagged] = (1 / scores[flagged]).clamp(0, 1)
         return trust
 
 
@@ -129,13 +136,13 @@ class _Past:
 
     state: State
     clients: tuple[int, ...]
-    evidence: Tensor  # [n, 2] float64
+    evidence: Tensor  # [n, 3] float64
     habits: Tensor  # [n, k] float64
 
     @classmethod
     def of(cls, state: State, clients: tuple[int, ...], k: int) -> _Past:
         places = {client: i for i, client in enumerate(state["clients"].tolist())}
-        evidence = torch.zeros(len(clients), 2, dtype=torch.float64)
+        evidence = torch.zeros(len(clients), 3, dtype=torch.float64)
         habits = torch.zeros(len(clients), k, dtype=torch.float64)
         for row, client in enumerate(clients):
             if client in places:
@@ -161,26 +168,31 @@ class _Past:
 
 
 def _evidence(units: Tensor, floor: float) -> Tensor:
-    """What one round says of its rows `[n, k]`: w a and w^2 s^2, `[n, 2]` float64."""
+    """What one round says of its rows `[n, k]`: w a, w^2 s^2 and w^2, `[n, 3]` float64."""
     cosines = units @ units.T
     others = ~torch.eye(len(units), dtype=torch.bool)
     agreement = cosines[others].view(len(units), -1).quantile(0.5, dim=1)
     weight = agreement.quantile(0.5).clamp_min(0)
     deviation = _deviation(agreement, floor)
-    return torch.stack([weight * agreement, (weight * deviation).square().expand_as(agreement)], 1)
+    squares = torch.stack([(weight * deviation).square(), weight.square()])
+    return torch.cat([(weight * agreement)[:, None], squares.expand(len(units), 2)], dim=1)
 
 
-def _against_the_own_past(units: Tensor, past: _Past, floor: float) -> Tensor:
-    """-H `[n]`; minus infinity of whom nothing is known."""
+def _against_the_own_past(units: Tensor, past: _Past, floor: float, z: float) -> Tensor:
+    """The score `[n]` of rows beside their own past; minus infinity of whom nothing is known."""
     lengths = past.habits.norm(dim=1)
     known = lengths > 0
     scores = torch.full((len(units),), -torch.inf, dtype=torch.float64)
     if known.any():
         cosines = (units[known] * past.habits[known]).sum(dim=1) / lengths[known]
-        turned = cosines.quantile(0.5).clamp_max(0)
-        scores[known] = (turned - cosines) / _deviation(cosines, floor)
+        usual = cosines.quantile(0.5)
+        against = usual.clamp_max(0) - cosines
+        share = against / usual.clamp_min(floor)
+        scores[known] = torch.minimum(against / (z * _deviation(cosines, floor)), share / MARGIN)
     return scores
 
 
 def _deviation(values: Tensor, floor: float) -> Tensor:
-    return (1.4826 * (values - values.quantile(0.5)).abs().quantile(0.5)).clamp_min(floor)
+    """Robust, from the values at or above the median: attackers lie below it."""
+    above = values - values.quantile(0.5)
+    return (1.4826 * above[above >= 0].quantile(0.5)).clamp_min(floor)

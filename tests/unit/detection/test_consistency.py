@@ -35,9 +35,15 @@ def cohort(round, n=10, agree=0.5, flipped=(), own=0.0):
     return Updates(rows, tuple(range(n)), torch.ones(n, dtype=torch.float64))
 
 
+def spread(values, floor):
+    middle = statistics.median(values)
+    return max(floor, 1.4826 * statistics.median(v - middle for v in values if v >= middle))
+
+
 def naive(rounds):
-    """Scores of the last round, by loops: z is not needed for them while nobody is flagged."""
+    """Scores of the last round, by loops."""
     evidence, habits, scores, floor = {}, {}, [], 1 / math.sqrt(SIZE)
+    z = norm.isf(0.005)
     for updates in rounds:
         units = shorten(updates.matrix, SIZE, 0).units.numpy()
         n = len(units)
@@ -45,8 +51,7 @@ def naive(rounds):
             statistics.median(float(units[k] @ units[j]) for j in range(n) if j != k)
             for k in range(n)
         ]
-        w = max(0.0, statistics.median(a))
-        s = max(floor, 1.4826 * statistics.median(abs(x - statistics.median(a)) for x in a))
+        w, s = max(0.0, statistics.median(a)), spread(a, floor)
         cosines = {
             k: float(units[k] @ habits[k]) / float(np.linalg.norm(habits[k]))
             for k in range(n)
@@ -54,17 +59,27 @@ def naive(rounds):
         }
         scores = []
         for k in range(n):
-            before = evidence.get(k, (0.0, 0.0))
-            evidence[k] = (before[0] + w * a[k], before[1] + w**2 * s**2)
-            score = -evidence[k][0] / math.sqrt(evidence[k][1])
-            if cosines:
-                middle = statistics.median(cosines.values())
-                spread = statistics.median(abs(c - middle) for c in cosines.values())
-                own = (min(0.0, middle) - cosines[k]) / max(floor, 1.4826 * spread)
+            before = evidence.get(k, (0.0, 0.0, 0.0))
+            evidence[k] = (
+                before[0] + w * a[k],
+                before[1] + w**2 * s**2,
+                before[2] + w**2,
+            )
+            score = min(
+                -evidence[k][0] / math.sqrt(evidence[k][1]) / z,
+                -evidence[k][0] / evidence[k][2] / 0.5,
+            )
+            if k in cosines:
+                usual = statistics.median(cosines.values())
+                against = min(0.0, usual) - cosines[k]
+                own = min(
+                    against / (z * spread(list(cosines.values()), floor)),
+                    against / max(usual, floor) / 0.5,
+                )
                 score = max(score, own)
             scores.append(score)
         for k in range(n):
-            if scores[k] <= norm.isf(0.005):
+            if scores[k] <= 1:
                 habits[k] = DECAY * habits.get(k, 0 * units[k]) + (1 - DECAY) * units[k]
     return scores
 
@@ -76,7 +91,7 @@ def test_the_scores_are_the_docstrings(flipped):
     for updates in rounds:
         verdict, state = found(updates, state, rng())
     np.testing.assert_allclose(verdict.scores.numpy(), naive(rounds), rtol=1e-4, atol=1e-4)
-    assert verdict.threshold == pytest.approx(norm.isf(0.005))
+    assert verdict.threshold == 1
 
 
 def test_a_flip_is_caught_in_the_first_round_and_ever_after():
