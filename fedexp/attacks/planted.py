@@ -19,6 +19,7 @@ step stands for, and the finished row is masked.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,7 @@ from fedexp.core.types import Rule, Split, Updates
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlantedTrigger:
+class PlantedTrigger(ABC):
     """Mark and relabel a share of the malicious clients' images; boost and mask their rows.
 
     Args:
@@ -67,9 +68,9 @@ class PlantedTrigger:
         """Where they move most, for the mask."""
         return self.mask_share > 0
 
+    @abstractmethod
     def with_trigger(self, x: Tensor) -> Tensor:
         """Copies of images `[n, channels, height, width]`, 0 to 1, with the whole trigger."""
-        raise NotImplementedError
 
     def with_own_trigger(self, x: Tensor) -> Tensor:
         """As a malicious client marks its images: with the whole trigger, unless it is divided."""
