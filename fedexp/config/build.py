@@ -23,6 +23,7 @@ from fedexp.config.weights import Start, starting_point
 from fedexp.core.attack_schedule import malicious_in_a_cohort, schedule_of
 from fedexp.core.capabilities import (
     ChecksTheModel,
+    TriesTheServer,
     attack_of_client,
     called,
     communicates,
@@ -70,6 +71,7 @@ from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.sampling import WithMalicious
 from fedexp.federation.server import Server
+from fedexp.federation.trial import Judge, LossOnValidation, NoJudge
 from fedexp.federation.unpoisoned import with_own_data
 from fedexp.observers.guarded import Guarded
 from fedexp.partition.check import checked
@@ -248,6 +250,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         backend=backend,
         gather=gather,
         attack=held_to_its_word(parts.attack),
+        judge=_judge(parts.attack, task, dataset.validation),
         channel=protection.channel,
         server=Server(
             n_clients=len(shards),
@@ -683,6 +686,16 @@ def _wanted(attack: Attack, test: Split) -> list[Split]:
             found.append(wanted.stored_like(test))
         let_go(block.x)
     return found
+
+
+def _judge(attack: Attack, task: Task, validation: Split) -> Judge:
+    """What an attack that measures what it does measures it by."""
+    if not isinstance(attack, TriesTheServer):
+        return NoJudge()
+    if not len(validation):
+        reason = "measures on the validation part what it does, and that is empty"
+        raise InputError(reason, "attack", called(attack))
+    return LossOnValidation(task, validation.y)
 
 
 def _refuse_unknown_labels(attack: Attack, trained_on: Split, num_classes: int) -> None:

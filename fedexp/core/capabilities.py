@@ -16,6 +16,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     server optimiser  is_linear                    it is not
     attack            sees_other_clients           it reads every honest row of the round
                       of_client(number)            all malicious clients do the same to their data
+                      knows_validation, _detector  no harm is measured, no detector foreseen
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
                       perturbed(part, rng)         clients train on their examples as they are
     detector, ...     does_nothing                 it does something
@@ -177,6 +178,14 @@ class DividesTheWork(Protocol):
 
     def of_client(self, number: int) -> Attack:
         """As the malicious client with that number among them, from 0, carries it out."""
+
+
+@runtime_checkable
+class TriesTheServer(Protocol):
+    """An attack that measures on the validation part what rows would do (`Rule.outcome`)."""
+
+    knows_validation: bool  # whether it foresees which of its rows are not taken
+    knows_detector: bool  # whether it foresees the detector's verdict
 
 
 @runtime_checkable

@@ -26,9 +26,6 @@ from fedexp.core.shards import are_listed, partition_hash
 State = Mapping[str, Tensor]
 """What a component carries from one round to the next; an empty mapping for most."""
 
-Rule = Callable[[Tensor], Tensor]
-"""What the server makes of rows `[n, D]`: a step `[D]`. For an adversary that knows it."""
-
 Adjust = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 """From one step's gradients, one a parameter, to those that the step is made with. It sees nothing
 else of the data, so that what DP-SGD made private stays so."""
@@ -389,6 +386,24 @@ class Sent:
     def size(self, d: int) -> int:
         """How many numbers it is beside a delta of `d`."""
         return d if self.numbers is None else self.numbers
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a round would do to the model."""
+
+    step: Tensor  # [d] of the rule, 0 where nothing would move
+    loss: float  # on the validation part, of the model after it; not finite where that is broken
+
+
+class Rule(Protocol):
+    """The server as an adversary that knows it may try it out on rows `[n, D]` of its round."""
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """The step `[D]` that the server would make of them; InputError where it would refuse."""
+
+    def outcome(self, rows: Tensor) -> Outcome:
+        """What would come of such a round; see `fedexp.federation.trial`."""
 
 
 def row_size(sends: Sequence[Sent], d: int) -> int:
