@@ -27,9 +27,9 @@ LAST = torch.tensor([False, False, False, True])
 
 
 NOISY = (
-    "attack.members.turned._target_=fedexp.attacks.noisy_labels.NoisyLabels",
-    "+attack.members.turned.noise_fraction=0.5",
-    "+attack.members.turned.num_classes=10",
+    "attack.members.hidden._target_=fedexp.attacks.noisy_labels.NoisyLabels",
+    "+attack.members.hidden.noise_fraction=0.5",
+    "+attack.members.hidden.num_classes=10",
 )
 
 
@@ -132,8 +132,8 @@ def test_a_budget_below_one_a_member_and_no_members_are_refused():
         (("attack.members.copied=null",), "attack.members.copied=NoneType: is no attack"),
         (("attack.members.against.perturbation=left",), "attack.members.against.perturbation=left"),
         (
-            (*NOISY, "~attack.members.turned.epsilon"),
-            "attack.members.turned=NoisyLabels: changes what clients train on",
+            (*NOISY, "~attack.members.hidden.epsilon"),
+            "attack.members.hidden=NoisyLabels: changes what clients train on",
         ),
         (("privacy=client_dp",), "computes what malicious clients send from the others' updates"),
     ],
