@@ -93,7 +93,13 @@ class WorstOf:
             return updates
         mean = known_rows(updates, malicious).mean(dim=0)
         searches = [
-            _search(member.rewrite(updates, malicious, rule, rng), malicious, mean, rule)
+            _search(
+                updates,
+                malicious,
+                mean,
+                member.rewrite(updates, malicious, rule, rng).matrix[malicious],
+                rule,
+            )
             for member in self.members.values()
         ]
         worst = max(searches, key=lambda search: search.most)
@@ -156,13 +162,13 @@ def _next(factor: float) -> float:
     return 1 / factor if 1 < factor < FIRST else math.sqrt(max(factor, 1 / factor))
 
 
-def _search(own: Updates, malicious: Tensor, mean: Tensor, rule: Rule) -> Search:
-    """Along the way from the honest mean `[D]` through what a member sends."""
-    away = own.matrix[malicious] - mean
+def _search(updates: Updates, malicious: Tensor, mean: Tensor, own: Tensor, rule: Rule) -> Search:
+    """Along the way from the honest mean `[D]` through the rows `[m, D]` that a member sends."""
 
     def rows(strength: float) -> Updates:
         # At 1 the member's own rows, to the bit.
-        return own if strength == 1 else with_malicious_rows(own, malicious, mean + strength * away)
+        rows = own if strength == 1 else mean + strength * (own - mean)
+        return with_malicious_rows(updates, malicious, rows)
 
     def harm(strength: float) -> Harm:
         outcome = rule.outcome(rows(strength).matrix)

@@ -144,7 +144,7 @@ def test_refusals(overrides, words):
 
 @pytest.fixture(scope="module")
 def built():
-    small = ("train_examples=100", "rounds=2", "training.epochs=1", "n_clients=5")
+    small = ("train_examples=100", "rounds=1", "training.epochs=1", "n_clients=5")
     return build(config_for("attack=worst_of", "backend=in_process", *small))
 
 
