@@ -64,7 +64,9 @@ def same(a, b):
 
 
 def test_the_configs_were_found():
-    assert {"none", "autoencoder", "consistency", "norm", "pca"} <= set(choices("detector"))
+    assert {"none", "autoencoder", "consistency", "norm", "pca", "rflbat"} <= set(
+        choices("detector")
+    )
 
 
 def test_verdicts_are_whole_and_trust_is_a_share(choice):
