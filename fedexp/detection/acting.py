@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import one_of
+from fedexp.core.norms import row_norms
 from fedexp.core.types import Verdict
 
 ACTIONS = ("drop", "report")
@@ -36,3 +37,12 @@ def verdict(scores: Tensor, threshold: float, action: str) -> Verdict:
 def of_marked(marked: Tensor, action: str) -> Verdict:
     """On rows of which some are marked `[n]` bool: score 1 for those, 0 for the others."""
     return verdict(marked.double(), 0.5, action)
+
+
+def countable(matrix: Tensor) -> Tensor:
+    """Whose length is a number, of rows `[n, d]`: `[n]` bool on the CPU; nobody honest's is not.
+
+    >>> countable(torch.tensor([[1.0, 0.0], [3e38, 3e38], [torch.nan, 0.0]]))
+    tensor([ True, False, False])
+    """
+    return row_norms(matrix).isfinite().cpu()

@@ -39,7 +39,7 @@ from fedexp.core.norms import (
 )
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates, Verdict
-from fedexp.detection.acting import check_action, of_marked
+from fedexp.detection.acting import check_action, countable, of_marked
 from fedexp.detection.gap_statistic import number_of_clusters
 from fedexp.detection.k_means import k_means
 
@@ -78,7 +78,7 @@ class RFLBAT(Stateless):
         self, updates: Updates, state: State, rng: np.random.Generator
     ) -> tuple[Verdict, State]:
         """Who is flagged; no opinion of fewer than four rows."""
-        kept = row_norms(updates.matrix).isfinite().cpu()
+        kept = countable(updates.matrix)
         if int(kept.sum()) < FEWEST:
             return Verdict.no_opinion(len(updates)), state
         rows = updates.select(kept).matrix
