@@ -81,7 +81,8 @@ def same(a, b):
 
 def test_the_configs_were_found():
     found = set(choices("detector"))
-    assert {"none", "autoencoder", "consistency", "lfighter", "norm", "pca", "rflbat"} <= found
+    ours = {"none", "autoencoder", "consistency", "norm", "pca"}
+    assert ours | {"fldetector", "lfighter", "rflbat"} <= found
 
 
 def test_verdicts_are_whole_and_trust_is_a_share(choice):
