@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fedexp.core.checks import InputError
 from fedexp.core.flat import FlatModel
 from fedexp.core.protocols import Task
+from fedexp.core.workload import evaluation_batch
 
 
 @final
@@ -114,10 +115,12 @@ class RoundModel:
         model = FlatModel(self.module, self.params.device)
         model.module.eval()
         inputs = model.laid_out(x.to(self.params.device))
+        size = evaluation_batch(self.params.device, inputs[0].numel())
         for vector in vectors:
             model.load(vector)
             with torch.no_grad():
-                yield self.task.probabilities(model.module(inputs))
+                logits = [model.module(part) for part in inputs.split(size)]
+                yield self.task.probabilities(torch.cat(logits))
 
 
 @final

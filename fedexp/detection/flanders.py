@@ -176,7 +176,8 @@ def forecast(past: Tensor, alpha: float, beta: float, iterations: int) -> Tensor
         mixing = weights[:, :-n].T
         with_later = later @ mixing.T
         with_itself = mixing @ with_later
-    return a @ (weights[:, -n:].T @ rows[n:])
+    expected: Tensor = a @ (weights[:, -n:].T @ rows[n:])
+    return expected
 
 
 def _summed(blocks: Tensor, n: int) -> Tensor:

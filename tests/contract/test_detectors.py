@@ -29,7 +29,7 @@ def detector(choice):
 
 def detector_of(choice):
     keys = config_for(f"detector={choice}")["detector"]
-    shorter = {"warm_up_rounds": WARM_UP, "iterations": 5}
+    shorter = {"warm_up_rounds": WARM_UP, "iterations": 5, "samples": 50}
     return part("detector", choice, *(f"detector.{k}={v}" for k, v in shorter.items() if k in keys))
 
 
@@ -83,7 +83,7 @@ def same(a, b):
 def test_the_configs_were_found():
     found = set(choices("detector"))
     ours = {"none", "autoencoder", "consistency", "norm", "pca"}
-    assert ours | {"flanders", "fldetector", "lfighter", "rflbat"} <= found
+    assert ours | {"deepsight", "flanders", "fldetector", "lfighter", "rflbat"} <= found
 
 
 def test_verdicts_are_whole_and_trust_is_a_share(choice):
