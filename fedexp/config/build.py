@@ -56,6 +56,7 @@ from fedexp.core.protocols import (
     Trainer,
 )
 from fedexp.core.rng import generator, seed_for, seeded
+from fedexp.core.round_model import Architecture
 from fedexp.core.shards import are_listed, sizes_of
 from fedexp.core.types import Dataset, Normalisation, Partition, Split, Updates, row_size
 from fedexp.core.workload import Workload
@@ -262,6 +263,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             aggregator=aggregator,
             optimizer=parts.server_optimizer,
             min_clients=min(parts.min_clients, everybody if communicates(setting) else 1),
+            architecture=Architecture(model, task, dataset.input_shape),
         ),
         account=protection.account,
         evaluator=ModelEvaluator(task, measured, _mixes(counts), own),
@@ -766,10 +768,11 @@ def _model(
     vector_of(model)  # refuses a module that has nothing to train
     x = made_up(dataset.input_shape)
     y = dataset.train.y[torch.arange(len(x)) % len(dataset.train)]
-    mechanism = chosen.combination.privacy
-    if isinstance(mechanism, ChecksTheModel):
+    for part in (chosen.combination.privacy, chosen.combination.detector):
+        if not isinstance(part, ChecksTheModel):
+            continue
         try:
-            mechanism.check_model(model, chosen.task, x, y)
+            part.check_model(model, chosen.task, x, y)
         except InputError:
             raise
         except Exception as error:  # what a model answers in training need not be logits

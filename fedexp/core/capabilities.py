@@ -21,6 +21,8 @@ needs the promise is refused. Nothing is decided by a class or by its name.
                       perturbed(part, rng)         clients train on their examples as they are
     detector, ...     does_nothing                 it does something
     detector          starts_alike(rounds)         all its settings count from the first round
+                      follows_clients              it need not know who sent a row
+    mechanism, detec. check_model(model, ...)      any model will do
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
                       hides_rows                   whoever carries a row can read it
@@ -203,10 +205,10 @@ class PerturbsExamples(Protocol):
 
 @runtime_checkable
 class ChecksTheModel(Protocol):
-    """A mechanism that cannot train every model."""
+    """A mechanism that cannot train every model, or a detector that cannot look into every one."""
 
     def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
-        """Raise InputError for a model that the promise would not hold for; names the layer.
+        """Raise InputError for a model that it would not do for; names what is in the way.
 
         Args:
             model: left as it is.
@@ -332,6 +334,11 @@ def sees_other_clients(attack: object) -> bool:
     an attack to its word.
     """
     return getattr(attack, "sees_other_clients", True) is not False
+
+
+def follows_clients(detector: object) -> bool:
+    """Whether a detector judges a client by what it sent in other rounds."""
+    return getattr(detector, "follows_clients", False) is True
 
 
 def noised_before_seen(mechanism: object) -> bool:

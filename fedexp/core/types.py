@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from torch import Tensor
 from fedexp.core.mapping import Reference, file_of, gathered, let_go
 from fedexp.core.moments import moments
 from fedexp.core.shards import are_listed, partition_hash
+
+if TYPE_CHECKING:
+    from fedexp.core.round_model import RoundModel
 
 State = Mapping[str, Tensor]
 """What a component carries from one round to the next; an empty mapping for most."""
@@ -458,6 +461,7 @@ class Updates:
     processed: int = 0  # examples that passed through the gradient, all clients together
     metrics: tuple[Mapping[str, float], ...] = ()
     reference: Tensor | None = None  # [D] the server's own update, for rules that ask for one
+    model: RoundModel | None = None  # that the rows change; the server adds it for its detector
     kept: tuple[State, ...] = ()  # [n] never sent: the round loop takes it off (`without_kept`)
     clients_in: tuple[int, ...] = ()  # [n] how many clients are in each row; (): one
     in_a_row: int = 1  # above 1: `matrix` [ceil(n / that), D] has so many neighbours' mean a row
