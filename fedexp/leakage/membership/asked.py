@@ -65,7 +65,7 @@ class Asked:
         holder = np.full(len(train), -1)
         for client, shard in enumerate(victim.partition.shards):
             holder[shard] = client
-        for malicious in np.flatnonzero(victim.experiment.malicious):
+        for malicious in np.flatnonzero(victim.experiment.malicious).tolist():
             holder[victim.partition.shards[malicious]] = -1
         held = np.flatnonzero(holder >= 0)
         drawn = generator(victim.seed, "asked_members").permutation(held)[:most_members]
