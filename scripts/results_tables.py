@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-TABLE = re.compile(r"(<!-- table: (\w+) -->\n\n)(.*?)(\n\n<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- table: (\w+) -->).*?(<!-- end -->)", re.DOTALL)
 BESIDE = re.compile(r"(.+?) (?:±|\(%\)|low|high)")
 
 
@@ -59,7 +59,7 @@ def table(path: Path) -> str:
 def page(text: str) -> str:
     """The text of a page with its tables as the files have them."""
     return TABLE.sub(
-        lambda found: found[1] + table(RESULTS / "data" / f"{found[2]}.csv") + found[4], text
+        lambda of: f"{of[1]}\n\n{table(RESULTS / 'data' / f'{of[2]}.csv')}\n\n{of[3]}", text
     )
 
 

@@ -40,6 +40,7 @@ class Compression(ABC):
     """A row a client, decoded from a message that is shorter than the row."""
 
     sums: ClassVar[bool] = False
+    a_client_a_row: ClassVar[bool] = True
     error_feedback: bool
 
     @abstractmethod
@@ -75,13 +76,7 @@ class Compression(ABC):
     @final
     def refuse(self, parts: Combination) -> None:
         """Raise InputError where a client keeps in full what the server would get in part."""
-        for sent in parts.algorithm.sends:
-            raise InputError(
-                f"clients keep {sent.name!r} as they sent it, and the server would get another one "
-                "out of the compressed message; use algorithm=fedavg, or channel=plain",
-                "algorithm",
-                called(parts.algorithm),
-            )
+        refuse_what_is_kept_in_full(parts)
 
     @final
     def carried(
@@ -122,6 +117,17 @@ class Compression(ABC):
             bytes_down=0,
             seconds={},
             clipped=0,
+        )
+
+
+def refuse_what_is_kept_in_full(parts: Combination) -> None:
+    """Raise InputError for an algorithm whose clients keep what they sent beside the delta."""
+    for sent in parts.algorithm.sends:
+        raise InputError(
+            f"clients keep {sent.name!r} as they sent it, and the server would get another one out "
+            "of the compressed message; use algorithm=fedavg, or channel=plain",
+            "algorithm",
+            called(parts.algorithm),
         )
 
 

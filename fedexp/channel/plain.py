@@ -16,6 +16,7 @@ class Plain:
     """Hands on the rows as they are; nobody drops out."""
 
     sums: ClassVar[bool] = False
+    a_client_a_row: ClassVar[bool] = True
     does_nothing: ClassVar[bool] = True
 
     def rows(self, n: int) -> int:

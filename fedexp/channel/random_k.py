@@ -59,10 +59,7 @@ class RandomK(Compression):
     def decoded(self, row: Tensor, rng: np.random.Generator) -> Tensor:
         """The row `[D]` with zeros for what was left out."""
         d = len(row)
-        seed = int(rng.integers(0, 2**SEED_BITS, dtype=np.uint64))
-        of_message = generator(seed, "places")
-        drawn = of_message.choice(d, kept_numbers(self.share, d), replace=False, shuffle=False)
-        places = torch.from_numpy(drawn).to(row.device)
+        places = places_of(d, self.share, rng).to(row.device)
         sparse = torch.zeros_like(row)
         sparse[places] = self._factor(d) * row[places]
         return sparse
@@ -81,3 +78,11 @@ class RandomK(Compression):
 
     def _factor(self, d: int) -> float:
         return d / kept_numbers(self.share, d) if self.scaling == "unbiased" else 1.0
+
+
+def places_of(d: int, share: float, rng: np.random.Generator) -> Tensor:
+    """The places `[k]` int64 of a message for d numbers, from a seed that is drawn from `rng`."""
+    seed = int(rng.integers(0, 2**SEED_BITS, dtype=np.uint64))
+    of_message = generator(seed, "places")
+    drawn = of_message.choice(d, kept_numbers(share, d), replace=False, shuffle=False)
+    return torch.from_numpy(drawn)

@@ -26,6 +26,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
                       hides_rows                   whoever carries a row can read it
+                      a_client_a_row               a row may depend on several clients
                       merged(updates) (Merges)     its rows are made of all rows, on arrival
                       carried(...) (Remembers)     clients keep nothing of what they sent
                       as_read(row)                 a row says all that its message did
@@ -349,6 +350,15 @@ def noised_before_seen(mechanism: object) -> bool:
 def hides_rows(channel: object) -> bool:
     """Whether the server cannot read one client's row, however much it would like to."""
     return getattr(channel, "hides_rows", False) is True
+
+
+def a_client_a_row(channel: object) -> bool:
+    """Whether every row that arrives is made of what one client sent, now and before, alone.
+
+    And of the round's stream. A server that clips every row counts on it: what one client moves is
+    then one row.
+    """
+    return getattr(channel, "a_client_a_row", False) is True
 
 
 def communicates(setting: object) -> bool:

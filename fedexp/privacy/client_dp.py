@@ -13,6 +13,7 @@ from typing import final
 
 from fedexp.core.capabilities import (
     Sampling,
+    a_client_a_row,
     called,
     communicates,
     does_nothing,
@@ -108,6 +109,14 @@ class ClientDP:
             raise InputError(NOTHING_SHARED, "privacy", called(self))
         if parts.channel.sums:
             self._refuse_sums()
+        if not a_client_a_row(parts.channel):
+            raise InputError(
+                "does not say that every row is of one client alone (a_client_a_row), and the "
+                "server clips rows: one client could move more than one; use channel=plain, or "
+                "noise in the clients: privacy=local_gaussian or dp_sgd",
+                "channel",
+                called(parts.channel),
+            )
         refuse_what_is_sent(parts, lambda sent: sent.clipped_with_the_delta, NOT_CLIPPED_TOGETHER)
         if sensitivity_of(parts.aggregator, self.clip_norm, parts.cohort_size) is None:
             raise InputError(

@@ -69,7 +69,7 @@ def leakage_table(runs: Sequence[Run]) -> pd.DataFrame:
 def leakage_markdown(runs: Sequence[Run]) -> str:
     """For each study a table of the settings, and what the figures say of every two of them."""
     groups = configurations(runs)
-    studies = list(dict.fromkeys(study for run in runs for study in _headlines(run)))
+    studies = studies_of(runs)
     most = max(_FEWEST_COMPARISONS, _MOST_COMPARISONS // max(1, len(studies)))
     sections = []
     for study in studies:
@@ -89,7 +89,7 @@ def leakage_markdown(runs: Sequence[Run]) -> str:
 
 def comparisons(groups: Sequence[Configuration], study: str, most: int) -> list[str]:
     """A sentence for each two settings that differ in one key only, made from the figures."""
-    metrics = _compared(_by_seed(group, study) for group in groups)
+    metrics = compared(by_seed(group, study) for group in groups)
     sentences, too_few = [], 0
     for metric in metrics:
         for a, b in itertools.combinations(groups, 2):
@@ -185,6 +185,11 @@ def noise_ladder(runs: Sequence[Run]) -> pd.DataFrame:
     ).sort_values("noise", kind="stable", ignore_index=True)
 
 
+def studies_of(runs: Iterable[Run]) -> list[str]:
+    """The names of all studies of some runs, in the order of their first."""
+    return list(dict.fromkeys(study for run in runs for study in _headlines(run)))
+
+
 def _headlines(run: Run) -> dict[str, dict[str, float]]:
     """Study -> metric -> value, from the run's summary."""
     return {
@@ -193,7 +198,7 @@ def _headlines(run: Run) -> dict[str, dict[str, float]]:
     }
 
 
-def _by_seed(group: Configuration, study: str) -> pd.DataFrame:
+def by_seed(group: Configuration, study: str) -> pd.DataFrame:
     """A row a seed with a complete run that has the study: test accuracy and the headline."""
     rows = [
         {"seed": str(run.seed), "accuracy": run.final("test", "accuracy"), **headlines[study]}
@@ -206,7 +211,7 @@ def _by_seed(group: Configuration, study: str) -> pd.DataFrame:
 
 
 def _study_table(groups: Sequence[Configuration], study: str) -> pd.DataFrame:
-    tables = [_by_seed(group, study) for group in groups]
+    tables = [by_seed(group, study) for group in groups]
     metrics = [
         metric
         for metric in dict.fromkeys(str(column) for table in tables for column in table)
@@ -217,14 +222,15 @@ def _study_table(groups: Sequence[Configuration], study: str) -> pd.DataFrame:
     for group, table in zip(groups, tables, strict=True):
         if table.empty:
             continue
-        cells = {metric_name(m): _spread(m, table[m]) if m in table else "" for m in metrics}
-        accuracy = _spread("accuracy", table["accuracy"])
+        cells = {metric_name(m): of_seeds(m, table[m]) if m in table else "" for m in metrics}
+        accuracy = of_seeds("accuracy", table["accuracy"])
         rows.append({**group.settings, "seeds": len(table), "test accuracy": accuracy, **cells})
     shown = pd.DataFrame(rows)
     return shown.drop(columns=[name for name in shown if not shown[name].astype(str).any()])
 
 
-def _spread(metric: str, values: pd.Series[float]) -> str:
+def of_seeds(metric: str, values: pd.Series[float]) -> str:
+    """Mean ± deviation of a metric for a reader; empty where a seed lacks it."""
     mean, deviation = values.mean(skipna=False), values.std(skipna=False)
     if math.isnan(mean):
         return ""
@@ -232,7 +238,7 @@ def _spread(metric: str, values: pd.Series[float]) -> str:
     return f"{mean:{form}}" if math.isnan(deviation) else f"{mean:{form}} ± {deviation:{form}}"
 
 
-def _compared(tables: Iterable[pd.DataFrame]) -> list[str]:
+def compared(tables: Iterable[pd.DataFrame]) -> list[str]:
     """The headline metrics that settings are compared by: two, at every round that has them."""
     metrics = list(dict.fromkeys(str(column) for table in tables for column in table))
     by_base = {
@@ -257,7 +263,7 @@ def _pairs(a: Configuration, b: Configuration, study: str, metric: str) -> pd.Da
     guess is what is reached without the attack: the better baseline, or the end of the null
     interval.
     """
-    one, other = (_by_seed(group, study) for group in (a, b))
+    one, other = (by_seed(group, study) for group in (a, b))
     if metric not in one or metric not in other:
         return pd.DataFrame()
     columns = {"a": one[metric], "accuracy_a": one["accuracy"]}

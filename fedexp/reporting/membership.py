@@ -19,6 +19,7 @@ from fedexp.reporting.tables import ABSENT, Configuration, short_names
 from fedexp.run_folder.findings import StudyRecord
 
 _METRICS = ("auc", "tpr_at_1_percent_fpr", "tpr_at_0.1_percent_fpr")
+MEMBERSHIP_ATTACK = "membership attack"
 _BY_CLASS = ", by class"  # as `fedexp.leakage.membership.scoring` ends a subject
 
 
@@ -46,9 +47,9 @@ def membership_table(run: Run) -> pd.DataFrame:
 def membership_sweep(groups: Sequence[Configuration]) -> pd.DataFrame:
     """The same of a sweep: a row for each setting and attack, mean ± deviation over the seeds.
 
-    Columns: the settings that differ, adversary, attack, runs, AUC, the rates at low FPR, the
-    class-balanced AUC, and how often the AUC lies inside the interval of chance; empty where no run
-    was asked.
+    Columns: the settings that differ (the run's own `attack` may be one of them), adversary,
+    membership attack, runs, AUC, the rates at low FPR, the class-balanced AUC, and how often the
+    AUC lies inside the interval of chance; empty where no run was asked.
     """
     rows = []
     for group in groups:
@@ -60,7 +61,8 @@ def membership_sweep(groups: Sequence[Configuration]) -> pd.DataFrame:
                 key = (study.adversary_of(subject), f"{study.name}: {subject}")
                 found.setdefault(key, []).append(values)
         for (adversary, attack), runs in found.items():
-            row = {**chosen, "adversary": adversary, "attack": attack, "runs": str(len(runs))}
+            row = {**chosen, "adversary": adversary, MEMBERSHIP_ATTACK: attack}
+            row["runs"] = str(len(runs))
             for metric in (*_METRICS, "class_balanced"):
                 name = "class-balanced AUC" if metric == "class_balanced" else metric_name(metric)
                 row[name] = _spread([values.get(metric, math.nan) for values in runs])

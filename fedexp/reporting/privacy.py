@@ -8,7 +8,12 @@ from typing import Any
 
 from fedexp.reporting.results import Run
 
-_NOISE = ("clip_norm", "clip_norm_l1", "noise_multiplier", "scale", "expected_cohort")
+SIZES_OF_NOISE = (
+    *("clip_norm", "first_clip_norm", "clip_norm_l1", "l1_sensitivity", "l2_sensitivity"),
+    *("noise_multiplier", "noise_std", "noise_scale", "epsilon_per_release"),
+    *("scale", "expected_cohort"),
+)
+"""What a statement says of the noise, where the mechanism does (`Description.noise`)."""
 _NEIGHBOURS = {
     "add_remove": "added or removed",
     "zero_out": "as it is or with zeros for an update",
@@ -32,7 +37,9 @@ def privacy_statement(run: Run) -> str:
         return ""
     neighbours = _NEIGHBOURS.get(str(promise["adjacency"]), str(promise["adjacency"]))
     noise = ", ".join(
-        f"{name.replace('_', ' ')} {promise[name]:.4g}" for name in _NOISE if name in promise
+        f"{name.replace('_', ' ')} {promise[name]:.4g}"
+        for name in SIZES_OF_NOISE
+        if name in promise
     )
     if epsilon_of(run) == math.inf:
         return (

@@ -23,6 +23,7 @@ from fedexp.reporting.tables import (
     to_markdown,
 )
 from fedexp.reporting.trials import trials_markdown
+from fedexp.reporting.utility_and_leak import utility_and_leak
 from fedexp.reporting.verdict_sweep import verdict_sweep_markdown, verdict_table
 from fedexp.reporting.writing import as_far_as_possible
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _OF_A_SWEEP = (
     *("table.csv", "summary.csv", "table.md", "report.html", "robustness.csv", "verdict.csv"),
     *("attack_matrix.png", "comparison.png", "accuracy_by_epsilon.png"),
-    *("leakage.csv", "membership.csv"),
+    *("leakage.csv", "membership.csv", "utility_and_leak.csv"),
     *("leakage_images.png", "leakage_classes.png", "leakage_noise.png"),
 )
 _PAGE = "report.html"
@@ -48,8 +49,9 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
     and comparison.png into `folder`. Where the attack differs between runs, also robustness.csv and
     attack_matrix.png, which above 24 configurations take the place of comparison.png; where epsilon
     differs, accuracy_by_epsilon.png; where leakage was studied, leakage.csv (one row a figure) and
-    the pictures of it; where there are verdicts, verdict.csv. What an earlier report wrote there
-    and this one does not is removed.
+    the pictures of it, with several studies utility_and_leak.csv (one row a configuration); where
+    there are verdicts, verdict.csv. What an earlier report wrote there and this one does not is
+    removed.
 
     Args:
         paths: of runs, or folders that hold some.
@@ -98,6 +100,10 @@ def report_runs(
         if len(membership):
             leaked = f"### Membership, by adversary\n\n{to_markdown(membership)}\n\n{leaked}"
             tables["membership.csv"] = membership
+        beside = utility_and_leak(groups)
+        if len(beside):
+            leaked = f"### What is learned, and what leaks\n\n{to_markdown(beside)}\n\n{leaked}"
+            tables["utility_and_leak.csv"] = beside
         leaked = f"## Leakage\n\n{leaked}\n"
         tables["leakage.csv"] = leakage_table(runs)
         figures |= leakage_sweep_figures(groups, run_in_common(runs))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.core.capabilities import Remembers, SendsLess, transmitted
+from fedexp.core.capabilities import Remembers, SendsLess, a_client_a_row, transmitted
 from fedexp.core.types import Updates
 from tests.support.composing import choices, part
 
@@ -34,8 +34,9 @@ FED_BACK = {
     "quantised": ("channel.scaling=contracting", "channel.error_feedback=true"),
     "sign": (),
 }
-LOSING = [choice for choice in choices("channel") if isinstance(made(choice), SendsLess)]
-WHOLE = [choice for choice in choices("channel") if choice not in LOSING]
+LESS = [choice for choice in choices("channel") if isinstance(made(choice), SendsLess)]
+LOSING = [choice for choice in LESS if not made(choice).sums]  # see test_secure_random_k for sums
+WHOLE = [choice for choice in choices("channel") if choice not in LESS]
 
 
 @pytest.fixture(params=choices("channel"))
@@ -133,6 +134,26 @@ def test_the_same_stream_gives_the_same_bits(channel):
     one, two = (channel.transmit(updates(), rng()) for _ in range(2))
     assert torch.equal(one.updates.matrix, two.updates.matrix)
     assert (one.members, one.dropped, one.bytes_up) == (two.members, two.dropped, two.bytes_up)
+
+
+@pytest.mark.parametrize("choice", choices("channel"))
+def test_one_client_moves_its_own_row_alone_where_that_is_said(choice):
+    said = part("channel", choice, *FED_BACK.get(choice, QUIET.get(choice, ())))
+    if not a_client_a_row(said):
+        assert said.sums
+        return
+    given, kept = updates(), [{} for _ in range(N)]
+    other = given.with_matrix(given.matrix.clone())
+    other.matrix[3] = 100 * given.matrix[4]
+    others = torch.arange(N) != 3
+    for round in range(2):  # the second from what was kept of the first
+        one, kept_one = transmitted(said, given, kept, rng(round))
+        two, kept_two = transmitted(said, other, kept, rng(round))
+        assert torch.equal(one.updates.matrix[others], two.updates.matrix[others])
+        assert not torch.equal(one.updates.matrix[3], two.updates.matrix[3])
+        for k in torch.nonzero(others).flatten().tolist():
+            assert all(torch.equal(kept_one[k][name], kept_two[k][name]) for name in kept_one[k])
+        kept = kept_one
 
 
 def test_bytes_are_those_of_the_rows_at_least(whole):

@@ -8,6 +8,7 @@ import torch
 
 from fedexp.privacy.dp_sgd import PrivateTraining
 from fedexp.privacy.none import NoPrivacy
+from fedexp.reporting.privacy import SIZES_OF_NOISE
 from tests.support.composing import choices, part
 from tests.support.mechanisms import protected
 from tests.support.updates import updates
@@ -63,6 +64,13 @@ def test_the_configs_were_found():
 
 def test_noise_in_the_step_is_released_in_every_round(privacy, choice):
     assert privacy.releases_every_round == (choice in NOISY_STEP)
+
+
+@pytest.mark.parametrize("name", sorted({*choices("privacy")} - {"none"}))
+def test_a_report_says_how_large_the_noise_is(name):
+    account = protected(part("privacy", name), N, D).account
+    assert account.description.noise
+    assert set(account.description.noise) <= set(SIZES_OF_NOISE)
 
 
 @pytest.mark.parametrize("n", [0, 1, N])

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from fedexp.aggregation.mean import Mean as TrueMean
+from fedexp.channel.plain import Plain
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import Sent
 from fedexp.federation.settings import Federated
@@ -156,3 +157,28 @@ class _WithLength:
         report = self.trainer(model, shard, task)
         length = torch.linalg.vector_norm(model.vector - task.params)
         return replace(report, sent={"length": length[None]})
+
+
+class MixesNeighbours:
+    """A channel that says it brings rows, and adds half of every client's to the next one's."""
+
+    sums = False
+
+    def rows(self, n):
+        return n
+
+    def check(self, n, d):
+        pass
+
+    def transmit(self, updates, rng):
+        mixed = updates.matrix + updates.matrix.roll(1, dims=0) / 2
+        return Plain().transmit(updates.with_matrix(mixed), rng)
+
+
+class KeepsRowsApart(MixesNeighbours):
+    """One that says so, and does."""
+
+    a_client_a_row = True
+
+    def transmit(self, updates, rng):
+        return Plain().transmit(updates, rng)

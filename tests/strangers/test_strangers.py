@@ -60,6 +60,12 @@ def test_a_rule_that_declares_its_bound_gets_noise_for_that_bound():
     assert build(config_for(*TRUST, *CLIENT_DP)).experiment.server.privacy.sensitivity(3.0) == 3.0
 
 
+def test_a_channel_that_does_not_say_whose_its_rows_are_is_no_ground_for_central_noise():
+    line = said(*CLIENT_DP, own("channel", "MixesNeighbours"))
+    assert line.startswith(f"channel={OWN}.MixesNeighbours: does not say that every row is of one")
+    build(config_for(*TRUST, *CLIENT_DP, own("channel", "KeepsRowsApart")))
+
+
 def test_a_sampler_called_poisson_amplifies_nothing():
     many = ("n_clients=20", "cohort_size=2", *CLIENT_DP)
     amplified = epsilon("sampler=poisson", *many)

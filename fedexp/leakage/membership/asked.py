@@ -6,6 +6,9 @@ has not merely read off which classes the client holds. Beside that, the same no
 of clients drawn by lot (`by_lot`), as is usual; where clients hold other classes than each other,
 that is the easier question.
 
+Members of clients that the adversary controls are not asked about: these send what they like, and
+have nothing to keep from it.
+
 `wrong` is the control: another client than the one that holds the member, for both of a pair.
 """
 
@@ -46,7 +49,7 @@ class Asked:
 
     @classmethod
     def of(cls, victim: Victim, most_members: int) -> Asked:
-        """Members drawn from all clients, each with an example of its class from `held_out`.
+        """Members drawn from all honest clients, each with an example of its class from `held_out`.
 
         Raises:
             InputError: the question has no clean answer in this run, or there are no such pairs.
@@ -62,6 +65,8 @@ class Asked:
         holder = np.full(len(train), -1)
         for client, shard in enumerate(victim.partition.shards):
             holder[shard] = client
+        for malicious in np.flatnonzero(victim.experiment.malicious).tolist():
+            holder[victim.partition.shards[malicious]] = -1
         held = np.flatnonzero(holder >= 0)
         drawn = generator(victim.seed, "asked_members").permutation(held)[:most_members]
         order = generator(victim.seed, "asked_others").permutation(len(others))

@@ -144,6 +144,25 @@ def test_clients_train_on_noise_and_studies_see_the_truth():
     assert float((seen - plain.dataset.as_floats().train.x).std()) == pytest.approx(1, rel=0.05)
 
 
+def test_an_attack_that_ends_leaves_its_clients_with_their_own_examples_noised_as_ever():
+    asked = ("partition=iid", "backend=in_process", "privacy=input_gaussian", "rounds=3")
+    ends = ("attack=label_flip", "attack.n_malicious=2", "attack.last_round=0")
+    peace, attacked = build(config_for(*asked)), build(config_for(*asked, *ends))
+    honest, workload = (b.experiment.backend._workload for b in (peace, attacked))
+    true = peace.dataset.as_floats().train
+    unpoisoned = attacked.experiment.unpoisoned
+    assert set(unpoisoned) == set(np.flatnonzero(attacked.experiment.malicious))
+    for client, place in unpoisoned.items():
+        held = torch.from_numpy(honest.shards[client])
+        while_it_attacks = workload.train.rows(torch.from_numpy(workload.shards[client]))
+        assert torch.equal(while_it_attacks.x, true.x[held])  # made up to do harm: no noise
+        assert torch.equal(while_it_attacks.y, 9 - true.y[held])
+        afterwards = workload.train.rows(torch.from_numpy(workload.shards[place]))
+        assert torch.equal(afterwards.x, honest.train.x[held])
+        assert torch.equal(afterwards.y, true.y[held])
+        assert not torch.equal(afterwards.x, true.x[held])
+
+
 REFUSED = {
     "a claim on labels": ("+privacy.protect_labels=true", "labels are trained on as they are"),
     "a limit a round": ("+privacy.max_epsilon=5", "is spent once, before the first round"),

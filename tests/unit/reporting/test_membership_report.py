@@ -8,6 +8,7 @@ from fedexp.reporting.report import report_run
 from fedexp.reporting.results import load_run
 from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.tables import configurations
+from fedexp.reporting.utility_and_leak import utility_and_leak
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
 from tests.support.run_folders import write_run
 
@@ -22,8 +23,8 @@ def attack(subject, auc, rate=0.05, round=4):
     return [Figure(subject, round, 0, metric, value) for metric, value in values.items()]
 
 
-def studied(folder, auc, seed=0):
-    write_run(folder, rounds=2, n_clients=2, seed=seed)
+def studied(folder, auc, seed=0, **options):
+    write_run(folder, rounds=2, n_clients=2, seed=seed, **options)
     rows = [
         *attack("client known", 0.6, round=1),
         *attack("client known", auc),
@@ -82,3 +83,35 @@ def test_a_run_without_such_a_study_has_none(tmp_path):
 def test_names_come_back_from_the_disk(tmp_path, subject, name):
     (found,) = read_findings(studied(tmp_path / "r", 0.75))
     assert found.adversary_of(subject) == name
+
+
+def of_attack(folder, name, seed, auc, psnr_db):
+    """A run under an attack with two studies of it."""
+    studied(folder, auc, seed, choices={"attack": name})
+    found = Findings([Figure("reconstruction", 4, 0, "psnr_db", psnr_db)], {"psnr_db": psnr_db})
+    write_findings(folder, "geiping", {"_target_": "a.UpdateInversion"}, found, 1.0)
+    add_to_summary(folder, "geiping", found.headline)
+    return load_run(folder)
+
+
+def test_worth_and_leak_stand_in_one_row_and_a_swept_attack_keeps_its_name(tmp_path):
+    runs = [
+        of_attack(tmp_path / f"{name}-{seed}", name, seed, auc + seed / 10, 30.0 + seed)
+        for name, auc in (("none", 0.6), ("sign_flip", 0.5))
+        for seed in (0, 1)
+    ]
+    groups = configurations(runs)
+    table = utility_and_leak(groups)
+    assert table["attack"].tolist() == ["none", "sign_flip"]
+    assert table["seeds"].tolist() == ["2", "2"]
+    assert table["server_membership: AUC"].tolist() == ["0.650 ± 0.071", "0.550 ± 0.071"]
+    assert table["geiping: PSNR (dB)"].tolist() == ["30.5 ± 0.7"] * 2
+    assert (table["test accuracy"] != "").all()
+    assert set(membership_sweep(groups)["attack"]) == {"none", "sign_flip"}
+    assert "### What is learned, and what leaks" in report_sweep([tmp_path], tmp_path)
+    assert (tmp_path / "utility_and_leak.csv").is_file()
+
+
+def test_one_study_has_its_own_table_only(tmp_path):
+    runs = [load_run(studied(tmp_path / f"seed={s}", 0.7, s)) for s in (0, 1)]
+    assert utility_and_leak(configurations(runs)).empty

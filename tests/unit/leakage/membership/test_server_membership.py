@@ -51,6 +51,15 @@ def test_every_member_has_a_counterpart_of_its_class_and_client(plain):
     assert sorted(asked.by_lot[m:]) == sorted(asked.client[m:])
 
 
+def test_nobody_asks_about_members_of_malicious_clients(tmp_path):
+    flips = ("attack=sign_flip", "attack.n_malicious=2", "rounds=1", "training.epochs=1")
+    victim = victim_of(tmp_path, *digits(40, 100), *OVERFIT, *flips)
+    malicious = set(np.flatnonzero(victim.experiment.malicious))
+    asked = Asked.of(victim, 60)
+    assert set(asked.client) == set(range(5)) - malicious
+    assert asked.pairs == 24
+
+
 def test_the_server_tells_members_and_their_holders(found):
     assert found.headline["auc"] > found.headline["auc_null_high"]
     assert found.headline["source_accuracy"] > 2 / 5
