@@ -98,6 +98,7 @@ _ABSENT_BEFORE = (
     ("dataset", "normalise", (None, "train")),
     ("dataset", "fixed_mean", (None, 0.5)),
     ("dataset", "fixed_deviation", (None, 0.5)),
+    ("aggregator", "start", (None, "mean")),
 )
 """Keys with values that do nothing, as if they were not there."""
 
