@@ -7,9 +7,10 @@ sum_k a_k, from the weighted mean. The iterations run on the n x n Gram matrix; 
 once before and once after.
 
 Started from zero, as byzfl does, the first distances are the rows' own lengths and all else is the
-same. The paper stops after 3 of them, which from a mean that attackers dragged far away is nowhere near
-the median. Ours go on until the sum F of distances is known to be within `tolerance` of the least:
-F is convex and z is no further from the best point than 2 F(z) / W (W: the weights' sum), so that
+same. The paper stops after 3 of them, which from a mean that attackers dragged far away is nowhere
+near the median. Ours go on until the sum F of distances is known to be within `tolerance` of the
+least: F is convex and z is no further from the best point than 2 F(z) / W (W: the weights' sum),
+so that
 
     F(z) - F* <= ||grad F(z)|| 2 F(z) / W,     grad F(z) = (z - z_next) sum_k w_k / ||delta_k - z||
 

@@ -19,7 +19,7 @@ from fedexp.config.lineage import Lineage, lineage_of
 from fedexp.config.parts import BUILDERS_OWN, Config, Parts, prefixed, required
 from fedexp.config.refusals import refuse, remarks
 from fedexp.config.rehearsal import rehearse
-from fedexp.config.weights import Start, starting_point
+from fedexp.config.weights import Start, head_columns, starting_point
 from fedexp.core.attack_schedule import malicious_in_a_cohort, schedule_of
 from fedexp.core.capabilities import (
     ChecksTheModel,
@@ -29,6 +29,7 @@ from fedexp.core.capabilities import (
     does_nothing,
     has_own_bits,
     is_linear,
+    of_head,
     root_examples,
     sampling_of,
 )
@@ -185,6 +186,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     scale = normalisation_of(config["dataset"], pixels.train)
     dataset = replace(pixels, train=trained_on)
     model, of_weights = _model(chosen, config, dataset, lineage.start)
+    aggregator = of_head(aggregator, head_columns(model))
 
     shards = setting.shards(whole)
     plan = Plan(
@@ -724,8 +726,9 @@ def _rehearse(parts: Combination, aggregator: Aggregator, sizes: Sequence[int] =
     for name, mix in parts.pre_aggregation.items():
         with prefixed(f"pre_aggregation.{name}"):
             rows = mix(rows, rng)
+    rule = of_head(aggregator, slice(0, 1))
     with prefixed("aggregator"):
-        aggregator(rows, aggregator.init(1), rng)
+        rule(rows, rule.init(1), rng)
 
 
 def _model(

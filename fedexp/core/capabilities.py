@@ -9,6 +9,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
                       needs_only_the_sum           needs rows: not behind one secure sum
                       weighting                    weighs clients alike
                       root_examples                needs no data of the server's own
+                      of_head(columns)             the model's last layer is as any other
     sampler           sampling, rate(n_clients)    nothing is amplified by sampling
                       widened(n, n_all)            no canary clients can be added
     setting           communicates                 nothing is shared, so nothing can be attacked
@@ -45,7 +46,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedexp.core.protocols import Attack, Channel, Task
+from fedexp.core.protocols import Aggregator, Attack, Channel, Task
 from fedexp.core.types import Delivery, Split, State, Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
@@ -86,6 +87,14 @@ class NeedsRootData(Protocol):
     """A rule that compares the clients with a row that the server trains itself."""
 
     root_examples: int  # clean examples that the server holds, taken from the clients'
+
+
+@runtime_checkable
+class LooksAtTheHead(Protocol):
+    """A rule that may go by the model's last layer alone."""
+
+    def of_head(self, columns: slice) -> Aggregator:
+        """The rule for a model whose last layer lies in these columns of a row; or itself."""
 
 
 @runtime_checkable
@@ -234,6 +243,11 @@ def weighs_by_examples(rule: object) -> bool:
 def root_examples(rule: object) -> int:
     """How many clean examples the server has to hold for the rule."""
     return rule.root_examples if isinstance(rule, NeedsRootData) else 0
+
+
+def of_head(rule: Aggregator, columns: slice) -> Aggregator:
+    """The rule for a model whose last layer lies in these columns of a row."""
+    return rule.of_head(columns) if isinstance(rule, LooksAtTheHead) else rule
 
 
 def profile_of(

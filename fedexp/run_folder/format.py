@@ -99,6 +99,7 @@ _ABSENT_BEFORE = (
     ("dataset", "fixed_mean", (None, 0.5)),
     ("dataset", "fixed_deviation", (None, 0.5)),
     ("aggregator", "start", (None, "mean")),
+    ("aggregator", "features", (None, "all")),
 )
 """Keys with values that do nothing, as if they were not there."""
 
