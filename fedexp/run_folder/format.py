@@ -100,6 +100,7 @@ _ABSENT_BEFORE = (
     ("dataset", "fixed_deviation", (None, 0.5)),
     ("aggregator", "start", (None, "mean")),
     ("aggregator", "features", (None, "all")),
+    ("training", "drop_last", (None, False)),
 )
 """Keys with values that do nothing, as if they were not there."""
 

@@ -12,6 +12,8 @@ from tests.support.composing import config_for
 KEYS = [
     (("aggregator=geometric_median",), "aggregator.start", "zero"),
     (("aggregator=foolsgold",), "aggregator.features", "last_layer"),
+    ((), "training.drop_last", True),
+    (("training=adam",), "training.drop_last", True),
 ]
 
 
