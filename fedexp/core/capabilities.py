@@ -20,6 +20,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
                       perturbed(part, rng)         clients train on their examples as they are
     detector, ...     does_nothing                 it does something
+    worker momentum   spares_malicious             malicious clients average before they attack
     detector          starts_alike(rounds)         all its settings count from the first round
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
@@ -323,6 +324,11 @@ def slope_by_autograd(task: Task, logits: Tensor, y: Tensor) -> tuple[Tensor, Te
 def does_nothing(part: object) -> bool:
     """Whether a part declares that it is the "none" of its group."""
     return getattr(part, "does_nothing", False) is True
+
+
+def spares_malicious(momentum: object) -> bool:
+    """Whether malicious clients attack with what they have just trained, without momentum."""
+    return getattr(momentum, "spares_malicious", False) is True
 
 
 def starts_alike(detector: object, rounds: int) -> Mapping[str, object] | None:

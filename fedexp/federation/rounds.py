@@ -44,6 +44,7 @@ from fedexp.federation.evaluation import Pace, Unhurried
 from fedexp.federation.gather import Merged, Rows
 from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.server import Server
+from fedexp.federation.worker_momentum import in_place_of
 
 
 @dataclass(frozen=True)
@@ -142,12 +143,14 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     trained = exp.gather(exp.backend)(algorithm.local(exp.trainer), tasks)
     trained = replace(trained, reference=reference)
     momenta_before = [of_part(own, "worker_momentum") for own in kept.values()]
-    averaged, momenta = exp.worker_momentum(trained.without_kept(), momenta_before, d)
+    malicious = exp.malicious[cohort] & under_attack
+    averaged, momenta = in_place_of(
+        exp.worker_momentum, trained.without_kept(), momenta_before, d, malicious
+    )
     watch.lap("train")
 
     # 3. Clients protect their rows; the adversary, who knows the rule, rewrites those it controls.
     protected = exp.server.privacy.on_client(averaged, state.privacy, stream("client_noise"))
-    malicious = exp.malicious[cohort] & under_attack
     unsent = [of_part(own, "channel") for own in kept.values()]
 
     def rule(rows: Tensor) -> Tensor:

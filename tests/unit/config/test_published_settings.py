@@ -14,6 +14,7 @@ KEYS = [
     (("aggregator=foolsgold",), "aggregator.features", "last_layer"),
     ((), "training.drop_last", True),
     (("training=adam",), "training.drop_last", True),
+    (("worker_momentum=momentum",), "worker_momentum.malicious_too", False),
 ]
 
 
