@@ -121,8 +121,8 @@ class Gatekeeper(Callback):
         with _past_hydra():
             refuse_ways_out(folder, below=False)  # Hydra writes multirun.yaml through a link
             _refuse_unwritable(folder, "hydra.sweep.dir")
+            _follow_the_objective(config)
             Gatekeeper.new_folders = [p for p in (folder, *folder.parents) if not p.exists()]
-        _follow_the_objective(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """After a sweep: its table, and exit code 1 if a job failed."""
@@ -267,8 +267,15 @@ def document_of(folder: Path) -> dict[str, Any]:
 
 
 def _follow_the_objective(config: DictConfig) -> None:
-    """Have a sweeper that optimises go where `objective` is better, unless it was told where."""
+    """Have a sweeper that optimises go where `objective` is better, unless it was told where.
+
+    Raises:
+        InputError: there is no validation part to measure it on.
+    """
     sweeper = config.hydra.sweeper
+    if "direction" in sweeper and OmegaConf.select(config, "dataset.validation_size") == 0:
+        reason = "leaves a sweeper that optimises no figure to go by: those on test choose nothing"
+        raise InputError(reason, "dataset.validation_size", 0)
     if "direction" in sweeper and not told_direction(config.hydra.overrides.hydra):
         with read_write(sweeper):
             sweeper.direction = direction_of(config.objective)

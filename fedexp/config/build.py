@@ -19,6 +19,7 @@ from fedexp.config.lineage import Lineage, lineage_of
 from fedexp.config.parts import BUILDERS_OWN, Config, Parts, prefixed, required
 from fedexp.config.refusals import refuse, remarks
 from fedexp.config.rehearsal import rehearse
+from fedexp.config.unvalidated import without_validation
 from fedexp.config.weights import Start, head_columns, starting_point
 from fedexp.core.attack_schedule import malicious_in_a_cohort, schedule_of
 from fedexp.core.capabilities import (
@@ -153,6 +154,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         with prefixed("dataset"):
             pixels = load(chosen.loader, data_folder(config["paths"]["data_dir"]))
     loaded = pixels
+    unvalidated = without_validation(pixels, config, chosen.observers)
     task.check(pixels.train.y, pixels.num_classes)
     if imbalance is not None:
         pixels = long_tailed(pixels, imbalance, generator(seed, "imbalance"))
@@ -201,7 +203,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     protection = _of_this_run(_protect(parts, plan), lineage, loaded, seed)
     _check_local(parts.algorithm, protection.trainer)
     counts = partition.label_counts(dataset.num_classes, task)
-    evaluation = {"validation": dataset.validation, "test": dataset.test}
+    parts_seen = {"validation": dataset.validation, "test": dataset.test}
+    evaluation = {name: part for name, part in parts_seen.items() if len(part)}
     own = OwnPatients(partition, dict(evaluation), _mixes(counts), seed)
     if wanted := _wanted(parts.attack, dataset.test):
         evaluation["attack"] = reduce(Split.joined, wanted)
@@ -281,6 +284,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         observers=chosen.observers,
         remarks=(
             *pixels.remarks,
+            *unvalidated,
             *_of_folders(config),
             *_of_the_pace(config),
             *_disagreements(config, parts),

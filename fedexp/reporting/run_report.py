@@ -149,7 +149,8 @@ def _headline(run: Run) -> str:
 def _figures(run: Run) -> pd.DataFrame:
     """Last figures and means of the last five evaluations, as text."""
     rows = []
-    for part in ("test", "validation"):
+    sizes = run.summary.get("examples_of") or {}
+    for part in (part for part in ("test", "validation") if sizes.get(part, 1)):
         for span, figure in {"last": run.final, "mean of last 5": run.mean_last_5}.items():
             values = {heading: figure(part, metric) for metric, heading in _HEADINGS.items()}
             more = {heading: figure(part, metric) for metric, heading in _OF_SOME_TASKS.items()}
