@@ -13,7 +13,6 @@ KEYS = [
     (("aggregator=geometric_median",), "aggregator.start", "zero"),
     (("aggregator=foolsgold",), "aggregator.features", "last_layer"),
     ((), "training.drop_last", True),
-    (("training=adam",), "training.drop_last", True),
     (("worker_momentum=momentum",), "worker_momentum.malicious_too", False),
 ]
 
