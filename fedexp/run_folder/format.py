@@ -101,6 +101,7 @@ _ABSENT_BEFORE = (
     ("aggregator", "start", (None, "mean")),
     ("aggregator", "features", (None, "all")),
     ("training", "drop_last", (None, False)),
+    ("partition", "assignment", (None, "even")),
     ("worker_momentum", "malicious_too", (None, True)),
 )
 """Keys with values that do nothing, as if they were not there."""

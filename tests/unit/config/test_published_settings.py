@@ -12,6 +12,7 @@ from tests.support.composing import config_for
 KEYS = [
     (("aggregator=geometric_median",), "aggregator.start", "zero"),
     (("aggregator=foolsgold",), "aggregator.features", "last_layer"),
+    (("partition=classes",), "partition.assignment", "free"),
     ((), "training.drop_last", True),
     (("worker_momentum=momentum",), "worker_momentum.malicious_too", False),
 ]
