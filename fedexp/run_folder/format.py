@@ -102,6 +102,7 @@ _ABSENT_BEFORE = (
     ("aggregator", "features", (None, "all")),
     ("training", "drop_last", (None, False)),
     ("partition", "assignment", (None, "even")),
+    ("partition", "balanced", (None, False)),
     ("worker_momentum", "malicious_too", (None, True)),
 )
 """Keys with values that do nothing, as if they were not there."""

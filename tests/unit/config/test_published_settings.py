@@ -13,6 +13,7 @@ KEYS = [
     (("aggregator=geometric_median",), "aggregator.start", "zero"),
     (("aggregator=foolsgold",), "aggregator.features", "last_layer"),
     (("partition=classes",), "partition.assignment", "free"),
+    ((), "partition.balanced", True),
     ((), "training.drop_last", True),
     (("worker_momentum=momentum",), "worker_momentum.malicious_too", False),
 ]

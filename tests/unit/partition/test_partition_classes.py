@@ -82,5 +82,5 @@ def test_classes_drawn_freely_may_stay_with_nobody():
     held = free._assign(10, 10, rng(1)).any(axis=0)
     counts = partition.label_counts(10, TASK).sum(axis=0)
     assert counts.tolist() == (40 * held).tolist()
-    with pytest.raises(InputError, match="assignment=luck: must be one of even, free"):
+    with pytest.raises(InputError, match="assignment=luck: Allowed: even, free"):
         Classes(2, "luck")
