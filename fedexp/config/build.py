@@ -157,7 +157,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     unvalidated = without_validation(pixels, config, chosen.observers)
     task.check(pixels.train.y, pixels.num_classes)
     if imbalance is not None:
-        pixels = long_tailed(pixels, imbalance, generator(seed, "imbalance"))
+        of = config["dataset"].get("imbalance_of", "train")
+        pixels = long_tailed(pixels, imbalance, generator(seed, "imbalance"), of)
     for study, carried_out in chosen.studies.items():
         if isinstance(carried_out, ChecksData):
             with prefixed(f"leakage.{study}"):
@@ -579,8 +580,7 @@ def _check_root(config: Config) -> None:
             raise InputError("is not chosen", f"pre_aggregation.{name}", mixer)
     for key in ("fraction", "n_malicious", "first_round"):
         required(config["attack"], key, "attack")
-    if (factor := config["dataset"].get("imbalance")) is not None:
-        check_factor(factor)
+    check_factor(config["dataset"].get("imbalance"), config["dataset"].get("imbalance_of", "train"))
     if config["seed"] < 0:  # of any length: streams are keyed by it, nothing counts with it
         at_least(0, seed=config["seed"])
     for key in POSITIVE:

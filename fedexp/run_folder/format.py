@@ -95,6 +95,7 @@ _ABSENT_BEFORE = (
     ("attack", "last_round", (None,)),
     ("attack", "schedule", (None, _EVERY_ROUND)),
     ("dataset", "imbalance", (None,)),
+    ("dataset", "imbalance_of", (None, "train")),
     ("dataset", "normalise", (None, "train")),
     ("dataset", "fixed_mean", (None, 0.5)),
     ("dataset", "fixed_deviation", (None, 0.5)),
