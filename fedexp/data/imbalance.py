@@ -20,7 +20,6 @@ import torch
 from fedexp.core.checks import InputError, one_of
 from fedexp.core.types import Dataset, Split
 
-
 OF = ("train", "all")
 
 

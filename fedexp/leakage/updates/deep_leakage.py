@@ -1,7 +1,7 @@
 """Deep leakage from gradients: images whose gradient is the one observed, by L-BFGS.
 
-    minimise over x (and soft labels y)   1/L sum_l ||g_l(x, y) - g*_l||^2 / ||g*_l||^2    (relative)
-                                              sum_l ||g_l(x, y) - g*_l||^2                 (plain)
+    minimise over x (and soft labels y)   1/L sum_l ||g_l(x, y) - g*_l||^2 / ||g*_l||^2   (relative)
+                                              sum_l ||g_l(x, y) - g*_l||^2                (plain)
 
 g* is the observed gradient, layer by layer l, L the layers; g(x, y) the one that images x with
 labels y would have given. DLG looks for the labels too, as softmax(u) with u free; iDLG reads them
@@ -10,8 +10,8 @@ steps (unrolled), or the update is read as if it were of one (naive).
 
 Both need a model that can be derived twice: sigmoids, not ReLU. Differs from the papers' code in
 what made it work where that fails: every layer counts alike (there, and with `objective=plain`, it
-is a sum of plain squares, in which small layers vanish), the line search satisfies the strong Wolfe conditions, no tolerance ends it
-early, float64.
+is a sum of plain squares, in which small layers vanish), the line search satisfies the strong Wolfe
+conditions, no tolerance ends it early, float64.
 
 Source: Zhu, Liu and Han, "Deep Leakage from Gradients", NeurIPS 2019, algorithm 1 (DLG); Zhao,
 Mopuri and Bilen, "iDLG: Improved Deep Leakage from Gradients", 2020, algorithm 1 (iDLG).

@@ -60,7 +60,9 @@ def self_balanced(sizes, n_clients, alpha, rng):
     held, counts = np.zeros(n_clients), []
     shares = proportions(log_dirichlet(np.full(n_clients, alpha), len(sizes), rng))
     for share, size in zip(shares, sizes, strict=True):
-        share = [0.0 if has > sum(sizes) / n_clients else p for has, p in zip(held, share)]
+        share = [
+            0.0 if has > sum(sizes) / n_clients else p for has, p in zip(held, share, strict=True)
+        ]
         cuts = [round(x) for x in np.cumsum(share) / sum(share) * size]
         counts.append(np.diff([0, *cuts]))
         held += counts[-1]
