@@ -610,6 +610,8 @@ def _check_root(config: Config) -> None:
     if config["record_updates"] not in (False, True, "safetensors", "pth"):
         allowed = "Allowed: false, true (both), safetensors, pth"
         raise InputError(allowed, "record_updates", config["record_updates"])
+    if config["mean_last_rounds"] is not None:
+        at_least(1, mean_last_rounds=config["mean_last_rounds"])
     if config["train_examples"] is not None:
         at_least(1, train_examples=config["train_examples"])
 

@@ -16,7 +16,7 @@ COLUMNS = ("round", "scope", "client", "metric", "value")
 
 WITHOUT_EFFECT = (
     *("paths", "backend", "quiet", "plots", "trust", "checkpoint_every"),
-    *("record_updates", "leakage", "tracker", "verdict", "store"),
+    *("record_updates", "leakage", "tracker", "verdict", "store", "mean_last_rounds"),
 )
 """Groups and keys that a user may change without changing a single bit of a run's results.
 
