@@ -17,6 +17,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     server optimiser  is_linear                    it is not
     attack            sees_other_clients           it reads every honest row of the round
                       of_client(number)            all malicious clients do the same to their data
+                      rewrite_remembering(...)     it starts every round anew
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
                       perturbed(part, rng)         clients train on their examples as they are
     detector, ...     does_nothing                 it does something
@@ -48,7 +49,7 @@ import torch
 from torch import Tensor, nn
 
 from fedexp.core.protocols import Aggregator, Attack, Channel, Task
-from fedexp.core.types import Delivery, Split, State, Updates
+from fedexp.core.types import Delivery, Rule, Split, State, Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
 
@@ -190,6 +191,21 @@ class DividesTheWork(Protocol):
 
 
 @runtime_checkable
+class RemembersRounds(Protocol):
+    """An attack that learns from the rounds that it has seen."""
+
+    def rewrite_remembering(
+        self,
+        updates: Updates,
+        malicious: Tensor,
+        rule: Rule,
+        rng: np.random.Generator,
+        memory: State,
+    ) -> tuple[Updates, State]:
+        """As `Attack.rewrite`, with what it remembers (nothing, at first) and then does."""
+
+
+@runtime_checkable
 class PerturbsExamples(Protocol):
     """A mechanism whose clients change their examples, once and for all, before they train."""
 
@@ -277,6 +293,25 @@ def as_received(
 def attack_of_client(attack: Attack, number: int) -> Attack:
     """The attack as the malicious client with that number among them carries it out."""
     return attack.of_client(number) if isinstance(attack, DividesTheWork) else attack
+
+
+def rewritten(
+    attack: Attack,
+    updates: Updates,
+    malicious: Tensor,
+    rule: Rule,
+    rng: np.random.Generator,
+    memory: State,
+) -> tuple[Updates, State]:
+    """A round's rows as they are sent, and what the attack remembers: mostly nothing.
+
+    Nobody malicious, nothing to ask: what is honest so far is the same under every attack.
+    """
+    if not malicious.any():
+        return updates, memory
+    if isinstance(attack, RemembersRounds):
+        return attack.rewrite_remembering(updates, malicious, rule, rng, memory)
+    return attack.rewrite(updates, malicious, rule, rng), memory
 
 
 def transmitted(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.attack_schedule import AttackSchedule
-from fedexp.core.capabilities import as_received, communicates, transmitted
+from fedexp.core.capabilities import as_received, communicates, rewritten, transmitted
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
     Account,
@@ -31,7 +31,7 @@ from fedexp.core.protocols import (
     WorkerMomentum,
 )
 from fedexp.core.rng import generator, seed_for
-from fedexp.core.types import ClientTask, Metric, RoundRecord, ServerState, Updates, row_size
+from fedexp.core.types import ClientTask, Metric, RoundRecord, ServerState, row_size
 from fedexp.federation.client_state import InMemory, keep, of_part, read
 from fedexp.federation.describe import (
     describe,
@@ -159,9 +159,7 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
         return exp.server.rule(arriving, state, stream("guess"))
 
     mask = torch.from_numpy(malicious).to(protected.matrix.device)
-    # Nobody malicious, nothing to ask: what is honest so far is the same under every attack.
-    attacked = exp.attack.rewrite if malicious.any() else _as_they_are
-    sent = attacked(protected, mask, rule, stream("attack"))
+    sent, memory = rewritten(exp.attack, protected, mask, rule, stream("attack"), state.attack)
 
     # 4. The channel carries the rows, or sums of them; the account is charged for who took part.
     delivery, left = transmitted(exp.channel, sent, unsent, stream("channel"))
@@ -172,7 +170,7 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
 
     # 5. The server makes one step of the rows that it trusts, and takes it.
     state, receipt = exp.server(delivery.received, state, stream)
-    state = replace(state, round=r + 1, clients=clients, ledger=ledger)
+    state = replace(state, round=r + 1, clients=clients, ledger=ledger, attack=memory)
     watch.lap("aggregate")
 
     # 6. What happened, how good the models are now, and what it has cost.
@@ -210,10 +208,6 @@ def _cohort(exp: Experiment, round: int) -> np.ndarray:
 
 def _stream(seed: int, round: int, purpose: str) -> np.random.Generator:
     return generator(seed, purpose, round)
-
-
-def _as_they_are(updates: Updates, *_: object) -> Updates:
-    return updates
 
 
 class _Stopwatch:

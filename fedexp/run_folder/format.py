@@ -92,6 +92,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 _EVERY_ROUND = {"share_of_rounds": 1.0, "clients_a_round": None}
 _ABSENT_BEFORE = (
     ("attack", "extra_clients", (None, False)),
+    ("attack", "warmup", (None,)),
     ("attack", "last_round", (None,)),
     ("attack", "schedule", (None, _EVERY_ROUND)),
     ("dataset", "imbalance", (None,)),

@@ -14,6 +14,7 @@ KEYS = [
     (("aggregator=foolsgold",), "aggregator.features", "last_layer"),
     (("partition=classes",), "partition.assignment", "free"),
     ((), "partition.balanced", True),
+    (("attack=mimic",), "attack.warmup", 2),
     ((), "training.drop_last", True),
     (("worker_momentum=momentum",), "worker_momentum.malicious_too", False),
 ]
