@@ -5,6 +5,7 @@ import torch
 from omegaconf import OmegaConf
 
 from fedexp.commands.run import _follow_the_objective
+from fedexp.commands.verdicts import figures_of_sites
 from fedexp.config.build import build
 from fedexp.core.checks import InputError
 from fedexp.data.check import checked
@@ -31,6 +32,12 @@ def test_a_run_measures_on_test_alone_and_says_so():
     built.experiment.backend.close()
     assert set(built.experiment.evaluator.splits) == {"test"}
     assert any("no round is called the best" in remark for remark in built.remarks)
+
+
+def test_figures_of_sites_are_not_made():
+    built = build(config_for(*NONE_LEFT, "partition=feature"))
+    built.experiment.backend.close()
+    assert figures_of_sites(built, [], 0) == {}
 
 
 @pytest.mark.parametrize(
