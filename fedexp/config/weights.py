@@ -138,12 +138,17 @@ def head_of(model: nn.Module) -> tuple[str, nn.Module]:
 
 
 def head_columns(model: nn.Module) -> slice:
-    """Where in the vector `[d]` of a model (`fedexp.core.flat`) its head lies.
+    """Where in the vector `[d]` of a model (`fedexp.core.flat`) its last trained layer lies.
 
-    >>> head_columns(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> head_columns(model)
     slice(15, 23, None)
+    >>> _ = model[2].requires_grad_(False)
+    >>> head_columns(model)
+    slice(0, 15, None)
     """
-    of_head = {id(p) for p in head_of(model)[1].parameters(recurse=False)}
+    layers = [list(module.parameters(recurse=False)) for module in model.modules()]
+    of_head = [{id(p) for p in own} for own in layers if any(p.requires_grad for p in own)][-1]
     trained = [p for p in model.parameters() if p.requires_grad]
     places = [k for k, p in enumerate(trained) if id(p) in of_head]
     ends = [0, *accumulate(p.numel() for p in trained)]
