@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from fedexp.core.copies import by_copies
 from fedexp.core.cores import available_cores, can_fork
 from fedexp.core.links import refuse_ways_out
 from fedexp.core.preparation import over, say
@@ -72,10 +71,8 @@ def _over_the_cores(function: Callable[[Path], Run], paths: Sequence[Path]) -> I
     if workers <= 1 or not can_fork():
         yield from map(function, paths)
         return
-    forked = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=forked) as pool:
-        for done, run in enumerate(pool.map(function, paths, chunksize=4)):
-            if done % 10 == 0:
-                say(f"{done:,} of {len(paths):,} runs")
-            yield run
+    for done, run in enumerate(by_copies(function, paths, workers)):
+        if done % 10 == 0:
+            say(f"{done:,} of {len(paths):,} runs")
+        yield run
     over()

@@ -1,0 +1,83 @@
+"""Work by copies of a process: the same answers, and nobody who outlives it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedexp.core.copies import by_copies
+from fedexp.core.cores import can_fork
+
+pytestmark = pytest.mark.skipif(not can_fork(), reason="this system cannot fork safely")
+
+# Two copies note who they are and take a fifth of a second for an item: two minutes for all.
+SLEEPS = """
+import os, sys, time
+from pathlib import Path
+from fedexp.core.copies import by_copies
+from fedexp.core.interrupt import endings_as_interrupts
+
+def work(number):
+    (Path(sys.argv[1]) / str(os.getpid())).touch()
+    time.sleep(0.2)
+
+with endings_as_interrupts():
+    list(by_copies(work, range(1200), 2))
+"""
+
+
+def double(number):
+    return 2 * number
+
+
+def fails_at_seven(number):
+    if number == 7:
+        raise ValueError("seven")
+    return number
+
+
+def test_the_answers_in_order():
+    assert list(by_copies(double, range(21), 2)) == [2 * n for n in range(21)]
+
+
+def test_an_error_is_raised_where_its_answer_would_be():
+    answers = by_copies(fails_at_seven, range(50), 2)
+    assert [next(answers) for _ in range(7)] == list(range(7))
+    with pytest.raises(ValueError, match="seven"):
+        next(answers)
+
+
+def alive(pid):
+    """Whether a process runs; one that has ended and waits for its parent's look does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def until(condition, seconds=60):
+    """Wait for it."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_nobody_outlives_it(number, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLEEPS, str(tmp_path)], stderr=subprocess.DEVNULL
+    )
+    try:
+        assert until(lambda: len(list(tmp_path.iterdir())) == 2)
+        os.kill(process.pid, number)
+        process.wait(timeout=60)
+        copies = [int(path.name) for path in tmp_path.iterdir()]
+        assert until(lambda: not any(map(alive, copies))), "copies work on"
+    finally:
+        process.kill()
