@@ -24,6 +24,7 @@ from fedexp.config.weights import Start, head_columns, starting_point
 from fedexp.core.attack_schedule import malicious_in_a_cohort, schedule_of
 from fedexp.core.capabilities import (
     ChecksTheModel,
+    TriesTheServer,
     attack_of_client,
     called,
     communicates,
@@ -57,6 +58,7 @@ from fedexp.core.protocols import (
     Trainer,
 )
 from fedexp.core.rng import generator, seed_for, seeded
+from fedexp.core.round_model import Architecture
 from fedexp.core.shards import are_listed, sizes_of
 from fedexp.core.types import Dataset, Normalisation, Partition, Split, Updates, row_size
 from fedexp.core.workload import Workload
@@ -72,6 +74,7 @@ from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.sampling import WithMalicious
 from fedexp.federation.server import Server
+from fedexp.federation.trial import Judge, LossOnValidation, NoJudge
 from fedexp.federation.unpoisoned import with_own_data
 from fedexp.observers.guarded import Guarded
 from fedexp.partition.check import checked
@@ -154,7 +157,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         with prefixed("dataset"):
             pixels = load(chosen.loader, data_folder(config["paths"]["data_dir"]))
     loaded = pixels
-    unvalidated = without_validation(pixels, config, chosen.observers)
+    unvalidated = without_validation(pixels, config, chosen.observers, parts.attack)
     task.check(pixels.train.y, pixels.num_classes)
     if imbalance is not None:
         of = config["dataset"].get("imbalance_of", "train")
@@ -254,6 +257,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         backend=backend,
         gather=gather,
         attack=held_to_its_word(parts.attack),
+        judge=_judge(parts.attack, task, dataset.validation),
         channel=protection.channel,
         server=Server(
             n_clients=len(shards),
@@ -265,6 +269,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             aggregator=aggregator,
             optimizer=parts.server_optimizer,
             min_clients=min(parts.min_clients, everybody if communicates(setting) else 1),
+            architecture=Architecture(model, task, dataset.input_shape),
         ),
         account=protection.account,
         evaluator=ModelEvaluator(task, measured, _mixes(counts), own),
@@ -693,6 +698,16 @@ def _wanted(attack: Attack, test: Split) -> list[Split]:
     return found
 
 
+def _judge(attack: Attack, task: Task, validation: Split) -> Judge:
+    """What an attack that measures what it does measures it by."""
+    if not isinstance(attack, TriesTheServer):
+        return NoJudge()
+    if not len(validation):
+        reason = "measures on the validation part what it does, and that is empty"
+        raise InputError(reason, "attack", called(attack))
+    return LossOnValidation(task, validation.y)
+
+
 def _refuse_unknown_labels(attack: Attack, trained_on: Split, num_classes: int) -> None:
     """An attack that was told of other classes than there are (its own `num_classes`)."""
     y = trained_on.y
@@ -762,10 +777,11 @@ def _model(
     vector_of(model)  # refuses a module that has nothing to train
     x = made_up(dataset.input_shape)
     y = dataset.train.y[torch.arange(len(x)) % len(dataset.train)]
-    mechanism = chosen.combination.privacy
-    if isinstance(mechanism, ChecksTheModel):
+    for part in (chosen.combination.privacy, chosen.combination.detector):
+        if not isinstance(part, ChecksTheModel):
+            continue
         try:
-            mechanism.check_model(model, chosen.task, x, y)
+            part.check_model(model, chosen.task, x, y)
         except InputError:
             raise
         except Exception as error:  # what a model answers in training need not be logits

@@ -19,6 +19,7 @@ from fedexp.core.capabilities import (
     called,
     communicates,
     does_nothing,
+    follows_clients,
     is_linear,
     needs_only_the_sum,
     noised_before_seen,
@@ -147,6 +148,13 @@ def _refuse_behind_sums(parts: Combination) -> None:
     rows = parts.channel.rows(parts.cohort_size)
     if rows == 1:
         _refuse_what_needs_rows(parts)
+    if follows_clients(parts.detector):
+        raise InputError(
+            "judges a client by what it sent before, and the channel brings the server sums of "
+            "several; use another detector, or channel=plain",
+            "detector",
+            called(parts.detector),
+        )
     if parts.min_clients > rows:
         raise InputError(
             f"counts rows, and {rows} reach the server through the channel; use min_clients=1, and "

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedexp.config.parts import Config
-from fedexp.core.capabilities import does_nothing
+from fedexp.core.capabilities import TriesTheServer, called, does_nothing
 from fedexp.core.checks import InputError
 from fedexp.core.types import Dataset
 
 
 def without_validation(
-    dataset: Dataset, config: Config, observers: Sequence[object]
+    dataset: Dataset, config: Config, observers: Sequence[object], attack: object
 ) -> tuple[str, ...]:
     """What a person should know of a dataset without a validation part; nothing of others.
 
@@ -24,6 +24,7 @@ def without_validation(
         dataset: as loaded.
         config: of the run.
         observers: of the run; the first is early stopping.
+        attack: of the run.
 
     Raises:
         InputError: something is to be chosen by validation; it names the key.
@@ -38,6 +39,8 @@ def without_validation(
             "early_stopping.patience",
             patience,
         )
+    if isinstance(attack, TriesTheServer):
+        raise InputError(f"tries rows on validation, {none_left}", "attack", called(attack))
     if verdict := config["verdict"]:
         raise InputError(
             f"chooses thresholds on validation, {none_left}", "verdict", verdict.get("_target_")

@@ -18,11 +18,14 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     attack            sees_other_clients           it reads every honest row of the round
                       of_client(number)            all malicious clients do the same to their data
                       rewrite_remembering(...)     it starts every round anew
+                      knows_validation, _detector  no harm is measured, no detector foreseen
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
                       perturbed(part, rng)         clients train on their examples as they are
     detector, ...     does_nothing                 it does something
     worker momentum   spares_malicious             malicious clients average before they attack
     detector          starts_alike(rounds)         all its settings count from the first round
+                      follows_clients              it need not know who sent a row
+    mechanism, detec. check_model(model, ...)      any model will do
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
                       hides_rows                   whoever carries a row can read it
@@ -206,6 +209,14 @@ class RemembersRounds(Protocol):
 
 
 @runtime_checkable
+class TriesTheServer(Protocol):
+    """An attack that measures on the validation part what rows would do (`Rule.outcome`)."""
+
+    knows_validation: bool  # whether it foresees which of its rows are not taken
+    knows_detector: bool  # whether it foresees the detector's verdict
+
+
+@runtime_checkable
 class PerturbsExamples(Protocol):
     """A mechanism whose clients change their examples, once and for all, before they train."""
 
@@ -220,10 +231,10 @@ class PerturbsExamples(Protocol):
 
 @runtime_checkable
 class ChecksTheModel(Protocol):
-    """A mechanism that cannot train every model."""
+    """A mechanism that cannot train every model, or a detector that cannot look into every one."""
 
     def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
-        """Raise InputError for a model that the promise would not hold for; names the layer.
+        """Raise InputError for a model that it would not do for; names what is in the way.
 
         Args:
             model: left as it is.
@@ -378,6 +389,11 @@ def sees_other_clients(attack: object) -> bool:
     an attack to its word.
     """
     return getattr(attack, "sees_other_clients", True) is not False
+
+
+def follows_clients(detector: object) -> bool:
+    """Whether a detector judges a client by what it sent in other rounds."""
+    return getattr(detector, "follows_clients", False) is True
 
 
 def noised_before_seen(mechanism: object) -> bool:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -23,11 +23,11 @@ from fedexp.core.mapping import Reference, file_of, gathered, let_go
 from fedexp.core.moments import moments
 from fedexp.core.shards import are_listed, partition_hash
 
+if TYPE_CHECKING:
+    from fedexp.core.round_model import RoundModel
+
 State = Mapping[str, Tensor]
 """What a component carries from one round to the next; an empty mapping for most."""
-
-Rule = Callable[[Tensor], Tensor]
-"""What the server makes of rows `[n, D]`: a step `[D]`. For an adversary that knows it."""
 
 Adjust = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 """From one step's gradients, one a parameter, to those that the step is made with. It sees nothing
@@ -391,6 +391,24 @@ class Sent:
         return d if self.numbers is None else self.numbers
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a round would do to the model."""
+
+    step: Tensor  # [d] of the rule, 0 where nothing would move
+    loss: float  # on the validation part, of the model after it; not finite where that is broken
+
+
+class Rule(Protocol):
+    """The server as an adversary that knows it may try it out on rows `[n, D]` of its round."""
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """The step `[D]` that the server would make of them; InputError where it would refuse."""
+
+    def outcome(self, rows: Tensor) -> Outcome:
+        """What would come of such a round; see `fedexp.federation.trial`."""
+
+
 def row_size(sends: Sequence[Sent], d: int) -> int:
     """D: how many numbers a client sends, its delta `[d]` included."""
     return d + sum(sent.size(d) for sent in sends)
@@ -443,6 +461,7 @@ class Updates:
     processed: int = 0  # examples that passed through the gradient, all clients together
     metrics: tuple[Mapping[str, float], ...] = ()
     reference: Tensor | None = None  # [D] the server's own update, for rules that ask for one
+    model: RoundModel | None = None  # that the rows change; the server adds it for its detector
     kept: tuple[State, ...] = ()  # [n] never sent: the round loop takes it off (`without_kept`)
     clients_in: tuple[int, ...] = ()  # [n] how many clients are in each row; (): one
     in_a_row: int = 1  # above 1: `matrix` [ceil(n / that), D] has so many neighbours' mean a row

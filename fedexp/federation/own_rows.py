@@ -17,7 +17,7 @@ from torch import Tensor
 from fedexp.core.capabilities import called, sees_other_clients
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import Attack
-from fedexp.core.types import Rule, Split, Updates
+from fedexp.core.types import Outcome, Rule, Split, Updates
 
 
 def held_to_its_word(attack: Attack) -> Attack:
@@ -53,15 +53,29 @@ class OwnRowsOnly:
         if not malicious.any():
             return updates
         own = updates.select(malicious)
-        crafted = self.attack.rewrite(own, malicious[malicious], self._no_rule, rng)
+        crafted = self.attack.rewrite(own, malicious[malicious], _Unseen(self.attack), rng)
         if crafted is own:
             return updates
         matrix = updates.matrix.clone()
         matrix[malicious] = crafted.matrix
         return updates.with_matrix(matrix)
 
-    def _no_rule(self, rows: Tensor) -> Tensor:
-        raise InputError(
+
+@final
+@dataclass(frozen=True)
+class _Unseen:
+    """The server of a round that the attack does not see."""
+
+    attack: Attack
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        raise self._refusal()
+
+    def outcome(self, rows: Tensor) -> Outcome:
+        raise self._refusal()
+
+    def _refusal(self) -> InputError:
+        return InputError(
             "says that it sees no other clients (sees_other_clients), and asks the rule about them",
             "attack",
             called(self.attack),

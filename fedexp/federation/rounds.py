@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.attack_schedule import AttackSchedule
-from fedexp.core.capabilities import as_received, communicates, rewritten, transmitted
+from fedexp.core.capabilities import communicates, rewritten, transmitted
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
     Account,
@@ -44,6 +44,7 @@ from fedexp.federation.evaluation import Pace, Unhurried
 from fedexp.federation.gather import Merged, Rows
 from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.server import Server
+from fedexp.federation.trial import Judge, NoJudge, Trial, known_server
 from fedexp.federation.worker_momentum import in_place_of
 
 
@@ -72,6 +73,7 @@ class Experiment:
     root: NoRootData | RootData = field(default_factory=NoRootData)  # the server's own examples
     device: torch.device = field(default=torch.device("cpu"))  # where models and rows lie
     gather: Rows | Merged = field(default_factory=Rows)  # of what the clients trained
+    judge: Judge = field(default_factory=NoJudge)  # of models that an attack tries
     pace: Pace = field(default_factory=Unhurried)  # of evaluations; the only part with a clock
     # Malicious client -> the shard of its own data, for rounds without an attack on data.
     unpoisoned: Mapping[int, int] = field(default_factory=dict)
@@ -153,11 +155,8 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     protected = exp.server.privacy.on_client(averaged, state.privacy, stream("client_noise"))
     unsent = [of_part(own, "channel") for own in kept.values()]
 
-    def rule(rows: Tensor) -> Tensor:
-        arriving = protected.with_matrix(rows)
-        arriving = as_received(exp.channel, arriving, unsent, stream("channel"))
-        return exp.server.rule(arriving, state, stream("guess"))
-
+    known = known_server(exp.server, exp.attack)
+    rule = Trial(known, state, exp.channel, protected, unsent, stream, partial(_loss, exp))
     mask = torch.from_numpy(malicious).to(protected.matrix.device)
     sent, memory = rewritten(exp.attack, protected, mask, rule, stream("attack"), state.attack)
 
@@ -176,8 +175,7 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     # 6. What happened, how good the models are now, and what it has cost.
     # Until they attack for the first time, the record is that of a run without an adversary.
     has_begun = exp.malicious.any() and exp.schedule.has_begun(r)
-    known = malicious if has_begun else None
-    metrics = describe(r + 1, sent, delivery, known, receipt)
+    metrics = describe(r + 1, sent, delivery, malicious if has_begun else None, receipt)
     down = sum(task.bytes_down for task in tasks)
     metrics += traffic(r + 1, down if communicates(exp.setting) else None, delivery)
     predictions = None
@@ -208,6 +206,10 @@ def _cohort(exp: Experiment, round: int) -> np.ndarray:
 
 def _stream(seed: int, round: int, purpose: str) -> np.random.Generator:
     return generator(seed, purpose, round)
+
+
+def _loss(exp: Experiment, params: Tensor) -> float:
+    return exp.judge(exp.backend, exp.setting.models(params))
 
 
 class _Stopwatch:

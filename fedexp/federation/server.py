@@ -20,7 +20,7 @@ nobody was there is what noise has to hide, and a step of noise alone is release
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -37,6 +37,7 @@ from fedexp.core.protocols import (
     ServerOptimizer,
     UpdateValidation,
 )
+from fedexp.core.round_model import Architecture, NoArchitecture
 from fedexp.core.types import ServerState, State, Updates, Verdict, row_size
 
 Streams = Callable[[str], np.random.Generator]
@@ -67,6 +68,7 @@ class Server:
     min_clients: int  # a round that fewer clients answer moves nothing
     algorithm: Algorithm
     n_clients: int  # of the federation, to know what share of it answered
+    architecture: Architecture | NoArchitecture = field(default_factory=NoArchitecture)
 
     def rule(self, updates: Updates, state: ServerState, rng: np.random.Generator) -> Tensor:
         """The step `[D]` that these rows would make, before noise; for who wants to guess it.
@@ -87,7 +89,8 @@ class Server:
         bounded = self.privacy.on_receipt(usable, state.privacy)
         verdict, detector = Verdict.no_opinion(0), state.detector
         if len(bounded):
-            verdict, detector = self.detector(bounded, detector, rng("detector"))
+            shown = replace(bounded, model=self.architecture.at(state.params))
+            verdict, detector = self.detector(shown, detector, rng("detector"))
         trusted = _trusted(bounded, verdict)
         whole, aggregator, skipped = self._step(trusted, state, rng)
         step = whole[..., :d]

@@ -11,30 +11,31 @@ SECURE = "channel=secure_aggregation"
 REFUSED = {
     "a robust rule behind one sum": (
         [SECURE, "aggregator=krum"],
-        "aggregator=fedexp.aggregation.krum.Krum: secure aggregation hides individual updates and "
-        "the server sees one sum; use aggregator=mean, channel.groups=g for the sums of g groups, "
-        "or channel=plain",
+        "aggregator=fedexp.aggregation.krum.Krum: the channel brings the server one sum and no "
+        "individual update; use aggregator=mean, secure aggregation with channel.groups=g for the "
+        "sums of g groups, or channel=plain",
     ),
     "a median behind one sum": (
         [SECURE, "aggregator=median"],
-        "aggregator=fedexp.aggregation.median.Median: secure aggregation hides",
+        "aggregator=fedexp.aggregation.median.Median: the channel brings the server one sum",
     ),
     "server-side clipping behind one sum": (
         [SECURE, "aggregator=norm_bounding"],
-        "aggregator=fedexp.aggregation.norm_bounding.NormBounding: secure aggregation hides",
+        "aggregator=fedexp.aggregation.norm_bounding.NormBounding: the channel brings the server "
+        "one sum",
     ),
     "root data behind one sum": (
         [SECURE, "aggregator=fltrust"],
-        "aggregator=fedexp.aggregation.fltrust.FLTrust: secure aggregation hides",
+        "aggregator=fedexp.aggregation.fltrust.FLTrust: the channel brings the server one sum",
     ),
     "a detector behind one sum": (
         [SECURE, "detector=norm"],
-        "detector=fedexp.detection.in_run.FittedDetector: secure aggregation hides individual "
-        "updates and the server sees one sum; use detector=none, channel.groups=g",
+        "detector=fedexp.detection.in_run.FittedDetector: the channel brings the server one "
+        "sum and no individual update; use detector=none, secure aggregation with channel.groups=g",
     ),
     "mixing behind one sum": (
         [SECURE, "pre_aggregation=clipping"],
-        "pre_aggregation=clipping: secure aggregation hides",
+        "pre_aggregation=clipping: the channel brings the server one sum",
     ),
     "a cap on norms behind one sum": (
         [SECURE, "update_validation.norm_cap=5"],

@@ -1,16 +1,20 @@
 """What every detector of conf/detector must keep, whatever it looks at."""
 
 import io
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
+from fedexp.core.round_model import RoundModel
 from fedexp.core.types import Updates
+from fedexp.tasks.multiclass import Multiclass
 from tests.support.composing import choices, config_for, part
 
 N, D, ROUNDS, WARM_UP = 12, 300, 7, 3
+INPUTS, CLASSES = 29, 10  # of the linear model that has D numbers
 
 
 @pytest.fixture(params=choices("detector"))
@@ -24,8 +28,9 @@ def detector(choice):
 
 
 def detector_of(choice):
-    overrides = (f"detector.warm_up_rounds={WARM_UP}",) if learns_first(choice) else ()
-    return part("detector", choice, *overrides)
+    keys = config_for(f"detector={choice}")["detector"]
+    shorter = {"warm_up_rounds": WARM_UP, "iterations": 5, "samples": 50}
+    return part("detector", choice, *(f"detector.{k}={v}" for k, v in shorter.items() if k in keys))
 
 
 def learns_first(choice):
@@ -37,7 +42,19 @@ def updates(round, n=N, d=D):
     g = torch.Generator().manual_seed(round)
     shared = torch.randn(d, generator=g)
     matrix = (shared + torch.randn(n, d, generator=g)) * 0.7**round
-    return Updates(matrix, tuple(range(n)), torch.ones(n, dtype=torch.float64))
+    return Updates(
+        matrix, tuple(range(n)), torch.ones(n, dtype=torch.float64), model=model_of(round)
+    )
+
+
+def model_of(round):
+    """The linear model that rows of a round are changes of; it is moved by their mean."""
+    params = torch.zeros(D)
+    for before in range(round):
+        g = torch.Generator().manual_seed(before)
+        params += torch.randn(D, generator=g) * 0.7**before
+    module = torch.nn.Linear(INPUTS, CLASSES)
+    return RoundModel(params, module, Multiclass(), (INPUTS,))
 
 
 def rng(round):
@@ -64,7 +81,9 @@ def same(a, b):
 
 
 def test_the_configs_were_found():
-    assert {"none", "autoencoder", "consistency", "norm", "pca"} <= set(choices("detector"))
+    found = set(choices("detector"))
+    ours = {"none", "autoencoder", "consistency", "norm", "pca"}
+    assert ours | {"deepsight", "flanders", "fldetector", "lfighter", "rflbat"} <= found
 
 
 def test_verdicts_are_whole_and_trust_is_a_share(choice):
@@ -137,7 +156,7 @@ def test_the_order_of_the_clients_plays_no_part(choice, detector):
     _, state = ran(choice, WARM_UP)
     given = updates(WARM_UP)
     order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
-    shuffled = Updates(given.matrix[order], tuple(order.tolist()), given.num_examples[order])
+    shuffled = replace(given, matrix=given.matrix[order], client_ids=tuple(order.tolist()))
     straight, _ = detector(given, state, rng(WARM_UP))
     turned, _ = detector(shuffled, state, rng(WARM_UP))
     torch.testing.assert_close(
@@ -161,7 +180,7 @@ def test_odd_rounds_are_survived(choice, detector, rows):
         matrix[1] = torch.nan
     elif rows == "new":
         ids = tuple(range(100, 100 + N))
-    odd = Updates(matrix, ids, given.num_examples)
+    odd = replace(given, matrix=matrix, client_ids=ids)
     verdict, after = detector(odd, state, rng(0))
     assert not verdict.scores.isinf().any()
     if rows in ("one", "equal", "zero"):

@@ -44,6 +44,7 @@ def test_figures_of_sites_are_not_made():
     ("override", "said"),
     [
         ("early_stopping.patience=3", r"early_stopping\.patience=3: ends a run by its validation"),
+        ("attack=worst_of", "attack=.*WorstOf: tries rows on validation"),
         ("verdict=hospital", "verdict=.*: chooses thresholds on validation"),
         ("dataset.validation_size=-1", r"dataset\.validation_size=-1: must be a whole number, 0"),
         ("dataset.validation_size=5", r"dataset\.validation_size=5: must be 0 or lie between 10"),

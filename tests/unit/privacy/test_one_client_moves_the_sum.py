@@ -17,6 +17,7 @@ from fedexp.federation.own_rows import OwnRowsOnly, held_to_its_word
 from tests.support.composing import choices, config_for, part
 from tests.support.mechanisms import client_level
 from tests.support.refusing import refusal
+from tests.support.servers_to_try import MeanOfRows
 
 HONEST, MALICIOUS, D, C = 6, 3, 8, 1.0
 FIXED = {"scaling": ("attack.factor=3.0",)}  # its own default depends on how many clients answer
@@ -49,7 +50,7 @@ def sum_behind_client_dp(attack, matrix, there):
     sent = attack.rewrite(
         runtime.on_client(clients, state, np.random.default_rng(0)),
         malicious,
-        lambda m: m.mean(dim=0),
+        MeanOfRows(),
         np.random.default_rng(1),
     )
     received = runtime.on_receipt(sent, state).matrix
@@ -64,7 +65,7 @@ def sum_behind_skellam(attack, matrix, there):
     malicious = torch.arange(len(shown)) >= HONEST
     clients = Updates(shown, ids, torch.ones(len(shown), dtype=torch.float64))
     rng = np.random.default_rng(1)
-    sent = attack.rewrite(clients, malicious, lambda m: m.mean(dim=0), rng).matrix.numpy()
+    sent = attack.rewrite(clients, malicious, MeanOfRows(), rng).matrix.numpy()
     encoded = [
         encoder.encode(row, len(sent), np.random.default_rng(k)).values
         for k, row in enumerate(sent)
