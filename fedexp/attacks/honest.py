@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fedexp.attacks.base import honest_rows
 from fedexp.core.types import Updates
 
 CHUNK_COLUMNS = 16_384
@@ -24,9 +23,15 @@ def known_rows(updates: Updates, malicious: Tensor) -> Tensor:
     A row that is not finite is left out, as any server would: a client whose training diverged
     must not turn what the adversary sends into NaN. Where none is finite, all are handed back.
     """
-    rows = honest_rows(updates, malicious)
-    finite = torch.linalg.vector_norm(rows, dim=1).isfinite()
-    return rows if bool(finite.all()) or not bool(finite.any()) else rows[finite]
+    places = known_places(updates, malicious)
+    return updates.matrix if len(places) == len(updates) else updates.matrix[places]
+
+
+def known_places(updates: Updates, malicious: Tensor) -> Tensor:
+    """Which of the round's rows the known ones are: `[h]` int64."""
+    honest = torch.ones_like(malicious) if bool(malicious.all()) else ~malicious
+    finite = honest & torch.linalg.vector_norm(updates.matrix, dim=1).isfinite()
+    return (finite if bool(finite.any()) else honest).nonzero()[:, 0]
 
 
 def mean_and_deviation(rows: Tensor) -> tuple[Tensor, Tensor]:

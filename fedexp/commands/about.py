@@ -42,6 +42,7 @@ def about(
         "majority_baseline": {
             part: built.task.majority_baseline(split.y, dataset.train.y)
             for part, split in (("validation", dataset.validation), ("test", dataset.test))
+            if len(split)
         },
         **({"from": built.lineage.document} if built.lineage.document else {}),
         "remarks": list(built.remarks),

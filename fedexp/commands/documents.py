@@ -60,7 +60,7 @@ def of_run(run: Run) -> dict[str, Any]:
         "overrides": [str(override) for override in run.config.get("overrides") or ()],
         "malicious_clients": list(said.get("malicious_clients") or ()),
         "remarks": [str(remark) for remark in said.get("remarks") or ()],
-        **{key: _figures(said.get(key)) for key in ("final", "mean_last_5")},
+        **{key: _figures(said.get(key)) for key in ("final", "mean_last_5", "mean_last_rounds")},
         "final_over_clients": _maps(said.get("final_over_clients")),
         "sites": _maps(said.get("sites")),
         "privacy": promise(said.get("privacy")),

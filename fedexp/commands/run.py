@@ -39,14 +39,14 @@ from fedexp.commands.arguments import EXIT_OK
 from fedexp.commands.continuation import continued
 from fedexp.commands.run_help import WORDS, run_help
 from fedexp.config import composition, schema
-from fedexp.config.catalogue import stated_target
 from fedexp.config.folders import conf_folder, config_folders, own_conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line, refusal
+from fedexp.config.naming import names_of
 from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.files import AtWork, locked, somebody_is_at, write_atomically
 from fedexp.core.links import refuse_ways_out
 from fedexp.core.objective import direction_of, told_direction
-from fedexp.core.renames import present_overrides, present_target
+from fedexp.core.renames import present_overrides
 from fedexp.run_folder.reservation import refuse_occupied, reserved
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ class Gatekeeper(Callback):
         with _past_hydra():
             refuse_ways_out(folder, below=False)  # Hydra writes multirun.yaml through a link
             _refuse_unwritable(folder, "hydra.sweep.dir")
+            _follow_the_objective(config)
             Gatekeeper.new_folders = [p for p in (folder, *folder.parents) if not p.exists()]
-        _follow_the_objective(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """After a sweep: its table, and exit code 1 if a job failed."""
@@ -267,8 +267,15 @@ def document_of(folder: Path) -> dict[str, Any]:
 
 
 def _follow_the_objective(config: DictConfig) -> None:
-    """Have a sweeper that optimises go where `objective` is better, unless it was told where."""
+    """Have a sweeper that optimises go where `objective` is better, unless it was told where.
+
+    Raises:
+        InputError: there is no validation part to measure it on.
+    """
     sweeper = config.hydra.sweeper
+    if "direction" in sweeper and OmegaConf.select(config, "dataset.validation_size") == 0:
+        reason = "leaves a sweeper that optimises no figure to go by: those on test choose nothing"
+        raise InputError(reason, "dataset.validation_size", 0)
     if "direction" in sweeper and not told_direction(config.hydra.overrides.hydra):
         with read_write(sweeper):
             sweeper.direction = direction_of(config.objective)
@@ -369,25 +376,23 @@ def resolve(cfg: DictConfig, of_hydra: Any) -> dict[str, Any]:
     settle(plain)
     container = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
+    config = {str(key): value for key, value in container.items()}
     schema.check_root_keys(container)
     _make_absolute(container)
-    chosen = {
-        k: v
+    composed = {
+        k: str(v)
         for k, v in of_hydra.runtime.choices.items()
         if not k.startswith("hydra/") and v is not None
     }
-    for group in ("pre_aggregation", "leakage", "tracker"):  # Hydra leaves lists out of the choices
-        chosen[group] = "+".join(container.get(group) or ()) or "none"
-    for group, choice in chosen.items():
-        if own := _own_class(container.get(group), group, str(choice)):
-            chosen[group] = own
+    own = FoldersOfTheUser.config_dir
+    chosen = names_of(config, composed, config_folders(None if own is None else str(own)))
     folders = composition.folders_used(of_hydra)
     unnamed = composition.taken_unnamed(folders, of_hydra.runtime.choices)
     for group, place in unnamed.items():
         chosen[group] = f"{chosen[group]} of {place}"
     overrides = [str(override) for override in of_hydra.overrides.task]
     return {
-        **{str(k): v for k, v in container.items()},
+        **config,
         "choices": chosen,
         "overrides": overrides,
         **({"config_folders": folders} if folders else {}),
@@ -401,21 +406,6 @@ def _make_absolute(container: dict[Any, Any]) -> None:
     for node, key in ((container, "from"), (model, "weights")):
         if isinstance(node, dict) and isinstance(node.get(key), str):
             node[key] = str(Path(node[key]).expanduser().absolute())
-
-
-def _own_class(node: Any, group: str, choice: str) -> str:
-    """The class that runs under a choice's name though the choice is another; "" where it is not.
-
-    Figures are named by what ran: `partition._target_=mine.Patients` is no Dirichlet partition.
-    """
-    target = node.get("_target_") if isinstance(node, dict) else None
-    folders = config_folders()
-    if FoldersOfTheUser.config_dir is not None:
-        folders.insert(0, FoldersOfTheUser.config_dir)
-    stated = stated_target(folders, group, choice)
-    if target is None or stated in (None, "???") or target in (stated, present_target(str(stated))):
-        return ""
-    return str(target).split(".")[-1]
 
 
 def run_folder(config: DictConfig) -> tuple[Path, bool]:

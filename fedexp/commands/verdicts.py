@@ -30,12 +30,16 @@ MOST_SITES = 100  # whose figures a summary holds; those of thousands are in met
 def figures_of_sites(built: Built, models: Sequence[Tensor], seed: int) -> dict[str, Any]:
     """For the summary: every site's own figures; empty where nobody's patients are known.
 
+    Empty too without a validation part, whose answers they are made with.
+
     Args:
         built: of the run, its backend open.
         models: after the last round, one for all or one for each client.
         seed: of the run.
     """
     if not built.own.are_known or len(built.partition.shards) > MOST_SITES:
+        return {}
+    if not len(built.dataset.validation):
         return {}
     sites, answers = sites_of(built), Answers.of(built, models)
     shared, half = len(models) == 1, OperatingPoint()

@@ -19,7 +19,8 @@ from fedexp.config.lineage import Lineage, lineage_of
 from fedexp.config.parts import BUILDERS_OWN, Config, Parts, prefixed, required
 from fedexp.config.refusals import refuse, remarks
 from fedexp.config.rehearsal import rehearse
-from fedexp.config.weights import Start, starting_point
+from fedexp.config.unvalidated import without_validation
+from fedexp.config.weights import Start, head_columns, starting_point
 from fedexp.core.attack_schedule import malicious_in_a_cohort, schedule_of
 from fedexp.core.capabilities import (
     ChecksTheModel,
@@ -30,6 +31,7 @@ from fedexp.core.capabilities import (
     does_nothing,
     has_own_bits,
     is_linear,
+    of_head,
     root_examples,
     sampling_of,
 )
@@ -155,9 +157,11 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         with prefixed("dataset"):
             pixels = load(chosen.loader, data_folder(config["paths"]["data_dir"]))
     loaded = pixels
+    unvalidated = without_validation(pixels, config, chosen.observers, parts.attack)
     task.check(pixels.train.y, pixels.num_classes)
     if imbalance is not None:
-        pixels = long_tailed(pixels, imbalance, generator(seed, "imbalance"))
+        of = config["dataset"].get("imbalance_of", "train")
+        pixels = long_tailed(pixels, imbalance, generator(seed, "imbalance"), of)
     for study, carried_out in chosen.studies.items():
         if isinstance(carried_out, ChecksData):
             with prefixed(f"leakage.{study}"):
@@ -188,6 +192,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     scale = normalisation_of(config["dataset"], pixels.train)
     dataset = replace(pixels, train=trained_on)
     model, of_weights = _model(chosen, config, dataset, lineage.start)
+    aggregator = of_head(aggregator, head_columns(model))
 
     shards = setting.shards(whole)
     plan = Plan(
@@ -202,7 +207,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     protection = _of_this_run(_protect(parts, plan), lineage, loaded, seed)
     _check_local(parts.algorithm, protection.trainer)
     counts = partition.label_counts(dataset.num_classes, task)
-    evaluation = {"validation": dataset.validation, "test": dataset.test}
+    parts_seen = {"validation": dataset.validation, "test": dataset.test}
+    evaluation = {name: part for name, part in parts_seen.items() if len(part)}
     own = OwnPatients(partition, dict(evaluation), _mixes(counts), seed)
     if wanted := _wanted(parts.attack, dataset.test):
         evaluation["attack"] = reduce(Split.joined, wanted)
@@ -284,6 +290,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         observers=chosen.observers,
         remarks=(
             *pixels.remarks,
+            *unvalidated,
             *_of_folders(config),
             *_of_the_pace(config),
             *_disagreements(config, parts),
@@ -578,8 +585,7 @@ def _check_root(config: Config) -> None:
             raise InputError("is not chosen", f"pre_aggregation.{name}", mixer)
     for key in ("fraction", "n_malicious", "first_round"):
         required(config["attack"], key, "attack")
-    if (factor := config["dataset"].get("imbalance")) is not None:
-        check_factor(factor)
+    check_factor(config["dataset"].get("imbalance"), config["dataset"].get("imbalance_of", "train"))
     if config["seed"] < 0:  # of any length: streams are keyed by it, nothing counts with it
         at_least(0, seed=config["seed"])
     for key in POSITIVE:
@@ -609,6 +615,8 @@ def _check_root(config: Config) -> None:
     if config["record_updates"] not in (False, True, "safetensors", "pth"):
         allowed = "Allowed: false, true (both), safetensors, pth"
         raise InputError(allowed, "record_updates", config["record_updates"])
+    if config["mean_last_rounds"] is not None:
+        at_least(1, mean_last_rounds=config["mean_last_rounds"])
     if config["train_examples"] is not None:
         at_least(1, train_examples=config["train_examples"])
 
@@ -739,8 +747,9 @@ def _rehearse(parts: Combination, aggregator: Aggregator, sizes: Sequence[int] =
     for name, mix in parts.pre_aggregation.items():
         with prefixed(f"pre_aggregation.{name}"):
             rows = mix(rows, rng)
+    rule = of_head(aggregator, slice(0, 1))
     with prefixed("aggregator"):
-        aggregator(rows, aggregator.init(1), rng)
+        rule(rows, rule.init(1), rng)
 
 
 def _model(

@@ -42,12 +42,13 @@ def description(path: Path) -> str:
 
 
 def stated_target(folders: list[Path], group: str, choice: str) -> str | None:
-    """The `_target_` that a choice's YAML states at its top; None where there is no such file."""
+    """The `_target_` that a choice's YAML states, at its top or first; None: there is no such."""
     for folder in folders:
         path = folder / group / f"{choice}.yaml"
         if path.is_file():
             text = path.read_text(encoding="utf-8-sig", errors="replace")
-            found = re.search(r"^_target_:\s*(\S+)", text, re.MULTILINE)
+            at_its_top = re.search(r"^_target_:\s*(\S+)", text, re.MULTILINE)
+            found = at_its_top or re.search(r"^ +_target_:\s*(\S+)", text, re.MULTILINE)
             return found[1] if found else None
     return None
 

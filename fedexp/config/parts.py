@@ -33,7 +33,7 @@ BUILDERS_OWN: Mapping[str, tuple[str, ...]] = {
         "schedule",
         "extra_clients",
     ),
-    "dataset": ("imbalance", "normalise", "fixed_mean", "fixed_deviation"),
+    "dataset": ("imbalance", "imbalance_of", "normalise", "fixed_mean", "fixed_deviation"),
     "model": ("weights", "frozen"),
     "partition": ("n_clients",),
     "verdict": ("attack", "defences"),

@@ -123,8 +123,8 @@ def _batch_sizes(work: Work, shards: Sequence[np.ndarray]) -> Mapping[int, str]:
     found: dict[int, str] = {}
     sizes, first = np.unique(sizes_of(shards), return_index=True)
     for n, client in sorted(zip(sizes.tolist(), first.tolist(), strict=True), key=itemgetter(1)):
-        batch = min(work.batch_size or n, n)
-        for size in (batch, n % batch or batch):
+        batch = work.largest_batch(n)
+        for size in (batch, work.last_batch(n)):
             have = f"client {client} has {n} example{'s' if n > 1 else ''}"
             found.setdefault(size, have if size == n else f"{have}, in batches of {batch}")
     spent, chosen = 0, {}

@@ -39,6 +39,7 @@ class Schema:
     checkpoint_every: int = MISSING
     assumed_malicious: int = MISSING
     train_examples: int | None = MISSING
+    mean_last_rounds: int | None = MISSING
     objective: str = MISSING
     buffers: str = MISSING
     device: str = MISSING

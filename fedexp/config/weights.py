@@ -15,6 +15,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import final
 
@@ -134,6 +135,24 @@ def head_of(model: nn.Module) -> tuple[str, nn.Module]:
     if not with_parameters:
         raise InputError("has no parameters", "model", type(model).__name__)
     return with_parameters[-1]
+
+
+def head_columns(model: nn.Module) -> slice:
+    """Where in the vector `[d]` of a model (`fedexp.core.flat`) its last trained layer lies.
+
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> head_columns(model)
+    slice(15, 23, None)
+    >>> _ = model[2].requires_grad_(False)
+    >>> head_columns(model)
+    slice(0, 15, None)
+    """
+    layers = [list(module.parameters(recurse=False)) for module in model.modules()]
+    of_head = [{id(p) for p in own} for own in layers if any(p.requires_grad for p in own)][-1]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    places = [k for k, p in enumerate(trained) if id(p) in of_head]
+    ends = [0, *accumulate(p.numel() for p in trained)]
+    return slice(ends[places[0]], ends[places[-1] + 1])
 
 
 def _freeze_body(model: nn.Module) -> None:

@@ -9,6 +9,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
                       needs_only_the_sum           needs rows: not behind one secure sum
                       weighting                    weighs clients alike
                       root_examples                needs no data of the server's own
+                      of_head(columns)             the model's last layer is as any other
     sampler           sampling, rate(n_clients)    nothing is amplified by sampling
                       widened(n, n_all)            no canary clients can be added
     setting           communicates                 nothing is shared, so nothing can be attacked
@@ -16,10 +17,12 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     server optimiser  is_linear                    it is not
     attack            sees_other_clients           it reads every honest row of the round
                       of_client(number)            all malicious clients do the same to their data
+                      rewrite_remembering(...)     it starts every round anew
                       knows_validation, _detector  no harm is measured, no detector foreseen
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
                       perturbed(part, rng)         clients train on their examples as they are
     detector, ...     does_nothing                 it does something
+    worker momentum   spares_malicious             malicious clients average before they attack
     detector          starts_alike(rounds)         all its settings count from the first round
                       follows_clients              it need not know who sent a row
     mechanism, detec. check_model(model, ...)      any model will do
@@ -49,8 +52,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedexp.core.protocols import Attack, Channel, Task
-from fedexp.core.types import Delivery, Split, State, Updates
+from fedexp.core.protocols import Aggregator, Attack, Channel, Task
+from fedexp.core.types import Delivery, Rule, Split, State, Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
 
@@ -90,6 +93,14 @@ class NeedsRootData(Protocol):
     """A rule that compares the clients with a row that the server trains itself."""
 
     root_examples: int  # clean examples that the server holds, taken from the clients'
+
+
+@runtime_checkable
+class LooksAtTheHead(Protocol):
+    """A rule that may go by the model's last layer alone."""
+
+    def of_head(self, columns: slice) -> Aggregator:
+        """The rule for a model whose last layer lies in these columns of a row; or itself."""
 
 
 @runtime_checkable
@@ -184,6 +195,21 @@ class DividesTheWork(Protocol):
 
 
 @runtime_checkable
+class RemembersRounds(Protocol):
+    """An attack that learns from the rounds that it has seen."""
+
+    def rewrite_remembering(
+        self,
+        updates: Updates,
+        malicious: Tensor,
+        rule: Rule,
+        rng: np.random.Generator,
+        memory: State,
+    ) -> tuple[Updates, State]:
+        """As `Attack.rewrite`, with what it remembers (nothing, at first) and then does."""
+
+
+@runtime_checkable
 class TriesTheServer(Protocol):
     """An attack that measures on the validation part what rows would do (`Rule.outcome`)."""
 
@@ -248,6 +274,11 @@ def root_examples(rule: object) -> int:
     return rule.root_examples if isinstance(rule, NeedsRootData) else 0
 
 
+def of_head(rule: Aggregator, columns: slice) -> Aggregator:
+    """The rule for a model whose last layer lies in these columns of a row."""
+    return rule.of_head(columns) if isinstance(rule, LooksAtTheHead) else rule
+
+
 def profile_of(
     part: object, state: State, deltas: Sequence[float], noise_scale: float
 ) -> tuple[float, ...] | None:
@@ -274,6 +305,25 @@ def as_received(
 def attack_of_client(attack: Attack, number: int) -> Attack:
     """The attack as the malicious client with that number among them carries it out."""
     return attack.of_client(number) if isinstance(attack, DividesTheWork) else attack
+
+
+def rewritten(
+    attack: Attack,
+    updates: Updates,
+    malicious: Tensor,
+    rule: Rule,
+    rng: np.random.Generator,
+    memory: State,
+) -> tuple[Updates, State]:
+    """A round's rows as they are sent, and what the attack remembers: mostly nothing.
+
+    Nobody malicious, nothing to ask: what is honest so far is the same under every attack.
+    """
+    if not malicious.any():
+        return updates, memory
+    if isinstance(attack, RemembersRounds):
+        return attack.rewrite_remembering(updates, malicious, rule, rng, memory)
+    return attack.rewrite(updates, malicious, rule, rng), memory
 
 
 def transmitted(
@@ -321,6 +371,11 @@ def slope_by_autograd(task: Task, logits: Tensor, y: Tensor) -> tuple[Tensor, Te
 def does_nothing(part: object) -> bool:
     """Whether a part declares that it is the "none" of its group."""
     return getattr(part, "does_nothing", False) is True
+
+
+def spares_malicious(momentum: object) -> bool:
+    """Whether malicious clients attack with what they have just trained, without momentum."""
+    return getattr(momentum, "spares_malicious", False) is True
 
 
 def starts_alike(detector: object, rounds: int) -> Mapping[str, object] | None:

@@ -45,6 +45,7 @@ TARGETS = {
 # What a run did before there was a choice.
 BEFORE: dict[str, dict[str, Any] | str | None] = {
     "from": None,
+    "mean_last_rounds": None,
     "store": "none",
     "verdict": {},
     "task": {
@@ -86,7 +87,8 @@ MEANT: dict[str, dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
         },
     },
 }
-MOMENTUM = {"damped": True, "start": "first_update"}  # of what was training.worker_momentum
+MOMENTUM = {"damped": True, "start": "first_update", "malicious_too": True}
+# Of what was training.worker_momentum.
 
 _said: set[str] = set()
 

@@ -580,6 +580,7 @@ class ServerState:
     algorithm: State = field(default_factory=dict)  # the server's part of the algorithm
     privacy: State = field(default_factory=dict)  # of the mechanism, such as a clip norm that moves
     ledger: State = field(default_factory=dict)  # what the promise has cost so far
+    attack: State = field(default_factory=dict)  # what the adversary has learned so far
     clients: Mapping[int, Kept] = field(default_factory=dict)  # of those who ever took part
     failed_rounds: int = 0  # the latest rounds in a row that moved nothing
 
@@ -588,7 +589,7 @@ class ServerState:
 
         Detectors look at short forms of the rows, which lie on the CPU, and what is counted does.
         """
-        named = ("optimizer", "aggregator", "algorithm", "privacy")
+        named = ("optimizer", "aggregator", "algorithm", "privacy", "attack")
         moved: dict[str, Any] = {
             part: {name: tensor.to(device) for name, tensor in getattr(self, part).items()}
             for part in named

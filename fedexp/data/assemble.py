@@ -33,8 +33,12 @@ def image_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
     return shape
 
 
-def check_sizes(split_seed: int, **sizes: int) -> None:
-    """Refuse a seed that scikit-learn cannot take, and parts of no example."""
+def check_sizes(split_seed: int, validation_size: int, **sizes: int) -> None:
+    """Refuse a seed that scikit-learn cannot take, and parts of no example.
+
+    There need be no validation part.
+    """
+    at_least(0, validation_size=validation_size)
     at_least(1, **sizes)
     at_least(0, split_seed=split_seed)
     if split_seed >= 2**32:
@@ -113,15 +117,17 @@ def stratified(
     """Divide `whole` into (the rest, a part of `size` examples), classes in the same proportion.
 
     The rows of both keep their order. The same `split_seed` gives the same parts; a run's own seed
-    plays no role, so every run is measured on the same examples.
+    plays no role, so every run is measured on the same examples. A part of 0 leaves all as it is.
 
     Raises:
         InputError: there are too few examples, of all or of one class; it names `key`.
     """
+    if size == 0:
+        return whole, whole.between(0, 0)
     y = whole.y.numpy()
     n_present = len(np.unique(y))
     if not n_present <= size <= len(whole) - n_present:
-        reason = f"must lie between {n_present} and {len(whole) - n_present}"
+        reason = f"must be 0 or lie between {n_present} and {len(whole) - n_present}"
         raise InputError(f"{reason} to split {len(whole)} examples by class", key, size)
     counts = np.bincount(y)
     if counts[counts > 0].min() < 2:
@@ -175,8 +181,10 @@ def assemble(
 ) -> Dataset:
     """The dataset, if its parts agree with each other and with what the config declares.
 
+    The validation part may be empty: who takes none of the training part for it has asked for that.
+
     Raises:
         InputError: `input_shape` or `num_classes` is not what was loaded.
     """
     dataset = Dataset(name, train, validation, test, class_names)
-    return checked(dataset, name, input_shape, num_classes)
+    return checked(dataset, name, input_shape, num_classes, may_be_empty=("validation",))

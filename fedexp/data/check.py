@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ def checked(
     name: str,
     input_shape: Sequence[int] | None,
     num_classes: int | None,
+    may_be_empty: Collection[str] = (),
 ) -> Dataset:
     """The dataset, if its parts can be trained on and agree with each other and what is declared.
 
@@ -28,6 +29,7 @@ def checked(
         name: of the collection, for the message.
         input_shape: of one example, as declared; None: nothing is declared.
         num_classes: as declared; None: nothing is declared.
+        may_be_empty: parts that were meant to have no examples.
 
     Raises:
         InputError: in one line what is wrong, with the part that it is wrong in.
@@ -38,7 +40,8 @@ def checked(
 
     if not isinstance(dataset, Dataset):
         raise refused(f"its loader must return a Dataset, and returned a {type(dataset).__name__}")
-    for place, part in dataset.parts.items():
+    there = {p: part for p, part in dataset.parts.items() if p not in may_be_empty or len(part)}
+    for place, part in there.items():
         if reason := _wrong_examples(part) or _wrong_labels(part, dataset.num_classes):
             raise refused(f"the {place} part {reason}")
         found, kind = list(part.x.shape[1:]), "images" if part.are_images else "examples"

@@ -5,22 +5,36 @@
 n_max are those of the largest class. Source: Cao, Wei, Gaidon, Arechiga and Ma, "Learning
 Imbalanced Datasets with Label-Distribution-Aware Margin Loss", NeurIPS 2019, section 4, whose
 imbalance ratio is 1 / mu; there all classes have n_max to begin with. Validation and test parts
-stay as they are, as there.
+stay as they are, as there, unless they are to be thinned out as well (`dataset.imbalance_of=all`):
+others test where rare classes are rare, and then accuracy is that of the common ones.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from fedexp.core.checks import InputError
-from fedexp.core.types import Dataset
+from fedexp.core.checks import InputError, one_of
+from fedexp.core.types import Dataset, Split
+
+OF = ("train", "all")
 
 
-def check_factor(factor: float) -> None:
-    """Refuse what is no share; InputError names `dataset.imbalance`."""
+def check_factor(factor: float | None, of: str) -> None:
+    """Refuse what is no share, and no parts to thin out.
+
+    Raises:
+        InputError: it names the key.
+    """
+    one_of(OF, **{"dataset.imbalance_of": of})
+    if factor is None:
+        if of != OF[0]:
+            reason = "has no effect without dataset.imbalance"
+            raise InputError(reason, "dataset.imbalance_of", of)
+        return
     if not isinstance(factor, int | float) or isinstance(factor, bool) or not 0 < factor <= 1:
         raise InputError(
             "must be a number above 0 and at most 1: what the last class keeps for each example "
@@ -45,8 +59,16 @@ def sizes_kept(sizes: np.ndarray, factor: float) -> np.ndarray:
     return kept
 
 
-def long_tailed(dataset: Dataset, factor: float, rng: np.random.Generator) -> Dataset:
-    """The dataset with a training part in which the classes have `sizes_kept`, drawn at random.
+def long_tailed(
+    dataset: Dataset, factor: float, rng: np.random.Generator, of: str = OF[0]
+) -> Dataset:
+    """The dataset with parts in which the classes have `sizes_kept`, drawn at random.
+
+    Args:
+        dataset: left as it is.
+        factor: mu.
+        rng: says which examples of a class are kept.
+        of: "train", or "all" parts.
 
     Raises:
         InputError: examples have several labels, and so no class of their own.
@@ -57,14 +79,28 @@ def long_tailed(dataset: Dataset, factor: float, rng: np.random.Generator) -> Da
             "dataset.imbalance",
             factor,
         )
-    y = dataset.train.y.numpy()
-    sizes = np.bincount(y, minlength=dataset.num_classes)
-    kept = sizes_kept(sizes, factor)
+    thinned: dict[str, Any] = {}
+    said: list[str] = []
+    for part in list(dataset.parts)[: None if of == "all" else 1]:
+        thinned[part], sentences = _thinned(part, dataset, factor, rng)
+        said += sentences
+    return replace(dataset, **thinned, remarks=(*dataset.remarks, *said))
+
+
+def _thinned(
+    name: str, dataset: Dataset, factor: float, rng: np.random.Generator
+) -> tuple[Split, list[str]]:
+    """A part with `sizes_kept` of its classes, and a sentence about it; none about no examples."""
+    part = dataset.parts[name]
+    if not len(part):
+        return part, []
+    y = part.y.numpy()
+    kept = sizes_kept(np.bincount(y, minlength=dataset.num_classes), factor)
     rows = [rng.permutation(np.flatnonzero(y == c))[:most] for c, most in enumerate(kept)]
     chosen = torch.from_numpy(np.sort(np.concatenate(rows)))
-    remark = (
-        f"dataset.imbalance={factor:g} keeps {len(chosen):,} of {len(y):,} training examples: "
+    said = (
+        f"dataset.imbalance={factor:g} keeps {len(chosen):,} of {len(y):,} "
+        f"{'training' if name == 'train' else name} examples: "
         f"{kept[0]:,} of the first class, {kept[-1]:,} of the last"
     )
-    train = dataset.train.rows(chosen)
-    return replace(dataset, train=train, remarks=(*dataset.remarks, remark))
+    return part.rows(chosen), [said]

@@ -22,7 +22,7 @@ class Loader(Protocol):
     """A collection as configured: a dataclass, frozen or not.
 
     If it has `input_shape` and `num_classes` (as its YAML must, for the model), what it loads is
-    compared with them.
+    compared with them. With a `validation_size` of 0 its validation part may be empty.
     """
 
     @property
@@ -102,6 +102,7 @@ def load_anew(loader: Loader, data_dir: Path) -> Dataset:
         loader.name,
         getattr(loader, "input_shape", None),
         getattr(loader, "num_classes", None),
+        ("validation",) if getattr(loader, "validation_size", None) == 0 else (),
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.attack_schedule import AttackSchedule
-from fedexp.core.capabilities import communicates, transmitted
+from fedexp.core.capabilities import communicates, rewritten, transmitted
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
     Account,
@@ -31,7 +31,7 @@ from fedexp.core.protocols import (
     WorkerMomentum,
 )
 from fedexp.core.rng import generator, seed_for
-from fedexp.core.types import ClientTask, Metric, RoundRecord, ServerState, Updates, row_size
+from fedexp.core.types import ClientTask, Metric, RoundRecord, ServerState, row_size
 from fedexp.federation.client_state import InMemory, keep, of_part, read
 from fedexp.federation.describe import (
     describe,
@@ -45,6 +45,7 @@ from fedexp.federation.gather import Merged, Rows
 from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.server import Server
 from fedexp.federation.trial import Judge, NoJudge, Trial, known_server
+from fedexp.federation.worker_momentum import in_place_of
 
 
 @dataclass(frozen=True)
@@ -144,20 +145,20 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     trained = exp.gather(exp.backend)(algorithm.local(exp.trainer), tasks)
     trained = replace(trained, reference=reference)
     momenta_before = [of_part(own, "worker_momentum") for own in kept.values()]
-    averaged, momenta = exp.worker_momentum(trained.without_kept(), momenta_before, d)
+    malicious = exp.malicious[cohort] & under_attack
+    averaged, momenta = in_place_of(
+        exp.worker_momentum, trained.without_kept(), momenta_before, d, malicious
+    )
     watch.lap("train")
 
     # 3. Clients protect their rows; the adversary, who knows the rule, rewrites those it controls.
     protected = exp.server.privacy.on_client(averaged, state.privacy, stream("client_noise"))
-    malicious = exp.malicious[cohort] & under_attack
     unsent = [of_part(own, "channel") for own in kept.values()]
 
     known = known_server(exp.server, exp.attack)
     rule = Trial(known, state, exp.channel, protected, unsent, stream, partial(_loss, exp))
     mask = torch.from_numpy(malicious).to(protected.matrix.device)
-    # Nobody malicious, nothing to ask: what is honest so far is the same under every attack.
-    attacked = exp.attack.rewrite if malicious.any() else _as_they_are
-    sent = attacked(protected, mask, rule, stream("attack"))
+    sent, memory = rewritten(exp.attack, protected, mask, rule, stream("attack"), state.attack)
 
     # 4. The channel carries the rows, or sums of them; the account is charged for who took part.
     delivery, left = transmitted(exp.channel, sent, unsent, stream("channel"))
@@ -168,7 +169,7 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
 
     # 5. The server makes one step of the rows that it trusts, and takes it.
     state, receipt = exp.server(delivery.received, state, stream)
-    state = replace(state, round=r + 1, clients=clients, ledger=ledger)
+    state = replace(state, round=r + 1, clients=clients, ledger=ledger, attack=memory)
     watch.lap("aggregate")
 
     # 6. What happened, how good the models are now, and what it has cost.
@@ -209,10 +210,6 @@ def _stream(seed: int, round: int, purpose: str) -> np.random.Generator:
 
 def _loss(exp: Experiment, params: Tensor) -> float:
     return exp.judge(exp.backend, exp.setting.models(params))
-
-
-def _as_they_are(updates: Updates, *_: object) -> Updates:
-    return updates
 
 
 class _Stopwatch:

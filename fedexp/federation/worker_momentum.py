@@ -21,13 +21,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.core.capabilities import spares_malicious
 from fedexp.core.checks import InputError, one_of
+from fedexp.core.protocols import WorkerMomentum
 from fedexp.core.types import State, Updates
 
 START = ("first_update", "zero")
+
+
+def in_place_of(
+    momentum: WorkerMomentum, trained: Updates, kept: Sequence[State], d: int, malicious: np.ndarray
+) -> tuple[Updates, list[State]]:
+    """What clients have to send of what they `trained`, or to attack with, and what they keep.
+
+    Args:
+        momentum: called on all of them: who attacks now need not do so for ever.
+        trained: by a cohort.
+        kept: by each of its clients.
+        d: numbers in a model.
+        malicious: who attacks in this round, `[n]` bool.
+    """
+    averaged, momenta = momentum(trained, kept, d)
+    if not malicious.any() or not spares_malicious(momentum):
+        return averaged, momenta
+    rows, attackers = (
+        averaged.matrix.clone(),
+        torch.from_numpy(malicious).to(averaged.matrix.device),
+    )
+    rows[attackers] = trained.matrix[attackers]
+    return averaged.with_matrix(rows), momenta
 
 
 @final
@@ -53,16 +79,24 @@ class Momentum:
         beta: how much of the average stays, from 0 (nothing) to below 1.
         damped: whether the new update weighs 1 - beta; else 1.
         start: m_k before client k's first update: "first_update" (sent as it is) or "zero".
+        malicious_too: whether malicious clients average as well before they attack; else an attack
+            starts from what they have just trained, while rounds without one go on as ever.
     """
 
     beta: float
     damped: bool
     start: Literal["first_update", "zero"]
+    malicious_too: bool = True  # as in runs of the time before there was such a key
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta < 1:
             raise InputError("must be at least 0 and below 1", "beta", self.beta)
         one_of(START, start=self.start)
+
+    @property
+    def spares_malicious(self) -> bool:
+        """Whether who attacks does so without its momentum."""
+        return not self.malicious_too
 
     def __call__(
         self, updates: Updates, kept: Sequence[State], d: int

@@ -30,15 +30,19 @@ class Dirichlet:
     draws a mix over the classes and all sizes are equal: see `DirichletBalanced`.
 
     Much code for this simulation does two things more. It stops feeding a client that holds more
-    than its even share, which is left out here, as it is not in the paper. And it draws again until
-    every client has some number of examples, often 10; that is `min_size`, so what is sampled is
-    the law above, given that nobody falls short.
+    than its even share (`balanced`), which is not in the paper: class after class, those clients'
+    shares are 0 and the others' are scaled up. And it draws again until every client has some
+    number of examples, often 10; that is `min_size`, so what is sampled is the law above, given
+    that nobody falls short.
 
     Args:
         alpha: concentration, a finite number above 0. Towards 0 each class goes to one client,
             towards infinity the partition is IID.
         min_size: the fewest examples that a client may hold, at least 1.
         max_tries: how many draws are made before giving up, at least 1.
+        balanced: whether a client that holds more than its even share of all examples gets none of
+            the classes that are left, in the order of their labels: the default of Flower's
+            `DirichletPartitioner` (self_balancing). Sizes are then nearer to each other.
 
     Raises:
         InputError: an argument is outside its range.
@@ -47,6 +51,7 @@ class Dirichlet:
     alpha: float
     min_size: int
     max_tries: int
+    balanced: bool = False  # as before there was such a key
 
     def __post_init__(self) -> None:
         positive(alpha=self.alpha)
@@ -81,9 +86,16 @@ class Dirichlet:
     def _draw(self, sizes: np.ndarray, n_clients: int, rng: np.random.Generator) -> np.ndarray:
         """How many of each class's `sizes` `[n_classes]` each client gets: `[n, n_classes]`."""
         concentration = np.full(n_clients, float(self.alpha))
-        shares = proportions(log_dirichlet(concentration, len(sizes), rng))
-        # Rounding the cuts, not the counts, makes every class add up; at the last cut the sum of
-        # the shares is 1 only up to rounding, hence rint and not floor.
-        cuts = np.rint(shares.cumsum(axis=1) * sizes[:, None]).astype(np.int64)
-        counts: np.ndarray = np.diff(cuts, axis=1, prepend=0).T
+        logarithms = log_dirichlet(concentration, len(sizes), rng)
+        shares = proportions(logarithms)
+        even = sizes.sum() / n_clients if self.balanced else np.inf
+        counts = np.zeros((n_clients, len(sizes)), dtype=np.int64)
+        for c, size in enumerate(sizes):
+            of_class, full = shares[c], counts.sum(axis=1) > even
+            if full.any():
+                (of_class,) = proportions(np.where(full, -np.inf, logarithms[c])[None])
+            # Rounding the cuts, not the counts, makes every class add up; at the last cut the sum
+            # of the shares is 1 only up to rounding, hence rint and not floor.
+            cuts = np.rint(of_class.cumsum() * size).astype(np.int64)
+            counts[:, c] = np.diff(cuts, prepend=0)
         return counts

@@ -179,6 +179,12 @@ class PrivateTraining:
                 "training.sampling",
                 sampling,
             )
+        if self.trainer.work().drop_last:
+            raise InputError(
+                "has no effect with DP-SGD, whose batches are drawn at random, of any size",
+                "training.drop_last",
+                True,
+            )
         if (precision := self.trainer.work().precision) != FLOAT32:
             raise InputError(
                 "rounds the factors that the length of an example's gradient is found from, so "

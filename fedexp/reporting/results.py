@@ -284,6 +284,14 @@ class Run:
         """The mean over the last five evaluations on `part`; NaN if there is none."""
         return self._recorded("mean_last_5", part, metric, last=5)
 
+    def mean_last_rounds(self, part: str, metric: str) -> float:
+        """The mean over the last `mean_last_rounds` rounds, where the config asks for one; or NaN.
+
+        Of the evaluations in them.
+        """
+        value = ((self.summary.get("mean_last_rounds") or {}).get(part) or {}).get(metric)
+        return math.nan if value is None else float(value)
+
     def _recorded(self, span: str, part: str, metric: str, last: int) -> float:
         figures = (self.summary.get(span) or {}).get(part) or {}
         if metric in figures:

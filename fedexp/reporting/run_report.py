@@ -147,10 +147,14 @@ def _headline(run: Run) -> str:
 
 
 def _figures(run: Run) -> pd.DataFrame:
-    """Last figures and means of the last five evaluations, as text."""
+    """Last figures, means of the last five evaluations and of the last rounds, as text."""
     rows = []
-    for part in ("test", "validation"):
-        for span, figure in {"last": run.final, "mean of last 5": run.mean_last_5}.items():
+    sizes = run.summary.get("examples_of") or {}
+    for part in (part for part in ("test", "validation") if sizes.get(part, 1)):
+        spans = {"last": run.final, "mean of last 5": run.mean_last_5}
+        if rounds := run.config.get("mean_last_rounds"):
+            spans[f"mean of last {rounds} rounds"] = run.mean_last_rounds
+        for span, figure in spans.items():
             values = {heading: figure(part, metric) for metric, heading in _HEADINGS.items()}
             more = {heading: figure(part, metric) for metric, heading in _OF_SOME_TASKS.items()}
             values |= {heading: value for heading, value in more.items() if not math.isnan(value)}

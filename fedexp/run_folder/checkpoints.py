@@ -33,7 +33,8 @@ from fedexp.run_folder.rows import count_until
 
 CHECKPOINT_FORMAT = 5
 CHECKPOINT_BYTES = 2**36
-STATES = ("optimizer", "algorithm", "aggregator", "detector", "privacy", "ledger")  # of parts
+STATES = ("optimizer", "algorithm", "aggregator", "detector", "privacy", "ledger", "attack")
+"""Of parts."""
 
 _SEAL = b"sha256:"  # and the digest, in hex, as the comment at the end of the zip archive
 _NO_COMMENT = b"\0\0"  # its length, the last two bytes of an archive without one
@@ -106,6 +107,7 @@ def _document(content: bytes) -> dict[str, Any]:
     """What a file holds, if that is of the kinds that `checkpoint_bytes` puts there."""
     refuse_deep_pickles(content)
     document = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    document.setdefault("attack", {})  # of the time before attacks remembered anything
     states = [document.get(part, {}) for part in STATES]
     carried = document.get("carried", {}).values()
     files = document.get("client_state", {})

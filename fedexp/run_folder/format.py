@@ -16,7 +16,7 @@ COLUMNS = ("round", "scope", "client", "metric", "value")
 
 WITHOUT_EFFECT = (
     *("paths", "backend", "quiet", "plots", "trust", "checkpoint_every"),
-    *("record_updates", "leakage", "tracker", "verdict", "store"),
+    *("record_updates", "leakage", "tracker", "verdict", "store", "mean_last_rounds"),
 )
 """Groups and keys that a user may change without changing a single bit of a run's results.
 
@@ -92,12 +92,20 @@ def config_hash(config: Mapping[str, Any]) -> str:
 _EVERY_ROUND = {"share_of_rounds": 1.0, "clients_a_round": None}
 _ABSENT_BEFORE = (
     ("attack", "extra_clients", (None, False)),
+    ("attack", "warmup", (None,)),
     ("attack", "last_round", (None,)),
     ("attack", "schedule", (None, _EVERY_ROUND)),
     ("dataset", "imbalance", (None,)),
+    ("dataset", "imbalance_of", (None, "train")),
     ("dataset", "normalise", (None, "train")),
     ("dataset", "fixed_mean", (None, 0.5)),
     ("dataset", "fixed_deviation", (None, 0.5)),
+    ("aggregator", "start", (None, "mean")),
+    ("aggregator", "features", (None, "all")),
+    ("training", "drop_last", (None, False)),
+    ("partition", "assignment", (None, "even")),
+    ("partition", "balanced", (None, False)),
+    ("worker_momentum", "malicious_too", (None, True)),
 )
 """Keys with values that do nothing, as if they were not there."""
 

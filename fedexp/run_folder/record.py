@@ -312,10 +312,10 @@ class Recorder:
             error: why it failed, in a line.
             stopped: why it is complete before its last planned round; empty if it is not.
         """
-        figures = self._scores.document()
-        for when in ("final", "mean_last_5"):
+        figures = self._scores.document(self._config.get("mean_last_rounds"))
+        for when in ("final", "mean_last_5", "mean_last_rounds"):
             for part, value in self._about.get("majority_baseline", {}).items():
-                if part in figures[when]:
+                if part in figures.get(when, {}):
                     figures[when][part]["majority_baseline"] = value
         ended = {"stopped": stopped} if stopped else {}
         return {"status": status, "error": error, **figures, **self._about, **ended, **memory()}

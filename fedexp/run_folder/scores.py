@@ -61,13 +61,18 @@ class Scores:
         ]
         return -max(scores)[1] if scores else None
 
-    def document(self) -> dict[str, Any]:
-        """What `summary.json` says of the rounds so far; the caller's own to add to."""
+    def document(self, last_rounds: int | None = None) -> dict[str, Any]:
+        """What `summary.json` says of the rounds so far; the caller's own to add to.
+
+        With `last_rounds` also `mean_last_rounds`, over the evaluations in so many last rounds:
+        papers average over rounds, however often they evaluate.
+        """
         latest = self._evaluations[-1][1] if self._evaluations else {}
         return {
             "rounds": self.rounds,
             "final": {part: dict(metrics) for part, metrics in latest.items()},
             "mean_last_5": _mean([parts for _, parts in self._evaluations[-LAST:]]),
+            **self._over_the_last(last_rounds),
             "final_over_clients": self._over_clients,
             "bytes_up": int(self._totals["bytes_up"]),
             "bytes_down": int(self._totals["bytes_down"]),
@@ -78,6 +83,12 @@ class Scores:
             if self._train_seconds
             else None,
         }
+
+    def _over_the_last(self, rounds: int | None) -> dict[str, Any]:
+        if rounds is None:
+            return {}
+        late = [parts for round, parts in self._evaluations if round > self.rounds - rounds]
+        return {"mean_last_rounds": _mean(late)}
 
 
 def _mean(evaluations: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:

@@ -58,7 +58,7 @@ SUMMARY: Shape = {
     **dict.fromkeys(("rounds", "rounds_planned", "seed", "parameters", "threads"), int),
     **dict.fromkeys(("seconds", "examples_per_second", "bytes_up", "bytes_down"), float),
     **dict.fromkeys(("peak_memory_mb", "peak_memory_of_a_worker_mb"), float),
-    **dict.fromkeys(("final", "mean_last_5", "leakage"), _SPANS),
+    **dict.fromkeys(("final", "mean_last_5", "mean_last_rounds", "leakage"), _SPANS),
     "final_over_clients": {"*": _SPANS},
     "majority_baseline": _PARTS,
     "malicious_clients": [int],

@@ -93,7 +93,7 @@ def ordinary_block_steps(block: Block, work: Work) -> Generator[BlockStep, None,
 
 def _of_epochs(work: Work, y: Tensor, seed: int) -> Batches:
     n = len(y)
-    size, per_epoch, goal = min(work.batch_size or n, n), work.batches(n), work.steps_for(n)
+    size, per_epoch, goal = work.largest_batch(n), work.batches(n), work.steps_for(n)
     shuffle = torch_generator(seed)
     made: list[np.ndarray] = []
     while len(made) < goal:

@@ -54,6 +54,7 @@ class LocalOptimizer:
         schedule: factor on `lr` for a round (`fedexp.training.schedules`).
         sampling: how batches are drawn, see `Work`: "shuffled" or "balanced".
         precision: of passes through the model, see `Work`: "float32" or "bfloat16".
+        drop_last: leave out the last batch of an epoch where it is smaller, see `Work`.
     """
 
     optimizer: Callable[..., Optimizer]
@@ -64,6 +65,7 @@ class LocalOptimizer:
     schedule: Callable[[int], float]
     sampling: str = SHUFFLED
     precision: str = FLOAT32
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
         positive(lr=self.lr)
@@ -72,7 +74,14 @@ class LocalOptimizer:
 
     def work(self) -> Work:
         """How much a client trains in a round."""
-        return Work(self.batch_size, self.epochs, self.steps, self.sampling, self.precision)
+        return Work(
+            self.batch_size,
+            self.epochs,
+            self.steps,
+            self.sampling,
+            self.precision,
+            self.drop_last,
+        )
 
     def spread(self, n_clients: int, cohort_size: float) -> LocalOptimizer:
         """One client with everybody's data, and as many example passes as a cohort's."""
@@ -127,9 +136,9 @@ class LocalOptimizer:
     def step_rule(self, round: int) -> None:
         """None: as `learning_rate`."""
 
-    def batches(self, n: int) -> int:
-        """Steps in one pass over a client's n examples."""
-        return self.work().batches(n)
+    def largest_batch(self, n: int) -> int:
+        """Examples in the largest step of a client with n examples."""
+        return self.work().largest_batch(n)
 
     def steps_for(self, n: int) -> int:
         """Steps in a round of a client with n examples."""

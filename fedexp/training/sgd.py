@@ -60,6 +60,7 @@ class LocalSGD:
         schedule: factor on `lr` for a round (`fedexp.training.schedules`).
         sampling: how batches are drawn, see `Work`: "shuffled" or "balanced".
         precision: of passes through the model, see `Work`: "float32" or "bfloat16".
+        drop_last: leave out the last batch of an epoch where it is smaller, see `Work`.
     """
 
     lr: float
@@ -72,6 +73,7 @@ class LocalSGD:
     schedule: Callable[[int], float]
     sampling: str = SHUFFLED
     precision: str = FLOAT32
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
         positive(lr=self.lr)
@@ -81,7 +83,14 @@ class LocalSGD:
 
     def work(self) -> Work:
         """How much a client trains in a round."""
-        return Work(self.batch_size, self.epochs, self.steps, self.sampling, self.precision)
+        return Work(
+            self.batch_size,
+            self.epochs,
+            self.steps,
+            self.sampling,
+            self.precision,
+            self.drop_last,
+        )
 
     def spread(self, n_clients: int, cohort_size: float) -> LocalSGD:
         """One client with everybody's data, and as many example passes as a cohort's."""
@@ -125,9 +134,9 @@ class LocalSGD:
         """Of a round (from 0); None where a batch of all examples is a draw of some of them."""
         return self._rule(round) if self.sampling == SHUFFLED else None
 
-    def batches(self, n: int) -> int:
-        """Steps in one pass over a client's n examples."""
-        return self.work().batches(n)
+    def largest_batch(self, n: int) -> int:
+        """Examples in the largest step of a client with n examples."""
+        return self.work().largest_batch(n)
 
     def steps_for(self, n: int) -> int:
         """Steps in a round of a client with n examples."""

@@ -38,7 +38,7 @@ class Work:
 
     Args:
         batch_size: examples a step; None takes all the client's examples (the papers' B = inf).
-            The last batch of an epoch may be smaller.
+            The last batch of an epoch may be smaller, unless `drop_last`.
         epochs: passes over the client's examples; may be a fraction, of which at least one step is
             made.
         steps: steps, instead of epochs; exactly one of the two is given.
@@ -47,6 +47,9 @@ class Work:
         precision: "float32", or "bfloat16": products and convolutions of the passes through the
             model take and give numbers of 8 bits of mantissa (torch's autocast). Weights, loss
             and updates stay float32.
+        drop_last: an epoch ends before a batch that would be smaller than the others; which
+            examples are left out is drawn anew in every epoch. Who has fewer than a batch trains
+            on all of them (torch's DataLoader would give no batch).
     """
 
     batch_size: int | None
@@ -54,6 +57,7 @@ class Work:
     steps: int | None
     sampling: str = SHUFFLED
     precision: str = FLOAT32
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
         one_of((SHUFFLED, BALANCED), sampling=self.sampling)
@@ -71,7 +75,8 @@ class Work:
 
     def batches(self, n: int) -> int:
         """Steps in one epoch of a client with n examples."""
-        return math.ceil(n / min(self.batch_size or n, n))
+        size = self.largest_batch(n)
+        return n // size if self.drop_last else math.ceil(n / size)
 
     def why_no_blocks(self) -> str:
         """Of passes that blocks of clients do not make; empty: of none."""
@@ -80,6 +85,11 @@ class Work:
     def largest_batch(self, n: int) -> int:
         """Examples in the largest batch of a client with n examples."""
         return min(self.batch_size or n, n)
+
+    def last_batch(self, n: int) -> int:
+        """Examples in the last batch of an epoch."""
+        size = self.largest_batch(n)
+        return size if self.drop_last else n % size or size
 
     def steps_for(self, n: int) -> int:
         """Steps in a round of a client with n examples.
@@ -169,8 +179,8 @@ class PlainSteps(Trainer, Protocol):
     def step_rule(self, round: int) -> StepRule | None:
         """What a step of a round (from 0) makes of its gradients; None if that is not so simple."""
 
-    def batches(self, n: int) -> int:
-        """Steps in one pass over a client's n examples."""
+    def largest_batch(self, n: int) -> int:
+        """Examples in the largest step of a client with n examples."""
 
     def steps_for(self, n: int) -> int:
         """Steps in a round of a client with n examples."""
@@ -227,14 +237,14 @@ def _batches(
     model: Model, shard: Split, task: ClientTask, work: Work
 ) -> Iterator[tuple[Tensor, Tensor]]:
     n, left = len(shard), work.steps_for(len(shard))
-    batch_size = min(work.batch_size or n, n)
+    batch_size, of_an_epoch = work.largest_batch(n), work.batches(n)
     at_once = batch_size * _batches_together(batch_size, shard.x[:1].numel())
     shuffle = torch_generator(task.seed)
     while left > 0:
         order = DRAWS[work.sampling](shard.y, shuffle).to(shard.x.device)
         # One gather for many batches, as a rule for an epoch, but of no example that no step is
         # left for; steps cut views, and the gather before is let go first.
-        for rows in order[: left * batch_size].split(at_once):
+        for rows in order[: min(left, of_an_epoch) * batch_size].split(at_once):
             block = shard.rows(rows)
             x, y = model.arrange(block).split(batch_size), block.y.split(batch_size)
             del block

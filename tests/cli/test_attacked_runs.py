@@ -74,6 +74,14 @@ def test_a_resume_loses_nothing_of_any_state(here, what):
     assert files_below(killed / "updates") == files_below(whole / "updates")
 
 
+def test_a_resume_in_the_middle_of_an_attacks_warm_up_copies_the_same_client(here):
+    attack = ["attack=mimic", "attack.n_malicious=3", "attack.warmup=6", "checkpoint_every=1"]
+    whole = run(here / "whole", *attack)
+    killed = rolled_back(whole, here / "killed", rounds=5)
+    assert run_command(["resume", "killed"]) == 0
+    assert_same_bits(killed, whole)
+
+
 def test_a_resume_in_the_middle_of_a_warm_up_learns_the_same(here):
     detector = ["detector=norm", "detector.warm_up_rounds=5", "checkpoint_every=1"]
     whole = run(here / "whole", *detector)

@@ -58,6 +58,7 @@ TRAINERS = {
     "everything": sgd(momentum=0.9, weight_decay=0.1, proximal=0.5, **EPOCHS),
     "whole shards": sgd(batch_size=None),
     "balanced": sgd(sampling="balanced", **EPOCHS),
+    "whole batches": sgd(drop_last=True, **EPOCHS),
     "adam": LocalOptimizer(adam, 0.01, 4, 2, None, Constant()),
     "dp": dp(sgd(**EPOCHS)),
     "dp, momentum": dp(sgd(momentum=0.9)),

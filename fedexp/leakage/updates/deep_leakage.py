@@ -1,6 +1,7 @@
 """Deep leakage from gradients: images whose gradient is the one observed, by L-BFGS.
 
-    minimise over x (and soft labels y)   1/L sum_l ||g_l(x, y) - g*_l||^2 / ||g*_l||^2
+    minimise over x (and soft labels y)   1/L sum_l ||g_l(x, y) - g*_l||^2 / ||g*_l||^2   (relative)
+                                              sum_l ||g_l(x, y) - g*_l||^2                (plain)
 
 g* is the observed gradient, layer by layer l, L the layers; g(x, y) the one that images x with
 labels y would have given. DLG looks for the labels too, as softmax(u) with u free; iDLG reads them
@@ -8,9 +9,9 @@ off the last layer first (`labels.py`). After several local steps g is the mean 
 steps (unrolled), or the update is read as if it were of one (naive).
 
 Both need a model that can be derived twice: sigmoids, not ReLU. Differs from the papers' code in
-what made it work where that fails: every layer counts alike (there a sum of plain squares, in which
-small layers vanish), the line search satisfies the strong Wolfe conditions, no tolerance ends it
-early, float64.
+what made it work where that fails: every layer counts alike (there, and with `objective=plain`, it
+is a sum of plain squares, in which small layers vanish), the line search satisfies the strong Wolfe
+conditions, no tolerance ends it early, float64.
 
 Source: Zhu, Liu and Han, "Deep Leakage from Gradients", NeurIPS 2019, algorithm 1 (DLG); Zhao,
 Mopuri and Bilen, "iDLG: Improved Deep Leakage from Gradients", 2020, algorithm 1 (iDLG).
@@ -19,6 +20,7 @@ Mopuri and Bilen, "iDLG: Improved Deep Leakage from Gradients", 2020, algorithm 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -46,6 +48,7 @@ class DeepLeakage:
         restarts: starts at most; the one with the least loss counts.
         tolerance: the loss below which the images are found: no more steps, no more starts.
         unrolled: explain the update through the local steps instead of as one gradient.
+        objective: "relative" or the papers' "plain", see the module; `tolerance` is in its unit.
     """
 
     labels: str
@@ -53,9 +56,11 @@ class DeepLeakage:
     restarts: int
     tolerance: float
     unrolled: bool
+    objective: str = "relative"  # as in runs of the time before there was such a key
 
     def __post_init__(self) -> None:
         one_of(["joint", "recovered"], labels=self.labels)
+        one_of(["relative", "plain"], objective=self.objective)
         at_least(1, iterations=self.iterations, restarts=self.restarts)
         non_negative(tolerance=self.tolerance)
 
@@ -82,8 +87,7 @@ class DeepLeakage:
         parameters = known.parameters(torch.float64)
         steps = known.local_steps if self.unrolled else 1
         observed = observation.gradient()
-        # A layer that did not move is compared as it is: it has no size to be measured by.
-        sizes = {name: float(g.square().sum()) or 1.0 for name, g in observed.items()}
+        sizes = self._sizes(observed)
 
         pieces = (
             observation.seen_parameters().double().split([g.numel() for g in observed.values()])
@@ -131,3 +135,10 @@ class DeepLeakage:
                 break
         found = best[1].argmax(dim=1) if labels is None else labels
         return Reconstruction(best[0].clamp(0, 1).float(), found, least)
+
+    def _sizes(self, observed: Mapping[str, Tensor]) -> dict[str, float]:
+        """What each layer's squared error is divided by, before the mean over the layers."""
+        if self.objective == "plain":  # so that the mean of L is the sum
+            return dict.fromkeys(observed, 1 / len(observed))
+        # A layer that did not move is compared as it is: it has no size to be measured by.
+        return {name: float(g.square().sum()) or 1.0 for name, g in observed.items()}

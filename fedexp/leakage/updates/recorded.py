@@ -87,7 +87,7 @@ class RecordedUpdates:
                 if file.client is None or file.round is None or file.malicious:
                     continue
                 n = sizes[file.client]
-                if plain.batches(n) > 1:
+                if plain.largest_batch(n) < n:
                     in_minibatches += 1
                     continue
                 if n > self.largest_client or exposed[file.round] + n > self.examples:

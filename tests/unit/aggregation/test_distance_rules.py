@@ -1,5 +1,6 @@
 """Rules on distances against hand-computed cases and loops typed from the papers."""
 
+import byzfl
 import pytest
 import torch
 from scipy.optimize import minimize
@@ -54,6 +55,24 @@ def test_geometric_median_against_weiszfeld_on_the_rows(iterations):
     expected = weiszfeld(rows, torch.tensor(weights), iterations, 1e-6)
     rounding = 1e-7 * float(rows.abs().max())  # the step is a float32 sum of the rows
     torch.testing.assert_close(step.double(), expected, rtol=0, atol=rounding)
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 20])
+@pytest.mark.parametrize("distance", [0.0, 50.0])
+def test_geometric_median_from_zero_is_that_of_byzfl(iterations, distance):
+    rows = random_rows(d=3000)
+    rows[0] += distance
+    step, _ = GeometricMedian(2, "uniform", iterations, 0.0, 0.1, "zero")(updates(rows), {}, RNG)
+    expected = byzfl.GeometricMedian(nu=0.1, T=iterations)(rows).double()
+    rounding = 1e-6 * float(rows.abs().max())
+    torch.testing.assert_close(step.double(), expected, rtol=0, atol=rounding)
+
+
+def test_one_step_from_zero_by_hand():
+    # Distances to nothing are 1 and 4: shares of 4/5 and 1/5.
+    rows = torch.tensor([[1.0, 0.0], [0.0, 4.0]])
+    step, _ = GeometricMedian(0, "uniform", 1, 0.0, 0.1, "zero")(updates(rows), {}, RNG)
+    torch.testing.assert_close(step, torch.tensor([0.8, 0.8]))
 
 
 @pytest.mark.parametrize("distance", [0.0, 10.0, 1e3, 1e5])

@@ -197,6 +197,21 @@ def test_foolsgold_refuses_rows_that_are_no_clients():
         FoolsGold(10, 0)
 
 
+def test_foolsgold_of_the_last_layer_goes_by_its_columns_and_moves_all():
+    # Twins in the last two columns, far apart in the first: sybils by the last layer, not by all.
+    rows = torch.tensor([[9.0, 1.0, 0.0], [-9.0, 2.0, 0.0], [1.0, 0.0, 5.0]])
+    rule = FoolsGold(3, 1.0, "last_layer").of_head(slice(1, 3))
+    step, state = rule(updates(rows), rule.init(3), rng())
+    assert step.tolist() == [1, 0, 5]
+    assert torch.equal(state["history"], rows[:, 1:])
+    assert step_of(FoolsGold(3, 1.0), updates(rows)).tolist() != [1, 0, 5]
+
+
+def test_foolsgold_does_not_guess_where_the_last_layer_lies():
+    with pytest.raises(InputError, match="features=last_layer: needs to know where it lies"):
+        step_of(FoolsGold(3, 1.0, "last_layer"), updates(torch.eye(3)))
+
+
 # --- norm bounding
 
 

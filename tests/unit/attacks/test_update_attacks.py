@@ -1,6 +1,7 @@
 """Attacks on updates: by hand, against loops typed from the papers, and against byzfl."""
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -311,6 +312,61 @@ def test_mimic_against_byzfl():
         theirs = ByzflMimic(epsilon=epsilon)(matrix[honest])
         for row in sent(Mimic(client), matrix, 0, 4):
             assert torch.equal(row, theirs)
+
+
+def ojas_target(rounds, warmup, seed):
+    """The authors' warm-up, vector by vector: who is copied in each round, of honest rows alone."""
+    mu = z = target = None
+    copied = []
+    for t, good in enumerate(rounds):
+        average = sum(good) / len(good)
+        if t < warmup:
+            mu = average if t == 0 else t / (1 + t) * mu + average / (1 + t)
+            start = rng(seed).standard_normal(len(average), dtype=np.float32)
+            z_before = torch.from_numpy(start) if t == 0 else z
+            total = sum((g - mu).dot(z_before) * (g - mu) for g in good)
+            total = total / total.norm()
+            z = total if t == 0 else t / (1 + t) * z + total / (1 + t)
+            z = z / z.norm()
+            target = int(torch.stack([g.dot(z) for g in good]).argmax())
+        copied.append(target)
+    return copied
+
+
+def test_mimic_with_a_warm_up_against_the_authors_loop():
+    g = torch.Generator().manual_seed(3)
+    rounds = [torch.randn(7, 40, generator=g) for _ in range(8)]
+    expected = ojas_target([r[:5] for r in rounds], 5, seed=0)
+    assert len(set(expected[:5])) > 1  # the warm-up changes its mind
+    attack, memory, mask = Mimic(None, warmup=5), {}, torch.arange(7) >= 5
+    for rows, target in zip(rounds, expected, strict=True):
+        sent, memory = attack.rewrite_remembering(updates(rows), mask, rule, rng(), memory)
+        assert torch.equal(sent.matrix[5:], rows[target].expand(2, -1))
+        assert torch.equal(sent.matrix[:5], rows[:5])
+    assert int(memory["rounds"]) == 5
+    # Who was found is known by its number wherever its row lies, and replaced where it is missing.
+    found = expected[-1]
+    later = replace(updates(rounds[0]), client_ids=tuple(range(found, found + 7)))
+    sent, _ = attack.rewrite_remembering(later, mask, rule, rng(), memory)
+    assert torch.equal(sent.matrix[5], rounds[0][0])
+    absent = replace(later, client_ids=tuple(range(100, 107)))
+    sent, _ = attack.rewrite_remembering(absent, mask, rule, rng(), memory)
+    assert torch.equal(
+        sent.matrix[5], rounds[0][int((rounds[0][:5] @ memory["direction"]).argmax())]
+    )
+
+
+def test_mimic_with_a_warm_up_of_clients_that_agree_and_what_it_refuses():
+    same = torch.ones(4, 3)
+    sent, memory = Mimic(None, 2).rewrite_remembering(
+        updates(same), torch.arange(4) > 2, rule, rng(), {}
+    )
+    assert torch.equal(sent.matrix, same)
+    assert memory["direction"].isfinite().all()
+    with pytest.raises(InputError, match="warmup=3: finds the client to copy"):
+        Mimic(1, 3)
+    with pytest.raises(InputError, match="warmup=0"):
+        Mimic(None, 0)
 
 
 def test_mimic_knows_clients_by_their_numbers_and_makes_do_where_one_is_missing():

@@ -101,7 +101,7 @@ def test_refuses_what_the_images_cannot_give(change: dict, key: str) -> None:
         ({"input_shape": [8, 8]}, "input_shape"),
         ({"input_shape": [1, 8, 0]}, "input_shape"),
         ({"input_shape": 8}, "input_shape"),
-        ({"validation_size": 0}, "validation_size"),
+        ({"validation_size": -1}, "validation_size"),
         ({"test_size": -1}, "test_size"),
         ({"split_seed": -1}, "split_seed"),
         ({"split_seed": 2**32}, "split_seed"),

@@ -7,7 +7,7 @@ import torch
 from fedexp.config.build import build
 from fedexp.core.checks import InputError
 from fedexp.core.types import Dataset, Split
-from fedexp.data.imbalance import long_tailed, sizes_kept
+from fedexp.data.imbalance import check_factor, long_tailed, sizes_kept
 from fedexp.run_folder.format import config_hash
 from tests.support.composing import config_for
 
@@ -47,6 +47,26 @@ def test_rows_are_drawn_within_classes_and_keep_their_order():
         "dataset.imbalance=0.08 keeps 169 of 400 training examples: 100 of the first class, 8 of "
         "the last",
     )
+
+
+def test_all_parts_may_be_thinned_out_and_train_is_as_without():
+    y = torch.arange(400) % 4
+    of_train = long_tailed(dataset(y), 0.08, np.random.default_rng(0))
+    of_all = long_tailed(dataset(y), 0.08, np.random.default_rng(0), "all")
+    assert torch.equal(of_all.train.x, of_train.train.x)
+    for part in (of_all.validation, of_all.test):
+        assert torch.bincount(part.y).tolist() == [100, 43, 18, 8]
+    assert not torch.equal(of_all.validation.x, of_all.test.x)
+    assert len(of_all.remarks) == 3
+    assert "169 of 400 test examples" in of_all.remarks[-1]
+
+
+def test_parts_are_named_only_where_something_is_thinned_out():
+    check_factor(None, "train")
+    with pytest.raises(InputError, match=r"dataset.imbalance_of=all: has no effect without"):
+        check_factor(None, "all")
+    with pytest.raises(InputError, match=r"dataset.imbalance_of=test: Allowed: train, all"):
+        check_factor(0.1, "test")
 
 
 def test_several_labels_have_no_class_to_thin_out():

@@ -8,6 +8,7 @@ import torch
 
 from fedexp.aggregation.mean import Mean
 from fedexp.aggregation.server_optimizers import SGD, Momentum
+from fedexp.attacks.sign_flip import SignFlip
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.types import ServerState
 from fedexp.federation.evaluation import ShareOfTime
@@ -223,6 +224,16 @@ def test_worker_momentum_is_carried_on():
     exp = experiment(worker_momentum=WorkerMomentum(0.5, True, "first_update"))
     # Steps 3, then 0.5 * 3 + 0.5 * 0, then 0.5 * 1.5 + 0.5 * (3 - 4.5).
     assert params(exp) == [3.0, 4.5, 4.5]
+
+
+@pytest.mark.parametrize(("malicious_too", "expected"), [(True, [0.0]), (False, [-0.75])])
+def test_the_malicious_attack_with_their_momentum_or_without(malicious_too, expected):
+    momentum = WorkerMomentum(0.5, True, "zero", malicious_too)
+    malicious = np.array([False, True])
+    exp = experiment(worker_momentum=momentum, malicious=malicious, attack=SignFlip(1.0))
+    # Client 0 sends half of 2; client 1 the opposite of half of 6, or of 6. Weights 3/4 and 1/4.
+    state, _ = run_round(exp, start_of(exp))
+    assert state.params.tolist() == expected
 
 
 class Slowly:

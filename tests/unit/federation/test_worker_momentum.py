@@ -1,10 +1,11 @@
 """Worker momentum on paper."""
 
+import numpy as np
 import pytest
 import torch
 
 from fedexp.core.checks import InputError
-from fedexp.federation.worker_momentum import Momentum, NoMomentum
+from fedexp.federation.worker_momentum import Momentum, NoMomentum, in_place_of
 from tests.support.updates import updates
 
 
@@ -104,3 +105,16 @@ def test_a_momentum_that_never_listens_is_refused(beta):
 def test_an_unknown_start_is_refused():
     with pytest.raises(InputError, match="start=first: "):
         Momentum(0.9, True, "first")
+
+
+def test_malicious_clients_may_attack_with_what_they_have_just_trained():
+    kept = [{"momentum": torch.tensor([8.0])}] * 2
+    trained = updates([[4.0], [4.0]], client_ids=(0, 1))
+    momentum = Momentum(0.5, damped=True, start="zero", malicious_too=False)
+    attackers, nobody = np.array([False, True]), np.zeros(2, dtype=bool)
+    rows, momenta = in_place_of(momentum, trained, kept, 1, attackers)
+    assert rows.matrix.tolist() == [[6.0], [4.0]]
+    assert [m["momentum"].tolist() for m in momenta] == [[6.0], [6.0]]  # of rounds without attack
+    assert in_place_of(momentum, trained, kept, 1, nobody)[0].matrix.tolist() == [[6.0], [6.0]]
+    as_ever = Momentum(0.5, damped=True, start="zero")
+    assert in_place_of(as_ever, trained, kept, 1, attackers)[0].matrix.tolist() == [[6.0], [6.0]]

@@ -68,3 +68,19 @@ def test_fewer_examples_than_holders_and_no_classes_are_refused():
         Classes(2)(split(10, 3), 4, rng())
     with pytest.raises(InputError, match="classes_per_client=0"):
         Classes(0)
+
+
+def test_classes_drawn_freely_may_stay_with_nobody():
+    free, absent, stream = Classes(2, "free"), [], rng()
+    for _ in range(400):
+        held = free._assign(10, 10, stream)
+        assert (held.sum(axis=1) == 2).all()
+        absent.append((held.sum(axis=0) == 0).sum())
+    # A class is drawn by none of 10 clients with probability 0.8^10 = 0.107.
+    assert np.mean(absent) == pytest.approx(10 * 0.8**10, abs=4 * 0.95 / np.sqrt(400))
+    partition = free(split(*[40] * 10), 10, rng(1))
+    held = free._assign(10, 10, rng(1)).any(axis=0)
+    counts = partition.label_counts(10, TASK).sum(axis=0)
+    assert counts.tolist() == (40 * held).tolist()
+    with pytest.raises(InputError, match="assignment=luck: Allowed: even, free"):
+        Classes(2, "luck")

@@ -4,6 +4,7 @@ import torch
 
 from fedexp.core.checks import InputError
 from fedexp.core.types import Split
+from fedexp.partition.assign import log_dirichlet, proportions
 from fedexp.partition.dirichlet import Dirichlet
 from fedexp.partition.dirichlet_balanced import DirichletBalanced
 from fedexp.tasks.multiclass import Multiclass
@@ -52,6 +53,42 @@ def test_dirichlet_spreads_each_class_by_its_own_draw():
     assert shares.mean(axis=0) == pytest.approx([0.5, 0.5], abs=0.03)
     assert shares.var(axis=0) == pytest.approx([1 / 12, 1 / 12], rel=0.1)
     assert abs(np.corrcoef(shares.T)[0, 1]) < 0.1
+
+
+def self_balanced(sizes, n_clients, alpha, rng):
+    """Shares of the classes one after the other, those of who holds too much set to nothing."""
+    held, counts = np.zeros(n_clients), []
+    shares = proportions(log_dirichlet(np.full(n_clients, alpha), len(sizes), rng))
+    for share, size in zip(shares, sizes, strict=True):
+        share = [
+            0.0 if has > sum(sizes) / n_clients else p for has, p in zip(held, share, strict=True)
+        ]
+        cuts = [round(x) for x in np.cumsum(share) / sum(share) * size]
+        counts.append(np.diff([0, *cuts]))
+        held += counts[-1]
+    return np.array(counts).T
+
+
+def test_balanced_dirichlet_stops_feeding_who_holds_more_than_an_even_share():
+    sizes, deal = (100, 200, 300, 50), Dirichlet(0.5, 1, 1, balanced=True)
+    spread, usual = [], []
+    for seed in range(50):
+        counts = deal._draw(np.array(sizes), 6, np.random.default_rng(seed))
+        expected = self_balanced(sizes, 6, 0.5, np.random.default_rng(seed))
+        assert counts.tolist() == expected.tolist()
+        free = Dirichlet(0.5, 1, 1)._draw(np.array(sizes), 6, np.random.default_rng(seed))
+        assert counts[:, 0].tolist() == free[:, 0].tolist()  # nobody is full before the first
+        spread.append(counts.sum(axis=1).std())
+        usual.append(free.sum(axis=1).std())
+    assert np.mean(spread) < 0.9 * np.mean(usual)
+
+
+def test_balanced_dirichlet_by_hand():
+    # All of a class to one client, by lot: whoever got the first 30 of 40 gets none of the rest.
+    counts = Dirichlet(1e-9, 1, 1, balanced=True)._draw(
+        np.array([30, 5, 5]), 2, np.random.default_rng(0)
+    )
+    assert sorted(counts.sum(axis=1).tolist()) == [10, 30]
 
 
 def test_dirichlet_with_huge_alpha_gives_equal_counts():

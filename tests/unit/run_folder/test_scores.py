@@ -48,6 +48,20 @@ def test_mean_last_5_of_fewer_is_over_those_there_are():
     assert scores.document()["mean_last_5"]["test"]["accuracy"] == pytest.approx(0.3)
 
 
+def test_means_over_the_last_rounds_are_over_the_evaluations_in_them():
+    scores = scores_of(
+        evaluation(2, test_accuracy=0.2),
+        evaluation(4, test_accuracy=0.4),
+        evaluation(6, test_accuracy=0.6),
+        [Metric(7, "round", "all", "examples", 10.0)],
+    )
+    # Rounds 4 to 7, and 5 to 7.
+    assert scores.document(4)["mean_last_rounds"]["test"]["accuracy"] == pytest.approx(0.5)
+    assert scores.document(3)["mean_last_rounds"]["test"]["accuracy"] == pytest.approx(0.6)
+    assert scores.document(1)["mean_last_rounds"] == {}
+    assert "mean_last_rounds" not in scores.document()
+
+
 def test_before_the_first_evaluation_nothing_is_said():
     scores = scores_of([Metric(1, "round", "all", "examples", 10.0)])
     assert scores.document()["final"] == scores.document()["mean_last_5"] == {}

@@ -239,3 +239,8 @@ def test_dp_sgd_refuses_weights_and_sampling_that_go_by_other_examples():
     assert said.startswith("task.class_weights=balanced: weighs an example by how many others")
     said = refusal(config_for(*DP, "training.sampling=balanced"))
     assert said.startswith("training.sampling=balanced: draws examples of rare classes more often")
+
+
+def test_dp_sgd_has_no_last_batch_to_leave_out():
+    said = refusal(config_for(*DP, "training.drop_last=true"))
+    assert said.startswith("training.drop_last=True: has no effect with DP-SGD")

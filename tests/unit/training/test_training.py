@@ -51,7 +51,7 @@ def train(rule, net, data, seed=7, round=0):
     return model.vector.clone(), report
 
 
-def plain_pytorch(net, data, epochs, batch_size, seed, proximal=0.0, **sgd):
+def plain_pytorch(net, data, epochs, batch_size, seed, proximal=0.0, drop_last=False, **sgd):
     """The loop that a textbook would print, with torch.optim.SGD."""
     net = copy.deepcopy(net)
     start = [p.detach().clone() for p in net.parameters()]
@@ -60,6 +60,7 @@ def plain_pytorch(net, data, epochs, batch_size, seed, proximal=0.0, **sgd):
     losses = []
     for _ in range(epochs):
         order = torch.randperm(len(data), generator=shuffle)
+        order = order[: len(order) // batch_size * batch_size] if drop_last else order
         for rows in order.split(batch_size):
             loss = F.cross_entropy(net(data.x[rows]), data.y[rows])
             losses.append(loss.item())
@@ -74,6 +75,7 @@ def plain_pytorch(net, data, epochs, batch_size, seed, proximal=0.0, **sgd):
     "options",
     [
         {},
+        {"drop_last": True},
         {"momentum": 0.9},
         {"weight_decay": 0.01},
         {"proximal": 0.5},
@@ -87,7 +89,7 @@ def test_equals_plain_pytorch(options):
     torch.testing.assert_close(vector, expected, rtol=1e-5, atol=1e-6)
     assert report.metrics["loss"] == pytest.approx(expected_loss, rel=1e-5)
     assert report.num_examples == 10
-    assert report.processed == 30
+    assert report.processed == (24 if options.get("drop_last") else 30)
 
 
 def test_equals_plain_pytorch_for_a_cnn_in_channels_last():
@@ -107,6 +109,10 @@ def test_equals_plain_pytorch_for_a_cnn_in_channels_last():
         ({"epochs": None, "steps": 4}, 4, 14),
         ({"batch_size": None}, 1, 10),  # B = inf
         ({"batch_size": 64}, 1, 10),
+        ({"epochs": 2, "drop_last": True}, 4, 16),  # 4 + 4, twice
+        ({"epochs": None, "steps": 3, "drop_last": True}, 3, 12),
+        ({"batch_size": 5, "drop_last": True}, 2, 10),
+        ({"batch_size": 64, "drop_last": True}, 1, 10),  # less than a batch: all of them
     ],
 )
 def test_work_of_a_round(options, steps, processed):

@@ -45,6 +45,24 @@ def test_images_of_digits_come_back_with_their_labels(attack, init):
         assert found.loss < 1e-6
 
 
+def test_the_plain_objective_is_a_sum_in_which_large_layers_count_more():
+    observed_layers = {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.0])}
+    # Errors of 2 and 1: 2 / 25 and 1 (no size to be measured by), on average; or 2 + 1.
+    errors = {"a": 2.0, "b": 1.0}
+    for objective, expected in (("relative", (2 / 25 + 1) / 2), ("plain", 3.0)):
+        sizes = dataclasses.replace(DLG, objective=objective)._sizes(observed_layers)
+        loss = sum(error / sizes[name] for name, error in errors.items()) / len(errors)
+        assert loss == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_the_papers_objective_finds_an_image_of_their_network():
+    image = batches(DATA, 1, 1)[0]
+    plain = dataclasses.replace(IDLG, objective="plain", restarts=1)
+    found = plain(observed(LENETS["uniform"], DATA, image), rng())
+    assert psnr_db(found.images, image.x) > 25
+
+
 def test_a_batch_comes_back_in_any_order():
     batch = DATA.rows(torch.tensor([0, 1, 2]))
     assert len(set(batch.y.tolist())) == 3
