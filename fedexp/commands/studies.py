@@ -43,7 +43,7 @@ LINE_EVERY = 10.0  # seconds between plain lines of progress
 
 
 def leak(folder: Path, overrides: Sequence[str], name: str | None, force: bool) -> str:
-    """Study a run; gives its report.
+    """Study a run; gives its report, none with `quiet=true`.
 
     Args:
         folder: of the run.
@@ -75,9 +75,15 @@ def leak(folder: Path, overrides: Sequence[str], name: str | None, force: bool) 
             raise InputError("must be a plain name, for one study", "--as", name)
         nodes = {name: node for node in nodes.values()}  # noqa: B035 - there is one
     paths, trust = chosen[0][0]["paths"], chosen[0][0]["trust"]
+    quiet = chosen[0][0]["quiet"]
     with locked(folder):
-        study_run(folder, nodes, paths["data_dir"], trust, force, print)
-        return report_run(folder, plots=True)
+        study_run(folder, nodes, paths["data_dir"], trust, force, _nobody if quiet else print)
+        text = report_run(folder, plots=True)
+    return "" if quiet else text
+
+
+def _nobody(line: str) -> None:
+    """Hears it."""
 
 
 def study_run(
@@ -213,9 +219,9 @@ def _chosen(overrides: Sequence[str]) -> dict[str, Any]:
             key: OmegaConf.to_container(config[key], resolve=True, throw_on_missing=True)
             for key in ("leakage", "paths", "trust")
         }
+        return {**container, "quiet": config["quiet"]}
     except COMPLAINTS as error:
         raise InputError(one_line(error, list(overrides))) from error
-    return container
 
 
 @contextmanager
