@@ -28,9 +28,10 @@ from fedexp.reporting.figures import (
     tidy,
 )
 from fedexp.reporting.glyphs import drawn_names
-from fedexp.reporting.heatmaps import confusion_figure, partition_figure
+from fedexp.reporting.heatmaps import confusion_figure
 from fedexp.reporting.leakage_plots import leakage_figures
 from fedexp.reporting.limits import limits_of_interest
+from fedexp.reporting.partition_plots import partition_figure
 from fedexp.reporting.privacy_plots import epsilon_figure
 from fedexp.reporting.results import Run
 from fedexp.reporting.verdict_plots import verdict_figure

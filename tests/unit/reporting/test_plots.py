@@ -11,7 +11,8 @@ import pytest
 
 from fedexp.reporting.comparison import MOST_CURVES, comparison_figure
 from fedexp.reporting.figures import new_figure, save
-from fedexp.reporting.heatmaps import confusion_figure, partition_figure
+from fedexp.reporting.heatmaps import confusion_figure
+from fedexp.reporting.partition_plots import partition_figure
 from fedexp.reporting.plots import (
     accuracy_figure,
     client_accuracy_figure,
@@ -55,6 +56,25 @@ def test_without_names_clients_have_numbers(tmp_path: Path) -> None:
     left, _ = partition_figure(run).axes
     assert labels(left.get_yticklabels()) == ["0", "1", "2"]
     assert left.get_ylabel() == "Client number"
+
+
+def test_bars_of_one_length_are_a_sentence(tmp_path: Path) -> None:
+    for n_clients in (3, 60):
+        folder = write_run(tmp_path / str(n_clients), n_clients=n_clients, rounds=1)
+        document = json.loads((folder / "partition.json").read_text())
+        counts = [[k % 2, *[1] * 9] for k in range(n_clients)]  # 9 or 10 images each
+        path = folder / "partition.json"
+        path.write_text(json.dumps({**document, "counts": counts}))
+        figure = partition_figure(load_run(folder))
+        said = figure.texts[1].get_text().replace("\n", " ")
+        assert said.endswith("Every client holds 9 or 10 images.")
+        assert len(partition_figure(load_run(folder)).axes) == (1 if n_clients == 3 else 2)
+        path.write_text(json.dumps({**document, "counts": [[0, 2, *[1] * 8], *counts[1:]]}))
+        assert len(partition_figure(load_run(folder)).axes) == len(figure.axes)
+        path.write_text(
+            json.dumps({**document, "counts": [[0, 3, *[1] * 8], *counts[2:], counts[0]]})
+        )
+        assert len(partition_figure(load_run(folder)).axes) == len(figure.axes) + 1
 
 
 def test_a_name_that_no_font_has_is_a_number(tmp_path: Path) -> None:
