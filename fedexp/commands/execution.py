@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from fedexp.commands.about import about
-from fedexp.commands.verdicts import figures_of_sites
+from fedexp.commands.verdicts import figures_of_sites, thresholds_of
 from fedexp.commands.workers import in_a_worker
 from fedexp.config.build import Built, build
 from fedexp.config.origin import origin_of
@@ -36,6 +36,7 @@ from fedexp.observers.round_log import RoundLog
 from fedexp.partition.document import partition_document
 from fedexp.run_folder.origin import remarks_on_origin
 from fedexp.run_folder.record import Recorder
+from fedexp.run_folder.thresholds import write_thresholds
 from fedexp.store.rounds import Beginnings
 from fedexp.store.use import in_use
 
@@ -125,6 +126,7 @@ def run(
             models = exp.setting.models(state.params)
             if sites := figures_of_sites(built, models, config["seed"]):
                 recorder.found(sites=sites)
+            write_thresholds(folder, thresholds_of(built, models))
             summary = recorder.summary("complete", stopped=stopped)
             _end(observers, summary)
             if taken < state.round:

@@ -130,26 +130,28 @@ def _sorted(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Nobody's attack stays the first row, the worst case the last, and the perfect defence the first
     column. Defences whose worst case may be worse than what is known of it stand behind the others.
     """
-    figures, unmeasured = (
-        table.pivot_table(index=ATTACK, columns=DEFENCE, values=values, dropna=False, sort=False)
-        for values in ("test_accuracy_mean", "unmeasured")
-    )
-    known = figures.loc[WORST].where(unmeasured.loc[WORST] == 0)
-    defences = known.sort_values(ascending=False, kind="stable").index
-    attacks = figures.mean(axis=1).sort_values(ascending=False, kind="stable").index
+    worst, figure = table[table[ATTACK] == WORST], "test_accuracy_mean"
+    known = worst[figure].where(worst["unmeasured"] == 0)
+    defences = _falling(known.groupby(worst[DEFENCE], sort=False).mean())
+    attacks = _falling(table.groupby(ATTACK, sort=False)[figure].mean())
     columns = sorted(defences, key=lambda defence: defence != PERFECT)
     rows = sorted(attacks, key=lambda attack: (attack == WORST, attack != NOBODY))
     return {
         panel: part.reindex(index=rows, columns=[name for name in columns if name in part])
-        for panel, part in matrices(table, "test_accuracy_mean").items()
+        for panel, part in matrices(table, figure).items()
     }
+
+
+def _falling(values: pd.Series[float]) -> list[str]:
+    """The names of values, the largest first, unknown ones last; equal ones as they came."""
+    return [str(name) for name in values.sort_values(ascending=False, kind="stable").index]
 
 
 def _words_beside(spread: pd.DataFrame, success: pd.DataFrame) -> np.ndarray:
     """What stands below the accuracy of every cell `[attacks, defences]`."""
-    words = np.empty(spread.shape, dtype=object)
+    words, wishes = np.empty(spread.shape, dtype=object), success.to_numpy(dtype=np.float64)
     for at, deviation in np.ndenumerate(spread.to_numpy(dtype=np.float64)):
-        wanted = success.iloc[at]
+        wanted = wishes[at]
         words[at] = "" if math.isnan(deviation) else f"\n±{deviation:.3f}"
         if success.index[at[0]] != WORST and not math.isnan(wanted):
             words[at] += f"\n({wanted:.0%})"
@@ -175,7 +177,7 @@ def _attacks_against_defences(
         text = "-" if math.isnan(value) else f"{value:.3f}"
         if worst and bounds[column] and text != "-":
             text = f"≤{text}"
-        text += beside[row, column]
+        text += str(beside[row, column])
         red, green, blue, _ = picture.to_rgba(value) if text != "-" else (0.93, 0.93, 0.93, 1)
         darkness[row, column] = 1 - (0.299 * red + 0.587 * green + 0.114 * blue)
         words[row].append(text)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedexp.reporting.adversary import attack_success, first_attacked_round
+from fedexp.reporting.curves_plot import curves_figure
 from fedexp.reporting.detector_plots import detector_roc_figure, detector_scores_figure
 from fedexp.reporting.figures import (
     BLACK,
@@ -56,6 +57,7 @@ def write_run_plots(run: Run, folder: Path, also: Sequence[str] = ()) -> list[Pa
         "accuracy": accuracy_figure(run),
         "partition": partition_figure(run),
         "confusion_matrix": confusion_figure(run),
+        "curves": curves_figure(run),
         "per_client_accuracy": client_accuracy_figure(run),
         "detector_scores": detector_scores_figure(run),
         "detector_roc": detector_roc_figure(run),

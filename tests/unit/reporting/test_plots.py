@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedexp.core.thresholds import thresholds
 from fedexp.reporting.comparison import MOST_CURVES, comparison_figure
+from fedexp.reporting.curves_plot import curves_figure
 from fedexp.reporting.figures import new_figure, save
 from fedexp.reporting.heatmaps import confusion_figure
 from fedexp.reporting.partition_plots import partition_figure
@@ -21,6 +23,7 @@ from fedexp.reporting.plots import (
 )
 from fedexp.reporting.results import Run, load_run
 from fedexp.reporting.tables import configurations
+from fedexp.run_folder.thresholds import write_thresholds
 from tests.support.pictures import cells, drawn, legend
 from tests.support.run_folders import write_failed, write_run
 
@@ -56,6 +59,30 @@ def test_without_names_clients_have_numbers(tmp_path: Path) -> None:
     left, _ = partition_figure(run).axes
     assert labels(left.get_yticklabels()) == ["0", "1", "2"]
     assert left.get_ylabel() == "Client number"
+
+
+def test_few_classes_are_told_apart_and_of_many_the_best_and_the_worst(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for classes in (2, 4, 10):
+        names = [f"c{k}" for k in range(classes)]
+        folder = write_run(tmp_path / str(classes), n_clients=2, rounds=1, class_names=names)
+        y = rng.integers(0, classes, 300)
+        p = rng.dirichlet(np.ones(classes), 300)
+        write_thresholds(folder, thresholds(p, y))
+        figure = curves_figure(load_run(folder))
+        assert figure is not None
+        named = [line for line in legend(figure).splitlines() if line.startswith("class c")]
+        assert len(named) == {2: 1, 4: 4, 10: 2}[classes]
+        assert ("mean of 10 classes" in legend(figure)) == (classes == 10)
+        assert [len(axes.lines) for axes in figure.axes[:2]] == [
+            {2: 2, 4: 5, 10: 14}[classes],
+            {2: 1, 4: 4, 10: 13}[classes],
+        ]
+        assert figure.axes[2].get_title(loc="left").startswith("Calibration (error ")
+
+
+def test_without_one_model_for_all_there_are_no_curves_of_it(tmp_path: Path) -> None:
+    assert curves_figure(load_run(write_run(tmp_path / "r", n_clients=2, rounds=1))) is None
 
 
 def test_bars_of_one_length_are_a_sentence(tmp_path: Path) -> None:
