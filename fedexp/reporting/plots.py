@@ -35,6 +35,7 @@ from fedexp.reporting.limits import limits_of_interest
 from fedexp.reporting.partition_plots import partition_figure
 from fedexp.reporting.privacy_plots import epsilon_figure
 from fedexp.reporting.results import Run
+from fedexp.reporting.updates_plot import updates_figure
 from fedexp.reporting.verdict_plots import verdict_figure
 
 _STYLES = {
@@ -61,6 +62,7 @@ def write_run_plots(run: Run, folder: Path, also: Sequence[str] = ()) -> list[Pa
         "per_client_accuracy": client_accuracy_figure(run),
         "detector_scores": detector_scores_figure(run),
         "detector_roc": detector_roc_figure(run),
+        "updates": updates_figure(run),
         "epsilon": epsilon_figure(run),
         "verdict": verdict_figure(run.verdict) if run.verdict else None,
         **leakage_figures(run),
