@@ -31,6 +31,7 @@ from fedexp.core.checks import InputError
 from fedexp.core.files import locked
 from fedexp.core.flat import vector_of
 from fedexp.core.observer import Observer
+from fedexp.core.plots import Plots
 from fedexp.leakage.study import SaysBeforehand, Study, Watches
 from fedexp.leakage.victim import Victim, open_victim
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
@@ -78,7 +79,8 @@ def leak(folder: Path, overrides: Sequence[str], name: str | None, force: bool) 
     quiet = chosen[0][0]["quiet"]
     with locked(folder):
         study_run(folder, nodes, paths["data_dir"], trust, force, _nobody if quiet else print)
-        text = report_run(folder, plots=True)
+        plots = Plots.of(saved.get("plots", True))
+        text = report_run(folder, also=plots.also, style=plots.style)
     return "" if quiet else text
 
 

@@ -48,10 +48,12 @@ _MOST_BARS = 60  # clients; more of them become a histogram
 _LOG_SCALE_FROM = 50.0  # the ratio of the largest loss to the smallest
 
 
-def write_run_plots(run: Run, folder: Path, also: Sequence[str] = ()) -> list[Path]:
+def write_run_plots(
+    run: Run, folder: Path, also: Sequence[str] = (), style: str = "screen"
+) -> list[Path]:
     """Save every picture that the run has data for into `folder`; return the PNGs written.
 
-    `also` are the vector formats of `save`.
+    `also` and `style` as in `save`.
     """
     figures = {
         "loss": loss_figure(run),
@@ -68,7 +70,7 @@ def write_run_plots(run: Run, folder: Path, also: Sequence[str] = ()) -> list[Pa
         **leakage_figures(run),
     }
     return [
-        save(figure, folder / f"{name}.png", also)
+        save(figure, folder / f"{name}.png", also, style)
         for name, figure in figures.items()
         if figure is not None
     ]

@@ -10,7 +10,7 @@ length, or an attacker who scales up would leave everybody else one dot.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -100,7 +100,7 @@ def _panel(axes: Axes, malicious: np.ndarray, places: np.ndarray) -> None:
         (malicious, VERMILLION, "X", 8.0, "malicious"),
     ):
         if kind.any():
-            look = {"color": colour, "markersize": size, "markeredgecolor": "white"}
+            look: dict[str, Any] = {"color": colour, "markersize": size, "markeredgecolor": "white"}
             axes.plot(*places[kind].T, marker, **look, markeredgewidth=0.6, label=name)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(4))

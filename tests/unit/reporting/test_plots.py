@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fedexp.core.thresholds import thresholds
 from fedexp.reporting.comparison import MOST_CURVES, comparison_figure
@@ -274,3 +275,17 @@ def test_vector_pictures_have_the_same_bytes_each_time(tmp_path: Path) -> None:
         drawn.append({kind: (tmp_path / name / f"c.{kind}").read_bytes() for kind in heads})
     assert drawn[0] == drawn[1]
     assert all(drawn[0][kind].startswith(head) for kind, head in heads.items())
+
+
+@pytest.mark.usefixtures("real_pictures")
+@pytest.mark.parametrize("draw", [accuracy_figure, partition_figure])
+def test_for_a_paper_a_figure_is_as_wide_as_a_column_or_two(tmp_path: Path, draw: Any) -> None:
+    figure = draw(load_run(write_run(tmp_path / "r", n_clients=3, rounds=2)))
+    width, entries = 3.5 if figure.legends else 7.16, legend(figure)
+    path = save(figure, tmp_path / "a.png", style="paper")
+    with Image.open(path) as picture:
+        assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+        assert picture.width / 300 == pytest.approx(width, abs=0.01)
+    assert not figure.texts  # a paper has a caption
+    assert legend(figure) == entries
+    assert all(7 <= axes.xaxis.label.get_fontsize() < 10 for axes in figure.axes)
