@@ -51,7 +51,7 @@ def small_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("json") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["fedexp"])
-        patch.setattr("fedexp.reporting.plots.write_run_plots", lambda run, folder: [])
+        patch.setattr("fedexp.reporting.plots.write_run_plots", lambda *asked: [])
         asked = [
             "run",
             *SMALL,
