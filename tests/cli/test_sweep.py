@@ -14,6 +14,7 @@ from tests.support.commands import fedexp, rows_of, summary_of
 pytestmark = pytest.mark.usefixtures("without_pictures")
 FAST = ("debug=fast", "hydra.sweep.dir=sweep")
 TABLES = {"multirun.yaml", ".report.json", "table.csv", "table.md", "summary.csv", "comparison.png"}
+TABLES |= {"report.html"}
 
 
 def _jobs(folder):

@@ -10,6 +10,7 @@ Only where all files are the packaged ones: tests write and change configs of a 
 
 from __future__ import annotations
 
+import copy
 import pickle
 from dataclasses import replace
 from functools import cache
@@ -17,22 +18,22 @@ from typing import Any
 
 import omegaconf.base
 import omegaconf.grammar_parser
-from hydra._internal import config_loader_impl
+from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.defaults_list import DefaultsList, create_defaults_list
-from hydra._internal.sources_registry import SourcesRegistry
-from hydra.core.plugins import Plugins
 
 from fedexp.config.folders import conf_folder
 
 PACKAGED = (f"{conf_folder()}", "hydra.conf", "")
 FRESH_MERGE = ConfigLoaderImpl._compose_config_from_defaults_list
-Plugins.instance()  # loads the kinds of sources, from modules of its own
-FilesOfAFolder: Any = SourcesRegistry.instance().resolve("file")
-FRESH_LOAD = FilesOfAFolder.load_config
+FRESH_LOAD = CachingConfigRepository.load_config
+FRESH_SINGLE = ConfigLoaderImpl._load_single_config
 FRESH_PARSE = omegaconf.grammar_parser.parse
+FRESH_MAP = defaults_list._create_interpolation_map
 
-_files: dict[Any, bytes] = {}
+_files: dict[str, Any] = {}
+_singles: dict[str, bytes] = {}
 _lists: dict[Any, DefaultsList] = {}
 _merges: dict[Any, bytes] = {}
 
@@ -41,16 +42,20 @@ def install() -> None:
     """From here on, in this process."""
     config_loader_impl.create_defaults_list = _list
     ConfigLoaderImpl._compose_config_from_defaults_list = _merge
-    FilesOfAFolder.load_config = _load
+    ConfigLoaderImpl._load_single_config = _single
+    CachingConfigRepository.load_config = _load
     omegaconf.base.parse = cache(FRESH_PARSE)  # of interpolations; the trees are only read
+    defaults_list._create_interpolation_map = _map
 
 
 def uninstall() -> None:
     """Hydra as it comes."""
     config_loader_impl.create_defaults_list = create_defaults_list
     ConfigLoaderImpl._compose_config_from_defaults_list = FRESH_MERGE
-    FilesOfAFolder.load_config = FRESH_LOAD
+    ConfigLoaderImpl._load_single_config = FRESH_SINGLE
+    CachingConfigRepository.load_config = FRESH_LOAD
     omegaconf.base.parse = FRESH_PARSE
+    defaults_list._create_interpolation_map = FRESH_MAP
 
 
 def _is_packaged(repo: Any) -> bool:
@@ -58,12 +63,35 @@ def _is_packaged(repo: Any) -> bool:
 
 
 def _load(self: Any, config_path: str) -> Any:
-    if self.path not in PACKAGED:
+    """A file as it is written: Hydra reads its header and its list of defaults, and merges it."""
+    if not _is_packaged(self):
         return FRESH_LOAD(self, config_path)
-    key = (self.provider, self.path, config_path)
-    if key not in _files:
-        _files[key] = pickle.dumps(FRESH_LOAD(self, config_path))
-    return pickle.loads(_files[key])
+    if config_path not in _files:
+        _files[config_path] = FRESH_LOAD(self, config_path)
+    return _files[config_path]
+
+
+class _Copies:
+    """The files of a repository, to be changed by who asks for them."""
+
+    def __init__(self, repo: Any) -> None:
+        self._repo = repo
+
+    def load_config(self, config_path: str) -> Any:
+        return copy.deepcopy(self._repo.load_config(config_path))
+
+    def get_schema_source(self) -> Any:
+        return self._repo.get_schema_source()
+
+
+def _single(self: ConfigLoaderImpl, default: Any, repo: Any) -> Any:
+    """A file as it is merged: at its place in the config."""
+    if not _is_packaged(repo):
+        return FRESH_SINGLE(self, default, repo)
+    key = repr(default)
+    if key not in _singles:
+        _singles[key] = pickle.dumps(FRESH_SINGLE(self, default, _Copies(repo)))
+    return pickle.loads(_singles[key])
 
 
 def _list(
@@ -88,6 +116,13 @@ def _list(
         _lists[key] = fresh()
     known = _lists[key]
     return replace(known, config_overrides=values)
+
+
+def _map(overrides: Any, defaults: Any, self_added: bool) -> Any:
+    """What interpolated entries are resolved with, where there are any: Hydra makes it for all."""
+    if any(default.is_interpolation() for default in defaults):
+        return FRESH_MAP(overrides, defaults, self_added)
+    return None
 
 
 def _merge(self: ConfigLoaderImpl, defaults: Any, repo: Any) -> Any:
