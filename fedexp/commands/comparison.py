@@ -31,8 +31,8 @@ def compare(
     members: str | None,
     scale: str,
     force: bool,
-) -> str:
-    """The table, and which conditions were not equal.
+) -> tuple[Attacked, Attacked]:
+    """A and B, attacked.
 
     Args:
         paths: of A and B, each a run's folder or a file.
@@ -54,7 +54,31 @@ def compare(
         else _attacked_run(path, overrides, force)
         for path, model in zip(paths, models, strict=True)
     )
-    return "\n".join([*_table(a, b), "", *_unequal(a, b)])
+    return a, b
+
+
+def side_by_side(a: Attacked, b: Attacked) -> str:
+    """The table, and which conditions were not equal."""
+    unequal = [f"  {condition}: {how}" for condition, how in unequal_conditions(a, b).items()]
+    said = [f"Assumed of {x.name}: {sentence}." for x in (a, b) for sentence in x.said]
+    head = "Not equal, so that a difference may come from these:"
+    if not unequal:
+        head = "All conditions that are known were equal."
+    return "\n".join([*_table(a, b), "", head, *unequal, *said])
+
+
+def unequal_conditions(a: Attacked, b: Attacked) -> dict[str, str]:
+    """The conditions that differ, or that nobody knows of one of the two, each with how."""
+    found = {}
+    for key in dict.fromkeys([*a.conditions, *b.conditions]):
+        mine, its = (x.conditions.get(key, "not known of a file") for x in (a, b))
+        if mine != its:
+            found[key] = f"{_short(mine)} against {_short(its)}"
+    settings = {study.name: study.settings for study in b.studies}
+    for study in a.studies:
+        if study.name in settings and settings[study.name] != study.settings:
+            found[f"leakage.{study.name}"] = "other settings"
+    return found
 
 
 def _attacked_run(path: Path, overrides: Sequence[str], force: bool) -> Attacked:
@@ -70,7 +94,7 @@ def _attacked_run(path: Path, overrides: Sequence[str], force: bool) -> Attacked
         **conditions_of(config),
         **{key: _chosen(config[key]) for key in ONLY_OF_RUNS if key in config},
     }
-    return Attacked(path.name, found, conditions, ())
+    return Attacked(path, path, found, conditions, ())
 
 
 def _chosen(value: Any) -> Any:
@@ -110,26 +134,6 @@ def _cell(headline: Mapping[str, float], metric: str) -> str:
         )
         return number(metric, value) + chance
     return f"{number(metric, value)} [{number(metric, low)}, {number(metric, high)}]"
-
-
-def _unequal(a: Attacked, b: Attacked) -> list[str]:
-    """Sentences about conditions that differ, or that nobody knows."""
-    keys = list(dict.fromkeys([*a.conditions, *b.conditions]))
-    lines = []
-    for key in keys:
-        mine, its = (x.conditions.get(key, "not known of a file") for x in (a, b))
-        if mine != its:
-            lines.append(f"  {key}: {_short(mine)} against {_short(its)}")
-    settings = {study.name: study.settings for study in b.studies}
-    lines += [
-        f"  leakage.{study.name}: other settings"
-        for study in a.studies
-        if study.name in settings and settings[study.name] != study.settings
-    ]
-    said = [f"Assumed of {x.name}: {sentence}." for x in (a, b) for sentence in x.said]
-    if not lines:
-        return ["All conditions that are known were equal.", *said]
-    return ["Not equal, so that a difference may come from these:", *lines, *said]
 
 
 def _short(value: object) -> str:

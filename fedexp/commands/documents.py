@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedexp.reporting.results import Run, find_runs, is_run, load_run
 from fedexp.reporting.tables import job_names, settings_of, varied_keys
 from fedexp.run_folder.findings import StudyRecord, read_findings
+
+if TYPE_CHECKING:
+    from fedexp.commands.model_files import Attacked
 
 PROMISE = (
     *("mechanism", "unit", "adjacency", "epsilon", "delta", "accountant", "note", "sampling"),
@@ -94,8 +97,34 @@ def of_leakage(folder: Path) -> dict[str, Any]:
     }
 
 
+def of_attacked(found: Attacked) -> dict[str, Any]:
+    """What the studies of one model have found, a file's or a run's."""
+    return {
+        "schema": "attacked/1",
+        "name": found.name,
+        "path": str(found.path),
+        "folder": str(found.folder),
+        "conditions": dict(found.conditions),
+        "assumed": list(found.said),
+        "studies": [_of_study(one) for one in found.studies],
+    }
+
+
+def of_comparison(a: Attacked, b: Attacked) -> dict[str, Any]:
+    """Two of them, and which conditions were not equal."""
+    from fedexp.commands.comparison import unequal_conditions
+
+    return {
+        "schema": "comparison/1",
+        "a": of_attacked(a),
+        "b": of_attacked(b),
+        "unequal": list(unequal_conditions(a, b)),
+    }
+
+
 def _of_study(found: StudyRecord) -> dict[str, Any]:
     return {
+        "schema": "study/1",
         "name": found.name,
         "study": found.study,
         "adversary": found.adversary,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from fedexp.commands.about import about
-from fedexp.commands.verdicts import figures_of_sites
+from fedexp.commands.verdicts import figures_of_sites, thresholds_of
 from fedexp.commands.workers import in_a_worker
 from fedexp.config.build import Built, build
 from fedexp.config.origin import origin_of
@@ -27,6 +27,7 @@ from fedexp.core.flat import vector_of
 from fedexp.core.interrupt import endings_as_interrupts
 from fedexp.core.library_warnings import into_the_log
 from fedexp.core.observer import Observer, RunStart
+from fedexp.core.plots import Plots
 from fedexp.core.preparation import over, say
 from fedexp.core.text import printable_lines
 from fedexp.federation.rounds import initial_state, run_rounds
@@ -36,6 +37,7 @@ from fedexp.observers.round_log import RoundLog
 from fedexp.partition.document import partition_document
 from fedexp.run_folder.origin import remarks_on_origin
 from fedexp.run_folder.record import Recorder
+from fedexp.run_folder.thresholds import write_thresholds
 from fedexp.store.rounds import Beginnings
 from fedexp.store.use import in_use
 
@@ -60,7 +62,7 @@ def run(
     built = built or prepare(config)
     exp, names = built.experiment, built.dataset.class_names
     go_on = f"fedexp resume {shlex.quote(str(folder))}"
-    quiet = config["quiet"] or in_a_worker()
+    quiet, plots = config["quiet"] or in_a_worker(), Plots.of(config["plots"])
     with (
         _closing(built),
         _a_full_disk_told(folder, go_on),
@@ -97,7 +99,7 @@ def run(
             log.info("rounds 1 to %d were computed before, and are taken from the store", taken)
         for remark in (*built.remarks, *remarks_on_origin(folder)):
             log.warning("%s", remark)
-        redraw = [Redraw(lambda: draw(folder, plots=True))] if config["plots"] else []
+        redraw = [Redraw(lambda: draw(folder, plots))] if plots.draw else []
         observers: Sequence[Observer] = (
             *watching,  # before the record: whoever goes on from that finds their round, too
             recorder,  # then: what it has written is there when the others are told
@@ -125,6 +127,7 @@ def run(
             models = exp.setting.models(state.params)
             if sites := figures_of_sites(built, models, config["seed"]):
                 recorder.found(sites=sites)
+            write_thresholds(folder, thresholds_of(built, models))
             summary = recorder.summary("complete", stopped=stopped)
             _end(observers, summary)
             if taken < state.round:
@@ -144,7 +147,7 @@ def run(
             log.warning("stopped after round %d: %s", state.round, stopped)
         exp.backend.close()  # studies bring their own workers
         study(config, folder, built)
-        return summary, draw(folder, plots=config["plots"])
+        return summary, draw(folder, plots)
 
 
 @contextmanager
@@ -240,12 +243,12 @@ def _closing(built: Built) -> Iterator[None]:
         built.experiment.backend.close()
 
 
-def draw(folder: Path, plots: bool) -> str:
+def draw(folder: Path, plots: Plots) -> str:
     """Report and plots. What was measured is safe already, so a full disk here only says so."""
     from fedexp.reporting.run_report import report_run
 
     try:
-        return report_run(folder, plots)
+        return report_run(folder, plots.draw, also=plots.also, style=plots.style)
     except OSError as problem:
         log.warning("the plots could not be written: %s", problem)
         return f"results: {folder}"

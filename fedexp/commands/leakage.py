@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     _of_files(options)
     given = options.parse_intermixed_args(arguments)
     if given.run_dir.is_file() or given.model is not None:
+        from fedexp.commands.documents import of_attacked
         from fedexp.commands.model_files import attack_file
         from fedexp.reporting.leakage import studies_report
 
@@ -52,8 +53,9 @@ def main(arguments: Sequence[str]) -> int:
             given.out,
             given.force,
         )
-        print(studies_report(attacked.studies)[1])
-        print("\n".join(f"Assumed: {sentence}." for sentence in attacked.said))
+        assumed = (f"Assumed: {sentence}." for sentence in attacked.said)
+        told = "\n".join([studies_report(attacked.studies)[1], *assumed])
+        answer(told, lambda: of_attacked(attacked))
         return EXIT_OK
     from fedexp.commands.documents import of_leakage
     from fedexp.commands.run import FoldersOfTheUser
@@ -92,16 +94,16 @@ def _compare(arguments: Sequence[str]) -> int:
     _of_files(options)
     options.add_argument("--model-b", metavar="NAME", help="of B, if it is another model than A")
     given = options.parse_intermixed_args(arguments)
-    from fedexp.commands.comparison import compare
+    from fedexp.commands.comparison import compare, side_by_side
+    from fedexp.commands.documents import of_comparison
 
-    print(
-        compare(
-            (given.first, given.second),
-            given.overrides,
-            (given.model, given.model_b or given.model),
-            given.members,
-            given.scale,
-            given.force,
-        )
+    a, b = compare(
+        (given.first, given.second),
+        given.overrides,
+        (given.model, given.model_b or given.model),
+        given.members,
+        given.scale,
+        given.force,
     )
+    answer(side_by_side(a, b), lambda: of_comparison(a, b))
     return EXIT_OK

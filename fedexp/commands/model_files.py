@@ -38,10 +38,16 @@ ABOUT = "model.json"
 class Attacked:
     """What studies of one model found, and under which conditions."""
 
-    name: str
+    path: Path  # as it was named: a file, or a run
+    folder: Path  # of the findings
     studies: tuple[StudyRecord, ...]
     conditions: Mapping[str, object]
     said: tuple[str, ...]  # what was taken for true, in sentences
+
+    @property
+    def name(self) -> str:
+        """As a table calls it."""
+        return self.path.name
 
 
 def attack_file(
@@ -98,7 +104,7 @@ def attack_file(
         write_atomically(folder / ABOUT, to_json(about, indent=1))
         _study(victim, studies, nodes, force)
     found = tuple(study for study in read_findings(folder) if study.name in nodes)
-    return Attacked(path.name, found, conditions, tuple(file.assumptions()))
+    return Attacked(path, folder, found, conditions, tuple(file.assumptions()))
 
 
 def _study(

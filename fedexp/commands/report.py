@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
+from fedexp.core.plots import STYLES
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,10 +33,16 @@ def main(arguments: Sequence[str]) -> int:
         default=[],
         help="pdf or svg, for a paper: the pictures of what is named, beside their PNGs",
     )
+    options.add_argument(
+        "--style",
+        choices=STYLES,
+        default="screen",
+        help="paper: as wide as a column, in letters that can be read there, without a heading",
+    )
     given = options.parse_args(arguments)
     from fedexp.commands.documents import of_folders
     from fedexp.reporting.report import report
 
-    text = report(given.folders, given.out, given.force, given.also)
+    text = report(given.folders, given.out, given.force, given.also, given.style)
     answer(text, lambda: of_folders(given.folders))
     return EXIT_OK

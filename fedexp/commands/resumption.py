@@ -21,6 +21,7 @@ from fedexp.config import schema
 from fedexp.config.folders import conf_folder, own_conf_folder
 from fedexp.core.checks import InputError, did_you_mean, one_of
 from fedexp.core.files import locked
+from fedexp.core.plots import Plots
 from fedexp.run_folder.format import PROVENANCE, WITHOUT_EFFECT
 from fedexp.run_folder.record import read_config, read_summary, write_config
 
@@ -57,12 +58,11 @@ def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
         )
     changed = extended(folder, saved, changed)
     if _is_complete(read_summary(folder), changed["rounds"]):
-        from fedexp.commands.execution import study
-        from fedexp.reporting.run_report import report_run
+        from fedexp.commands.execution import draw, study
 
         with locked(folder):
             study(changed, folder)
-        text = f"{folder} is complete already\n{report_run(folder, changed['plots'])}"
+        text = f"{folder} is complete already\n{draw(folder, Plots.of(changed['plots']))}"
     else:
         from fedexp.commands.execution import prepare, run
 

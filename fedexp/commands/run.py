@@ -46,6 +46,7 @@ from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.files import AtWork, locked, somebody_is_at, write_atomically
 from fedexp.core.links import refuse_ways_out
 from fedexp.core.objective import direction_of, told_direction
+from fedexp.core.plots import Plots
 from fedexp.core.renames import present_overrides
 from fedexp.run_folder.reservation import refuse_occupied, reserved
 
@@ -133,7 +134,8 @@ class Gatekeeper(Callback):
         with _past_hydra():
             if not any(folder.rglob("summary.json")):
                 raise InputError("the sweep has no jobs", "hydra.sweep.dir", folder)
-            table = report_sweep([folder], folder)
+            plots = Plots.of(config.plots)
+            table = report_sweep([folder], folder, plots.also, plots.style)
             answer("" if config.quiet else table, lambda: document_of(folder))
         for job in (path.parent for path in folder.rglob("summary.json")):
             if read_summary(job).get("status") != "complete" and not somebody_is_at(job):
@@ -325,7 +327,7 @@ def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             _say(resolved, f"{name}: complete already")
             study(resolved, folder)
             if not (folder / "report.md").exists():  # killed between its last round and that
-                draw(folder, resolved["plots"])
+                draw(folder, Plots.of(resolved["plots"]))
             return before
         _say(resolved, f"{name}: {'goes on' if started else 'starts'}")
         (folder / "error.txt").unlink(missing_ok=True)

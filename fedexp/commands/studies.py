@@ -31,6 +31,7 @@ from fedexp.core.checks import InputError
 from fedexp.core.files import locked
 from fedexp.core.flat import vector_of
 from fedexp.core.observer import Observer
+from fedexp.core.plots import Plots
 from fedexp.leakage.study import SaysBeforehand, Study, Watches
 from fedexp.leakage.victim import Victim, open_victim
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
@@ -43,7 +44,7 @@ LINE_EVERY = 10.0  # seconds between plain lines of progress
 
 
 def leak(folder: Path, overrides: Sequence[str], name: str | None, force: bool) -> str:
-    """Study a run; gives its report.
+    """Study a run; gives its report, none with `quiet=true`.
 
     Args:
         folder: of the run.
@@ -75,9 +76,16 @@ def leak(folder: Path, overrides: Sequence[str], name: str | None, force: bool) 
             raise InputError("must be a plain name, for one study", "--as", name)
         nodes = {name: node for node in nodes.values()}  # noqa: B035 - there is one
     paths, trust = chosen[0][0]["paths"], chosen[0][0]["trust"]
+    quiet = chosen[0][0]["quiet"]
     with locked(folder):
-        study_run(folder, nodes, paths["data_dir"], trust, force, print)
-        return report_run(folder, plots=True)
+        study_run(folder, nodes, paths["data_dir"], trust, force, _nobody if quiet else print)
+        plots = Plots.of(saved.get("plots", True))
+        text = report_run(folder, also=plots.also, style=plots.style)
+    return "" if quiet else text
+
+
+def _nobody(line: str) -> None:
+    """Hears it."""
 
 
 def study_run(
@@ -213,9 +221,9 @@ def _chosen(overrides: Sequence[str]) -> dict[str, Any]:
             key: OmegaConf.to_container(config[key], resolve=True, throw_on_missing=True)
             for key in ("leakage", "paths", "trust")
         }
+        return {**container, "quiet": config["quiet"]}
     except COMPLAINTS as error:
         raise InputError(one_line(error, list(overrides))) from error
-    return container
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from fedexp.config.origin import origin_of
 from fedexp.config.parts import Parts
 from fedexp.core.checks import InputError
 from fedexp.core.rng import generator
+from fedexp.core.thresholds import Bin, thresholds
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
 from fedexp.run_folder.format import accepted_hashes, backend_of_studies
 from fedexp.run_folder.origin import refuse_other_origin
@@ -55,6 +56,20 @@ def figures_of_sites(built: Built, models: Sequence[Tensor], seed: int) -> dict[
         }
         for site, (_, figures) in zip(sites, found, strict=True)
     }
+
+
+def thresholds_of(built: Built, models: Sequence[Tensor]) -> list[Bin]:
+    """How the shared model's probabilities on test lie to the truth; nothing without one model.
+
+    Args:
+        built: of the run, its backend open.
+        models: after the last round, one for all or one for each client.
+    """
+    if len(models) != 1:
+        return []
+    (logits,) = built.experiment.backend.evaluate(models, "test")
+    probabilities = built.task.probabilities(logits.double()).cpu().numpy()
+    return thresholds(probabilities, built.dataset.test.y.numpy())
 
 
 def judge(config: Mapping[str, Any], folder: Path, say: Callable[[str], object]) -> None:

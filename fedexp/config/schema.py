@@ -16,6 +16,7 @@ from omegaconf import MISSING, OmegaConf
 
 from fedexp.core.checks import InputError, at_least, did_you_mean, in_range, positive
 from fedexp.core.cores import available_cores
+from fedexp.core.plots import Plots
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Schema:
     buffers: str = MISSING
     device: str = MISSING
     record_updates: Any = MISSING
-    plots: bool = MISSING
+    plots: Any = MISSING  # bool, or draw, format and style: see `fedexp.core.plots`
     quiet: bool = MISSING
     store: str = MISSING
     trust: list[str] = field(default_factory=list)
@@ -88,6 +89,7 @@ def check_root_keys(container: Mapping[Any, Any]) -> None:
     for name in known:
         if name not in container:
             raise InputError("has no value", name, "")
+    Plots.of(container["plots"])
 
 
 _WORKERS = {

@@ -11,8 +11,10 @@ import math
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import pandas as pd
 
+from fedexp.reporting.area import area_under_curve
 from fedexp.reporting.results import Run
 
 DETECTOR_RATES = ("detector_auc", "caught", "false_alarms")
@@ -55,12 +57,9 @@ class Detection:
     @property
     def auc(self) -> float:
         """How often a malicious update has a higher score than an honest one, of any rounds."""
-        from sklearn.metrics import roc_auc_score
-
-        scored = self.scores.dropna(subset="score")
-        if scored["malicious"].nunique() < 2:
-            return math.nan
-        return float(roc_auc_score(scored["malicious"], scored["score"]))
+        scored = self.scores
+        malicious = scored["malicious"].to_numpy(dtype=bool)
+        return area_under_curve(malicious, scored["score"].to_numpy(dtype=np.float64))
 
 
 def detection(run: Run) -> Detection | None:

@@ -23,6 +23,7 @@ STAMP = ".drawn.json"
 _OF_THE_RECORD = (
     *("config.yaml", "summary.json", "partition.json", "metrics.csv", "metrics.jsonl"),
     *("clients.bin", "confusion_matrix.csv", "timing.jsonl", "verdict.json", "origin.json"),
+    *("thresholds.csv", "updates/index.csv"),
 )
 _FOLDERS_OF_THE_RECORD = ("leakage",)
 _READS_AND_DRAWS = ("reporting", "run_folder")  # the code that decides what a report looks like

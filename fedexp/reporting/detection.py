@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedexp.core.files import write_atomically
+from fedexp.reporting.area import area_under_curve
 from fedexp.reporting.figures import (
     BLACK,
     BLUE,
@@ -107,21 +108,6 @@ def summary(table: pd.DataFrame, threshold: float) -> str:
         curve = area_under_curve(bad, known["score"].to_numpy(dtype=np.float64))
         lines.append(text + ("." if math.isnan(curve) else f"; AUC {curve:.3f}."))
     return "\n".join(lines)
-
-
-def area_under_curve(malicious: np.ndarray, scores: np.ndarray) -> float:
-    """AUC: the chance that a malicious update outscores an honest one; NaN if one kind lacks.
-
-    >>> area_under_curve(np.array([True, False, False]), np.array([np.inf, 1.0, 2.0]))
-    1.0
-    """
-    from sklearn.metrics import roc_auc_score
-
-    known = ~np.isnan(scores)
-    if len(set(malicious[known].tolist())) < 2:
-        return math.nan
-    # Ranks, as scikit-learn takes no infinite scores.
-    return float(roc_auc_score(malicious[known], pd.Series(scores[known]).rank()))
 
 
 def scan_figure(table: pd.DataFrame, threshold: float, subtitle: str) -> Figure:

@@ -26,6 +26,7 @@ from PIL import Image
 
 from fedexp.core.files import write_atomically
 from fedexp.reporting.glyphs import legible, use_installed_fonts
+from fedexp.reporting.paper import for_paper
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY_BLUE, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#5A5A5A"
@@ -56,12 +57,14 @@ def new_figure(width: float, height: float, title: str, subtitle: str = "") -> F
     return figure
 
 
-def save(figure: Figure, path: Path, also: Sequence[str] = ()) -> Path:
+def save(figure: Figure, path: Path, also: Sequence[str] = (), style: str = "screen") -> Path:
     """Write `figure` as a PNG with 150 dots an inch, whole or not at all; return `path`.
 
-    `also` are vector formats, whose files lie beside it under the same name.
+    `also` are vector formats, whose files lie beside it under the same name; `style` as in
+    `fedexp.core.plots`. For a paper a PNG has 300 dots.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    figure = for_paper(figure) if style == "paper" else figure
     write_atomically(path, png(figure), durable=False)  # it can be drawn again
     for kind in also:
         write_atomically(path.with_suffix(f".{kind}"), vector(figure, kind), durable=False)
@@ -69,7 +72,7 @@ def save(figure: Figure, path: Path, also: Sequence[str] = ()) -> Path:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG with 150 dots an inch."""
+    """The figure as a PNG."""
     use_installed_fonts(figure)
     # savefig draws twice, once only to measure; nothing of ours is measured after the first.
     canvas = FigureCanvasAgg(figure)
@@ -80,7 +83,7 @@ def png(figure: Figure) -> bytes:
             text.set_parse_math(False)
         canvas.draw()  # type: ignore[no-untyped-call]
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
-    picture, dots = io.BytesIO(), (DOTS_PER_INCH, DOTS_PER_INCH)
+    picture, dots = io.BytesIO(), (figure.dpi, figure.dpi)
     # Nothing shines through; and a fifth of drawing was squeezing what is small anyway.
     Image.fromarray(pixels).convert("RGB").save(picture, "png", dpi=dots, compress_level=1)
     return picture.getvalue()

@@ -1,4 +1,4 @@
-"""Draws the matrices: who holds what, which class is taken for which, what survives an attack."""
+"""Draws the matrices: which class is taken for which, and what survives an attack."""
 
 from __future__ import annotations
 
@@ -10,32 +10,25 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
-from fedexp.reporting.figures import BLUE, name_columns, name_rows, new_figure, tidy
-from fedexp.reporting.glyphs import drawn_names
+from fedexp.reporting.figures import name_columns, name_rows, new_figure
 from fedexp.reporting.numbers import number_cells
 from fedexp.reporting.results import Run
-from fedexp.reporting.robustness import NOBODY, WORST, matrices, missing_note
+from fedexp.reporting.robustness import (
+    ATTACK,
+    DEFENCE,
+    NOBODY,
+    PERFECT,
+    WORST,
+    matrices,
+    missing_note,
+)
 
-_MOST_NAMED_CLIENTS = 40  # beyond, a row is too thin to carry its client's number
-_MOST_NUMBERED_CLIENTS = 20
 _MOST_NUMBERED_CLASSES = 12
 _MOST_PANELS = 12
 _MOST_DEFENCES = 40
 _CELL = 0.56  # inches, the least width of a cell: a number with three decimals
-
-
-def partition_figure(run: Run) -> Figure | None:
-    """Who holds what: training images of each class at each client."""
-    partition = run.partition or {}
-    counts = np.asarray(partition.get("counts") or [], dtype=np.int64)
-    if counts.ndim != 2 or counts.size == 0:
-        return None
-    names = [str(name) for name in partition.get("class_names") or range(counts.shape[1])]
-    if len(counts) <= _MOST_NAMED_CLIENTS:
-        return _few_clients(run, counts, names)
-    return _many_clients(run, counts, names)
 
 
 def confusion_figure(run: Run) -> Figure | None:
@@ -83,22 +76,27 @@ def attack_matrix_figure(table: pd.DataFrame, subtitle: str = "") -> Figure:
 
     A panel for each setting of all else. Of very many panels or defences the first are drawn.
     """
-    accuracy = matrices(table, "test_accuracy_mean")
+    accuracy = _sorted(table)
+    spread = matrices(table, "test_accuracy_sd")
     success = matrices(table, "attack_success_mean")
     unmeasured = matrices(table, "unmeasured")
     panels = list(accuracy)[:_MOST_PANELS]
     shown = {panel: accuracy[panel].iloc[:, :_MOST_DEFENCES] for panel in panels}
     rows, columns = (max(part.shape[axis] for part in shown.values()) for axis in (0, 1))
-    two_lines = any(success[panel].notna().any(axis=None) for panel in panels)
+    wants = any(success[panel].notna().any(axis=None) for panel in panels)
+    varies = any(spread[panel].notna().any(axis=None) for panel in panels)
 
     names = [*table["defence"].unique(), *(f"{attack:>10}" for attack in table["attack"].unique())]
     margin = 0.08 * min(max(map(len, names)), 40)
     cell = float(np.clip(5.0 / (columns * len(panels)), _CELL, 1.1))
-    width, height = columns * cell + margin + 0.4, rows * (0.44 if two_lines else 0.34)
+    width, height = columns * cell + margin + 0.4, rows * (0.34, 0.44, 0.56)[wants + varies]
     across = min(len(panels), max(1, int(13 / width)))
     down = math.ceil(len(panels) / across)
-    notes = [subtitle, "Mean over the seeds, last round.", missing_note(table)]
-    if two_lines:
+    notes = [subtitle, "Mean over the seeds, last round; sorted by the worst case and by the harm."]
+    notes.append(missing_note(table))
+    if varies:
+        notes.append("±: standard deviation over the seeds.")
+    if wants:
         notes.append("In brackets: how often the attack gets the answer that it wants.")
     left_out = len(accuracy) - len(panels)
     if left_out or any(len(accuracy[panel].columns) > _MOST_DEFENCES for panel in panels):
@@ -112,9 +110,11 @@ def attack_matrix_figure(table: pd.DataFrame, subtitle: str = "") -> Figure:
     grid = figure.subplots(down, across, squeeze=False)
     low, high = _round_limits(np.concatenate([part.to_numpy().ravel() for part in shown.values()]))
     for axes, (panel, part) in zip(grid.flat, shown.items(), strict=False):
-        bounds = [bool(count) for count in unmeasured[panel].T[WORST]]
-        wanted = success[panel].reindex(index=part.index, columns=part.columns).to_numpy()
-        picture = _attacks_against_defences(axes, part, wanted, bounds, (low, high))
+        bounds = [bool(unmeasured[panel].loc[WORST, defence]) for defence in part.columns]
+        beside = _words_beside(
+            *(of[panel].reindex(index=part.index, columns=part.columns) for of in (spread, success))
+        )
+        picture = _attacks_against_defences(axes, part, beside, bounds, (low, high))
         name_columns(axes, [str(defence) for defence in part.columns], width=cell, limit=40)
         axes.set_title(panel.replace("$", r"\$"), loc="left", fontsize=10.5)
     for axes in grid.flat[len(panels) :]:
@@ -124,10 +124,44 @@ def attack_matrix_figure(table: pd.DataFrame, subtitle: str = "") -> Figure:
     return figure
 
 
+def _sorted(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The panels' accuracies, alike in all: the best worst case first, the worst attack last.
+
+    Nobody's attack stays the first row, the worst case the last, and the perfect defence the first
+    column. Defences whose worst case may be worse than what is known of it stand behind the others.
+    """
+    worst, figure = table[table[ATTACK] == WORST], "test_accuracy_mean"
+    known = worst[figure].where(worst["unmeasured"] == 0)
+    defences = _falling(known.groupby(worst[DEFENCE], sort=False).mean())
+    attacks = _falling(table.groupby(ATTACK, sort=False)[figure].mean())
+    columns = sorted(defences, key=lambda defence: defence != PERFECT)
+    rows = sorted(attacks, key=lambda attack: (attack == WORST, attack != NOBODY))
+    return {
+        panel: part.reindex(index=rows, columns=[name for name in columns if name in part])
+        for panel, part in matrices(table, figure).items()
+    }
+
+
+def _falling(values: pd.Series[float]) -> list[str]:
+    """The names of values, the largest first, unknown ones last; equal ones as they came."""
+    return [str(name) for name in values.sort_values(ascending=False, kind="stable").index]
+
+
+def _words_beside(spread: pd.DataFrame, success: pd.DataFrame) -> np.ndarray:
+    """What stands below the accuracy of every cell `[attacks, defences]`."""
+    words, wishes = np.empty(spread.shape, dtype=object), success.to_numpy(dtype=np.float64)
+    for at, deviation in np.ndenumerate(spread.to_numpy(dtype=np.float64)):
+        wanted = wishes[at]
+        words[at] = "" if math.isnan(deviation) else f"\n±{deviation:.3f}"
+        if success.index[at[0]] != WORST and not math.isnan(wanted):
+            words[at] += f"\n({wanted:.0%})"
+    return words
+
+
 def _attacks_against_defences(
     axes: Axes,
     accuracy: pd.DataFrame,
-    wanted: np.ndarray,
+    beside: np.ndarray,
     bounds: list[bool],
     limits: tuple[float, float],
 ) -> AxesImage:
@@ -143,8 +177,7 @@ def _attacks_against_defences(
         text = "-" if math.isnan(value) else f"{value:.3f}"
         if worst and bounds[column] and text != "-":
             text = f"≤{text}"
-        if not (worst or math.isnan(wanted[row, column])):
-            text += f"\n({wanted[row, column]:.0%})"
+        text += str(beside[row, column])
         red, green, blue, _ = picture.to_rgba(value) if text != "-" else (0.93, 0.93, 0.93, 1)
         darkness[row, column] = 1 - (0.299 * red + 0.587 * green + 0.114 * blue)
         words[row].append(text)
@@ -165,77 +198,3 @@ def _round_limits(values: np.ndarray) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = math.floor(10 * values.min()) / 10, math.ceil(10 * values.max()) / 10
     return low, max(high, low + 0.1)
-
-
-def _few_clients(run: Run, counts: np.ndarray, names: list[str]) -> Figure:
-    """A row a client: its count of each class, and a bar for its total."""
-    n_clients, n_classes = counts.shape
-    numbered = n_clients <= _MOST_NUMBERED_CLIENTS and n_classes <= _MOST_NUMBERED_CLASSES
-    matrix_width = float(np.clip(0.62 * n_classes, 2.2, 9))
-    row_height = 0.3 if n_clients <= 25 else 0.22
-    clients = drawn_names(run, range(n_clients))
-    name_width = 0.08 * max(0, max(map(len, clients)) - 3)  # inches beyond a number's
-    figure = new_figure(
-        matrix_width + 4.2 + name_width,
-        row_height * n_clients + 1.7,
-        "Who holds what: training images of each class at each client",
-        run.description,
-    )
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[matrix_width, 2.2])
-    image = left.imshow(counts, cmap="Blues", vmin=0, vmax=max(1, counts.max()), aspect="auto")
-    name_columns(left, names, width=matrix_width / n_classes)
-    left.set_yticks(range(n_clients), clients)
-    left.tick_params("y", length=0, labelsize=9 if n_clients <= 25 else 8)
-    left.set_xlabel("Class")
-    left.set_ylabel("Client" if run.names_clients else "Client number")
-    if numbered:
-        words = [[str(count) for count in row] for row in counts.tolist()]
-        number_cells(left, words, counts / max(1, counts.max()), size=8.5)
-    else:
-        figure.colorbar(image, ax=left, location="left", label="Training images", pad=0.02)
-
-    sizes = counts.sum(axis=1)
-    tidy(right)
-    right.barh(range(n_clients), sizes, color=BLUE, height=0.7)
-    for client, size in enumerate(sizes):
-        right.text(size, client, f" {size:,}", va="center", fontsize=8.5)
-    right.set_xlim(0, max(1, sizes.max()) * 1.35)
-    right.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-    right.tick_params("y", length=0)
-    right.set_xlabel("Images in all")
-    return figure
-
-
-def _many_clients(run: Run, counts: np.ndarray, names: list[str]) -> Figure:
-    """A column a client: the share of each class; below, how many images the clients hold."""
-    n_clients, n_classes = counts.shape
-    sizes = counts.sum(axis=1)
-    shares = counts / np.maximum(sizes, 1)[:, None]
-    # Neighbours that look alike make the skew visible; the client numbers mean nothing.
-    order = np.lexsort((-shares.max(axis=1), shares.argmax(axis=1)))
-    matrix_height = float(np.clip(0.3 * n_classes, 1.2, 7))
-    figure = new_figure(
-        9, matrix_height + 3.6, "Who holds what: classes and sizes of the clients", run.description
-    )
-    top, bottom = figure.subplots(2, 1, height_ratios=[matrix_height, 1.9])
-    image = top.imshow(shares[order].T, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    bar = figure.colorbar(image, ax=top, label="Share of the\nclient's images", pad=0.01)
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    name_rows(top, names)
-    top.set_ylabel("Class")
-    top.set_xlabel(f"{n_clients:,} clients, ordered by the class that they hold most of")
-
-    tidy(bottom, grid="y")
-    bottom.hist(sizes, bins=_whole_bins(sizes), color=BLUE, edgecolor="white", linewidth=0.5)
-    bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
-    bottom.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    bottom.set_xlabel("Training images that a client holds")
-    bottom.set_ylabel("Clients")
-    return figure
-
-
-def _whole_bins(sizes: np.ndarray) -> list[float]:
-    """At most 40 bins whose edges lie halfway between whole numbers, so that none is favoured."""
-    low, high = int(sizes.min()), int(sizes.max())
-    width = (high - low) // 40 + 1
-    return [edge - 0.5 for edge in range(low, high + width + 1, width)]

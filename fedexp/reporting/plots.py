@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedexp.reporting.adversary import attack_success, first_attacked_round
+from fedexp.reporting.curves_plot import curves_figure
 from fedexp.reporting.detector_plots import detector_roc_figure, detector_scores_figure
 from fedexp.reporting.figures import (
     BLACK,
@@ -28,11 +29,13 @@ from fedexp.reporting.figures import (
     tidy,
 )
 from fedexp.reporting.glyphs import drawn_names
-from fedexp.reporting.heatmaps import confusion_figure, partition_figure
+from fedexp.reporting.heatmaps import confusion_figure
 from fedexp.reporting.leakage_plots import leakage_figures
 from fedexp.reporting.limits import limits_of_interest
+from fedexp.reporting.partition_plots import partition_figure
 from fedexp.reporting.privacy_plots import epsilon_figure
 from fedexp.reporting.results import Run
+from fedexp.reporting.updates_plot import updates_figure
 from fedexp.reporting.verdict_plots import verdict_figure
 
 _STYLES = {
@@ -45,25 +48,29 @@ _MOST_BARS = 60  # clients; more of them become a histogram
 _LOG_SCALE_FROM = 50.0  # the ratio of the largest loss to the smallest
 
 
-def write_run_plots(run: Run, folder: Path, also: Sequence[str] = ()) -> list[Path]:
+def write_run_plots(
+    run: Run, folder: Path, also: Sequence[str] = (), style: str = "screen"
+) -> list[Path]:
     """Save every picture that the run has data for into `folder`; return the PNGs written.
 
-    `also` are the vector formats of `save`.
+    `also` and `style` as in `save`.
     """
     figures = {
         "loss": loss_figure(run),
         "accuracy": accuracy_figure(run),
         "partition": partition_figure(run),
         "confusion_matrix": confusion_figure(run),
+        "curves": curves_figure(run),
         "per_client_accuracy": client_accuracy_figure(run),
         "detector_scores": detector_scores_figure(run),
         "detector_roc": detector_roc_figure(run),
+        "updates": updates_figure(run),
         "epsilon": epsilon_figure(run),
         "verdict": verdict_figure(run.verdict) if run.verdict else None,
         **leakage_figures(run),
     }
     return [
-        save(figure, folder / f"{name}.png", also)
+        save(figure, folder / f"{name}.png", also, style)
         for name, figure in figures.items()
         if figure is not None
     ]

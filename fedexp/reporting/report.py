@@ -10,6 +10,7 @@ from pathlib import Path
 from fedexp.core.copies import by_copies
 from fedexp.core.cores import available_cores, can_fork
 from fedexp.core.links import refuse_ways_out
+from fedexp.core.plots import Plots
 from fedexp.core.preparation import over, say
 from fedexp.reporting.current import is_current, stamp_of
 from fedexp.reporting.results import Run, find_runs, is_run, load_run
@@ -24,6 +25,7 @@ def report(
     out: Path | None = None,
     force: bool = False,
     also: Sequence[str] = (),
+    style: str = "screen",
 ) -> str:
     """What `fedexp report` prints: one run's report, or the table of a sweep or several runs.
 
@@ -36,6 +38,7 @@ def report(
         out: write there alone.
         force: make the reports of all runs anew.
         also: vector formats, `pdf` and `svg`, of the pictures of what was named, beside PNG.
+        style: of these pictures, `screen` or `paper`.
 
     Raises:
         InputError: there is no run in `folders`.
@@ -43,7 +46,7 @@ def report(
     if len(folders) == 1 and is_run(folders[0]):
         if out is None:
             refuse_ways_out(folders[0])
-        return report_run(folders[0], folder=out, also=also)
+        return report_run(folders[0], folder=out, also=also, style=style)
     paths = find_runs(folders)
     if out is None:
         # A link's target may be anybody's, unless it was named.
@@ -51,7 +54,7 @@ def report(
         runs = list(_over_the_cores(partial(_reported, ours=ours, force=force), paths))
     else:
         runs = list(_over_the_cores(load_run, paths))
-    return report_runs(runs, folders, out, also)
+    return report_runs(runs, folders, out, also, style)
 
 
 def _reported(path: Path, ours: set[Path], force: bool) -> Run:
@@ -59,7 +62,8 @@ def _reported(path: Path, ours: set[Path], force: bool) -> Run:
     stamp, run = stamp_of(path), load_run(path)
     if path in ours and (force or not is_current(path, stamp)):
         refuse_ways_out(path)
-        write_run_report(run, bool(run.config.get("plots", True)), path, stamp)
+        plots = Plots.of(run.config.get("plots", True))
+        write_run_report(run, plots.draw, path, stamp, plots.also, plots.style)
         run = replace(run)  # without what only the report needed
     run.final("attack", "success")  # what the tables need is read here, where there are more cores
     return run

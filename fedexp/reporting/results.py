@@ -21,6 +21,7 @@ import pandas as pd
 
 from fedexp.core.checks import InputError
 from fedexp.core.text import cleaned
+from fedexp.core.thresholds import Bin
 from fedexp.reporting.settings import choice_name, choices_of, leaves_of
 from fedexp.run_folder.findings import StudyRecord, read_findings
 from fedexp.run_folder.reading import (
@@ -33,6 +34,7 @@ from fedexp.run_folder.reading import (
     read_shared,
 )
 from fedexp.run_folder.shapes import CONFIG, PARTITION, SUMMARY, TIMING, checked
+from fedexp.run_folder.thresholds import read_thresholds
 from fedexp.run_folder.verdict import read_verdict
 
 _OPTIONAL = {
@@ -104,6 +106,11 @@ class Run:
     def confusion(self) -> pd.DataFrame | None:
         """Counts on the test part: rows are the true class, columns the answer."""
         return read_confusion(self.path / "confusion_matrix.csv")
+
+    @cached_property
+    def thresholds(self) -> Mapping[str, list[Bin]]:
+        """The last model's probabilities on test in bins, by class; empty where there are none."""
+        return read_thresholds(self.path)
 
     @cached_property
     def timing(self) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from fedexp.core.files import write_atomically
+from fedexp.core.plots import Plots
 from fedexp.core.text import printable_lines, without_markup
 from fedexp.reporting.adversary import adversary_facts
 from fedexp.reporting.current import leave_stamp, stamp_of
@@ -35,7 +36,11 @@ _OF_SOME_TASKS = {"exact_match": "exact match"}
 
 
 def report_run(
-    path: str | Path, plots: bool = True, folder: Path | None = None, also: Sequence[str] = ()
+    path: str | Path,
+    plots: bool = True,
+    folder: Path | None = None,
+    also: Sequence[str] = (),
+    style: str = "screen",
 ) -> str:
     """Write `report.md`, `report.html` and `plots/` into the run folder `path`.
 
@@ -46,23 +51,29 @@ def report_run(
         plots: draw pictures too, which takes most of the time.
         folder: where to write, if not into the run folder.
         also: vector formats of the pictures, `pdf` and `svg`, beside PNG.
+        style: of the pictures, `screen` or `paper`.
 
     Raises:
         InputError: `path` is no run folder, or one of its files cannot be read.
     """
     stamp = stamp_of(Path(path))  # first: of a run that goes on, the files grow while they are read
     run = load_run(path)
-    return write_run_report(run, plots, run.path if folder is None else folder, stamp, also)
+    return write_run_report(run, plots, run.path if folder is None else folder, stamp, also, style)
 
 
 def write_run_report(
-    run: Run, plots: bool, folder: Path, stamp: str, also: Sequence[str] = ()
+    run: Run,
+    plots: bool,
+    folder: Path,
+    stamp: str,
+    also: Sequence[str] = (),
+    style: str = "screen",
 ) -> str:
     """The same of a run that was read, whose record had the stamp before."""
     pictures: list[Path] = []
     with as_far_as_possible(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = _draw(run, folder / "plots", also) if plots else []
+        pictures = _draw(run, folder / "plots", also, style) if plots else []
     of_adversary = adversary_facts(run)
     leaked, leaked_lines = leakage_report(run)
     membership = membership_table(run)
@@ -106,7 +117,8 @@ def write_run_report(
         for name, content in pages.items():
             write_atomically(folder / name, content.encode(), durable=False)
         lines.append(f"Report: {folder / 'report.md'}, and for a browser report.html")
-        if folder == run.path and plots == bool(run.config.get("plots", True)):
+        asked = Plots.of(run.config.get("plots", True))
+        if folder == run.path and (plots, style) == (asked.draw, asked.style):
             leave_stamp(folder, stamp, [*(folder / name for name in pages), *pictures])
     if pictures:
         names = ", ".join(picture.name for picture in pictures)
@@ -114,11 +126,11 @@ def write_run_report(
     return printable_lines("\n".join(lines))
 
 
-def _draw(run: Run, folder: Path, also: Sequence[str]) -> list[Path]:
+def _draw(run: Run, folder: Path, also: Sequence[str], style: str) -> list[Path]:
     # matplotlib is heavy, and a run without pictures does not need it.
     from fedexp.reporting.plots import write_run_plots
 
-    return write_run_plots(run, folder, also)
+    return write_run_plots(run, folder, also, style)
 
 
 def _markdown(run: Run, sections: Mapping[str, str], pictures: Sequence[Path]) -> str:

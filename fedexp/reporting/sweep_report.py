@@ -42,7 +42,12 @@ VECTORS = ("pdf", "svg")
 _WRITTEN = ".report.json"  # which of them the last report has written
 
 
-def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) -> str:
+def report_sweep(
+    paths: Iterable[str | Path],
+    folder: str | Path | None = None,
+    also: Sequence[str] = (),
+    style: str = "screen",
+) -> str:
     """Compare the runs among and below `paths`; return what to print, in Markdown.
 
     Writes table.csv (one row a job), summary.csv (one row a configuration), table.md, report.html
@@ -57,12 +62,14 @@ def report_sweep(paths: Iterable[str | Path], folder: str | Path | None = None) 
         paths: of runs, or folders that hold some.
         folder: where to write; by default the one path that was named, if a sweep made that folder,
             else nowhere: tables of somebody's own may lie there.
+        also: as for `report_run`.
+        style: the same.
 
     Raises:
         InputError: a path is no folder, no run lies there, or a file cannot be read.
     """
     named = [Path(path) for path in paths]
-    return report_runs([load_run(path) for path in find_runs(named)], named, folder)
+    return report_runs([load_run(path) for path in find_runs(named)], named, folder, also, style)
 
 
 def report_runs(
@@ -70,8 +77,9 @@ def report_runs(
     paths: Sequence[Path],
     folder: str | Path | None = None,
     also: Sequence[str] = (),
+    style: str = "screen",
 ) -> str:
-    """The same of runs that were read; `also` as for `report_run`."""
+    """The same of runs that were read; `also` and `style` as for `report_run`."""
     from fedexp.reporting.comparison import MOST_CURVES, comparison_figure, run_in_common
     from fedexp.reporting.heatmaps import attack_matrix_figure
     from fedexp.reporting.leakage_plots import leakage_sweep_figures
@@ -136,6 +144,7 @@ def report_runs(
         figures,
         lambda drawn: sweep_page(place, runs, groups, jobs, text, drawn),
         also,
+        style,
     )
     said = printable_lines(str(folder))
     return f"{shown}\n\nWritten to {said}: {', '.join(written) or 'nothing'}"
@@ -147,6 +156,7 @@ def _write(
     figures: Mapping[str, Figure],
     page: Callable[[Sequence[Path]], str],
     also: Sequence[str],
+    style: str,
 ) -> list[str]:
     """Write a sweep's report, in place of an earlier one; the names of what was written.
 
@@ -167,7 +177,7 @@ def _write(
             write_atomically(folder / name, text.encode())
             written.append(name)
         for name, figure in figures.items():
-            save(figure, folder / name, also)
+            save(figure, folder / name, also, style)
             written.append(name)
         content = page([folder / name for name in figures]).encode()
         write_atomically(folder / _PAGE, content)

@@ -40,6 +40,7 @@ COLUMNS_OF_THEIR_OWN = ("backend", "leakage")
 NOT_OF_ROUNDS = (
     *("config.yaml", "origin.json", "partition.json", "summary.json", "fedexp.log", ".lock"),
     *("report.md", "report.html", ".drawn.json", "error.txt", "verdict.json"),
+    "thresholds.csv",
     *(".hydra", "plots", "leakage", "verdict", "updates"),
 )
 """What in a run's folder is not made by its rounds, or not needed to go on from them."""

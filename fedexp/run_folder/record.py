@@ -13,6 +13,7 @@ power could take of the record (`fedexp.run_folder.growing`), and the rest can b
     clients.bin           what was measured of single clients, by columns
     timing.jsonl          seconds a round, by phase
     confusion_matrix.csv  of the last evaluation, on test, where examples have one class
+    thresholds.csv        the last model's probabilities on test, in bins (at the end)
     summary.json          status and final figures
     checkpoints/          the newest two, and the best on validation
     client_state/         what clients keep between rounds, where they keep something
@@ -72,6 +73,7 @@ from fedexp.run_folder.origin import (
 from fedexp.run_folder.rows import OLD, Recorded, as_csv, shared_rows, split
 from fedexp.run_folder.scores import Scores
 from fedexp.run_folder.shapes import CONFIG, TIMING, checked
+from fedexp.run_folder.thresholds import forget_thresholds
 from fedexp.run_folder.update_files import update_record
 from fedexp.run_folder.verdict import forget_verdict
 
@@ -193,6 +195,7 @@ class Recorder:
         self._clients.begin()
         write_atomically(self.folder / "timing.jsonl", b"", durable=False)
         (self.folder / OLD).unlink(missing_ok=True)
+        forget_thresholds(self.folder)
         self._updates.keep_until(0)
         self.client_states.keep_only(())
 
@@ -229,6 +232,7 @@ class Recorder:
             if state.round < self._config["rounds"]:
                 note_stretch(self.folder, self._origin, state.round)
                 forget_verdict(self.folder)
+                forget_thresholds(self.folder)
             self._write_model(state)  # what is there may be a round older, or newer
             return state
         if saved:

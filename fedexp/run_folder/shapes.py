@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 
 from fedexp.core.checks import InputError
+from fedexp.core.plots import Plots
 
 Shape: TypeAlias = Any
 LARGEST = 2**63
@@ -51,6 +52,15 @@ def _scalar(value: object) -> str:
     return "" if isinstance(value, bool) or _fits(value, float) else "must be a number"
 
 
+def _plots(value: object) -> str:
+    """True, false, or what `fedexp.core.plots` knows."""
+    try:
+        Plots.of(value)
+    except InputError as error:
+        return " ".join(str(error).split())
+    return ""
+
+
 _PARTS = {"*": float}
 _SPANS = {"*": _PARTS}
 SUMMARY: Shape = {
@@ -85,7 +95,7 @@ CONFIG: Shape = {
     **{key: {"*": object} for key in ("attack", "paths", "choices", "pre_aggregation", "leakage")},
     "overrides": [object],
     "rounds_before": [int],
-    "plots": bool,
+    "plots": _plots,
     "quiet": bool,
 }
 PARTITION: Shape = {

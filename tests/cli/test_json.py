@@ -1,6 +1,7 @@
 """`--json`: one document on stdout, whatever happens, and none with a key that its schema lacks."""
 
 import json
+import math
 import re
 import shutil
 
@@ -8,8 +9,10 @@ import jsonschema
 import pytest
 
 from fedexp.commands.cli import run_command
+from fedexp.commands.model_files import Attacked
 from fedexp.commands.schema import names, schema
 from fedexp.config.folders import conf_folder
+from fedexp.run_folder.findings import StudyRecord
 from tests.support.own_files import make_images
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -48,7 +51,7 @@ def small_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("json") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["fedexp"])
-        patch.setattr("fedexp.reporting.plots.write_run_plots", lambda run, folder: [])
+        patch.setattr("fedexp.reporting.plots.write_run_plots", lambda *asked: [])
         asked = [
             "run",
             *SMALL,
@@ -133,6 +136,66 @@ def test_studies(asked, run):
     assert code == 0
     assert [one["name"] for one in found["studies"]] == ["loss_threshold"]
     assert 0 <= found["studies"][0]["headline"]["auc"] <= 1
+
+
+@pytest.fixture
+def attacked(monkeypatch):
+    """Has every file of weights attacked already: B knew other members, and another seed."""
+    headline = {"auc": 0.75, "auc_null_low": 0.5, "auc_null_high": math.nan}
+
+    def found(path, *options):
+        of_b = path.name == "b.pth"
+        study = StudyRecord(
+            folder=path.parent / "out" / "leakage" / "loss_threshold",
+            name="loss_threshold",
+            study="LossThreshold",
+            settings={"permutations": 40 + of_b},
+            headline=headline,
+            conclusions=("Members are known.",),
+            adversary="sees the model",
+            seconds=0.5,
+        )
+        conditions = {"members": "train", "seed": int(of_b), "dataset": {"_target_": "x.Digits"}}
+        return Attacked(path, path.parent / "out", (study,), conditions, ("it was said",))
+
+    for module in ("model_files", "comparison"):
+        monkeypatch.setattr(f"fedexp.commands.{module}.attack_file", found)
+    monkeypatch.setattr("fedexp.reporting.leakage.studies_report", lambda found: ("", "told"))
+
+
+def test_a_file_of_weights(asked, attacked, here):
+    for name in ("a.pth", "b.pth"):
+        (here / name).touch()
+    code, found = asked("leakage", "a.pth", "--model", "mlp", "leakage=loss_threshold")
+    assert code == 0
+    assert (found["name"], found["path"], found["folder"]) == ("a.pth", "a.pth", "out")
+    assert found["conditions"] == {
+        "members": "train",
+        "seed": 0,
+        "dataset": {"_target_": "x.Digits"},
+    }
+    assert found["assumed"] == ["it was said"]
+    (study,) = found["studies"]
+    assert study["headline"] == {"auc": 0.75, "auc_null_low": 0.5, "auc_null_high": None}
+
+
+def test_two_that_are_compared(asked, attacked, here):
+    for name in ("a.pth", "b.pth"):
+        (here / name).touch()
+    compared = ("leakage", "compare", "a.pth", "b.pth", "--model", "mlp")
+    code, found = asked(*compared, "leakage=loss_threshold")
+    assert code == 0
+    assert [found[side]["name"] for side in "ab"] == ["a.pth", "b.pth"]
+    assert found["unequal"] == ["seed", "leakage.loss_threshold"]
+    assert asked(*compared)[1]["error"]["key"] == "leakage"
+
+
+@pytest.mark.slow
+def test_who_wants_to_hear_nothing_of_a_study_does_not(run, capfd):
+    assert run_command(["leakage", "run", "leakage=loss_threshold", "quiet=true"]) == 0
+    assert capfd.readouterr().out == ""
+    assert run_command(["leakage", "run", "leakage=loss_threshold"]) == 0
+    assert "Leakage, loss_threshold." in capfd.readouterr().out
 
 
 @pytest.mark.slow

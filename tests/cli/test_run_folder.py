@@ -34,6 +34,7 @@ def test_the_folder_is_complete(whole_run):
         "metrics.csv",
         "timing.jsonl",
         "confusion_matrix.csv",
+        "thresholds.csv",
         "summary.json",
         "model.safetensors",
         "fedexp.log",
@@ -47,6 +48,7 @@ def test_the_folder_is_complete(whole_run):
         "plots/accuracy.png",
         "plots/partition.png",
         "plots/confusion_matrix.png",
+        "plots/curves.png",
         "plots/per_client_accuracy.png",
     }
     for picture in (whole_run / "plots").iterdir():

@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from fedexp.reporting.comparison import MOST_CURVES, MOST_ROWS, comparison_figure
 from fedexp.reporting.heatmaps import attack_matrix_figure
 from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.tables import configurations
 from tests.support.attacked_runs import table_of, write_sweep
-from tests.support.pictures import drawn
+from tests.support.pictures import cells, drawn
 from tests.support.run_folders import write_config, write_failed
 from tests.support.sweep_folders import load
 
@@ -88,9 +89,36 @@ def test_of_very_many_panels_and_defences_the_first_are_drawn() -> None:
         for attack in ("none", "alie", "worst case")
     ]
     table = pd.DataFrame(rows).assign(
-        failed=0, unfinished=0, unmeasured=0, test_accuracy_mean=0.5, attack_success_mean=math.nan
+        failed=0,
+        unfinished=0,
+        unmeasured=0,
+        test_accuracy_mean=0.5,
+        test_accuracy_sd=0.1,
+        attack_success_mean=math.nan,
     )
     figure = attack_matrix_figure(table)
     assert len([axes for axes in figure.axes if axes.get_title(loc="left")]) == 12
     assert max(figure.get_size_inches()) < 50
     assert "Not all are drawn: see robustness.csv." in figure.texts[1].get_text().replace("\n", " ")
+
+
+def test_what_survives_stands_first_and_says_how_sure_that_is(tmp_path: Path) -> None:
+    accuracy = {
+        ("mean", "none"): (0.9, 0.9),
+        ("mean", "alie"): (0.8, 0.8),
+        ("mean", "ipm"): (0.1, 0.3),
+        ("krum", "none"): (0.7, 0.7),
+        ("krum", "alie"): (0.6, 0.6),
+        ("krum", "ipm"): (0.6, 0.7),
+    }
+    figure = attack_matrix_figure(table_of(write_sweep(tmp_path, accuracy, rounds=1)))
+    names = [[text.get_text() for text in ticks] for ticks in _ticks(figure)]
+    assert names == [["krum", "mean"], ["none", "alie", "ipm", "worst case"]]
+    shown = cells(figure)
+    assert shown[4:6] == ["0.650\n±0.071", "0.200\n±0.141"]  # of 0.6 and 0.7, of 0.1 and 0.3
+    assert shown[6:] == ["0.600", "0.200"]
+
+
+def _ticks(figure: Figure) -> tuple[list[Text], list[Text]]:
+    axes = figure.axes[0]
+    return axes.get_xticklabels(), axes.get_yticklabels()

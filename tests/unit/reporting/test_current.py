@@ -19,9 +19,9 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     drawn: list[str] = []
     draw = run_report._draw
 
-    def counted(run, folder, also):
+    def counted(run, *how):
         drawn.append(run.path.name)
-        return draw(run, folder, also)
+        return draw(run, *how)
 
     monkeypatch.setattr(run_report, "_draw", counted)
     return drawn

@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from fedexp.core.thresholds import thresholds
 from fedexp.reporting.comparison import MOST_CURVES, comparison_figure
+from fedexp.reporting.curves_plot import curves_figure
 from fedexp.reporting.figures import new_figure, save
-from fedexp.reporting.heatmaps import confusion_figure, partition_figure
+from fedexp.reporting.heatmaps import confusion_figure
+from fedexp.reporting.partition_plots import partition_figure
 from fedexp.reporting.plots import (
     accuracy_figure,
     client_accuracy_figure,
@@ -20,6 +24,7 @@ from fedexp.reporting.plots import (
 )
 from fedexp.reporting.results import Run, load_run
 from fedexp.reporting.tables import configurations
+from fedexp.run_folder.thresholds import write_thresholds
 from tests.support.pictures import cells, drawn, legend
 from tests.support.run_folders import write_failed, write_run
 
@@ -55,6 +60,49 @@ def test_without_names_clients_have_numbers(tmp_path: Path) -> None:
     left, _ = partition_figure(run).axes
     assert labels(left.get_yticklabels()) == ["0", "1", "2"]
     assert left.get_ylabel() == "Client number"
+
+
+def test_few_classes_are_told_apart_and_of_many_the_best_and_the_worst(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for classes in (2, 4, 10):
+        names = [f"c{k}" for k in range(classes)]
+        folder = write_run(tmp_path / str(classes), n_clients=2, rounds=1, class_names=names)
+        y = rng.integers(0, classes, 300)
+        p = rng.dirichlet(np.ones(classes), 300)
+        write_thresholds(folder, thresholds(p, y))
+        figure = curves_figure(load_run(folder))
+        assert figure is not None
+        named = [line for line in legend(figure).splitlines() if line.startswith("class c")]
+        assert len(named) == {2: 1, 4: 4, 10: 2}[classes]
+        assert ("mean of 10 classes" in legend(figure)) == (classes == 10)
+        assert [len(axes.lines) for axes in figure.axes[:2]] == [
+            {2: 2, 4: 5, 10: 14}[classes],
+            {2: 1, 4: 4, 10: 13}[classes],
+        ]
+        assert figure.axes[2].get_title(loc="left").startswith("Calibration (error ")
+
+
+def test_without_one_model_for_all_there_are_no_curves_of_it(tmp_path: Path) -> None:
+    assert curves_figure(load_run(write_run(tmp_path / "r", n_clients=2, rounds=1))) is None
+
+
+def test_bars_of_one_length_are_a_sentence(tmp_path: Path) -> None:
+    for n_clients in (3, 60):
+        folder = write_run(tmp_path / str(n_clients), n_clients=n_clients, rounds=1)
+        document = json.loads((folder / "partition.json").read_text())
+        counts = [[k % 2, *[1] * 9] for k in range(n_clients)]  # 9 or 10 images each
+        path = folder / "partition.json"
+        path.write_text(json.dumps({**document, "counts": counts}))
+        figure = partition_figure(load_run(folder))
+        said = figure.texts[1].get_text().replace("\n", " ")
+        assert said.endswith("Every client holds 9 or 10 images.")
+        assert len(partition_figure(load_run(folder)).axes) == (1 if n_clients == 3 else 2)
+        path.write_text(json.dumps({**document, "counts": [[0, 2, *[1] * 8], *counts[1:]]}))
+        assert len(partition_figure(load_run(folder)).axes) == len(figure.axes)
+        path.write_text(
+            json.dumps({**document, "counts": [[0, 3, *[1] * 8], *counts[2:], counts[0]]})
+        )
+        assert len(partition_figure(load_run(folder)).axes) == len(figure.axes) + 1
 
 
 def test_a_name_that_no_font_has_is_a_number(tmp_path: Path) -> None:
@@ -227,3 +275,17 @@ def test_vector_pictures_have_the_same_bytes_each_time(tmp_path: Path) -> None:
         drawn.append({kind: (tmp_path / name / f"c.{kind}").read_bytes() for kind in heads})
     assert drawn[0] == drawn[1]
     assert all(drawn[0][kind].startswith(head) for kind, head in heads.items())
+
+
+@pytest.mark.usefixtures("real_pictures")
+@pytest.mark.parametrize("draw", [accuracy_figure, partition_figure])
+def test_for_a_paper_a_figure_is_as_wide_as_a_column_or_two(tmp_path: Path, draw: Any) -> None:
+    figure = draw(load_run(write_run(tmp_path / "r", n_clients=3, rounds=2)))
+    width, entries = 3.5 if figure.legends else 7.16, legend(figure)
+    path = save(figure, tmp_path / "a.png", style="paper")
+    with Image.open(path) as picture:
+        assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+        assert picture.width / 300 == pytest.approx(width, abs=0.01)
+    assert not figure.texts  # a paper has a caption
+    assert legend(figure) == entries
+    assert all(7 <= axes.xaxis.label.get_fontsize() < 10 for axes in figure.axes)

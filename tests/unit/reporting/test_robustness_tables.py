@@ -96,7 +96,7 @@ def test_jobs_that_failed_are_a_dash_and_make_the_worst_case_a_bound(sweep: Path
     assert "Jobs left out: 5 failed. -: no complete run (4 of 9 cells)." in text
     figure = attack_matrix_figure(table)
     shown = cells(figure)
-    assert shown[6:9] == ["0.550", "-", "-"]
+    assert shown[6:9] == ["0.550\n±0.071", "-", "-"]
     assert shown[9:] == ["0.550", "-", "≤0.710"]
     assert "Jobs left out: 5 failed" in figure.texts[1].get_text().replace("\n", " ")
     assert drawn(save(figure, sweep / "m.png"))
