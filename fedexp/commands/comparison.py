@@ -16,8 +16,8 @@ from fedexp.commands.model_files import Attacked, attack_file, conditions_of
 from fedexp.commands.studies import leak
 from fedexp.core.checks import InputError
 from fedexp.reporting.leakage import metric_name, number
+from fedexp.run_folder.documents import read_config
 from fedexp.run_folder.findings import read_findings
-from fedexp.run_folder.record import read_config
 
 OF_RUNS = ("dataset", "train_examples", "seed", "paths.data_dir", "task")
 ONLY_OF_RUNS = ("partition", "rounds", "n_clients", "privacy", "channel", "algorithm", "aggregator")

@@ -17,8 +17,8 @@ from typing import Any
 from fedexp.commands.trust import refuse_borrowed_trust, refuse_missing_data
 from fedexp.config.schema import Schema
 from fedexp.core.checks import InputError
+from fedexp.run_folder.documents import read_config
 from fedexp.run_folder.format import WITHOUT_EFFECT
-from fedexp.run_folder.record import read_config
 
 OVERRIDE = re.compile(r"([+~]{0,2})([\w./@-]+)(=.*)?", re.DOTALL)
 OUTSIDE = re.compile(r"\$\{(?!fedexp\.)[^}]*:")  # a resolver that is not ours: the environment, ...

@@ -45,7 +45,7 @@ def _words(folder: Path, overrides: Sequence[str]) -> tuple[list[str], Path]:
     """What is said to `fedexp run`, and where the new run will lie."""
     from fedexp.commands.continuation import key_of, taken_over
     from fedexp.commands.trust import refuse_borrowed_trust, refuse_missing_data
-    from fedexp.run_folder.record import read_config
+    from fedexp.run_folder.documents import read_config
 
     saved = read_config(folder)
     refuse_borrowed_trust(saved, overrides)
@@ -74,7 +74,7 @@ def _compared(before: Path, after: Path) -> int:
     """Say whether two folders hold the same figures, and the first ones that differ."""
     from fedexp.commands.run import document_of
     from fedexp.core.text import printable
-    from fedexp.run_folder.record import read_summary
+    from fedexp.run_folder.documents import read_summary
     from fedexp.run_folder.rows import shared_rows
 
     def told(text: str, same: bool | None, different: Sequence[Mapping[str, Any]] = ()) -> int:

@@ -22,8 +22,8 @@ from fedexp.config.folders import conf_folder, own_conf_folder
 from fedexp.core.checks import InputError, did_you_mean, one_of
 from fedexp.core.files import locked
 from fedexp.core.plots import Plots
+from fedexp.run_folder.documents import read_config, read_summary, write_config
 from fedexp.run_folder.format import PROVENANCE, WITHOUT_EFFECT
-from fedexp.run_folder.record import read_config, read_summary, write_config
 
 
 def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:

@@ -128,7 +128,7 @@ class Gatekeeper(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """After a sweep: its table, and exit code 1 if a job failed."""
         from fedexp.reporting.sweep_report import report_sweep
-        from fedexp.run_folder.record import read_summary
+        from fedexp.run_folder.documents import read_summary
 
         folder = Path(config.hydra.sweep.dir)
         with _past_hydra():
@@ -311,8 +311,8 @@ def _job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run, go on with, or skip one job; a failure is written down and does not stop the others."""
     from fedexp.commands.execution import draw, run, study
+    from fedexp.run_folder.documents import read_config, read_summary, write_config
     from fedexp.run_folder.format import config_hash
-    from fedexp.run_folder.record import read_config, read_summary, write_config
     from fedexp.store.use import named, using
 
     name, started = folder.name, (folder / "metrics.csv").exists()
@@ -346,7 +346,7 @@ def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def note_failure(folder: Path, reason: str) -> None:
     """Say that a job has failed, and write it down."""
-    from fedexp.run_folder.record import read_summary, write_summary
+    from fedexp.run_folder.documents import read_summary, write_summary
 
     print(f"fedexp: {folder.name}: failed: {reason}", file=sys.stderr)
     write_summary(folder, {**read_summary(folder), "status": "failed", "error": reason})

@@ -34,8 +34,8 @@ from fedexp.core.observer import Observer
 from fedexp.core.plots import Plots
 from fedexp.leakage.study import SaysBeforehand, Study, Watches
 from fedexp.leakage.victim import Victim, open_victim
+from fedexp.run_folder.documents import read_config
 from fedexp.run_folder.findings import add_to_summary, read_findings, write_findings
-from fedexp.run_folder.record import read_config
 from fedexp.store.entries import Kept
 from fedexp.store.use import named, using
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedexp.config.composition import says
 from fedexp.core.checks import InputError
-from fedexp.core.observer import Observer
+
+if TYPE_CHECKING:
+    from fedexp.core.observer import Observer
 
 
 def refuse_borrowed_trust(saved: Mapping[str, Any], overrides: Sequence[str]) -> None:

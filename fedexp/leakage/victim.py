@@ -20,9 +20,9 @@ from fedexp.core.protocols import Task
 from fedexp.core.types import Dataset, Normalisation, Partition, Split
 from fedexp.federation.rounds import Experiment
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
+from fedexp.run_folder.documents import read_config, read_summary
 from fedexp.run_folder.format import PROVENANCE, accepted_hashes, backend_of_studies
 from fedexp.run_folder.origin import refuse_other_origin
-from fedexp.run_folder.record import read_config, read_summary
 
 
 @dataclass(frozen=True)

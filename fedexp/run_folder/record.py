@@ -33,17 +33,13 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from fedexp.core.checks import InputError
-from fedexp.core.documents import DOCUMENT_BYTES, parse_json, read_text, read_yaml_mapping
 from fedexp.core.files import append, flush, read_lines, to_json, write_atomically
 from fedexp.core.flat import state_dict_of
 from fedexp.core.observer import RunStart
 from fedexp.core.origin import Origin
 from fedexp.core.protocols import Account, Task
-from fedexp.core.renames import present_config
 from fedexp.core.types import Metric, RoundRecord, Sent, ServerState
 from fedexp.run_folder.checkpoints import (
     Checkpoint,
@@ -56,11 +52,10 @@ from fedexp.run_folder.checkpoints import (
 from fedexp.run_folder.client_rows import FILE as CLIENTS
 from fedexp.run_folder.client_rows import frame
 from fedexp.run_folder.client_states import ClientStates
+from fedexp.run_folder.documents import write_config, write_summary
 from fedexp.run_folder.format import (
-    PROVENANCE,
     accepted_hashes,
     config_hash,
-    config_hash_0_1,
 )
 from fedexp.run_folder.growing import Carried, Growing
 from fedexp.run_folder.memory import memory
@@ -72,7 +67,7 @@ from fedexp.run_folder.origin import (
 )
 from fedexp.run_folder.rows import OLD, Recorded, as_csv, shared_rows, split
 from fedexp.run_folder.scores import Scores
-from fedexp.run_folder.shapes import CONFIG, TIMING, checked
+from fedexp.run_folder.shapes import TIMING, checked
 from fedexp.run_folder.thresholds import forget_thresholds
 from fedexp.run_folder.update_files import update_record
 from fedexp.run_folder.verdict import forget_verdict
@@ -81,57 +76,6 @@ CONFUSION = "confusion_matrix.csv"
 KEPT_CHECKPOINTS = 2
 
 log = logging.getLogger(__name__)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved config of a run folder; InputError if it is none."""
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise InputError("is not a run folder (it has no config.yaml)", "RUN_DIR", folder)
-    saved = checked(read_yaml_mapping(path), CONFIG, path)
-    if not saved:
-        raise InputError("its config.yaml is broken", "RUN_DIR", folder)
-    _refuse_interpolations({k: v for k, v in saved.items() if k not in PROVENANCE}, path)
-    present = present_config(saved)
-    # Its checkpoints know the config as it was.
-    return saved if present == saved else {**present, "saved_as": config_hash_0_1(saved)}
-
-
-def _refuse_interpolations(node: Any, path: Path) -> None:
-    """A run's config is written resolved: who reads one resolves nothing (`${oc.env:...}`)."""
-    if isinstance(node, Mapping):
-        for value in node.values():
-            _refuse_interpolations(value, path)
-    elif isinstance(node, list):
-        for value in node:
-            _refuse_interpolations(value, path)
-    elif isinstance(node, str) and "${" in node:
-        raise InputError(f"holds {node[:60]!r}, which no run writes", "file", path)
-
-
-def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Replace `config.yaml`, which makes a folder a run folder."""
-    write_atomically(folder / "config.yaml", _yaml(config))
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """`summary.json`, or an empty dict where there is none."""
-    path = folder / "summary.json"
-    try:
-        summary = parse_json(read_text(path, DOCUMENT_BYTES))
-    except InputError:
-        raise
-    except (FileNotFoundError, ValueError):
-        return {}
-    return summary if isinstance(summary, dict) else {}
-
-
-def write_summary(folder: Path, summary: Mapping[str, Any], durable: bool = True) -> None:
-    """Replace `summary.json`; NaN and infinity become null, which JSON can say.
-
-    `durable` as for `write_atomically`: what a run that goes on says is told anew every round.
-    """
-    write_atomically(folder / "summary.json", to_json(summary, indent=1), durable)
 
 
 @final
@@ -428,7 +372,3 @@ class Recorder:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self._class_names, *matrix.tolist()])
         return text.getvalue().encode()
-
-
-def _yaml(config: Mapping[str, Any]) -> bytes:
-    return OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode()

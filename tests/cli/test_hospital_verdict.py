@@ -7,7 +7,7 @@ import pytest
 
 from fedexp.commands.cli import main as fedexp
 from fedexp.reporting.sweep_report import report_sweep
-from fedexp.run_folder.record import read_summary
+from fedexp.run_folder.documents import read_summary
 from fedexp.run_folder.verdict import read_verdict
 
 SMALL = (

@@ -10,7 +10,7 @@ import torch
 from fedexp.commands.cli import run_command
 from fedexp.core.types import Metric
 from fedexp.observers.series import by_round, leaves
-from fedexp.run_folder.record import read_config
+from fedexp.run_folder.documents import read_config
 from tests.support.commands import (
     assert_same_bits,
     fedexp,

@@ -3,7 +3,7 @@
 import pytest
 
 from fedexp.commands.cli import run_command
-from fedexp.run_folder.record import read_config
+from fedexp.run_folder.documents import read_config
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 SMALL = ("rounds=1", "training.epochs=1", "quiet=true")

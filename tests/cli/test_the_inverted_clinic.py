@@ -9,7 +9,7 @@ import pytest
 
 from fedexp import api as fedexp_api
 from fedexp.commands.cli import main as fedexp
-from fedexp.run_folder.record import read_summary
+from fedexp.run_folder.documents import read_summary
 from fedexp.run_folder.verdict import read_verdict
 
 TRAIN, TEST = {"north": 240, "south": 160, "clinic": 60}, 60
