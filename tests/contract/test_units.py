@@ -6,7 +6,7 @@ times what x gives. Where a parameter is itself in the unit of the rows, or has 
 parameter is here with what becomes of it; there is nothing else that may.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 
 from fedexp.config.parts import BUILDERS_OWN
 from fedexp.core.rng import generator
-from fedexp.core.types import Updates
+from fedexp.core.types import Outcome, Updates
 from tests.support.composing import choices, config_for
 
 N, D = 12, 60
@@ -63,6 +63,20 @@ def expect(result, expected):
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4 * size)
 
 
+@dataclass(frozen=True)
+class MeanRule:
+    """A server of the mean, with a loss that has no unit: how little goes the honest way."""
+
+    honest: torch.Tensor
+
+    def __call__(self, matrix):
+        return matrix.mean(dim=0)
+
+    def outcome(self, matrix):
+        step = self(matrix)
+        return Outcome(step, -float(step @ self.honest / self.honest.square().sum()))
+
+
 each_unit = pytest.mark.parametrize("c", [0.01, -1.0])
 
 
@@ -70,11 +84,9 @@ each_unit = pytest.mark.parametrize("c", [0.01, -1.0])
 @pytest.mark.parametrize("choice", sorted(set(choices("attack")) - NOT_THE_ROWS))
 def test_attacks(choice, c):
     def sent(c):
-        def rule(matrix):
-            return matrix.mean(dim=0)
-
-        attack = part("attack", choice, c)
-        return attack.rewrite(rows(c), MALICIOUS, rule, np.random.default_rng(0)).matrix[MALICIOUS]
+        attack, given = part("attack", choice, c), rows(c)
+        rule = MeanRule(given.matrix[~MALICIOUS].mean(dim=0))
+        return attack.rewrite(given, MALICIOUS, rule, np.random.default_rng(0)).matrix[MALICIOUS]
 
     expect(sent(c), (abs(c) if choice in DRAWN else c) * sent(1.0))
 

@@ -165,5 +165,5 @@ def test_a_mean_is_left_worse_than_by_any_member_and_the_same_every_time(built):
 
 def test_an_empty_validation_part_is_refused(built):
     nothing = built.loaded.validation.between(0, 0)
-    with pytest.raises(InputError, match="measures on the validation part"):
+    with pytest.raises(InputError, match="tries rows on validation"):
         build(config_for("attack=worst_of"), replace(built.loaded, validation=nothing))
