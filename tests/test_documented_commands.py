@@ -22,6 +22,7 @@ SHOWN = list({command.words: command for page in PAGES for command in commands(p
 COMPOSED = [command for command in SHOWN if command.words[1] in ("run", "leakage")]
 OTHERS = [command for command in SHOWN if command not in COMPOSED]
 MISTAKES = ("aggregator=medain",)  # shown for what fedexp answers
+REFUSED = (*MISTAKES, "rounds=0")
 
 # How many sites there are, the reader's data would say.
 SITES = {"experiment=hospital_verdict": ("partition.n_clients=4",)}
@@ -33,7 +34,7 @@ def on_embedded_data(command):
         command.words[1] == "run"
         and not re.search(r"dataset=|experiment=|outputs/|backend=ray|launcher|\.npz|cuda", said)
         and "-m" not in command.words
-        and not set(MISTAKES) & set(command.words)
+        and not set(REFUSED) & set(command.words)
     )
 
 
