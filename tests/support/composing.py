@@ -52,9 +52,12 @@ def config_for(*overrides: str) -> dict:
     return copy.deepcopy(_composed(overrides))
 
 
+_registered = cache(register)
+
+
 @cache
 def _composed(overrides: tuple[str, ...]) -> dict:
-    register()
+    _registered()
     completed = list(overrides)
     for choice, values in COMPLETED.items():
         open_key = values[0].partition("=")[0] + "="

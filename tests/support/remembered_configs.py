@@ -28,6 +28,7 @@ from fedexp.config.folders import conf_folder
 PACKAGED = (f"{conf_folder()}", "hydra.conf", "")
 FRESH_MERGE = ConfigLoaderImpl._compose_config_from_defaults_list
 FRESH_LOAD = CachingConfigRepository.load_config
+FRESH_REPOSITORY = CachingConfigRepository.__init__
 FRESH_SINGLE = ConfigLoaderImpl._load_single_config
 FRESH_PARSE = omegaconf.grammar_parser.parse
 FRESH_MAP = defaults_list._create_interpolation_map
@@ -43,6 +44,7 @@ def install() -> None:
     config_loader_impl.create_defaults_list = _list
     ConfigLoaderImpl._compose_config_from_defaults_list = _merge
     ConfigLoaderImpl._load_single_config = _single
+    CachingConfigRepository.__init__ = _repository
     CachingConfigRepository.load_config = _load
     omegaconf.base.parse = cache(FRESH_PARSE)  # of interpolations; the trees are only read
     defaults_list._create_interpolation_map = _map
@@ -53,6 +55,7 @@ def uninstall() -> None:
     config_loader_impl.create_defaults_list = create_defaults_list
     ConfigLoaderImpl._compose_config_from_defaults_list = FRESH_MERGE
     ConfigLoaderImpl._load_single_config = FRESH_SINGLE
+    CachingConfigRepository.__init__ = FRESH_REPOSITORY
     CachingConfigRepository.load_config = FRESH_LOAD
     omegaconf.base.parse = FRESH_PARSE
     defaults_list._create_interpolation_map = FRESH_MAP
@@ -60,6 +63,11 @@ def uninstall() -> None:
 
 def _is_packaged(repo: Any) -> bool:
     return all(source.path in PACKAGED for source in repo.get_sources())
+
+
+def _repository(self: Any, delegate: Any) -> None:
+    """Who looks elsewhere gets a list of places of its own, which a flat copy is enough for."""
+    self.delegate, self.cache = copy.copy(delegate), {}
 
 
 def _load(self: Any, config_path: str) -> Any:
