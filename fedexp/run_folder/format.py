@@ -95,6 +95,7 @@ _ABSENT_BEFORE = (
     ("attack", "extra_clients", (None, False)),
     ("attack", "warmup", (None,)),
     ("attack", "last_round", (None,)),
+    ("attack", "mask_share", (None, 0.0)),
     ("attack", "schedule", (None, _EVERY_ROUND)),
     ("dataset", "imbalance", (None,)),
     ("dataset", "imbalance_of", (None, "train")),

@@ -216,20 +216,27 @@ class _Judged:
         about = (
             f"Round {self.round}: {ours.mean():.1f} dB over {len(ours)} images, "
             f"{theirs.mean():.1f} dB by the best guess without the update ({best}): difference "
-            f"{gain:+.1f} dB [{low:+.1f}, {high:+.1f}]"
+            f"{gain:+.1f} dB"
         )
-        if low > 0:
-            seen, mean = (self.scores[n]["reconstructed"].mean() for n in (FOUND, CLASS_MEAN))
-            verdict = (
-                f"the updates leak images; {seen:.0%} are reconstructed (MSE below 0.01), as "
-                f"{mean:.0%} are by the mean of their class"
-            )
+        if math.isnan(low):
+            verdict = "of one observation alone, which says nothing of the next one"
         else:
-            verdict = "by their errors, the images are no better than guesses"
+            about += f" [{low:+.1f}, {high:+.1f}]"
+            verdict = self._verdict(low)
         return (
             f"{about}; {verdict}. {self._singled_out(best)} "
             f"Labels recovered: {self.recovered.mean():.0%}."
         )
+
+    def _verdict(self, low: float) -> str:
+        """In words, from the lower end of the gain over guesses."""
+        if low > 0:
+            seen, mean = (self.scores[n]["reconstructed"].mean() for n in (FOUND, CLASS_MEAN))
+            return (
+                f"the updates leak images; {seen:.0%} are reconstructed (MSE below 0.01), as "
+                f"{mean:.0%} are by the mean of their class"
+            )
+        return "by their errors, the images are no better than guesses"
 
     def _singled_out(self, best: str) -> str:
         known = ~np.isnan(self.scores[FOUND]["identified"])
