@@ -172,8 +172,8 @@ def test_on_mnist_the_autoencoder_tells_malicious_from_honest(partition):
     loader = part("dataset", "mnist")
     pixels = load_dataset(loader, Path(os.environ["FEDEXP_DATA_DIR"]))
     dealt = part("partition", partition)(pixels.train, n, generator(seed, "partition"))
-    mean, deviation = pixels.train.x.mean(), pixels.train.x.std()
-    train = replace(dealt.train, x=(dealt.train.x - mean) / deviation)
+    train = dealt.train.as_floats()
+    train = replace(train, x=(train.x - train.x.mean()) / train.x.std())
     with seeded(seed_for(seed, "model"), torch.device("cpu")):
         model = part("model", "mlp", "dataset=mnist")
     workload = Workload(model, train, dealt.shards, {}, n, torch.device("cpu"), Multiclass())

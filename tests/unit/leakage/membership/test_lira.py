@@ -146,13 +146,15 @@ def test_a_run_is_attacked_with_shadows_of_its_own(victim):
     assert shares == sorted(shares)
     assert (len(shares), shares[-1]) == (9, 1.0)
     pool = Pool.of(victim, None)
-    inside = halves(victim.seed, 8, 240)
     kept = sorted((victim.folder / "leakage" / "shadows").iterdir())
+    tensors = [safetensors.torch.load_file(path) for path in kept]
+    inside = np.stack([each["inside"].numpy() for each in tensors])
+    assert inside.shape == (8, 240)
+    np.testing.assert_array_equal(inside[::2], ~inside[1::2])
     phi = []
-    for path, row in zip(kept, inside, strict=True):
+    for each, row in zip(tensors, inside, strict=True):
         scale = Normalisation.of(pool.examples.rows(torch.from_numpy(np.flatnonzero(row))))
-        params = safetensors.torch.load_file(path)["params"]
-        phi.append(true_class_logits(victim.model, params, scale, pool.examples))
+        phi.append(true_class_logits(victim.model, each["params"], scale, pool.examples))
     own = true_class_logits(victim.model, victim.models[4], victim.normalisation, pool.examples)
     expected = naive(own, np.stack(phi), inside, "online", "per_example")
     np.testing.assert_allclose(findings.arrays["scores_members"], expected[:120])
