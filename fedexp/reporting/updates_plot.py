@@ -53,7 +53,7 @@ def updates_figure(run: Run) -> Figure | None:
         f"Rows beyond {LONGEST:g} times the median length are drawn there.",
     ]
     notes += ["Not all rows of a round are drawn."] if left_out else []
-    title = "How the clients' updates lie to each other, in the plane of most variance"
+    title = "Where the clients' updates stand, in the plane of most variance"
     figure = new_figure(max(3.3 * across, 6.5), 2.9 * down + 0.5, title, " ".join(notes))
     grid = figure.subplots(down, across, squeeze=False)
     for axes, (number, malicious, places, share) in zip(grid.flat, panels, strict=False):
