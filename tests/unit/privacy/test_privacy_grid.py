@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 
-from fedexp.commands.privacy import answer
+from fedexp.commands.privacy import worked_out
 from fedexp.config.build import build
 from tests.support.composing import config_for
 
@@ -73,7 +73,7 @@ SETTINGS = [
 @pytest.mark.parametrize("number", [p for p in SETTINGS if p.values[0] % 2])
 def test_on_paper(number):
     z, q, steps, delta = drawn(number)
-    text = answer(
+    cost = worked_out(
         delta=delta,
         sampling="poisson",
         noise_multiplier=z,
@@ -84,6 +84,7 @@ def test_on_paper(number):
         batch_size=None,
         epochs=None,
     )
+    text = cost.text()
     printed = re.search(r"^prv +(\S+)$", text, re.M)
     assert printed is not None, text
     check(float(printed[1]), z, q, steps, delta)
