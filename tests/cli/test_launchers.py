@@ -92,7 +92,7 @@ def test_submitit_on_what_looks_like_slurm(tmp_path, one_after_the_other):
         tmp_path / "sweep", "submitit_slurm", *asked, env={"PATH": path, "USER": "somebody"}
     )
     assert found == one_after_the_other
-    (script,) = (tmp_path / "sweep").rglob("*submission*.sh")
+    (script,) = (tmp_path / "sweep").rglob("*_submission.sh")
     assert "#SBATCH --partition=cpu\n" in script.read_text()
     assert "#SBATCH --mem=4GB\n" in script.read_text()
 
