@@ -33,6 +33,10 @@ def executed(path, folder, dataset):
     command = [sys.executable, "-m", "jupyter", "execute", "--inplace", "--timeout=900", str(copy)]
     here = Path(sys.executable).parent  # `!fedexp` is that of this environment
     environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
+    # Jupyter keeps its own things in the user's home, which is none of a test's business.
+    for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"):
+        environment[f"JUPYTER_{name}"] = str(folder / "jupyter" / name.lower())
+    environment["IPYTHONDIR"] = str(folder / "ipython")
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     notebook = nbformat.read(copy, as_version=4)
