@@ -1,4 +1,4 @@
-"""Draws how the updates of some rounds lie to each other: their two principal components.
+"""Draws where the updates of some rounds stand, on their two principal components.
 
     X = rows [n, d] - their mean,    G = X X' = U L U',    coordinates = U_2 L_2^(1/2)
 

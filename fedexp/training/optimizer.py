@@ -74,14 +74,7 @@ class LocalOptimizer:
 
     def work(self) -> Work:
         """How much a client trains in a round."""
-        return Work(
-            self.batch_size,
-            self.epochs,
-            self.steps,
-            self.sampling,
-            self.precision,
-            self.drop_last,
-        )
+        return Work.of(self)
 
     def spread(self, n_clients: int, cohort_size: float) -> LocalOptimizer:
         """One client with everybody's data, and as many example passes as a cohort's."""

@@ -83,14 +83,7 @@ class LocalSGD:
 
     def work(self) -> Work:
         """How much a client trains in a round."""
-        return Work(
-            self.batch_size,
-            self.epochs,
-            self.steps,
-            self.sampling,
-            self.precision,
-            self.drop_last,
-        )
+        return Work.of(self)
 
     def spread(self, n_clients: int, cohort_size: float) -> LocalSGD:
         """One client with everybody's data, and as many example passes as a cohort's."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, final, runtime_checkable
 
 import torch
@@ -72,6 +72,11 @@ class Work:
             positive(epochs=self.epochs)
         if self.steps is not None:
             at_least(1, steps=self.steps)
+
+    @classmethod
+    def of(cls, trainer: object) -> Work:
+        """That of a trainer which has all of these as parameters of its own."""
+        return cls(**{field.name: getattr(trainer, field.name) for field in fields(cls)})
 
     def batches(self, n: int) -> int:
         """Steps in one epoch of a client with n examples."""
