@@ -1,4 +1,4 @@
-"""How a model's probabilities lie to the truth, in counts: its curves, and nobody's own score.
+"""How a model's probabilities compare with the truth, in counts: what its curves are drawn from.
 
 Of every class the examples are put in order of the probability that the model gives it, and cut
 into bins. A bin says where it begins, the mean of its probabilities, and how many of its examples
@@ -10,7 +10,8 @@ the precision-recall curve; bin by bin, of the reliability diagram:
 
 Half of the bins end at quantiles of the examples that have the class, half at quantiles of the
 others, so that a rare class has as many points as a common one. No bin has fewer than LEAST
-examples, unless there are no more: nobody's probability is written down by itself, nor whose it is.
+examples, unless there are no more. Where a bin begins is the probability of one example; whose it
+is, is not written down.
 
 The probability of the class that is answered, with "positive" for a right answer, is one row of
 such bins more where examples have one class: the diagram of Guo et al., "On Calibration of Modern

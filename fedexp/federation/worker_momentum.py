@@ -48,10 +48,8 @@ def in_place_of(
     averaged, momenta = momentum(trained, kept, d)
     if not malicious.any() or not spares_malicious(momentum):
         return averaged, momenta
-    rows, attackers = (
-        averaged.matrix.clone(),
-        torch.from_numpy(malicious).to(averaged.matrix.device),
-    )
+    attackers = torch.from_numpy(malicious).to(averaged.matrix.device)
+    rows = averaged.matrix.clone()
     rows[attackers] = trained.matrix[attackers]
     return averaged.with_matrix(rows), momenta
 
