@@ -42,6 +42,7 @@ from fedexp.commands import execution, run, studies  # noqa: F401 - for the fork
 from fedexp.commands.cli import run_command
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS
+from tests.support import remembered_configs
 
 VALUES = (
     *("null", "true", "abc", "''", "-1", "0", "0.5", "nan", "inf", "1e300", "1e-300"),
@@ -141,6 +142,8 @@ def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
 
 def tried(override: str, base: tuple[str, ...]) -> dict[str, Any]:
     """One case in a process of its own: its exit code, what it said, how long, and the verdict."""
+    with suppress(*COMPLAINTS):
+        _composed(base)  # of parts as they come, which the fork then need not read and merge
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         child = os.fork()
@@ -263,6 +266,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("fuzz_config.jsonl"))
     parser.add_argument("--list", action="store_true")
     given = parser.parse_args()
+    remembered_configs.install()
     everything = [case for case in cases() if given.only in case[0]]
     if given.list:
         print("\n".join(override for override, _ in everything))

@@ -9,8 +9,10 @@ installs the package into it. Only the standard library is used here.
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
@@ -34,6 +36,13 @@ def prepare(extras: str) -> None:
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "--editable", f"{ROOT}{extras}"], check=True)
     stamps[extras].write_text(wanted)
+
+
+def _room() -> str:
+    """How much is free where pip unpacks and installs: a full disk is its commonest end."""
+    places = (tempfile.gettempdir(), str(ROOT))
+    free = [f"{shutil.disk_usage(place).free / 1e9:.1f} GB in {place}" for place in places]
+    return f"free: {', '.join(free)}; the packages take up to 8 GB, 5 of them for CUDA"
 
 
 def check() -> int:
@@ -83,6 +92,7 @@ def main() -> int:
             return check()
     except subprocess.CalledProcessError as error:
         print(f"setting up failed: {' '.join(error.cmd)}", file=sys.stderr)
+        print(_room(), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
