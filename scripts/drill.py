@@ -391,7 +391,7 @@ def _compare(place: Path, kind: str, of: Path | None = None) -> None:
 def _is_compared(name: str) -> bool:
     path = Path(name)
     hidden = any(part.startswith(".") for part in path.parts)
-    tables = path.suffix in (".png", ".md") or path.name in ("table.csv", "multirun.yaml")
+    tables = path.suffix in (".png", ".md", ".html") or path.name in ("table.csv", "multirun.yaml")
     return not (hidden or tables or path.name in (*NOT_COMPARED, "summary.csv", "origin.json"))
 
 
