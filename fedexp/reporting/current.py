@@ -47,7 +47,9 @@ def stamp_of(run: Path) -> str:
 def leave_stamp(folder: Path, stamp: str, files: Iterable[Path]) -> None:
     """Say in `folder` that the report there has the stamp, and which files it wrote."""
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    write_atomically(folder / STAMP, to_json({"of": stamp, "by": _code(), "files": sizes}), durable=False)
+    write_atomically(
+        folder / STAMP, to_json({"of": stamp, "by": _code(), "files": sizes}), durable=False
+    )
 
 
 def is_current(folder: Path, stamp: str) -> bool:
