@@ -57,6 +57,7 @@ SMALL = (
     *("training=sgd", "training.epochs=null", "training.steps=1", "backend=in_process"),
     *("model.hidden=[8]", "hydra.run.dir=run"),
 )
+AUDITED = ("privacy=client_dp", "privacy.noise_multiplier=1", "privacy.delta=1e-2")
 NEEDS = {
     "aggregator/bulyan": ("n_clients=8",),
     "early_stopping/patience": ("early_stopping.patience=1",),
@@ -68,6 +69,9 @@ NEEDS = {
         )
         for name in ("dlg", "geiping", "idlg")
     },
+    "dataset/breast_cancer": ("train_examples=100",),
+    "leakage/audit_many_runs": AUDITED,
+    "leakage/audit": AUDITED,
     "leakage/analytic": ("leakage.analytic.exposure.examples=1",),
     "leakage/lira": ("leakage.lira.shadows=4",),
     "leakage/model_inversion": ("leakage.model_inversion.steps=2",),
