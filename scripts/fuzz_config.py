@@ -57,7 +57,7 @@ SMALL = (
     *("training=sgd", "training.epochs=null", "training.steps=1", "backend=in_process"),
     *("model.hidden=[8]", "hydra.run.dir=run"),
 )
-AUDITED = ("privacy=client_dp", "privacy.noise_multiplier=1", "privacy.delta=1e-2")
+AUDITED = ("privacy=client_dp", "privacy.noise_multiplier=1", "privacy.delta=1e-3")
 NEEDS = {
     "aggregator/bulyan": ("n_clients=8",),
     "early_stopping/patience": ("early_stopping.patience=1",),

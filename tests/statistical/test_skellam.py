@@ -160,7 +160,7 @@ def test_settings_are_checked(field, value):
 @pytest.mark.parametrize("field", ["clip_norm", "noise_multiplier", "scale"])
 def test_noise_that_never_is_a_whole_number_is_refused(field):
     # Its square is 0, which an account would divide by.
-    with pytest.raises(InputError, match="noise_multiplier=.* is no noise in whole numbers"):
+    with pytest.raises(InputError, match=r"noise_multiplier=.* is no noise in whole numbers"):
         Skellam(**{"clip_norm": 1.0, "noise_multiplier": 1.0, "scale": 1.0, field: 1e-300})
 
 
