@@ -103,9 +103,10 @@ def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
         target = str(OmegaConf.select(node, "_target_", default=choice)) if node else choice
         for key in _leaves(node, group.replace("/", ".")):
             # What the builder reads of a group is read alike for all of its parts: once.
-            whose = group if key.split(".")[1] in BUILDERS_OWN.get(group, ()) else target
-            if (whose, key) not in seen:
-                seen.add((whose, key))
+            own = key.partition(".")[2].partition(".")[0] in BUILDERS_OWN.get(group, ())
+            whose = (group if own else target, key)
+            if whose not in seen:
+                seen.add(whose)
                 yield from ((f"{key}={value}", base) for value in VALUES)
 
 
