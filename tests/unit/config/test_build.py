@@ -11,10 +11,11 @@ import torch
 from fedexp.aggregation.trimmed_mean import TrimmedMean
 from fedexp.attacks.none import NoAttack
 from fedexp.channel.plain import Plain
+from fedexp.channel.secure_random_k import SecureRandomK
 from fedexp.config.adversary import malicious_clients, poisoned
 from fedexp.config.build import _device
 from fedexp.config.cohort_rehearsal import rehearse_cohort
-from fedexp.config.parts import _check_arguments, _describe, _fits
+from fedexp.config.parts import _check_arguments, _describe, _fits, _hints
 from fedexp.core.checks import InputError
 from fedexp.core.types import Partition, Split
 
@@ -65,6 +66,11 @@ def test_arguments_are_checked_by_name_and_type():
         _check_arguments(takes, {"lr": 1, "steps": 2.5}, "training", ())
     with pytest.raises(InputError, match=r"training.lr=: has no value; set it with \+training.lr="):
         _check_arguments(takes, {}, "training", ())
+
+
+def test_inherited_arguments_have_the_types_that_their_own_file_knows():
+    # Its parent's file imports names that its own does not; record_views=0 was taken.
+    assert {"record_views": bool, "share": float}.items() <= _hints(SecureRandomK).items()
 
 
 def test_what_the_builder_hands_in_is_no_users_to_set():
