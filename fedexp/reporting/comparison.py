@@ -73,7 +73,7 @@ def _curves(axes: Axes, groups: Sequence[Configuration]) -> None:
             continue
         mean, rounds = curves.mean(axis=1), curves.index.to_numpy()
         drawn.append(mean)
-        colour, line, marker = _style(index)
+        colour, line, marker = style_of(index)
         axes.plot(
             rounds,
             mean,
@@ -110,7 +110,7 @@ def _dots(axes: Axes, groups: Sequence[Configuration], labels: Sequence[str], ke
     """A row a configuration: a ring for every seed, a bar at their mean."""
     beside = axes.get_yaxis_transform()
     for row, group in enumerate(groups):
-        colour, line, marker = _style(row) if keys else (BLUE, "-", "o")
+        colour, line, marker = style_of(row) if keys else (BLUE, "-", "o")
         if keys:
             # The line as it looks on the left, between its name and its dots.
             axes.plot(
@@ -145,7 +145,8 @@ def _dots(axes: Axes, groups: Sequence[Configuration], labels: Sequence[str], ke
     axes.set_title("○ one seed    | mean over the seeds", loc="left", fontsize=10)
 
 
-def _style(index: int) -> tuple[str, str, str]:
+def style_of(index: int) -> tuple[str, str, str]:
+    """Colour, dashes and marker of a picture's curve by its place."""
     n = len(_COLOURS)
     return _COLOURS[index % n], _LINES[index // n % len(_LINES)], _MARKERS[index % n]
 

@@ -10,6 +10,7 @@ from fedexp.core.documents import read_json_object
 from fedexp.core.files import remove_leftovers, to_json, write_atomically
 from fedexp.core.text import printable_lines, without_markup
 from fedexp.reporting.leakage_sweep import leakage_markdown, leakage_table
+from fedexp.reporting.lifespan_table import lifespan_markdown, lifespan_table
 from fedexp.reporting.membership import membership_sweep
 from fedexp.reporting.no_effect import no_effect
 from fedexp.reporting.results import Run, find_runs, links_not_followed, load_run
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _OF_A_SWEEP = (
     *("table.csv", "summary.csv", "table.md", "report.html", "robustness.csv", "verdict.csv"),
     *("attack_matrix.png", "comparison.png", "accuracy_by_epsilon.png"),
-    *("leakage.csv", "membership.csv", "utility_and_leak.csv"),
+    *("leakage.csv", "membership.csv", "utility_and_leak.csv", "lifespan.csv", "lifespan.png"),
     *("leakage_images.png", "leakage_classes.png", "leakage_noise.png"),
 )
 _PAGE = "report.html"
@@ -55,8 +56,9 @@ def report_sweep(
     attack_matrix.png, which above 24 configurations take the place of comparison.png; where epsilon
     differs, accuracy_by_epsilon.png; where leakage was studied, leakage.csv (one row a figure) and
     the pictures of it, with several studies utility_and_leak.csv (one row a configuration); where
-    there are verdicts, verdict.csv. What an earlier report wrote there and this one does not is
-    removed.
+    there are verdicts, verdict.csv; where a backdoor's attack ended before the runs did,
+    lifespan.csv (one row an evaluation) and lifespan.png. What an earlier report wrote there and
+    this one does not is removed.
 
     Args:
         paths: of runs, or folders that hold some.
@@ -83,6 +85,7 @@ def report_runs(
     from fedexp.reporting.comparison import MOST_CURVES, comparison_figure, run_in_common
     from fedexp.reporting.heatmaps import attack_matrix_figure
     from fedexp.reporting.leakage_plots import leakage_sweep_figures
+    from fedexp.reporting.lifespan_plot import lifespan_figure
     from fedexp.reporting.privacy_plots import accuracy_by_epsilon_figure
 
     if folder is None and len(paths) == 1 and _is_of_a_sweep(Path(paths[0])):
@@ -97,6 +100,10 @@ def report_runs(
         tables["robustness.csv"] = robustness
         figures["attack_matrix.png"] = attack_matrix_figure(robustness, run_in_common(runs))
         matrix = robustness_markdown(runs, robustness)
+    if outlived := lifespan_markdown(groups):
+        tables["lifespan.csv"] = lifespan_table(groups)
+        figures["lifespan.png"] = lifespan_figure(groups, run_in_common(runs))
+        outlived = f"## What is left after the attack\n\n{outlived}\n"
     many = len(groups) > MOST_CURVES and robustness is not None
     if not many:
         figures["comparison.png"] = comparison_figure(groups)
@@ -128,9 +135,9 @@ def report_runs(
     idle = f"## Without effect\n\n{idle}\n" if idle else ""
     passed_over = "\n".join(f"- {link}" for link in links_not_followed(paths))
     passed_over = f"## Links that were not followed\n\n{passed_over}\n" if passed_over else ""
-    page += filter(None, [judged, leaked, idle, passed_over])
+    page += filter(None, [outlived, judged, leaked, idle, passed_over])
     text = "\n".join(page)
-    parts = [matrix, "" if many else whole, trials, judged, leaked, idle, passed_over]
+    parts = [matrix, "" if many else whole, trials, outlived, judged, leaked, idle, passed_over]
     shown = printable_lines("\n\n".join(part.rstrip("\n") for part in parts if part))
     if folder is None:
         return f"{shown}\n\nNothing was written; --out FOLDER keeps the tables and pictures"
