@@ -19,8 +19,9 @@ from torch import Tensor
 
 from fedexp.backends.workspace import Layout
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split, is_mapped
 from fedexp.core.mapping import file_of
-from fedexp.core.types import Split, State, is_mapped
+from fedexp.core.types import State
 from fedexp.core.workload import Workload
 
 SHARED_MEMORY = "/dev/shm"

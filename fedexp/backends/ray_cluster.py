@@ -39,10 +39,11 @@ from fedexp.backends.ray_worker import Job, Parcel, Round, Trained, arrays_of, t
 from fedexp.backends.workspace import sends_of
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.environment import environment
+from fedexp.core.examples import Split
 from fedexp.core.flat import vector_of
 from fedexp.core.mapping import file_of
 from fedexp.core.protocols import Merges, Trainer
-from fedexp.core.types import ClientTask, Split, Updates, row_size
+from fedexp.core.types import ClientTask, Updates, row_size
 from fedexp.core.workload import EVALUATION_BATCH, Workload
 
 TRIES = 3  # of a task whose worker dies

@@ -31,15 +31,17 @@ from fedexp.config.weights import head_columns, starting_point
 from fedexp.config.workload import clients_examples, with_shards_behind
 from fedexp.core.capabilities import communicates, has_own_bits, of_head, root_examples
 from fedexp.core.checks import InputError, one_of
+from fedexp.core.examples import Dataset, Split
 from fedexp.core.flat import vector_of
-from fedexp.core.normalise import normalisation_of
+from fedexp.core.normalise import Normalisation, normalisation_of
 from fedexp.core.observer import Observer
+from fedexp.core.partition import Partition
 from fedexp.core.protection import Combination, Mechanism, Plan
 from fedexp.core.protocols import Backend, Task
 from fedexp.core.rng import generator
 from fedexp.core.round_model import Architecture
 from fedexp.core.shards import sizes_of
-from fedexp.core.types import Dataset, Normalisation, Partition, Split, row_size
+from fedexp.core.types import row_size
 from fedexp.core.workload import Workload
 from fedexp.federation.gather import gather_of, refuse_too_many_rows
 from fedexp.federation.own_patients import OwnPatients

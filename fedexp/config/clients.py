@@ -10,10 +10,11 @@ from fedexp.config.adversary import malicious_clients
 from fedexp.config.construction import Chosen
 from fedexp.config.parts import Config, prefixed
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Dataset
+from fedexp.core.partition import Partition
 from fedexp.core.protocols import OfDataset
 from fedexp.core.rng import generator
 from fedexp.core.shards import are_listed
-from fedexp.core.types import Dataset, Partition
 from fedexp.federation.extra_clients import with_extra_clients
 from fedexp.partition.check import checked
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from fedexp.config.clients import Clients
+from fedexp.core.examples import Split
 from fedexp.core.perturbation import examples_trained_on
 from fedexp.core.protection import Mechanism
 from fedexp.core.protocols import Trainer
-from fedexp.core.types import Split
 from fedexp.core.workload import Workload
 from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.unpoisoned import with_own_data

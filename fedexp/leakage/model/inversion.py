@@ -31,10 +31,10 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, non_negative, one_of, positive
+from fedexp.core.examples import Dataset, Split
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.flat import FlatModel
 from fedexp.core.rng import generator, seed_for, torch_generator
-from fedexp.core.types import Dataset, Split
 from fedexp.leakage import adversaries
 from fedexp.leakage.intervals import (
     Interval,
