@@ -1,8 +1,4 @@
-"""What all processes of a pool see, in shared memory, once: data, models, rows and states.
-
-torch shares memory through file descriptors whose names are unlinked at once: when the processes
-are gone, however they went, nothing stays behind.
-"""
+"""What all processes of a pool see, in shared memory, once: data, models, rows and states."""
 
 from __future__ import annotations
 
