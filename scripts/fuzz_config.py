@@ -1,6 +1,6 @@
 """Every leaf key of every choice, with hostile values: refused in a line, or a sensible run.
 
-    python scripts/fuzz_config.py                       all of it: some 8,000 cases, an hour or two
+    python scripts/fuzz_config.py                       all of it: some 11,000 cases, an hour or two
     python scripts/fuzz_config.py --minutes 10          as far as it gets; the next call goes on
     python scripts/fuzz_config.py --only training.lr    cases whose override holds a word, again
     python scripts/fuzz_config.py --list                what is to be tried
@@ -42,6 +42,7 @@ from fedexp.commands import execution, run, studies  # noqa: F401 - for the fork
 from fedexp.commands.cli import run_command
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS
+from fedexp.config.parts import BUILDERS_OWN
 from tests.support import remembered_configs
 
 VALUES = (
@@ -57,6 +58,7 @@ SMALL = (
     *("training=sgd", "training.epochs=null", "training.steps=1", "backend=in_process"),
     *("model.hidden=[8]", "hydra.run.dir=run"),
 )
+AUDITED = ("privacy=client_dp", "privacy.noise_multiplier=1", "privacy.delta=1e-3")
 NEEDS = {
     "aggregator/bulyan": ("n_clients=8",),
     "early_stopping/patience": ("early_stopping.patience=1",),
@@ -68,6 +70,9 @@ NEEDS = {
         )
         for name in ("dlg", "geiping", "idlg")
     },
+    "dataset/breast_cancer": ("train_examples=100",),
+    "leakage/audit_many_runs": AUDITED,
+    "leakage/audit": AUDITED,
     "leakage/analytic": ("leakage.analytic.exposure.examples=1",),
     "leakage/lira": ("leakage.lira.shadows=4",),
     "leakage/model_inversion": ("leakage.model_inversion.steps=2",),
@@ -97,8 +102,11 @@ def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
         node = OmegaConf.select(config, group.replace("/", "."))
         target = str(OmegaConf.select(node, "_target_", default=choice)) if node else choice
         for key in _leaves(node, group.replace("/", ".")):
-            if (target, key) not in seen:
-                seen.add((target, key))
+            # What the builder reads of a group is read alike for all of its parts: once.
+            own = key.partition(".")[2].partition(".")[0] in BUILDERS_OWN.get(group, ())
+            whose = (group if own else target, key)
+            if whose not in seen:
+                seen.add(whose)
                 yield from ((f"{key}={value}", base) for value in VALUES)
 
 
