@@ -93,7 +93,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     parts.sampler(everybody, generator(seed, "cohort", 0))  # what cannot be drawn fails here
     aggregator = setting.aggregator(parts.aggregator, everybody)
     clients = clients_of(config, partition, everybody, root_examples(aggregator))
-    whole, malicious = clients.everybody, clients.malicious
+    whole, malicious = clients.whole, clients.malicious
     sampler = attended(setting.sampler(parts.sampler), config, malicious)
     rehearse_cohort(parts, aggregator, sizes_of(whole.shards).tolist())
     trained_on = poisoned(whole, parts.attack, malicious, data.dataset.num_classes, seed)

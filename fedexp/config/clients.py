@@ -24,7 +24,7 @@ class Clients:
     """Who takes part, and who holds what."""
 
     partition: Partition  # over the config's n_clients, without what the server keeps
-    everybody: Partition  # the same with the malicious clients that come on top
+    whole: Partition  # the same with the malicious clients that come on top
     malicious: np.ndarray  # [everybody] bool: whom the adversary controls
     root_rows: np.ndarray  # [root_examples] int64 rows of `train` that the server keeps
 
