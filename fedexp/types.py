@@ -1,5 +1,6 @@
-"""The old name of `fedexp.core.types`, for loaders and partitions of users; for one release."""
+"""An old name of what loaders and partitions of users are made of; for one release."""
 
-from fedexp.core.types import Dataset, Partition, Split
+from fedexp.core.examples import Dataset, Split
+from fedexp.core.partition import Partition
 
 __all__ = ["Dataset", "Partition", "Split"]

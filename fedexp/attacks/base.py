@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.types import Rule, Split, Updates
+from fedexp.core.examples import Split
+from fedexp.core.types import Rule, Updates
 
 
 class LeavesData:

@@ -23,7 +23,8 @@ from torch import Tensor
 from fedexp.attacks.base import with_malicious_rows
 from fedexp.attacks.labels import refuse_several_labels
 from fedexp.core.checks import InputError, at_least, in_range, positive
-from fedexp.core.types import Rule, Split, Updates
+from fedexp.core.examples import Split
+from fedexp.core.types import Rule, Updates
 
 FLOOR = 0.05  # of a pixel's standard deviation, in the unit of the pixels
 

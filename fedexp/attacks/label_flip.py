@@ -21,7 +21,7 @@ from torch import Tensor
 from fedexp.attacks.base import LeavesRows
 from fedexp.attacks.labels import other_classes, refuse_several_labels
 from fedexp.core.checks import InputError, at_least, in_range, one_of
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 
 
 @final

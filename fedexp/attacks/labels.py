@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 
 
 def drawn_rows(n: int, fraction: float, rng: np.random.Generator) -> Tensor:

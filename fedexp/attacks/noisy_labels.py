@@ -19,7 +19,7 @@ import torch
 from fedexp.attacks.base import LeavesRows
 from fedexp.attacks.labels import drawn_rows, other_classes, refuse_several_labels
 from fedexp.core.checks import at_least, in_range
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 
 
 @final

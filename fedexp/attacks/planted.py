@@ -29,7 +29,8 @@ from torch import Tensor
 from fedexp.attacks.base import honest_rows, with_malicious_rows
 from fedexp.attacks.labels import drawn_rows, refuse_several_labels
 from fedexp.core.checks import InputError, at_least, in_range, positive
-from fedexp.core.types import Rule, Split, Updates
+from fedexp.core.examples import Split
+from fedexp.core.types import Rule, Updates
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,8 +39,9 @@ from torch import Tensor
 from fedexp.attacks.base import with_malicious_rows
 from fedexp.attacks.honest import known_rows
 from fedexp.core.checks import InputError, at_least
+from fedexp.core.examples import Split
 from fedexp.core.protocols import Attack
-from fedexp.core.types import Rule, Split, Updates
+from fedexp.core.types import Rule, Updates
 
 
 @final

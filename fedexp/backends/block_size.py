@@ -13,8 +13,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from fedexp.core.blocks import TrainsBlocks
+from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
-from fedexp.core.types import Split
 
 SHARE = 0.6  # of a GPU's memory; the rest is for what kernels need, and for fragments
 OF_A_CPU = 2**30  # bytes: blocks are slower there than one client after the other, and for tests

@@ -1,8 +1,4 @@
-"""What all processes of a pool see, in shared memory, once: data, models, rows and states.
-
-torch shares memory through file descriptors whose names are unlinked at once: when the processes
-are gone, however they went, nothing stays behind.
-"""
+"""What all processes of a pool see, in shared memory, once: data, models, rows and states."""
 
 from __future__ import annotations
 
@@ -19,8 +15,9 @@ from torch import Tensor
 
 from fedexp.backends.workspace import Layout
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split, is_mapped
 from fedexp.core.mapping import file_of
-from fedexp.core.types import Split, State, is_mapped
+from fedexp.core.types import State
 from fedexp.core.workload import Workload
 
 SHARED_MEMORY = "/dev/shm"

@@ -1,11 +1,4 @@
-"""How worker processes are started: from what, under which signals, and in how much time.
-
-On Linux the workers are forked from a server process that has imported torch and fedexp, and
-computed nothing: one import for all workers, and none for the next pool of this process. It has no
-threads and no data, so that forking is safe, and goes with the process that it serves. Elsewhere
-every worker is spawned and imports for itself: on macOS torch's libraries do not survive a fork,
-and Windows has none.
-"""
+"""How worker processes are started: from what (see `process_pool`), and under which signals."""
 
 from __future__ import annotations
 

@@ -6,7 +6,14 @@ every worker; the workers then take jobs from a shared counter, the longest clie
 and states straight to where they belong and answer with their reports. Rows stand in cohort order
 and seeds are keyed by client, so the bits do not depend on the number of workers.
 
-The board, the workers' side and how they are started: `board`, `pool_worker`, `launch`.
+torch shares memory through file descriptors whose names are unlinked at once: when the processes
+are gone, however they went, nothing stays behind.
+
+On Linux the workers are forked from a server process that has imported torch and fedexp, and
+computed nothing: one import for all workers, and none for the next pool of this process. It has no
+threads and no data, so that forking is safe, and goes with the process that it serves. Elsewhere
+every worker is spawned and imports for itself: on macOS torch's libraries do not survive a fork,
+and Windows has none.
 """
 
 from __future__ import annotations

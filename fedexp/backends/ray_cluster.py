@@ -17,17 +17,11 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
-import signal
-import socket
-import sys
-import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -35,27 +29,32 @@ import torch
 from torch import Tensor
 
 from fedexp.backends import ray_worker
+from fedexp.backends.ray_joining import (
+    alive,
+    cpus,
+    handlers_kept,
+    join,
+    library,
+    quiet,
+    refuse_an_empty_cluster,
+    refuse_small_stores,
+    short_folder,
+    start,
+)
 from fedexp.backends.ray_worker import Job, Parcel, Round, Trained, arrays_of, tensors_of
 from fedexp.backends.workspace import sends_of
 from fedexp.core.checks import InputError, at_least
-from fedexp.core.environment import environment
+from fedexp.core.examples import Split
 from fedexp.core.flat import vector_of
 from fedexp.core.mapping import file_of
 from fedexp.core.protocols import Merges, Trainer
-from fedexp.core.types import ClientTask, Split, Updates, row_size
+from fedexp.core.types import ClientTask, Updates, row_size
 from fedexp.core.workload import EVALUATION_BATCH, Workload
 
 TRIES = 3  # of a task whose worker dies
 PATIENCE = 20.0  # seconds without an answer, until it is looked whether anybody is there
 TASKS_A_WORKER = 4  # in a round; more cost Ray's time, fewer leave workers idle at its end
 SMALLEST_STORE = 128 * 2**20  # bytes of a store; Ray wants 75 MB at least
-LONGEST_FOLDER = 40  # letters; a socket's path, which Ray makes 60 longer, may have 107
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # it would call home
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns that this will be so
-}
-# Ray's workers stand back (niceness 15) behind whatever else the machine does; a pool's do not.
-OWN = {"RAY_worker_niceness": "0"}
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +99,7 @@ class RayCluster:
                 "device",
                 workload.device,
             )
-        _ray()
+        library()
         self._workload, self._address, self._count = workload, address, workers
         self._d = len(vector_of(workload.model))
         self._store = None if store_mb is None else store_mb * 2**20
@@ -161,7 +160,7 @@ class RayCluster:
             return
         self._held = []
         if self._joined_here:
-            with _quiet(), _handlers_kept():
+            with quiet(), handlers_kept():
                 self._ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -209,7 +208,7 @@ class RayCluster:
             while waiting:
                 done, _ = ray.wait(list(waiting), num_returns=1, timeout=PATIENCE)
                 if not done:
-                    _refuse_an_empty_cluster(ray)
+                    refuse_an_empty_cluster(ray)
                     continue
                 reference = done[0]
                 piece = waiting.pop(reference)
@@ -245,7 +244,7 @@ class RayCluster:
 
     def _workers(self) -> int:
         """CPUs of the cluster, as it is now."""
-        return max(1, _cpus(self._start()))
+        return max(1, cpus(self._start()))
 
     def _start(self) -> Any:
         """Ray, joined to the cluster that holds the workload."""
@@ -253,8 +252,8 @@ class RayCluster:
             return self._ray
         data = _tensors(self._workload)
         bytes_of_data = sum(tensor.nbytes for tensor in data)
-        ray = _ray()
-        with _quiet(), _handlers_kept():
+        ray = library()
+        with quiet(), handlers_kept():
             self._joined_here = not ray.is_initialized()
             if self._joined_here:
                 try:
@@ -271,33 +270,21 @@ class RayCluster:
                         self._address,
                     ) from error
         self._ray = ray
-        _refuse_small_stores(ray, bytes_of_data)
+        refuse_small_stores(ray, bytes_of_data)
         self._held = [ray.put(Parcel.of(self._workload, data))]
-        _refuse_an_empty_cluster(ray)
-        log.info("backend: %d workers on %d node(s) of Ray", self._workers(), len(_alive(ray)))
+        refuse_an_empty_cluster(ray)
+        log.info("backend: %d workers on %d node(s) of Ray", self._workers(), len(alive(ray)))
         return ray
 
     def _join(self, ray: Any, bytes_of_data: int) -> None:
-        said_nothing = {"logging_level": logging.ERROR, "log_to_driver": False}
         if self._address is not None:
-            _knock(self._address)
-            ray.init(address=self._address, configure_logging=False, **said_nothing)
+            join(ray, self._address)
             return
         # What is in flight: a round's models, and as many rows as tasks hold at a time.
         models = 4 * self._d * (8 + 8 * self._count)
-        self._folder = _short_folder()
-        # Ray would write what lets a process join into the home folder.
-        with environment({**OWN, "RAY_AUTH_TOKEN": _token()}):
-            ray.init(
-                num_cpus=self._count,
-                num_gpus=0,
-                include_dashboard=False,
-                object_store_memory=self._store or bytes_of_data + models + SMALLEST_STORE,
-                configure_logging=False,
-                _temp_dir=self._folder,
-                _node_ip_address="127.0.0.1",  # no other machine reaches it, and Ray asks none
-                **said_nothing,
-            )
+        self._folder = short_folder()
+        store = self._store or bytes_of_data + models + SMALLEST_STORE
+        start(ray, self._folder, self._count, store)
 
     def _say_other_kernels(self, answer: Trained) -> None:
         if answer.kernels == self._kernels:
@@ -309,24 +296,6 @@ class RayCluster:
             self._kernels,
         )
         self._kernels = answer.kernels  # said once
-
-
-def _ray() -> Any:
-    """The library; raises InputError where it is not installed."""
-    with _quiet(), _handlers_kept():
-        try:
-            import ray
-        except ImportError:
-            reason = "needs Ray, which is not installed: pip install 'fedexp[ray]'"
-            raise InputError(reason, "backend", "ray") from None
-    return ray
-
-
-def _knock(address: str) -> None:
-    """Raise OSError where nobody listens at host:port; Ray would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _job(row: int, task: ClientTask, own_start: bool) -> Job:
@@ -368,71 +337,3 @@ def _named(clients: Sequence[int]) -> str:
         return f"client {clients[0]}"
     more = f" and {len(clients) - 5} more" if len(clients) > 5 else ""
     return f"clients {', '.join(map(str, clients[:5]))}{more}"
-
-
-def _cpus(ray: Any) -> int:
-    return int(ray.cluster_resources().get("CPU", 0))
-
-
-def _refuse_an_empty_cluster(ray: Any) -> None:
-    if _cpus(ray) < 1:
-        raise ChildProcessError("no node of the Ray cluster has a CPU, or none is left")
-
-
-def _alive(ray: Any) -> list[Mapping[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]
-
-
-def _refuse_small_stores(ray: Any, needed: int) -> None:
-    for node in _alive(ray):
-        there = int(node["Resources"].get("object_store_memory", 0))
-        if needed > there:
-            raise InputError(
-                f"the data are {needed / 2**20:.0f} MB and the object store of the node "
-                f"{node['NodeManagerHostname']} has {there / 2**20:.0f}; use a larger "
-                "backend.store_mb, or `ray start --object-store-memory`",
-                "backend",
-                "ray",
-            )
-
-
-def _short_folder() -> str:
-    """A new folder for Ray's sockets and logs, wherever there is room for one."""
-    usual = tempfile.gettempdir()
-    places = [usual, "/tmp"] if len(usual) <= LONGEST_FOLDER else ["/tmp"]
-    for place in places:
-        with suppress(OSError):
-            return tempfile.mkdtemp(prefix="fedexp-ray-", dir=place)
-    raise OSError(f"no folder for Ray could be made in {' or '.join(places)}")
-
-
-@cache
-def _token() -> str:
-    """What lets a process join a cluster of this one's."""
-    return os.urandom(32).hex()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray without its counting of users and its words."""
-    chatter = logging.getLogger("ray")
-    before = chatter.level
-    chatter.setLevel(logging.ERROR)
-    try:
-        with environment(QUIET):
-            yield
-    finally:
-        chatter.setLevel(before)
-
-
-@contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Ray takes over how this process ends; that is not its business."""
-    here = threading.current_thread() is threading.main_thread()
-    before, hook = signal.getsignal(signal.SIGTERM), sys.excepthook
-    try:
-        yield
-    finally:
-        sys.excepthook = hook
-        if here:
-            signal.signal(signal.SIGTERM, before)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
 from fedexp.core.mapping import let_go
 from fedexp.core.protocols import Sends, Trainer
-from fedexp.core.types import ClientReport, ClientTask, Sent, Split, State
+from fedexp.core.types import ClientReport, ClientTask, Sent, State
 from fedexp.core.workload import Workload, evaluation_batch
 
 Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]

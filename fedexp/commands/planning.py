@@ -27,9 +27,10 @@ from fedexp.core.capabilities import does_nothing, sampling_of
 from fedexp.core.flat import vector_of
 from fedexp.core.protocols import Backend, Merges, Trainer
 from fedexp.core.rng import generator
+from fedexp.core.round_record import ServerState
 from fedexp.core.shards import sizes_of
 from fedexp.core.text import duration
-from fedexp.core.types import ClientTask, ServerState, Updates
+from fedexp.core.types import ClientTask, Updates
 from fedexp.federation.evaluation import Unhurried
 from fedexp.federation.rounds import Experiment, initial_state, run_round
 from fedexp.run_folder.memory import memory

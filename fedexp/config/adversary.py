@@ -12,10 +12,11 @@ from fedexp.config.parts import Config, prefixed
 from fedexp.core.attack_schedule import malicious_in_a_cohort
 from fedexp.core.capabilities import TriesTheServer, attack_of_client, called, does_nothing
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.mapping import let_go
+from fedexp.core.partition import Partition
 from fedexp.core.protocols import Attack, Sampler, Task
 from fedexp.core.rng import generator
-from fedexp.core.types import Partition, Split
 from fedexp.federation.sampling import WithMalicious
 from fedexp.federation.trial import Judge, LossOnValidation, NoJudge
 

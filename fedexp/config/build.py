@@ -31,15 +31,17 @@ from fedexp.config.weights import head_columns, starting_point
 from fedexp.config.workload import clients_examples, with_shards_behind
 from fedexp.core.capabilities import communicates, has_own_bits, of_head, root_examples
 from fedexp.core.checks import InputError, one_of
+from fedexp.core.examples import Dataset, Split
 from fedexp.core.flat import vector_of
-from fedexp.core.normalise import normalisation_of
+from fedexp.core.normalise import Normalisation, normalisation_of
 from fedexp.core.observer import Observer
+from fedexp.core.partition import Partition
 from fedexp.core.protection import Combination, Mechanism, Plan
 from fedexp.core.protocols import Backend, Task
 from fedexp.core.rng import generator
 from fedexp.core.round_model import Architecture
 from fedexp.core.shards import sizes_of
-from fedexp.core.types import Dataset, Normalisation, Partition, Split, row_size
+from fedexp.core.types import row_size
 from fedexp.core.workload import Workload
 from fedexp.federation.gather import gather_of, refuse_too_many_rows
 from fedexp.federation.own_patients import OwnPatients
@@ -91,7 +93,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     parts.sampler(everybody, generator(seed, "cohort", 0))  # what cannot be drawn fails here
     aggregator = setting.aggregator(parts.aggregator, everybody)
     clients = clients_of(config, partition, everybody, root_examples(aggregator))
-    whole, malicious = clients.everybody, clients.malicious
+    whole, malicious = clients.whole, clients.malicious
     sampler = attended(setting.sampler(parts.sampler), config, malicious)
     rehearse_cohort(parts, aggregator, sizes_of(whole.shards).tolist())
     trained_on = poisoned(whole, parts.attack, malicious, data.dataset.num_classes, seed)

@@ -10,10 +10,11 @@ from fedexp.config.adversary import malicious_clients
 from fedexp.config.construction import Chosen
 from fedexp.config.parts import Config, prefixed
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Dataset
+from fedexp.core.partition import Partition
 from fedexp.core.protocols import OfDataset
 from fedexp.core.rng import generator
 from fedexp.core.shards import are_listed
-from fedexp.core.types import Dataset, Partition
 from fedexp.federation.extra_clients import with_extra_clients
 from fedexp.partition.check import checked
 
@@ -23,7 +24,7 @@ class Clients:
     """Who takes part, and who holds what."""
 
     partition: Partition  # over the config's n_clients, without what the server keeps
-    everybody: Partition  # the same with the malicious clients that come on top
+    whole: Partition  # the same with the malicious clients that come on top
     malicious: np.ndarray  # [everybody] bool: whom the adversary controls
     root_rows: np.ndarray  # [root_examples] int64 rows of `train` that the server keeps
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedexp.config.adversary import wanted
+from fedexp.core.examples import Dataset, Split
+from fedexp.core.partition import Partition
 from fedexp.core.protocols import Attack, Task
-from fedexp.core.types import Dataset, Partition, Split
 from fedexp.federation.evaluation import ModelEvaluator
 from fedexp.federation.own_patients import OwnPatients
 

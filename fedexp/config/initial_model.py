@@ -10,10 +10,10 @@ from fedexp.config.parts import Config
 from fedexp.config.weights import Start
 from fedexp.core.capabilities import ChecksTheModel, is_linear
 from fedexp.core.checks import InputError, one_of
+from fedexp.core.examples import Dataset
 from fedexp.core.flat import vector_of
 from fedexp.core.protocols import ServerOptimizer
 from fedexp.core.rng import seed_for, seeded
-from fedexp.core.types import Dataset
 from fedexp.training.rehearsal import made_up, refuse_what_moves
 
 

@@ -23,7 +23,7 @@ from typing import Any, final
 from fedexp.config.weights import MODEL_FILE, Start
 from fedexp.core.checks import InputError
 from fedexp.core.documents import read_json_object
-from fedexp.core.types import Dataset
+from fedexp.core.examples import Dataset
 from fedexp.run_folder.documents import read_config, read_summary
 from fedexp.run_folder.format import config_hash
 

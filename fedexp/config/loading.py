@@ -10,9 +10,9 @@ from fedexp.config.construction import Chosen
 from fedexp.config.parts import Config, prefixed
 from fedexp.config.unvalidated import without_validation
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Dataset, Split
 from fedexp.core.protocols import ChecksData
 from fedexp.core.rng import generator
-from fedexp.core.types import Dataset, Split
 from fedexp.data.folder import data_folder
 from fedexp.data.imbalance import long_tailed
 from fedexp.data.loader import load

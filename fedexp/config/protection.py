@@ -8,9 +8,9 @@ from fedexp.config.lineage import Lineage
 from fedexp.config.parts import prefixed
 from fedexp.core.capabilities import sampling_of
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Dataset
 from fedexp.core.protection import Combination, Mechanism, Plan, Protection
 from fedexp.core.protocols import Algorithm, Remarks, Sends, Trainer
-from fedexp.core.types import Dataset
 from fedexp.privacy.account import NoAccount, NotFromTheStart
 from fedexp.privacy.none import NoPrivacy
 

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
 from fedexp.core.protocols import Trainer
 from fedexp.core.rng import seed_for, seeded
 from fedexp.core.shards import sizes_of
-from fedexp.core.types import ClientTask, Split
+from fedexp.core.types import ClientTask
 from fedexp.core.workload import EVALUATION_BATCH, Workload
 from fedexp.training.steps import StepTrainer, Work
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from fedexp.config.parts import Config
 from fedexp.core.capabilities import TriesTheServer, called, ends_no_run
 from fedexp.core.checks import InputError
-from fedexp.core.types import Dataset
+from fedexp.core.examples import Dataset
 
 
 def without_validation(

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from fedexp.config.clients import Clients
+from fedexp.core.examples import Split
 from fedexp.core.perturbation import examples_trained_on
 from fedexp.core.protection import Mechanism
 from fedexp.core.protocols import Trainer
-from fedexp.core.types import Split
 from fedexp.core.workload import Workload
 from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.unpoisoned import with_own_data
@@ -40,8 +40,8 @@ def clients_examples(clients: Clients, train: Split, mechanism: Mechanism, seed:
         mechanism: of the run.
         seed: of the run.
     """
-    of_the_adversary = clients.malicious & (train is not clients.everybody.train)
-    return examples_trained_on(mechanism, train, clients.everybody.shards, of_the_adversary, seed)
+    of_the_adversary = clients.malicious & (train is not clients.whole.train)
+    return examples_trained_on(mechanism, train, clients.whole.shards, of_the_adversary, seed)
 
 
 def with_shards_behind(
@@ -64,7 +64,7 @@ def with_shards_behind(
         workload = replace(workload, shards=(*workload.shards, clients.root_rows))
     if without_attack is None:
         return Held(workload, root, {})
-    shards, n_shards = clients.everybody.shards, len(workload.shards)
+    shards, n_shards = clients.whole.shards, len(workload.shards)
     train, again, places = with_own_data(workload.train, without_attack, shards, clients.malicious)
     unpoisoned = {client: n_shards + i for client, i in places.items()}
     workload = replace(workload, train=train, shards=(*workload.shards, *again))

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.core.examples import Split
 from fedexp.core.stacked import StackedModel
-from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
+from fedexp.core.types import Adjust, ClientReport, ClientTask
 
 
 @final

@@ -53,8 +53,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedexp.core.examples import Split
 from fedexp.core.protocols import Aggregator, Attack, Channel, Task
-from fedexp.core.types import Delivery, Rule, Split, State, Updates
+from fedexp.core.types import Delivery, Rule, State, Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
 

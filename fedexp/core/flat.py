@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
+from fedexp.core.normalise import Normalisation
 from fedexp.core.protocols import Task
-from fedexp.core.types import Normalisation, Split
 
 
 def vector_of(module: nn.Module) -> Tensor:

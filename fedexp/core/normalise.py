@@ -10,16 +10,72 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, one_of
-from fedexp.core.types import Normalisation, Split
+from fedexp.core.examples import Split, divided
+from fedexp.core.moments import moments
 
 WAYS = ("train", "none", "fixed")
 USUAL = {"fixed_mean": 0.5, "fixed_deviation": 0.5}
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """From examples in their own unit to what a model takes: mean 0, deviation 1.
+
+    Per channel of an image, per feature of a row.
+    """
+
+    mean: Tensor  # [1, channels, 1, 1] or [1, features] float32
+    deviation: Tensor  # the same shape
+
+    @classmethod
+    def of(cls, reference: Split) -> Normalisation:
+        """With the reference's own means and deviations, exact to a rounding to float32."""
+        x = reference.x
+        mean, deviation = moments(x, reference.divisor)
+        # A channel that never changes has deviation 0: only shift it rather than divide by that.
+        deviation = torch.where(deviation > 0, deviation, 1.0)
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        return cls(mean.float().view(shape), deviation.float().view(shape))
+
+    @classmethod
+    def none(cls) -> Normalisation:
+        """That of examples that are shifted and scaled already."""
+        return cls(torch.zeros(()), torch.ones(()))
+
+    def x(self, values: Tensor) -> Tensor:
+        """Examples `[n, *shape]` of any floating type, in their own unit, shifted and scaled.
+
+        Raises:
+            TypeError: they are bytes, whose divisor is not known here.
+        """
+        if not values.is_floating_point():
+            raise TypeError("stored bytes have no unit of their own: take Split.as_floats() first")
+        return (values - self.mean.to(values.dtype)) / self.deviation.to(values.dtype)
+
+    def arranged(self, part: Split, layout: torch.memory_format) -> Tensor:
+        """The part's examples shifted and scaled, as float32 in a memory layout of their own."""
+        x = torch.empty(part.x.shape, device=part.x.device, memory_format=layout)
+        if part.x.dtype == torch.float32:
+            x.copy_(part.x)
+        else:
+            divided(part.x, part.divisor, out=x)
+        # The same operations on every number as in `x`, without a copy for each.
+        return x.sub_(self.mean).div_(self.deviation)
+
+    def to(self, device: torch.device) -> Normalisation:
+        """On another device."""
+        return Normalisation(self.mean.to(device), self.deviation.to(device))
+
+    def __call__(self, part: Split) -> Split:
+        """A part with its examples shifted and scaled."""
+        return part.with_x(self.x(part.as_floats().x))
 
 
 def normalisation_of(dataset: Mapping[str, Any], train: Split) -> Normalisation:

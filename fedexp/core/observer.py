@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedexp.core.types import Metric, RoundRecord, ServerState
+from fedexp.core.round_record import Metric, RoundRecord, ServerState
 
 
 @dataclass(frozen=True)

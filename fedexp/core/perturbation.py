@@ -14,9 +14,9 @@ import torch
 
 from fedexp.core.capabilities import PerturbsExamples
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.rng import generator
 from fedexp.core.shards import are_listed
-from fedexp.core.types import Split
 
 PURPOSE = "input_noise"
 

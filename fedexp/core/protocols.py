@@ -12,18 +12,16 @@ from typing import ClassVar, Protocol, Self, runtime_checkable
 import numpy as np
 from torch import Tensor, nn
 
+from fedexp.core.examples import Dataset, Split
+from fedexp.core.partition import Partition
+from fedexp.core.round_record import Kept, Metric
 from fedexp.core.types import (
     Adjust,
     ClientReport,
     ClientTask,
-    Dataset,
     Delivery,
-    Kept,
-    Metric,
-    Partition,
     Rule,
     Sent,
-    Split,
     State,
     Updates,
     Verdict,

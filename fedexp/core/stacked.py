@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from fedexp.core.capabilities import goes_by_labels
+from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
 from fedexp.core.protocols import Task
-from fedexp.core.types import Split
 
 PROBED = 3  # examples
 

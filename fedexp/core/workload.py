@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from fedexp.core.examples import Split
+from fedexp.core.normalise import Normalisation
 from fedexp.core.protocols import Task
-from fedexp.core.types import Normalisation, Split
 
 EVALUATION_BATCH = 200  # images; large enough to fill the processor, small enough for its cache
 EVALUATED_ON_A_GPU = 2**23  # numbers of examples at once there: 32 MB, and what layers make of it

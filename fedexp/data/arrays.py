@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 from fedexp.core.checks import InputError, did_you_mean
-from fedexp.core.types import Dataset
+from fedexp.core.examples import Dataset
 from fedexp.data.division import By, Division
 from fedexp.data.download import RemoteFile
 from fedexp.data.loader import Facts

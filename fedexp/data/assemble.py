@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least
+from fedexp.core.examples import Dataset, Split
 from fedexp.core.rng import legacy_generator
-from fedexp.core.types import Dataset, Split
 from fedexp.data.check import checked
 from fedexp.data.download import damaged
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fedexp.core.types import Dataset
+from fedexp.core.examples import Dataset
 from fedexp.data.check import checked
 from fedexp.data.division import Division
 from fedexp.data.download import RemoteFile

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Dataset, Split
 from fedexp.core.mapping import let_go
-from fedexp.core.types import Dataset, Split
 
 AT_ONCE = 4096  # examples looked at together: those of a large file are never in memory at once
 

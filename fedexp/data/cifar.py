@@ -20,7 +20,7 @@ from typing import Any, final
 import numpy as np
 
 from fedexp.core.checks import one_of
-from fedexp.core.types import Dataset, Split
+from fedexp.core.examples import Dataset, Split
 from fedexp.data.assemble import assemble, check_sizes, image_shape, image_split, stratified
 from fedexp.data.download import RemoteFile, damaged, intact, present, read_local
 

@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Dataset
+from fedexp.core.examples import Dataset
 from fedexp.data.assemble import assemble, check_sizes, image_shape, image_split, stratified
 from fedexp.data.download import RemoteFile
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from fedexp.core.checks import InputError, one_of
-from fedexp.core.types import Dataset, Split
+from fedexp.core.examples import Dataset, Split
 from fedexp.data.assemble import assemble, check_sizes, image_shape, image_split, stratified
 from fedexp.data.download import RemoteFile, damaged, intact, present
 from fedexp.data.matlab import matlab_arrays

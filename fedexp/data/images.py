@@ -18,8 +18,8 @@ from typing import final
 import numpy as np
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Dataset
 from fedexp.core.mapping import map_bytes
-from fedexp.core.types import Dataset
 from fedexp.data.columns import Columns
 from fedexp.data.decode import WHITE_OF_16_BIT, Decoding, Fit, Picture
 from fedexp.data.division import By, Division

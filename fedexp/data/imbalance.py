@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from fedexp.core.checks import InputError, one_of
-from fedexp.core.types import Dataset, Split
+from fedexp.core.examples import Dataset, Split
 
 OF = ("train", "all")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, final, runtime_checkable
 
-from fedexp.core.types import Dataset
+from fedexp.core.examples import Dataset
 from fedexp.data.check import checked
 from fedexp.data.download import RemoteFile
 

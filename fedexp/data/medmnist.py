@@ -19,7 +19,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from fedexp.core.checks import InputError, one_of
-from fedexp.core.types import Dataset, Split
+from fedexp.core.examples import Dataset, Split
 from fedexp.data.assemble import assemble, image_shape, image_split, several_labels
 from fedexp.data.download import RemoteFile, damaged, intact
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Dataset, Split
+from fedexp.core.examples import Dataset, Split
 from fedexp.data.records import PARTS, Records
 
 

@@ -13,7 +13,7 @@ from typing import final
 
 import numpy as np
 
-from fedexp.core.types import Dataset, Split
+from fedexp.core.examples import Dataset, Split
 from fedexp.data.assemble import assemble, check_sizes, image_shape, image_split, stratified
 from fedexp.data.download import RemoteFile, damaged, intact
 from fedexp.data.matlab import matlab_arrays

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Dataset
+from fedexp.core.examples import Dataset
 from fedexp.data.columns import Columns, read_csv, row_of
 from fedexp.data.division import By, Division
 from fedexp.data.download import RemoteFile

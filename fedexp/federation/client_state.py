@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import final
 
 from fedexp.core.protocols import ClientStore
-from fedexp.core.types import Kept, State
+from fedexp.core.round_record import Kept
+from fedexp.core.types import State
 
 
 @final

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from fedexp.core.types import Delivery, Metric, RoundRecord, Updates
+from fedexp.core.round_record import Metric, RoundRecord
+from fedexp.core.types import Delivery, Updates
 from fedexp.federation.server import Receipt
 
 

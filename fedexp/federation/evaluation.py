@@ -10,8 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from fedexp.core.checks import in_range
+from fedexp.core.examples import Split
 from fedexp.core.protocols import Backend, Task
-from fedexp.core.types import Metric, Split
+from fedexp.core.round_record import Metric
 from fedexp.federation.own_patients import OwnPatients
 
 

@@ -18,8 +18,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from fedexp.core.partition import Partition
 from fedexp.core.rng import generator
-from fedexp.core.types import Partition
 
 
 def with_extra_clients(honest: Partition, extra: int, seed: int) -> Partition:

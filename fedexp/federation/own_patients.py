@@ -20,8 +20,9 @@ from typing import final
 
 import numpy as np
 
+from fedexp.core.examples import Split
+from fedexp.core.partition import OwnPart, Partition
 from fedexp.core.rng import generator
-from fedexp.core.types import OwnPart, Partition, Split
 
 
 @final

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from fedexp.core.capabilities import called, sees_other_clients
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.protocols import Attack
-from fedexp.core.types import Outcome, Rule, Split, Updates
+from fedexp.core.types import Outcome, Rule, Updates
 
 
 def held_to_its_word(attack: Attack) -> Attack:

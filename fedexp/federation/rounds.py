@@ -31,7 +31,8 @@ from fedexp.core.protocols import (
     WorkerMomentum,
 )
 from fedexp.core.rng import generator, seed_for
-from fedexp.core.types import ClientTask, Metric, RoundRecord, ServerState, row_size
+from fedexp.core.round_record import Metric, RoundRecord, ServerState
+from fedexp.core.types import ClientTask, row_size
 from fedexp.federation.client_state import InMemory, keep, of_part, read
 from fedexp.federation.describe import (
     describe,

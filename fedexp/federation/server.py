@@ -38,7 +38,8 @@ from fedexp.core.protocols import (
     UpdateValidation,
 )
 from fedexp.core.round_model import Architecture, NoArchitecture
-from fedexp.core.types import ServerState, State, Updates, Verdict, row_size
+from fedexp.core.round_record import ServerState
+from fedexp.core.types import State, Updates, Verdict, row_size
 
 Streams = Callable[[str], np.random.Generator]
 

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.core.partition import Partition
 from fedexp.core.protocols import Aggregator, Sampler, Trainer
 from fedexp.core.shards import all_rows
 from fedexp.core.stateless import Stateless
-from fedexp.core.types import Partition, State, Updates
+from fedexp.core.types import State, Updates
 
 
 @final

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from fedexp.core.capabilities import TriesTheServer, as_received
 from fedexp.core.protocols import Attack, Backend, Channel, Task
+from fedexp.core.round_record import ServerState
 from fedexp.core.stateless import Stateless
-from fedexp.core.types import Outcome, ServerState, State, Updates, Verdict
+from fedexp.core.types import Outcome, State, Updates, Verdict
 from fedexp.federation.server import Server, Streams
 from fedexp.federation.update_validation import NoValidation
 

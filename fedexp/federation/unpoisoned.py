@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 
 Shards = tuple[np.ndarray, ...]
 

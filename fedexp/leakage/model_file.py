@@ -20,8 +20,9 @@ import torch
 from fedexp.config.build import Built, build
 from fedexp.config.weights import Start, starting_point
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.flat import vector_of
-from fedexp.core.types import Normalisation, Split
+from fedexp.core.normalise import Normalisation
 from fedexp.leakage.victim import Victim
 
 TRAIN = "train"  # members: the dataset's training part as fedexp deals it

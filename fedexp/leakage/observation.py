@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedexp.core.normalise import Normalisation
 from fedexp.core.protocols import Task
 from fedexp.core.step_rule import StepRule
-from fedexp.core.types import Normalisation
 
 
 @dataclass(frozen=True)

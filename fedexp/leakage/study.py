@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Dataset
 from fedexp.core.findings import Findings
 from fedexp.core.observer import Observer
-from fedexp.core.types import Dataset
 from fedexp.leakage.victim import Victim
 
 Progress = Callable[[float], None]

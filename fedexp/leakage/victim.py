@@ -14,10 +14,12 @@ from fedexp.config.build import Built, build
 from fedexp.config.origin import origin_of
 from fedexp.config.schema import check_root_keys
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Dataset, Split
 from fedexp.core.flat import vector_of
+from fedexp.core.normalise import Normalisation
+from fedexp.core.partition import Partition
 from fedexp.core.protection import Mechanism
 from fedexp.core.protocols import Task
-from fedexp.core.types import Dataset, Normalisation, Partition, Split
 from fedexp.federation.rounds import Experiment
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
 from fedexp.run_folder.documents import read_config, read_summary

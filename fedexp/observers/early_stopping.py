@@ -18,7 +18,7 @@ from typing import Any, final
 
 from fedexp.core.checks import at_least, non_negative, one_of
 from fedexp.core.observer import RunStart, shared_figure
-from fedexp.core.types import RoundRecord, ServerState
+from fedexp.core.round_record import RoundRecord, ServerState
 
 
 @final

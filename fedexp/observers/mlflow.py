@@ -12,7 +12,7 @@ from typing import Any, final
 
 from fedexp.core.environment import environment
 from fedexp.core.observer import RunStart
-from fedexp.core.types import RoundRecord, ServerState
+from fedexp.core.round_record import RoundRecord, ServerState
 from fedexp.observers.series import by_round, figures, leaves, require
 
 FOLDER = "mlruns"

@@ -13,7 +13,7 @@ from typing import Any, final
 from tqdm import tqdm
 
 from fedexp.core.observer import Observer, RunStart, shared_figure
-from fedexp.core.types import RoundRecord, ServerState
+from fedexp.core.round_record import RoundRecord, ServerState
 
 LINE_EVERY = 1.0  # seconds between plain lines, so that a log stays readable
 

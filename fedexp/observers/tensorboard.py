@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from fedexp.core.observer import RunStart
-from fedexp.core.types import RoundRecord, ServerState
+from fedexp.core.round_record import RoundRecord, ServerState
 from fedexp.observers.series import by_round, figures, require
 
 FOLDER = "tensorboard"

@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 from fedexp.core.checks import one_of
 from fedexp.core.environment import environment
 from fedexp.core.observer import RunStart
-from fedexp.core.types import RoundRecord, ServerState
+from fedexp.core.round_record import RoundRecord, ServerState
 from fedexp.observers.series import by_round, figures, require
 
 FOLDER = "wandb"

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from fedexp.core.checks import InputError, at_least
-from fedexp.core.types import Partition, Split
+from fedexp.core.examples import Split
+from fedexp.core.partition import Partition
 
 
 def check_enough(train: Split, n_clients: int, min_size: int = 1) -> None:

@@ -12,8 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
+from fedexp.core.partition import Partition
 from fedexp.core.shards import are_listed, blocks, sizes_of
-from fedexp.core.types import Partition, Split
 
 
 def checked(partition: object, train: Split, n_clients: int, name: str) -> Partition:

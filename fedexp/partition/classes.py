@@ -8,7 +8,8 @@ from typing import Literal, final
 import numpy as np
 
 from fedexp.core.checks import InputError, at_least, one_of
-from fedexp.core.types import Partition, Split
+from fedexp.core.examples import Split
+from fedexp.core.partition import Partition
 from fedexp.partition.assign import (
     assign_classes,
     check_enough,

@@ -8,7 +8,8 @@ from typing import final
 import numpy as np
 
 from fedexp.core.checks import InputError, at_least, positive
-from fedexp.core.types import Partition, Split
+from fedexp.core.examples import Split
+from fedexp.core.partition import Partition
 from fedexp.partition.assign import (
     assign_classes,
     check_enough,

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fedexp.core.partition import Partition
 from fedexp.core.protocols import Task
 from fedexp.core.shards import are_listed, sizes_of
-from fedexp.core.types import Partition
 
 
 def partition_document(

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedexp.core.checks import InputError, in_range, one_of
-from fedexp.core.types import OwnPart, Partition, Split
+from fedexp.core.examples import Split
+from fedexp.core.partition import OwnPart, Partition
 from fedexp.partition.assign import assign_sizes, check_enough, near_equal_sizes
 
 Transform = Callable[[Tensor, Tensor], Tensor]

@@ -21,8 +21,9 @@ import torch
 
 from fedexp.core.checks import InputError
 from fedexp.core.documents import DOCUMENT_BYTES, parse_json, read_regular
+from fedexp.core.examples import Split
+from fedexp.core.partition import Partition
 from fedexp.core.shards import partition_hash
-from fedexp.core.types import Partition, Split
 from fedexp.partition.own_sites import own_by_site
 
 

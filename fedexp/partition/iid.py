@@ -7,7 +7,8 @@ from typing import final
 
 import numpy as np
 
-from fedexp.core.types import Partition, Split
+from fedexp.core.examples import Split
+from fedexp.core.partition import Partition
 from fedexp.partition.assign import assign_sizes, check_enough, near_equal_sizes
 
 

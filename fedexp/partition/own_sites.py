@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Dataset, OwnPart, Split
+from fedexp.core.examples import Dataset, Split
+from fedexp.core.partition import OwnPart
 
 
 def site_names(dataset: Dataset) -> tuple[str, ...]:

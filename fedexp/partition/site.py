@@ -9,8 +9,9 @@ from typing import final
 import numpy as np
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Dataset, Split
+from fedexp.core.partition import Partition
 from fedexp.core.protocols import Partitioner
-from fedexp.core.types import Dataset, Partition, Split
 from fedexp.partition.own_sites import own_by_site, rows_of_sites, site_names
 
 

@@ -9,8 +9,9 @@ from typing import final
 import numpy as np
 
 from fedexp.core.checks import at_least
+from fedexp.core.examples import Dataset, Split
+from fedexp.core.partition import Partition
 from fedexp.core.protocols import Partitioner
-from fedexp.core.types import Dataset, Partition, Split
 from fedexp.partition.site import Sites
 
 

@@ -23,7 +23,8 @@ from typing import Any, final, overload
 import numpy as np
 
 from fedexp.core.checks import InputError, at_least
-from fedexp.core.types import Partition, Split
+from fedexp.core.examples import Split
+from fedexp.core.partition import Partition
 from fedexp.partition.assign import check_enough
 
 LISTED = 1000

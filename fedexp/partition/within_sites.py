@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from fedexp.core.checks import InputError, at_least
+from fedexp.core.examples import Dataset, Split
+from fedexp.core.partition import Partition
 from fedexp.core.protocols import Partitioner
-from fedexp.core.types import Dataset, Partition, Split
 from fedexp.partition.own_sites import OwnBySite, rows_of_sites, site_names
 
 

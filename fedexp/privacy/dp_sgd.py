@@ -31,10 +31,11 @@ from torch import Tensor, nn
 from fedexp.core.blocks import Block, unadjusted
 from fedexp.core.capabilities import goes_by_labels
 from fedexp.core.checks import InputError, non_negative, one_of, positive
+from fedexp.core.examples import Split
 from fedexp.core.protection import Combination, Plan, Protection
 from fedexp.core.protocols import LocalTraining, Model, Task, Trainer
 from fedexp.core.rng import generator
-from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
+from fedexp.core.types import Adjust, ClientReport, ClientTask
 from fedexp.privacy.account import (
     NOT_COVERED,
     Description,

@@ -33,8 +33,9 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, positive
+from fedexp.core.examples import Split
 from fedexp.core.protection import Combination, Plan, Protection
-from fedexp.core.types import Delivery, Split, State, Updates
+from fedexp.core.types import Delivery, State, Updates
 from fedexp.privacy.account import NOT_COVERED, SEEDED, Description, PrivacyAccount
 from fedexp.privacy.accounting import Guarantee
 from fedexp.privacy.analytic_gaussian import epsilon_of, noise_multiplier_for

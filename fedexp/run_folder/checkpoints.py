@@ -25,7 +25,7 @@ from torch import Tensor
 from fedexp.core.checks import InputError
 from fedexp.core.documents import read_json_object, read_regular
 from fedexp.core.files import write_atomically
-from fedexp.core.types import ServerState
+from fedexp.core.round_record import ServerState
 from fedexp.run_folder.client_states import ClientStates
 from fedexp.run_folder.growing import Carried
 from fedexp.run_folder.pickles import refuse_deep_pickles

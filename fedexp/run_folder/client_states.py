@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import final
 
 from fedexp.core.files import write_atomically
-from fedexp.core.types import Kept, State
+from fedexp.core.round_record import Kept
+from fedexp.core.types import State
 
 
 @dataclass(frozen=True)

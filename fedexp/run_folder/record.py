@@ -40,7 +40,8 @@ from fedexp.core.flat import state_dict_of
 from fedexp.core.observer import RunStart
 from fedexp.core.origin import Origin
 from fedexp.core.protocols import Account, Task
-from fedexp.core.types import Metric, RoundRecord, Sent, ServerState
+from fedexp.core.round_record import Metric, RoundRecord, ServerState
+from fedexp.core.types import Sent
 from fedexp.run_folder.checkpoints import (
     Checkpoint,
     Unreadable,

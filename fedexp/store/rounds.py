@@ -25,7 +25,7 @@ from typing import Any, final
 from fedexp.config.build import Built
 from fedexp.core.capabilities import starts_alike
 from fedexp.core.origin import Origin
-from fedexp.core.types import ServerState
+from fedexp.core.round_record import ServerState
 from fedexp.run_folder.checkpoints import rename_config
 from fedexp.run_folder.format import NOT_OF_ROUNDS, config_hash
 from fedexp.run_folder.origin import remarks_on_origin

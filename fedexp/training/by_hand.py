@@ -27,11 +27,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedexp.core.capabilities import slope_of
+from fedexp.core.examples import Split
 from fedexp.core.flat import FlatModel
 from fedexp.core.protocols import Model
 from fedexp.core.rng import torch_generator
 from fedexp.core.step_rule import StepRule
-from fedexp.core.types import ClientTask, Split
+from fedexp.core.types import ClientTask
 from fedexp.training.steps import Step, Work, batches_of
 
 TOLERANCE = 1e-4  # of the length of a step; rounding leaves 1e-6

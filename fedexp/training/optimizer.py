@@ -19,9 +19,10 @@ from torch.optim import Optimizer
 
 from fedexp.core.blocks import Block, unadjusted
 from fedexp.core.checks import positive
+from fedexp.core.examples import Split
 from fedexp.core.protocols import LocalTraining, Model
 from fedexp.core.rng import torch_generator
-from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
+from fedexp.core.types import Adjust, ClientReport, ClientTask
 from fedexp.training.blocks import (
     BlockSteps,
     numbers_of_steps,

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from fedexp.core.blocks import Block, unadjusted
 from fedexp.core.checks import in_range, non_negative, positive
+from fedexp.core.examples import Split
 from fedexp.core.protocols import LocalTraining, Model
 from fedexp.core.step_rule import StepRule
-from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
+from fedexp.core.types import Adjust, ClientReport, ClientTask
 from fedexp.training.blocks import (
     BlockSteps,
     numbers_of_steps,

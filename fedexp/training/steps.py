@@ -17,10 +17,11 @@ from torch import Tensor
 
 from fedexp.core.capabilities import task_of_client
 from fedexp.core.checks import InputError, at_least, one_of, positive
+from fedexp.core.examples import Split
 from fedexp.core.protocols import Model, Task, Trainer
 from fedexp.core.rng import seeded, torch_generator
 from fedexp.core.step_rule import StepRule
-from fedexp.core.types import Adjust, ClientReport, ClientTask, Split
+from fedexp.core.types import Adjust, ClientReport, ClientTask
 
 Gradients = tuple[Tensor, ...]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedexp.config.build import Built
 from fedexp.core.files import write_atomically
-from fedexp.core.types import OwnPart
+from fedexp.core.partition import OwnPart
 
 PARTS = ("validation", "test")
 Logits = tuple[np.ndarray, ...]

@@ -30,7 +30,7 @@ from fedexp.core.flat import vector_of
 from fedexp.core.parallel import in_parallel
 from fedexp.core.protocols import Backend
 from fedexp.core.rng import generator
-from fedexp.core.types import Metric
+from fedexp.core.round_record import Metric
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.run_folder.format import config_hash
 from fedexp.store.files import leave_file, take_file

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.workloads import Case
 from fedexp.aggregation.median import Median
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 
 LR = 0.1
 

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import torch
 
-from fedexp.core.types import Dataset, RoundRecord, Split
+from fedexp.core.examples import Dataset, Split
+from fedexp.core.round_record import RoundRecord
 
 MANY_CLIENTS = (1_000, 10_000, 100_000, 1_000_000)
 FEW_CLIENTS = (1_000, 1_000_000)

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from benchmarks.workloads import CLASSES, SHAPE, two_nn
+from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel, vector_of
-from fedexp.core.types import ClientTask, Split
+from fedexp.core.types import ClientTask
 from fedexp.models import cnn, mlp, small_cnn
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.schedules import Constant

@@ -17,8 +17,8 @@ from torch import nn
 
 from fedexp.aggregation.mean import Mean
 from fedexp.aggregation.median import Median
+from fedexp.core.examples import Split
 from fedexp.core.protocols import Aggregator
-from fedexp.core.types import Split
 from fedexp.models import cnn, mlp, small_cnn
 from fedexp.privacy.dp_sgd import PrivateSteps
 

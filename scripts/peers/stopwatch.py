@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from fedexp.core.observer import RunStart, shared_figure
-from fedexp.core.types import RoundRecord, ServerState
+from fedexp.core.round_record import RoundRecord, ServerState
 from peers.shared import Rounds, finish
 
 

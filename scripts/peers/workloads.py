@@ -18,7 +18,8 @@ from benchmarks.workloads import CLASSES, SHAPE, Case, cases, data_of, two_nn
 from safetensors.torch import save_file
 from torch import nn
 
-from fedexp.core.types import Normalisation, Split
+from fedexp.core.examples import Split
+from fedexp.core.normalise import Normalisation
 from fedexp.models import cnn
 from peers.shared import Workload
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.core.types import Split, Updates
+from fedexp.core.examples import Split
+from fedexp.core.types import Updates
 from tests.support.composing import choices, config_for, part
 from tests.support.servers_to_try import MeanOfRows
 

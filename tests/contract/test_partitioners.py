@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 
 CONF = Path(__file__).parents[2] / "conf" / "partition"
 CONFIGS = sorted(CONF.glob("*.yaml"))

@@ -12,8 +12,9 @@ from fedexp.attacks.none import NoAttack
 from fedexp.backends.in_process import InProcess
 from fedexp.channel.plain import Plain
 from fedexp.core.attack_schedule import AttackSchedule
+from fedexp.core.examples import Split
 from fedexp.core.flat import vector_of
-from fedexp.core.types import Partition, Split
+from fedexp.core.partition import Partition
 from fedexp.core.workload import Workload
 from fedexp.detection.none import NoDetector
 from fedexp.federation.algorithms.fedavg import FedAvg

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel, vector_of
-from fedexp.core.types import ClientTask, Split
+from fedexp.core.types import ClientTask
 from fedexp.models import mlp
 from fedexp.tasks.multiclass import Multiclass
 from tests.support.composing import choices, config_for, part

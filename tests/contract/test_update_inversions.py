@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from fedexp.core.normalise import Normalisation
 from fedexp.core.rng import generator, seed_for, seeded
 from fedexp.core.step_rule import StepRule
-from fedexp.core.types import Normalisation
 from fedexp.leakage.observation import Knowledge, Observation
 from fedexp.models import mlp
 from fedexp.tasks.multiclass import Multiclass

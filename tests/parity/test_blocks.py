@@ -15,8 +15,8 @@ from fedexp.backends.blocks import Blocks
 from fedexp.backends.in_process import InProcess
 from fedexp.config.build import build
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
-from fedexp.core.types import Split
 from fedexp.federation.algorithms.scaffold import Scaffold
 from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
 from fedexp.run_folder.format import config_hash

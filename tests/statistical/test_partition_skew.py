@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 from fedexp.partition.dirichlet import Dirichlet
 from fedexp.partition.dirichlet_balanced import DirichletBalanced
 from fedexp.partition.document import label_skew

@@ -6,10 +6,10 @@ from functools import cache
 import torch
 
 from fedexp.config.build import build
+from fedexp.core.examples import Split
 from fedexp.core.flat import vector_of
 from fedexp.core.observer import RunStart
 from fedexp.core.rng import generator
-from fedexp.core.types import Split
 from fedexp.data.digits import Digits
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage.victim import Victim

@@ -8,9 +8,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
+from fedexp.core.examples import Split
 from fedexp.core.flat import vector_of
+from fedexp.core.normalise import Normalisation
 from fedexp.core.step_rule import StepRule
-from fedexp.core.types import Normalisation, Split
 from fedexp.data.digits import Digits
 from fedexp.data.mnist import IDXImages
 from fedexp.leakage.observation import Knowledge, Observation

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from fedexp.config.build import build
+from fedexp.core.examples import Dataset, Split
 from fedexp.core.flat import vector_of
-from fedexp.core.types import Dataset, Partition, Split
+from fedexp.core.partition import Partition
 from fedexp.federation.rounds import initial_state, run_rounds
 from tests.support.composing import config_for
 

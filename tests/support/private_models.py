@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.rng import torch_generator
-from fedexp.core.types import ClientTask, Split
+from fedexp.core.types import ClientTask
 from fedexp.models import cnn, logistic, mlp, resnet18, small_cnn
 from fedexp.privacy.dp_sgd import CLIPPING, PrivateSteps, PrivateTraining
 from fedexp.tasks.multiclass import Multiclass

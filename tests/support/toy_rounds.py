@@ -12,7 +12,8 @@ from fedexp.aggregation.server_optimizers import SGD
 from fedexp.attacks.none import NoAttack
 from fedexp.channel.plain import Plain
 from fedexp.core.attack_schedule import AttackSchedule
-from fedexp.core.types import ClientReport, Metric, Updates
+from fedexp.core.round_record import Metric
+from fedexp.core.types import ClientReport, Updates
 from fedexp.detection.none import NoDetector
 from fedexp.federation.algorithms.fedavg import FedAvg
 from fedexp.federation.rounds import Experiment, initial_state, run_rounds

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from fedexp.core.observer import RunStart
-from fedexp.core.types import Metric, RoundRecord, ServerState
+from fedexp.core.round_record import Metric, RoundRecord, ServerState
 
 
 def round_of(number: int, **validation: float) -> tuple[ServerState, RoundRecord]:

@@ -8,9 +8,10 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from fedexp.core.examples import Split
 from fedexp.core.flat import vector_of
 from fedexp.core.rng import seed_for, torch_generator
-from fedexp.core.types import ClientReport, ClientTask, Sent, Split
+from fedexp.core.types import ClientReport, ClientTask, Sent
 from fedexp.core.workload import Workload
 from fedexp.models import cnn, mlp, resnet18
 from fedexp.tasks.multiclass import Multiclass

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from fedexp.aggregation.mean import Mean
 from fedexp.core.flat import vector_of
-from fedexp.core.types import Normalisation
+from fedexp.core.normalise import Normalisation
 from fedexp.data.arrays import Arrays
 from fedexp.partition.file import FromFile
 

@@ -34,8 +34,9 @@ from torch import Tensor
 
 from fedexp.core.blocks import Block, TrainsBlocks, unadjusted, why_no_blocks
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.protocols import Adjustable, Model, Trainer
-from fedexp.core.types import Adjust, ClientReport, ClientTask, Sent, Split, State
+from fedexp.core.types import Adjust, ClientReport, ClientTask, Sent, State
 
 
 @final

@@ -20,7 +20,7 @@ from fedexp.core.capabilities import called, does_nothing
 from fedexp.core.checks import InputError
 from fedexp.core.protection import Mechanism, Plan, Protection
 from fedexp.core.protocols import Backend, Channel, Privacy, Trainer
-from fedexp.core.types import Metric, RoundRecord, ServerState
+from fedexp.core.round_record import Metric, RoundRecord, ServerState
 from fedexp.federation.rounds import Experiment
 from fedexp.leakage.audit.sight import Sight
 from fedexp.leakage.victim import Victim

@@ -41,7 +41,8 @@ from fedexp.core.checks import InputError
 from fedexp.core.protection import Plan, Protection
 from fedexp.core.protocols import Backend, Sampler, Trainer
 from fedexp.core.rng import generator
-from fedexp.core.types import ClientTask, RoundRecord, ServerState, Updates
+from fedexp.core.round_record import RoundRecord, ServerState
+from fedexp.core.types import ClientTask, Updates
 from fedexp.leakage.audit.canaries import (
     CanaryRun,
     ClaimsForMembers,

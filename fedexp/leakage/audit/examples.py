@@ -38,9 +38,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from fedexp.core.examples import Split
 from fedexp.core.protection import Plan
 from fedexp.core.protocols import Model, Task, Trainer
-from fedexp.core.types import ClientReport, ClientTask, RoundRecord, ServerState, Split
+from fedexp.core.round_record import RoundRecord, ServerState
+from fedexp.core.types import ClientReport, ClientTask
 from fedexp.leakage.audit.canaries import CanaryRun, NoEvaluation, settled
 from fedexp.leakage.audit.gradients import NoisyGradients
 from fedexp.leakage.audit.sight import OfRows, Schedule

@@ -39,16 +39,11 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.protocols import LocalTraining, Model, Trainer
 from fedexp.core.rng import generator
-from fedexp.core.types import (
-    Adjust,
-    ClientReport,
-    ClientTask,
-    RoundRecord,
-    ServerState,
-    Split,
-)
+from fedexp.core.round_record import RoundRecord, ServerState
+from fedexp.core.types import Adjust, ClientReport, ClientTask
 from fedexp.leakage.audit.canaries import CanaryRun, NoEvaluation
 from fedexp.leakage.audit.clients import Directions
 from fedexp.leakage.audit.sight import OfSteps, Schedule, log_ratio

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.rng import generator
 from fedexp.core.shards import are_listed
-from fedexp.core.types import Split
 from fedexp.leakage.membership.scoring import refuse_no_clean_answer
 from fedexp.leakage.victim import Victim
 

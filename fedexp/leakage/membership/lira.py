@@ -26,9 +26,9 @@ from typing import final
 import numpy as np
 
 from fedexp.core.checks import InputError, at_least, one_of
+from fedexp.core.examples import Dataset
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator
-from fedexp.core.types import Dataset
 from fedexp.leakage import adversaries
 from fedexp.leakage.membership.scoring import (
     OUTSIDER,

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from fedexp.core.checks import InputError, at_least
+from fedexp.core.examples import Dataset
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator
-from fedexp.core.types import Dataset
 from fedexp.leakage import adversaries
 from fedexp.leakage.membership.scoring import (
     OUTSIDER,

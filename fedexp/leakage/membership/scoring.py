@@ -27,10 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.findings import Figure
 from fedexp.core.flat import FlatModel
+from fedexp.core.normalise import Normalisation
 from fedexp.core.rng import generator
-from fedexp.core.types import Normalisation, Split
 from fedexp.core.workload import evaluation_batch
 from fedexp.leakage.membership.roc import RATES, Roc, auc_interval, null_intervals
 from fedexp.leakage.study import refuse_several_labels

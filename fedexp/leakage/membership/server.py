@@ -29,10 +29,10 @@ from typing import final
 import numpy as np
 
 from fedexp.core.checks import InputError, at_least
+from fedexp.core.examples import Dataset
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.observer import Observer
 from fedexp.core.rng import generator
-from fedexp.core.types import Dataset
 from fedexp.leakage.adversaries import OTHER_CLIENT, server_of
 from fedexp.leakage.intervals import share_interval
 from fedexp.leakage.membership.asked import Asked

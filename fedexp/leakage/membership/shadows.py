@@ -37,13 +37,14 @@ from torch import Tensor
 
 from fedexp.config.build import build
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Dataset, Split
 from fedexp.core.files import write_atomically
 from fedexp.core.flat import vector_of
 from fedexp.core.normalise import normalisation_of
 from fedexp.core.parallel import in_parallel
 from fedexp.core.protocols import Backend
 from fedexp.core.rng import generator, seed_for
-from fedexp.core.types import Dataset, Metric, Split
+from fedexp.core.round_record import Metric
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage.membership.scoring import true_class_logits
 from fedexp.leakage.victim import Victim

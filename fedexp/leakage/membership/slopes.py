@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 
+from fedexp.core.examples import Split
 from fedexp.core.flat import FlatModel
+from fedexp.core.normalise import Normalisation
 from fedexp.core.protocols import Task
-from fedexp.core.types import Normalisation, Split
 from fedexp.core.workload import evaluation_batch
 
 # What one pass goes through, to bound the memory; few examples would wait for the rows' weights.

@@ -12,7 +12,7 @@ from typing import Any, final
 from torch import Tensor
 
 from fedexp.core.observer import RunStart
-from fedexp.core.types import RoundRecord, ServerState
+from fedexp.core.round_record import RoundRecord, ServerState
 from fedexp.leakage.membership.asked import Asked
 from fedexp.leakage.membership.seen import Seen, members_of, write_seen
 from fedexp.leakage.victim import Victim

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.rng import torch_generator
-from fedexp.core.types import Split
 
 MOST_EXAMPLES = 5_000  # the time of a fit grows with the square of their number
 NOISE_DEVIATION = 0.2  # in pixel values

@@ -22,7 +22,7 @@ Resampling pictures instead would forget that all of a class are compared with t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -31,34 +31,24 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, non_negative, one_of, positive
+from fedexp.core.examples import Dataset
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.flat import FlatModel
-from fedexp.core.rng import generator, seed_for, torch_generator
-from fedexp.core.types import Dataset, Split
+from fedexp.core.rng import generator, torch_generator
 from fedexp.leakage import adversaries
-from fedexp.leakage.intervals import (
-    Interval,
-    mean_interval,
-    paired_difference,
-    permutation_interval,
-)
-from fedexp.leakage.model.evaluation_classifier import EvaluationClassifier
+from fedexp.leakage.intervals import paired_difference
+from fedexp.leakage.model.bench import Bench
+from fedexp.leakage.model.conclusions import CONTROLS, INVERSION, TARGETS, UNTRAINED, conclusions
 from fedexp.leakage.study import Progress, refuse_other_than_images, refuse_several_labels
 from fedexp.leakage.updates.baselines import baselines
-from fedexp.leakage.updates.image_scores import ssim, ssim_to_each, total_variation
+from fedexp.leakage.updates.image_scores import total_variation
 from fedexp.leakage.victim import Victim
 
 Logits = Callable[[Tensor], Tensor]
 """Pixels `[n, C, H, W]` in [0, 1] to logits `[n, classes]`; has a gradient."""
 
 GREY, NOISE = 0.5, 0.1  # the mean and the deviation of the pixels at the start
-TARGETS = 50  # pictures in all, where their number is not given
-PERMUTATIONS = 1_000
-JUDGED = 1_000  # held-out images on which the evaluation classifier's own accuracy is taken
 CHUNK = 1_000  # images evaluated at once
-
-INVERSION, UNTRAINED = "inversion", "untrained model"
-CONTROLS = ("class mean", "noise", "held-out image")
 
 
 def invert(
@@ -166,7 +156,7 @@ class ModelInversion:
         """
         self.check_data(victim.pixels)
         rounds = sorted({_round(victim, chosen) for chosen in self.rounds})
-        bench = _Bench.of(victim, self.compared)
+        bench = Bench.of(victim, self.compared)
         per_class = self.pictures_per_class or math.ceil(TARGETS / len(bench.classes))
         labels = bench.classes.repeat_interleave(per_class)
 
@@ -228,7 +218,7 @@ class ModelInversion:
                 "class_mean": bench.class_mean.numpy(),
                 "untrained": best[0].numpy(),
             },
-            conclusions=_conclusions(verdicts, last, accuracies[last], bench.accuracy, more),
+            conclusions=conclusions(verdicts, last, accuracies[last], bench.accuracy, more),
             adversaries={"": adversaries.OUTSIDER},
             adversary=(
                 "An outsider with the weights of one model, its architecture and the scale of its "
@@ -241,98 +231,6 @@ class ModelInversion:
         """Raise InputError unless the examples are images of one class each."""
         refuse_other_than_images(dataset)
         refuse_several_labels(dataset)
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """How one subject's pictures did."""
-
-    scores: Mapping[str, Tensor]  # metric -> [t] float64; NaN: no image held out of the class
-    intervals: Mapping[str, Interval]  # of the metrics that conclusions are drawn from
-
-
-@dataclass(frozen=True)
-class _Bench:
-    """What judges pictures.
-
-    Of every class, a half of the held-out images fits the classifier, a quarter gives the
-    baselines, and the rest is what pictures are compared with.
-    """
-
-    seed: int
-    classes: Tensor  # [c] int64: those that were trained on
-    class_mean: Tensor  # [c, C, H, W] of the images trained on
-    baseline: Split
-    pairs: Mapping[int, tuple[Tensor, Tensor]]  # class -> as many images trained on as held out
-    classifier: EvaluationClassifier
-    accuracy: float  # the classifier's own, on held-out images that it was not fitted to
-
-    @classmethod
-    def of(cls, victim: Victim, compared: int) -> _Bench:
-        rng = generator(victim.seed, "inversion_bench")
-        rows = np.sort(np.concatenate(victim.partition.shards))
-        trained = victim.pixels.train.rows(torch.from_numpy(rows))
-        held_out, classes = victim.held_out, trained.y.unique()
-        parts: list[list[np.ndarray]] = []
-        pairs = {}
-        for label in classes.tolist():
-            own = rng.permutation(np.flatnonzero(trained.y.numpy() == label))
-            others = rng.permutation(np.flatnonzero(held_out.y.numpy() == label))
-            half, quarter = len(others) // 2, len(others) // 4
-            parts.append(np.split(others, [half, half + quarter]))
-            k = min(compared, len(own), len(parts[-1][-1]))
-            pairs[label] = trained.x[own[:k]], held_out.x[parts[-1][-1][:k]]
-        fitted, baseline, rest = (
-            held_out.rows(torch.from_numpy(np.concatenate(part)))
-            for part in zip(*parts, strict=True)
-        )
-        seed = seed_for(victim.seed, "evaluation_classifier")
-        classifier = EvaluationClassifier.fit(fitted, victim.pixels.num_classes, seed)
-        unseen = rest.rows(torch.from_numpy(rng.permutation(len(rest))[:JUDGED]))
-        return cls(
-            seed=victim.seed,
-            classes=classes,
-            class_mean=torch.stack([trained.x[trained.y == c].mean(dim=0) for c in classes]),
-            baseline=baseline,
-            pairs=pairs,
-            classifier=classifier,
-            accuracy=classifier.accuracy(unseen),
-        )
-
-    def judge(self, images: Tensor, labels: Tensor) -> _Verdict:
-        """All metrics of pictures `[t, C, H, W]` meant to show `labels` `[t]`."""
-        rng = generator(self.seed, "inversion_intervals")
-        means = self.class_mean[torch.searchsorted(self.classes, labels)]
-        scores = {
-            "evaluation_accuracy": (self.classifier.predict(images) == labels).double(),
-            "ssim_to_class_mean": ssim(images, means),
-        }
-        intervals = {metric: mean_interval(values, rng) for metric, values in scores.items()}
-
-        seen, unseen = (torch.full((len(images),), torch.nan).double() for _ in range(2))
-        swapped = []  # [pictures, permutations] gaps, class by class
-        for label, pair in self.pairs.items():
-            own, k = labels == label, len(pair[0])
-            if not k:
-                continue
-            near = ssim_to_each(images[own], torch.cat(pair))  # [pictures, 2k]
-            seen[own], unseen[own] = _nearest(near, k)
-            # The same permutations for every subject, so that their intervals can be compared.
-            rng = generator(self.seed, "inversion_swaps", label)
-            order = rng.permuted(np.tile(np.arange(2 * k), (PERMUTATIONS, 1)), axis=1)
-            first, second = _nearest(near[:, torch.from_numpy(order)], k)
-            swapped.append(first - second)
-        gaps = seen - unseen
-        null = torch.cat(swapped).mean(dim=0)
-        intervals["memorisation_gap"] = permutation_interval(float(gaps.nanmean()), null)
-        scores |= {"max_ssim_trained_on": seen, "max_ssim_held_out": unseen}
-        return _Verdict(scores | {"memorisation_gap": gaps}, intervals)
-
-
-def _nearest(near: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The largest of the first k and of the other k similarities `[..., 2k]`: twice `[...]`."""
-    first, second = near.split(k, dim=-1)
-    return first.amax(dim=-1), second.amax(dim=-1)
 
 
 def _round(victim: Victim, chosen: str | int) -> int:
@@ -367,70 +265,3 @@ def _accuracy(victim: Victim, round: int) -> float:
 def _stretch(progress: Progress, start: float, share: float) -> Progress:
     """What to call with the share done of a part of the work."""
     return lambda done: progress(start + share * done)
-
-
-def _conclusions(
-    verdicts: Mapping[tuple[str, int], _Verdict],
-    last: int,
-    test_accuracy: float,
-    judge_accuracy: float,
-    more: Interval,
-) -> list[str]:
-    """Sentences made from the figures; `more`: recognised beyond the untrained model's pictures."""
-    inverted, untrained = verdicts[INVERSION, last], verdicts[UNTRAINED, 0]
-    controls = {name: verdicts[name, last] for name in CONTROLS}
-    others = {"the untrained model": untrained} | controls
-
-    def beside(metric: str) -> str:
-        return ", ".join(f"{n} {v.intervals[metric].mean:.2f}" for n, v in others.items())
-
-    recognised = inverted.intervals["evaluation_accuracy"]
-    targets = len(inverted.scores["evaluation_accuracy"])
-    sentences = [
-        f"The model of round {last} is right on {test_accuracy:.2f} of the test images. Another "
-        f"classifier, itself right on {judge_accuracy:.2f} of held-out images, recognises the "
-        f"class in {recognised} of {targets} inverted pictures ({beside('evaluation_accuracy')})."
-    ]
-    if more.low > 0:
-        sentences.append(
-            f"That is {more} above the untrained model: the weights show what classes look like."
-        )
-    elif more.holds(0):
-        sentences.append("That is no more than from an untrained model, as far as can be told.")
-    else:
-        sentences.append(f"That is less than from an untrained model, by {more}.")
-    sentences.append(
-        f"SSIM to the mean image of the class: {inverted.intervals['ssim_to_class_mean']} "
-        f"({beside('ssim_to_class_mean')})."
-    )
-    sentences.append(_on_memorisation(inverted, controls["held-out image"]))
-    sentences.append(
-        "These intervals are of one model; models of other seeds may differ by more. Those of the "
-        "accuracy and of the SSIM are over pictures, that of the gap over which images of a class "
-        "were trained on."
-    )
-    if targets < TARGETS:
-        sentences.append(f"Only {targets} pictures were judged; {TARGETS} are usual.")
-    return sentences
-
-
-def _on_memorisation(inverted: _Verdict, real: _Verdict) -> str:
-    """What the gap of the inverted pictures says, beside that of real images held out."""
-    gap, control = inverted.intervals["memorisation_gap"], real.intervals["memorisation_gap"]
-    nearest, elsewhere = (
-        float(verdict.scores["max_ssim_trained_on"].nanmean()) for verdict in (inverted, real)
-    )
-    measured = (
-        f"SSIM to the nearest image trained on is {nearest:.2f} (of real images held out "
-        f"{elsewhere:.2f}), which is {gap} above that to the nearest of as many held out"
-    )
-    if gap.holds(0):
-        return f"{measured}: nothing shows that single training examples were recovered."
-    if not control.holds(0):
-        return (
-            f"{measured}, but for real images held out the gap is {control}: the two sets differ, "
-            "and it does not show memorisation."
-        )
-    if gap.low > 0:
-        return f"{measured}: something of the examples trained on shows, beyond their class."
-    return f"{measured}: nearer to images held out, which memorisation does not explain."

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.rng import torch_generator
-from fedexp.core.types import Split
 from fedexp.leakage.updates.image_scores import total_variation
 
 CLASS_MEAN = "class mean"

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.core.examples import Dataset
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.parallel import in_parallel
 from fedexp.core.rng import generator
-from fedexp.core.types import Dataset
 from fedexp.leakage import adversaries
 from fedexp.leakage.intervals import Interval, mean_interval, paired_difference
 from fedexp.leakage.observation import (

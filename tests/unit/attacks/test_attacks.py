@@ -9,7 +9,8 @@ import torch
 from fedexp.attacks.none import NoAttack
 from fedexp.attacks.sign_flip import SignFlip
 from fedexp.core.checks import InputError
-from fedexp.core.types import Split, Updates
+from fedexp.core.examples import Split
+from fedexp.core.types import Updates
 
 ROWS = Updates(
     torch.tensor([[1.0, -2.0], [3.0, 4.0], [0.0, math.inf]]),

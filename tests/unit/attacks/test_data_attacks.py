@@ -12,7 +12,8 @@ from fedexp.attacks.label_flip import LabelFlip
 from fedexp.attacks.labels import drawn_rows, other_classes
 from fedexp.attacks.noisy_labels import NoisyLabels
 from fedexp.core.checks import InputError
-from fedexp.core.types import Split, Updates
+from fedexp.core.examples import Split
+from fedexp.core.types import Updates
 
 ROWS = Updates(
     torch.tensor([[1.0, -2.0], [3.0, 4.0], [0.0, math.inf]]),

@@ -11,7 +11,8 @@ from fedexp.attacks.edge_case import EdgeCase
 from fedexp.config.build import build
 from fedexp.core.capabilities import attack_of_client
 from fedexp.core.checks import InputError
-from fedexp.core.types import Split, Updates
+from fedexp.core.examples import Split
+from fedexp.core.types import Updates
 from tests.support.composing import config_for
 
 COMMON = {"target_label": 0, "poisoned_fraction": 1.0, "boost": 1.0, "num_classes": 3}

@@ -15,8 +15,9 @@ from fedexp.attacks.sign_flip import SignFlip
 from fedexp.attacks.worst_of import WorstOf
 from fedexp.config.build import build
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.flat import vector_of
-from fedexp.core.types import Outcome, Split
+from fedexp.core.types import Outcome
 from fedexp.federation.rounds import initial_state, run_rounds
 from tests.support.composing import config_for
 from tests.support.refusing import refusal

@@ -17,7 +17,8 @@ from fedexp.config.build import _device
 from fedexp.config.cohort_rehearsal import rehearse_cohort
 from fedexp.config.parts import _check_arguments, _describe, _fits, _hints
 from fedexp.core.checks import InputError
-from fedexp.core.types import Partition, Split
+from fedexp.core.examples import Split
+from fedexp.core.partition import Partition
 
 
 @pytest.mark.parametrize(

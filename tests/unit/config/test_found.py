@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from fedexp.config.found import settle
 from fedexp.core.checks import InputError
-from fedexp.core.types import Dataset, Split
+from fedexp.core.examples import Dataset, Split
 from fedexp.data.loader import Facts, facts_of
 from tests.support.composing import config_for
 

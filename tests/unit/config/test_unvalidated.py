@@ -12,7 +12,7 @@ from fedexp.commands.verdicts import figures_of_sites
 from fedexp.config.build import build
 from fedexp.config.unvalidated import without_validation
 from fedexp.core.checks import InputError
-from fedexp.core.types import Dataset, Split
+from fedexp.core.examples import Dataset, Split
 from fedexp.data.check import checked
 from fedexp.data.digits import Digits
 from tests.support.composing import config_for

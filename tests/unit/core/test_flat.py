@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.flat import FlatModel, state_dict_of, vector_of
-from fedexp.core.types import Normalisation, Split
+from fedexp.core.normalise import Normalisation
 
 CPU = torch.device("cpu")
 

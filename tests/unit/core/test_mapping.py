@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
+from fedexp.core.examples import Split
 from fedexp.core.mapping import Reference, file_of, let_go, map_bytes
-from fedexp.core.types import Split
 
 ROWS, ROW = 64, 4096
 

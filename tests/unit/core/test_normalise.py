@@ -5,8 +5,8 @@ import torch
 
 from fedexp.config.build import build
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.normalise import normalisation_of
-from fedexp.core.types import Split
 from tests.support.composing import config_for
 
 X = torch.rand(6, 2, 3, 3, generator=torch.Generator().manual_seed(0))

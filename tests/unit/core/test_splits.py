@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import fedexp
-from fedexp.core.types import Normalisation, Split
+from fedexp.core.examples import Split
+from fedexp.core.normalise import Normalisation
 
 ROOT = Path(fedexp.__file__).parent
 
@@ -160,7 +161,7 @@ def test_bytes_without_their_divisor_are_not_scaled():
 
 # Where a `Split(` may stand: where data are made. Anywhere else a site or a subject would be lost.
 MAKERS = {
-    "core/types.py",  # its own methods
+    "core/examples.py",  # its own methods
     "data/assemble.py",  # from a publisher's arrays
     "data/own.py",  # from the files of one's own, whose sites and subjects it reads
     "leakage/audit/examples.py",  # canaries, which nobody was ever examined for

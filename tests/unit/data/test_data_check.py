@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Dataset, Split
+from fedexp.core.examples import Dataset, Split
 from fedexp.data import loader as loading
 from fedexp.data.check import checked
 from fedexp.data.loader import load, load_anew

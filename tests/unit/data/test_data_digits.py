@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Dataset, Split
+from fedexp.core.examples import Dataset, Split
 from fedexp.data.digits import Digits
 from fedexp.data.loader import load
 from fedexp.data.status import Status, check, get

@@ -6,7 +6,7 @@ import torch
 
 from fedexp.config.build import build
 from fedexp.core.checks import InputError
-from fedexp.core.types import Dataset, Split
+from fedexp.core.examples import Dataset, Split
 from fedexp.data.imbalance import check_factor, long_tailed, sizes_kept
 from fedexp.run_folder.format import config_hash
 from tests.support.composing import config_for

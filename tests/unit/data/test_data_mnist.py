@@ -10,7 +10,7 @@ import torch
 from torchvision import datasets
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Dataset
+from fedexp.core.examples import Dataset
 from fedexp.data.mnist import PUBLISHED, IDXImages
 from fedexp.data.status import check, get
 

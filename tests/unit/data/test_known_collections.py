@@ -18,7 +18,7 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 from fedexp.data import emnist
 from fedexp.data.cifar import CIFAR
 from fedexp.data.emnist import EMNIST

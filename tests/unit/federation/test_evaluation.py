@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 from fedexp.federation.evaluation import ModelEvaluator
 from fedexp.tasks.multiclass import Multiclass
 

@@ -7,7 +7,8 @@ import torch
 from fedexp.config.build import build
 from fedexp.config.schema import share
 from fedexp.core.checks import InputError
-from fedexp.core.types import Partition, Split
+from fedexp.core.examples import Split
+from fedexp.core.partition import Partition
 from fedexp.federation.extra_clients import with_extra_clients
 from tests.support.composing import config_for
 

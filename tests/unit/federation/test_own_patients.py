@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from fedexp.core.examples import Split
+from fedexp.core.partition import OwnPart, Partition
 from fedexp.core.rng import generator
-from fedexp.core.types import OwnPart, Partition, Split
 from fedexp.federation.own_patients import OwnPatients, in_mix
 from fedexp.partition.feature import Feature
 

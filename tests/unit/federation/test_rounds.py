@@ -10,7 +10,7 @@ from fedexp.aggregation.mean import Mean
 from fedexp.aggregation.server_optimizers import SGD, Momentum
 from fedexp.attacks.sign_flip import SignFlip
 from fedexp.core.rng import generator, seed_for
-from fedexp.core.types import ServerState
+from fedexp.core.round_record import ServerState
 from fedexp.federation.evaluation import ShareOfTime
 from fedexp.federation.root import RootData
 from fedexp.federation.rounds import run_round, run_rounds

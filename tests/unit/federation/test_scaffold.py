@@ -13,8 +13,9 @@ from fedexp.aggregation.mean import Mean
 from fedexp.aggregation.server_optimizers import SGD
 from fedexp.backends.in_process import InProcess
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel, vector_of
-from fedexp.core.types import ClientReport, ClientTask, Split, Updates
+from fedexp.core.types import ClientReport, ClientTask, Updates
 from fedexp.federation.algorithms.fedavg import FedAvg
 from fedexp.federation.algorithms.scaffold import Scaffold
 from fedexp.federation.root import RootData

@@ -12,7 +12,8 @@ from fedexp.aggregation.mean import Mean
 from fedexp.aggregation.server_optimizers import SGD
 from fedexp.channel.plain import Plain
 from fedexp.core.checks import InputError
-from fedexp.core.types import ServerState, Updates, Verdict
+from fedexp.core.round_record import ServerState
+from fedexp.core.types import Updates, Verdict
 from fedexp.detection.none import NoDetector
 from fedexp.federation.algorithms.fedavg import FedAvg
 from fedexp.federation.describe import describe, remarks, traffic

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from fedexp.aggregation.mean import Mean
-from fedexp.core.types import Partition, Split
+from fedexp.core.examples import Split
+from fedexp.core.partition import Partition
 from fedexp.federation.sampling import Uniform
 from fedexp.federation.settings import Centralised, Federated, LocalOnly
 from fedexp.training.schedules import Constant

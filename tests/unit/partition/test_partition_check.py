@@ -6,7 +6,8 @@ import torch
 
 from fedexp.config.build import build
 from fedexp.core.checks import InputError
-from fedexp.core.types import Partition, Split
+from fedexp.core.examples import Split
+from fedexp.core.partition import Partition
 from fedexp.partition.check import checked
 from tests.support.composing import config_for
 from tests.support.own_data import MODULE

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from fedexp.core.examples import Split
+from fedexp.core.partition import Partition
 from fedexp.core.shards import partition_hash
-from fedexp.core.types import Partition, Split
 from fedexp.partition.document import label_skew, partition_document
 from fedexp.tasks.multiclass import Multiclass
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 from fedexp.partition.assign import log_dirichlet, proportions
 from fedexp.partition.dirichlet import Dirichlet
 from fedexp.partition.dirichlet_balanced import DirichletBalanced

@@ -7,7 +7,7 @@ from torchvision.transforms.v2.functional import adjust_contrast
 from torchvision.transforms.v2.functional import rotate as torchvision_rotate
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 from fedexp.partition.feature import Feature, add_noise, blur, lose_contrast, rotate
 from fedexp.partition.iid import Iid
 

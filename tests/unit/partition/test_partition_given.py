@@ -10,7 +10,8 @@ from byzfl.fed_framework.data_distributor import DataDistributor
 from torch.utils.data import Subset
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Partition, Split
+from fedexp.core.examples import Split
+from fedexp.core.partition import Partition
 from fedexp.partition.check import checked
 from fedexp.partition.document import partition_document
 from fedexp.partition.file import FromFile

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 from fedexp.partition.iid import Iid
 from fedexp.tasks.multiclass import Multiclass
 

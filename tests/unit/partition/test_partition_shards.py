@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 from fedexp.partition.shards import Shards
 from fedexp.tasks.multiclass import Multiclass
 

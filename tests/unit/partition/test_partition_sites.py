@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Dataset, Split
+from fedexp.core.examples import Dataset, Split
 from fedexp.partition.check import checked
 from fedexp.partition.dirichlet import Dirichlet
 from fedexp.partition.feature import Feature

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
+from fedexp.core.partition import Partition
 from fedexp.core.rng import generator
 from fedexp.core.shards import all_rows, are_listed, blocks, partition_hash, sizes_of
-from fedexp.core.types import Partition, Split
 from fedexp.partition.check import checked
 from fedexp.partition.document import partition_document
 from fedexp.partition.virtual import LISTED, Permutation, Virtual, VirtualShards

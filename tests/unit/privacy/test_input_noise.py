@@ -9,9 +9,9 @@ import torch
 
 from fedexp.config.build import build
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.perturbation import examples_trained_on
 from fedexp.core.protection import Plan, Protection
-from fedexp.core.types import Split
 from fedexp.privacy.account import NoAccount
 from fedexp.privacy.analytic_gaussian import delta_of
 from fedexp.privacy.input_noise import InputGaussian, InputLaplace

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 from fedexp.privacy.dp_sgd import CLIPPING, DPSGD, PrivateSteps
 from fedexp.privacy.lone_examples import refuse_examples_that_mix
 from fedexp.tasks.multiclass import Multiclass

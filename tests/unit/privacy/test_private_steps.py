@@ -12,8 +12,9 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
+from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel, vector_of
-from fedexp.core.types import ClientTask, Split
+from fedexp.core.types import ClientTask
 from fedexp.privacy.dp_sgd import CLIPPING, PrivateSteps
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.steps import Work

@@ -10,8 +10,9 @@ from torch import nn
 
 from fedexp.backends.in_process import InProcess
 from fedexp.backends.process_pool import ProcessPool
+from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel, vector_of
-from fedexp.core.types import ClientTask, Split
+from fedexp.core.types import ClientTask
 from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.optimizer import LocalOptimizer

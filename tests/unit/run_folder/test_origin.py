@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Dataset, Split
 from fedexp.core.origin import Origin
-from fedexp.core.types import Dataset, Split
 from fedexp.run_folder.origin import (
     note_stretch,
     refuse_other_origin,

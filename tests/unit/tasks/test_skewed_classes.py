@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
-from fedexp.core.types import ClientTask, Split
+from fedexp.core.types import ClientTask
 from fedexp.leakage.updates.exposure import refuse_corrected_steps
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.tasks.multilabel import Multilabel

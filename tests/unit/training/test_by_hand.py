@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.rng import torch_generator
-from fedexp.core.types import ClientTask, Split
+from fedexp.core.types import ClientTask
 from fedexp.models import logistic, mlp
 from fedexp.tasks.multiclass import IGNORED, Multiclass
 from fedexp.tasks.multilabel import Multilabel

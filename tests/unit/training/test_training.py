@@ -8,9 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.rng import torch_generator
-from fedexp.core.types import ClientTask, Split
+from fedexp.core.types import ClientTask
 from fedexp.models import cnn, mlp
 from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
 from fedexp.tasks.multiclass import Multiclass

@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.rng import generator
-from fedexp.core.types import ClientTask, Split, Updates
+from fedexp.core.types import ClientTask, Updates
 from fedexp.federation.rounds import initial_state, run_round, run_rounds
 from fedexp.federation.sampling import Full, Poisson
 from fedexp.leakage.audit.clients import (

@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 
 from fedexp.core import parallel
 from fedexp.core.checks import InputError
+from fedexp.core.normalise import Normalisation
 from fedexp.core.rng import generator
-from fedexp.core.types import Normalisation
 from fedexp.leakage.membership import shadows
 from fedexp.leakage.membership.lira import LiRA, all_but_pair
 from fedexp.leakage.membership.loss_threshold import LossThreshold

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.flat import vector_of
+from fedexp.core.normalise import Normalisation
 from fedexp.core.rng import generator
-from fedexp.core.types import Normalisation, Split
 from fedexp.core.workload import EVALUATION_BATCH
 from fedexp.leakage.membership.scoring import (
     Judged,

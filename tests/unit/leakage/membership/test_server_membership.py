@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.observer import RunStart
-from fedexp.core.types import RoundRecord, Split, Updates
+from fedexp.core.round_record import RoundRecord
+from fedexp.core.types import Updates
 from fedexp.leakage.membership.asked import Asked
 from fedexp.leakage.membership.seen import Seen, path_of, read_seen, write_seen
 from fedexp.leakage.membership.server import CONTROL, KNOWN, ServerMembership

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from fedexp.core.examples import Split
 from fedexp.core.flat import vector_of
-from fedexp.core.types import Normalisation, Split
+from fedexp.core.normalise import Normalisation
 from fedexp.leakage.membership import slopes as module
 from fedexp.leakage.membership.slopes import cut, slopes
 from fedexp.models import mlp, small_cnn

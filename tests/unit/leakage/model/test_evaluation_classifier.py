@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedexp.core.checks import InputError
-from fedexp.core.types import Split
+from fedexp.core.examples import Split
 from fedexp.data.loader import load
 from fedexp.leakage.model.evaluation_classifier import MOST_EXAMPLES, NOISE_DEVIATION
 from fedexp.leakage.model.evaluation_classifier import EvaluationClassifier as Judge

@@ -16,7 +16,9 @@ from fedexp.core.flat import vector_of
 from fedexp.core.rng import generator
 from fedexp.data.loader import load
 from fedexp.federation.rounds import initial_state, run_rounds
-from fedexp.leakage.model.inversion import _Bench, _on_memorisation, invert
+from fedexp.leakage.model.bench import Bench
+from fedexp.leakage.model.conclusions import on_memorisation
+from fedexp.leakage.model.inversion import invert
 from fedexp.leakage.updates.image_scores import total_variation
 from fedexp.leakage.victim import Victim
 from tests.support.composing import config_for, part
@@ -205,7 +207,7 @@ def test_classes_that_nobody_trained_on_are_left_out(victim):
 
 
 def test_copies_of_training_images_are_found_out_and_other_images_are_not(victim):
-    bench = _Bench.of(victim, compared=9)
+    bench = Bench.of(victim, compared=9)
     labels = bench.classes.repeat_interleave(5)
     copies = torch.cat([bench.pairs[label][0][:5] for label in bench.classes.tolist()])
     others = torch.cat([bench.baseline.x[bench.baseline.y == c][:5] for c in bench.classes])
@@ -213,19 +215,19 @@ def test_copies_of_training_images_are_found_out_and_other_images_are_not(victim
     assert found.scores["max_ssim_trained_on"].tolist() == pytest.approx([1.0] * 50)
     assert found.intervals["memorisation_gap"].low > 0
     assert innocent.intervals["memorisation_gap"].holds(0)
-    assert "something of the examples trained on shows" in _on_memorisation(found, innocent)
-    assert "nothing shows" in _on_memorisation(innocent, innocent)
-    assert "the two sets differ" in _on_memorisation(found, found)
+    assert "something of the examples trained on shows" in on_memorisation(found, innocent)
+    assert "nothing shows" in on_memorisation(innocent, innocent)
+    assert "the two sets differ" in on_memorisation(found, found)
 
 
 def test_images_compared_are_as_many_trained_on_as_held_out(victim):
-    bench = _Bench.of(victim, compared=6)
+    bench = Bench.of(victim, compared=6)
     trained = {image.numpy().tobytes() for image in victim.pixels.train.x}
     for seen, unseen in bench.pairs.values():
         assert len(seen) == len(unseen) == 6
         assert all(image.numpy().tobytes() in trained for image in seen)
         assert not any(image.numpy().tobytes() in trained for image in unseen)
-    assert {len(seen) for seen, _ in _Bench.of(victim, 10_000).pairs.values()} <= {8, 9, 10}
+    assert {len(seen) for seen, _ in Bench.of(victim, 10_000).pairs.values()} <= {8, 9, 10}
 
 
 def test_classes_of_which_nothing_is_held_out_have_no_gap(victim):

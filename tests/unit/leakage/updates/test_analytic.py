@@ -6,8 +6,8 @@ from torch import nn
 
 from fedexp.core.checks import InputError
 from fedexp.core.flat import vector_of
+from fedexp.core.normalise import Normalisation
 from fedexp.core.step_rule import StepRule
-from fedexp.core.types import Normalisation
 from fedexp.leakage.observation import Knowledge
 from fedexp.leakage.updates.analytic import Analytic
 from fedexp.models import lenet, logistic, mlp

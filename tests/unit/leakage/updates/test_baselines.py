@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
 from fedexp.core.rng import generator
-from fedexp.core.types import Split
 from fedexp.leakage.updates.baselines import baselines
 from fedexp.leakage.updates.image_scores import total_variation
 
