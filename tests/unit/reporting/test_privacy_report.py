@@ -99,3 +99,22 @@ def test_a_sweep_over_epsilon_is_a_table_and_a_picture(tmp_path: Path) -> None:
     (legend,) = figure.legends or [figure.axes[0].get_legend()]
     labels = [text.get_text() for text in legend.get_texts()]
     assert {"the same without privacy", "the same at epsilon infinity"} <= set(labels)
+
+
+def test_beside_an_accuracy_stands_whose_epsilon_it_is(tmp_path: Path) -> None:
+    whose = {"dp_sgd": "one example of one client", "client_dp": "one client with all its data"}
+    for name, unit in whose.items():
+        for asked, reached in ((8, 7.99), (64, 64.0)):
+            folder = tmp_path / f"{name}{asked}"
+            config = {"privacy": {"target_epsilon": asked}, "rounds": 5 if name == "dp_sgd" else 3}
+            with_promise(folder, reached, choices={"privacy": name}, config=config)
+            summary = json.loads((folder / "summary.json").read_text())
+            summary["privacy"]["unit"] = unit
+            (folder / "summary.json").write_text(json.dumps(summary))
+    groups = configurations([load_run(path) for path in find_runs([tmp_path])])
+    figure = accuracy_by_epsilon_figure(groups, "")
+    assert figure is not None
+    labels = {text.get_text() for item in figure.legends for text in item.get_texts()}
+    assert labels == {f"rounds=5 (for {whose['dp_sgd']})", f"rounds=3 (for {whose['client_dp']})"}
+    ticks = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert ticks == ["7.99", "64"]
