@@ -44,6 +44,7 @@ FIT = ("detect", "fit", "UPDATES", "--out", "run.st")  # of the reference run th
 NOISE = ("privacy.noise_multiplier=1", "privacy.delta=1e-4")
 # About the machine, the time or the command, and pictures and tables of what is compared itself.
 NOT_COMPARED = ("timing.jsonl", "fedexp.log", "report.md", "summary.json", "findings.json")
+NOT_COMPARED += ("entry.json", "summary.csv", "origin.json")
 MAY_BE_MISSING = (".lock", ".report.json", "error.txt")
 OF_A_SUMMARY = ("status", "rounds", "final", "mean_last_5", "totals", "privacy", "leakage")
 SIGNALS = {"SIGKILL": 3, "SIGTERM": 1, "SIGINT": 1}  # how often one is drawn
@@ -391,8 +392,8 @@ def _compare(place: Path, kind: str, of: Path | None = None) -> None:
 def _is_compared(name: str) -> bool:
     path = Path(name)
     hidden = any(part.startswith(".") for part in path.parts)
-    tables = path.suffix in (".png", ".md") or path.name in ("table.csv", "multirun.yaml")
-    return not (hidden or tables or path.name in (*NOT_COMPARED, "summary.csv", "origin.json"))
+    tables = path.suffix in (".png", ".md", ".html") or path.name in ("table.csv", "multirun.yaml")
+    return not (hidden or tables or path.name in NOT_COMPARED)
 
 
 @contextmanager

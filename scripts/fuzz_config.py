@@ -1,6 +1,6 @@
 """Every leaf key of every choice, with hostile values: refused in a line, or a sensible run.
 
-    python scripts/fuzz_config.py                       all of it: some 8,000 cases, an hour or two
+    python scripts/fuzz_config.py                       all of it: some 11,000 cases, an hour or two
     python scripts/fuzz_config.py --minutes 10          as far as it gets; the next call goes on
     python scripts/fuzz_config.py --only training.lr    cases whose override holds a word, again
     python scripts/fuzz_config.py --list                what is to be tried
@@ -42,7 +42,8 @@ from fedexp.commands import execution, run, studies  # noqa: F401 - for the fork
 from fedexp.commands.cli import run_command
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS
-from tests.support import remembered_configs
+from fedexp.config.parts import BUILDERS_OWN
+from tests.support import own_files, remembered_configs
 
 VALUES = (
     *("null", "true", "abc", "''", "-1", "0", "0.5", "nan", "inf", "1e300", "1e-300"),
@@ -57,6 +58,12 @@ SMALL = (
     *("training=sgd", "training.epochs=null", "training.steps=1", "backend=in_process"),
     *("model.hidden=[8]", "hydra.run.dir=run"),
 )
+AUDITED = ("privacy=client_dp", "privacy.noise_multiplier=1", "privacy.delta=1e-3")
+OWN = {
+    name: (f"dataset.path=../{file}", "~train_examples", "n_clients=3")
+    for name, file in (("arrays", "own.npz"), ("images", "images"), ("table", "own.csv"))
+}
+SITES = ("dataset=arrays", *OWN["arrays"][:2], "~n_clients")
 NEEDS = {
     "aggregator/bulyan": ("n_clients=8",),
     "early_stopping/patience": ("early_stopping.patience=1",),
@@ -68,10 +75,18 @@ NEEDS = {
         )
         for name in ("dlg", "geiping", "idlg")
     },
+    "dataset/arrays": OWN["arrays"],
+    "dataset/breast_cancer": ("train_examples=100",),
+    "dataset/images": OWN["images"],
+    "dataset/table": (*OWN["table"], "dataset.label=label"),
+    "leakage/audit_many_runs": AUDITED,
+    "leakage/audit": AUDITED,
     "leakage/analytic": ("leakage.analytic.exposure.examples=1",),
     "leakage/lira": ("leakage.lira.shadows=4",),
     "leakage/model_inversion": ("leakage.model_inversion.steps=2",),
     "model": ("~model.hidden",),
+    "partition/site": SITES,
+    "partition/within_sites": SITES,
     "privacy/client_dp": ("privacy.noise_multiplier=1", "privacy.delta=1e-2"),
     "privacy/dp_sgd": ("privacy.noise_multiplier=1",),
     "privacy/local_gaussian": ("privacy.noise_multiplier=1",),
@@ -97,8 +112,11 @@ def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
         node = OmegaConf.select(config, group.replace("/", "."))
         target = str(OmegaConf.select(node, "_target_", default=choice)) if node else choice
         for key in _leaves(node, group.replace("/", ".")):
-            if (target, key) not in seen:
-                seen.add((target, key))
+            # What the builder reads of a group is read alike for all of its parts: once.
+            own = key.partition(".")[2].partition(".")[0] in BUILDERS_OWN.get(group, ())
+            whose = (group if own else target, key)
+            if whose not in seen:
+                seen.add(whose)
                 yield from ((f"{key}={value}", base) for value in VALUES)
 
 
@@ -113,11 +131,11 @@ def _choices() -> list[tuple[str, str]]:
 
 def _base(group: str, choice: str) -> tuple[str, ...]:
     top = group.split("/")[0]
-    dropped = {o.lstrip("~") for o in NEEDS.get(top, ()) if o.startswith("~")}
-    kept = [o for o in SMALL if o.partition("=")[0] not in dropped and not o.startswith(f"{top}=")]
-    more = NEEDS.get(f"{group}/{choice}", ())
-    overridden = {o.partition("=")[0] for o in more}
-    kept = [o for o in kept if o.partition("=")[0] not in overridden]
+    needed = (*NEEDS.get(top, ()), *NEEDS.get(f"{group}/{choice}", ()))
+    dropped = {override.lstrip("~") for override in needed if override.startswith("~")}
+    more = [override for override in needed if not override.startswith("~")]
+    replaced = {top, *dropped, *(override.partition("=")[0] for override in more)}
+    kept = [override for override in SMALL if override.partition("=")[0] not in replaced]
     small_model = () if top != "model" or choice != "mlp" else ("model.hidden=[8]",)
     return (*kept, f"{group}={choice}", *small_model, *more)
 
@@ -145,7 +163,7 @@ def tried(override: str, base: tuple[str, ...]) -> dict[str, Any]:
     with suppress(*COMPLAINTS):
         _composed(base)  # of parts as they come, which the fork then need not read and merge
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=".") as folder:  # beside the data of one's own
         child = os.fork()
         if child == 0:
             _in_the_child(folder, [*base, override])
@@ -277,10 +295,16 @@ def main() -> int:
     # Mixed, so that as far as it gets it has tried some of everything.
     todo.sort(key=lambda case: hashlib.sha256(repr(case).encode()).digest())
     deadline = time.monotonic() + 60 * given.minutes
-    with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        run_command(["run", *SMALL])  # what this imports and loads, the forks need not
     fork = multiprocessing.get_context("fork")
-    with given.out.open("a") as out, ProcessPoolExecutor(given.workers, fork) as pool:
+    with (
+        given.out.open("a") as out,
+        tempfile.TemporaryDirectory() as folder,
+        chdir(folder),
+        ProcessPoolExecutor(given.workers, fork) as pool,
+    ):
+        for make in (own_files.make_arrays, own_files.make_images, own_files.make_table):
+            make(Path(folder))
+        run_command(["run", *SMALL])  # what this imports and loads, the forks need not
         outcomes = pool.map(_tried_before, [(*case, deadline) for case in todo])
         for outcome in tqdm(outcomes, total=len(todo), disable=None):
             if outcome is not None:

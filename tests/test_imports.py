@@ -186,10 +186,9 @@ def randomness(path):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute):
             text = ast.unparse(node)
-            draws = node.attr in DRAWS[:3]
-            seeds = node.attr == DRAWS[3] and room_of(path) != "config/build"
+            draws = node.attr in DRAWS[:4]
             of_numpy = text.startswith(DRAWS[4]) and text != "np.random.Generator"
-            if draws or seeds or of_numpy:
+            if draws or of_numpy:
                 found.add(text)
     return found
 

@@ -46,6 +46,25 @@ def test_ci_tests_the_pythons_that_are_promised():
     assert "python scripts/start.py test" in commands
 
 
+def test_every_night_what_ci_leaves_out_is_run():
+    night = yaml.safe_load((ROOT / ".github/workflows/nightly.yml").read_text())
+    (when,) = night[True]["schedule"]  # YAML 1.1 reads a bare `on` as true
+    assert len(when["cron"].split()) == 5
+    (job,) = night["jobs"].values()
+    assert set(job["strategy"]["matrix"]["python"]) <= set(PYTHONS)
+    assert '-m "slow and not network and not real_data"' in job["steps"][-1]["run"]
+    # What the default leaves out for its length, and nothing else, is what the night runs.
+    start = (ROOT / "scripts" / "start.py").read_text()
+    assert '"not slow and not network"' in start
+    assert '" and not real_data"' in start
+
+
+@pytest.mark.parametrize("name", ["ci", "nightly"])
+def test_every_job_ends(name):
+    jobs = yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text())["jobs"]
+    assert all(0 < job["timeout-minutes"] <= 180 for job in jobs.values())
+
+
 @pytest.mark.parametrize("name", ["bug", "part"])
 def test_issue_templates_are_forms(name):
     form = yaml.safe_load((ROOT / f".github/ISSUE_TEMPLATE/{name}.yml").read_text())

@@ -19,8 +19,10 @@ from typing import final
 from torch import Tensor
 
 from fedexp.backends.blocks import Blocks
+from fedexp.backends.board import TooLittleSharedMemory
 from fedexp.backends.in_process import InProcess
-from fedexp.backends.process_pool import ProcessPool, TooLittleSharedMemory, seconds_to_start
+from fedexp.backends.launch import seconds_to_start
+from fedexp.backends.process_pool import ProcessPool
 from fedexp.core.capabilities import has_own_bits
 from fedexp.core.checks import at_least
 from fedexp.core.protocols import Backend, Trainer

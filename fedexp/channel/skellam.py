@@ -36,6 +36,7 @@ from fedexp.core.norms import clip_factors, row_norms
 
 ORDERS = np.array([*range(2, 64), *(2**k for k in range(6, 19))])  # the bound is for whole ones
 BETA = math.exp(-0.5)  # rounding fails at most this often, and is then repeated
+LEAST = 1e-9  # standard deviation in whole numbers: of a smaller one no draw is ever but 0
 TAIL = 6  # standard deviations of noise for which the ring has room
 
 
@@ -59,6 +60,12 @@ class Skellam:
         positive(clip_norm=self.clip_norm, scale=self.scale)
         if self.noise_multiplier is not None:
             positive(noise_multiplier=self.noise_multiplier)
+            if (deviation := self.noise_multiplier * self.clip_norm * self.scale) < LEAST:
+                reason = (
+                    f"is no noise in whole numbers: times clip_norm and scale it is {deviation:.1g}"
+                    f" of one, and must be at least {LEAST:g}"
+                )
+                raise InputError(reason, "noise_multiplier", self.noise_multiplier)
 
     @property
     def multiplier(self) -> float:

@@ -89,7 +89,7 @@ def _tried(config: DictConfig, folders: Sequence[Path], group: str, choice: str)
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
-    """As `fedexp.commands.run.resolve`, without what says how the config came about."""
+    """As `fedexp.commands.resolution.resolve`, without what says how the config came about."""
     return {
         str(key): OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
         if isinstance(node := config[key], DictConfig | ListConfig)

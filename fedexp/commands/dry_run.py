@@ -19,10 +19,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from fedexp.commands.admission import refuse_place
 from fedexp.commands.answers import answer
 from fedexp.commands.execution import prepare
 from fedexp.commands.planning import Foreseen, as_document, as_text, epsilon_of, foresee
-from fedexp.commands.run import refuse_place, resolve, run_folder
+from fedexp.commands.resolution import resolve, run_folder
 from fedexp.commands.sweep_jobs import jobs_of
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, refusal

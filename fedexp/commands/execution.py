@@ -279,7 +279,9 @@ def _logging_to(folder: Path, quiet: bool) -> Iterator[None]:
     to_file.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_file.setLevel(logging.DEBUG)
     to_terminal = logging.StreamHandler(sys.stderr)
-    to_terminal.setFormatter(_Plain("%(message)s"))
+    # Beside other jobs a line says whose it is.
+    whose = f"{folder.name}: ".replace("%", "%%") if in_a_worker() else ""
+    to_terminal.setFormatter(_Plain(f"{whose}%(message)s"))
     to_terminal.setLevel(logging.WARNING if quiet else logging.INFO)
     before = log.handlers, log.level, log.propagate
     log.handlers, log.propagate = [to_file, to_terminal], False

@@ -19,9 +19,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fedexp.commands.admission import admit
 from fedexp.commands.continuation import continued
 from fedexp.commands.execution import run
-from fedexp.commands.run import FoldersOfTheUser, admit, resolve, run_folder
+from fedexp.commands.hydra_setup import FoldersOfTheUser
+from fedexp.commands.resolution import resolve, run_folder
 from fedexp.config.composition import Loader
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, refusal

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
         answer(told, lambda: of_attacked(attacked))
         return EXIT_OK
     from fedexp.commands.documents import of_leakage
-    from fedexp.commands.run import FoldersOfTheUser
+    from fedexp.commands.hydra_setup import FoldersOfTheUser
     from fedexp.commands.studies import leak
 
     config_folders(given.config_dir)  # which refuses one that is not there

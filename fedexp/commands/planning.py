@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.config.build import BY_COST, SHARE_OF_TIME, Built
+from fedexp.config.build import Built
+from fedexp.config.pace import BY_COST, SHARE_OF_TIME
 from fedexp.core.capabilities import does_nothing, sampling_of
 from fedexp.core.flat import vector_of
 from fedexp.core.protocols import Backend, Merges, Trainer

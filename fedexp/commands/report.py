@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument(
         "--force",
         action="store_true",
-        help="also draw the runs of a sweep whose reports are as they would be drawn now",
+        help="also draw the runs of a sweep whose reports are there",
     )
     options.add_argument(
         "--also",

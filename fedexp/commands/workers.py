@@ -206,7 +206,7 @@ class _Crew:
 
     def _answer(self, worker: _Worker) -> JobReturn | None:
         """What the worker's job has given; None if it is still at it."""
-        from fedexp.commands.run import PastHydra
+        from fedexp.commands.past_hydra import PastHydra
 
         try:
             kind, content = worker.connection.recv()
@@ -223,7 +223,7 @@ class _Crew:
 
     def _lost(self, worker: _Worker) -> JobReturn | None:
         """Note that a worker has died over its job, which counts as failed."""
-        from fedexp.commands.run import note_failure
+        from fedexp.commands.job_of_a_sweep import note_failure
 
         worker.process.join()
         self._dismiss(worker)
@@ -293,7 +293,8 @@ def _leave_with_the_sweep() -> None:
 
 
 def _carried_out(connection: Connection, sweep: _Sweep, job: _Job) -> Ended:
-    from fedexp.commands.run import PastHydra, told_where
+    from fedexp.commands.job_of_a_sweep import told_where
+    from fedexp.commands.past_hydra import PastHydra
 
     def tell(folder: Path) -> None:
         connection.send(("at", folder))

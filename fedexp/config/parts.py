@@ -12,6 +12,8 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import is_dataclass
 from functools import partial
 from typing import Any, Literal, Union
 
@@ -147,11 +149,7 @@ def _check_arguments(target: Any, node: Config, path: str, runtime: Sequence[str
         return
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        hints = typing.get_type_hints(function)
-    except NameError:  # names that only a type checker imports
-        hints = {}
+    hints = _hints(target)
     names = [name for name in parameters if name not in runtime]
     for name, value in node.items():
         if name.startswith("_") and name.endswith("_"):
@@ -183,6 +181,25 @@ def _check_arguments(target: Any, node: Config, path: str, runtime: Sequence[str
             )
         ):
             required(node, name, path)
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """The types of what a part is annotated with, each as it is known where it was written.
+
+    A dataclass inherits arguments from classes in other files, whose imports are not its own. Names
+    that only a type checker imports are left out, and their arguments fit anything.
+    """
+    owners: list[Any] = [target.__init__ if inspect.isclass(target) else target]
+    if is_dataclass(target):
+        owners = [*reversed(inspect.getmro(typing.cast(type, target))), *owners]
+    found: dict[str, Any] = {}
+    for owner in owners:
+        names = vars(inspect.getmodule(owner) or typing)
+        for name, hint in inspect.get_annotations(owner).items():
+            one = types.SimpleNamespace(__annotations__={name: hint})
+            with suppress(NameError, TypeError):  # TypeError: a ClassVar, which is no argument
+                found |= typing.get_type_hints(one, globalns=names)
+    return found
 
 
 def _overflows(value: Any) -> bool:

@@ -194,15 +194,15 @@ def remarks(parts: Combination) -> tuple[str, ...]:
     attacks, malicious = not does_nothing(parts.attack), parts.n_malicious
     if attacks and not malicious:
         said.append(
-            f"attack={type(parts.attack).__name__} has no effect: none of the {parts.n_clients} "
-            "clients is malicious (attack.n_malicious=0)"
+            f"attack has no effect: none of the {parts.n_clients} clients is malicious "
+            "(attack.n_malicious=0)"
         )
     if malicious and not attacks:
         said.append(f"attack.n_malicious={malicious} has no effect: attack=none")
     warm_up = getattr(parts.detector, "rounds_without_opinion", 0)
     if warm_up >= parts.rounds:
         said.append(
-            f"detector={type(parts.detector).__name__} has no effect: it learns in its first "
-            f"{warm_up} rounds, and the run has {parts.rounds}"
+            f"detector has no effect: it learns in its first {warm_up} rounds, "
+            f"and the run has {parts.rounds}"
         )
     return (*said, *assumption.remark(parts))

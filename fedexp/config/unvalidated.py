@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedexp.config.parts import Config
-from fedexp.core.capabilities import TriesTheServer, called, does_nothing
+from fedexp.core.capabilities import TriesTheServer, called, ends_no_run
 from fedexp.core.checks import InputError
 from fedexp.core.types import Dataset
 
@@ -23,7 +23,7 @@ def without_validation(
     Args:
         dataset: as loaded.
         config: of the run.
-        observers: of the run; the first is early stopping.
+        observers: of the run.
         attack: of the run.
 
     Raises:
@@ -32,7 +32,7 @@ def without_validation(
     if len(dataset.validation):
         return ()
     none_left = "and there is no validation part (dataset.validation_size=0)"
-    if not does_nothing(observers[0]):
+    if not all(map(ends_no_run, observers)):
         patience = config["early_stopping"].get("patience")
         raise InputError(
             f"ends a run by its validation metric, {none_left}; use null",

@@ -98,7 +98,9 @@ def starting_point(config: Config) -> Start:
     Raises:
         InputError: a file cannot be used, or is named twice.
     """
-    place, frozen = config["model"].get("weights"), config["model"].get("frozen") or "none"
+    model = config["model"]
+    place = model.get("weights")
+    frozen = "none" if model.get("frozen") is None else model["frozen"]
     one_of(("none", "body"), **{"model.frozen": frozen})
     if place is not None and not isinstance(place, str):
         raise InputError("must be a file, or a run's folder", "model.weights", place)

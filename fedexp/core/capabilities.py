@@ -38,6 +38,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
                       slope(logits, y)             the slope of its loss is autograd's to find
     backend           own_bits                     its bits are those of every other backend
     account, ledger   profile(state, deltas, ...)  epsilon is known for its one delta alone
+    observer          ends_no_run                  what it answers may end the run
     tracker           sends_to                     what it does beyond the run folder is its code's
 """
 
@@ -371,6 +372,11 @@ def slope_by_autograd(task: Task, logits: Tensor, y: Tensor) -> tuple[Tensor, Te
 def does_nothing(part: object) -> bool:
     """Whether a part declares that it is the "none" of its group."""
     return getattr(part, "does_nothing", False) is True
+
+
+def ends_no_run(observer: object) -> bool:
+    """Whether a run never ends by what an observer answers: it does nothing, or only looks on."""
+    return does_nothing(observer) or getattr(observer, "ends_no_run", False) is True
 
 
 def spares_malicious(momentum: object) -> bool:

@@ -203,8 +203,10 @@ def _refuse_unusable(records: Records, parts: np.ndarray) -> None:
         raise InputError(f"there is one class only, {records.class_names[0]}: nothing to learn")
     for part, name in enumerate(PARTS):
         if not (parts == part).any():
-            reason = f"{len(records)} examples are too few: the {name} part would be empty"
-            raise InputError(reason)
+            raise InputError(
+                f"{len(records)} examples are too few: the {name} part would be empty "
+                "(dataset.validation_share, dataset.test_share)"
+            )
     if records.y.ndim == 1:
         trained = np.bincount(records.y[parts == TRAIN], minlength=len(records.class_names))
         for k in np.flatnonzero(trained == 0):

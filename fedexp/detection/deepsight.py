@@ -23,34 +23,26 @@ Breakdown point: none is proven.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedexp.core.checks import at_least, in_range
 from fedexp.core.norms import cosines
-from fedexp.core.protocols import Task
-from fedexp.core.round_model import (
-    OutputLayer,
-    RoundModel,
-    model_of,
-    refuse_other_endings,
-    uniform_inputs,
-)
-from fedexp.core.stateless import Stateless
-from fedexp.core.types import State, Updates, Verdict
-from fedexp.detection.acting import check_action, countable, verdict
+from fedexp.core.round_model import OutputLayer, RoundModel, uniform_inputs
+from fedexp.core.types import Verdict
+from fedexp.detection.acting import check_action, verdict
+from fedexp.detection.of_output_layer import OfOutputLayer
 
-FEWEST = 4  # rows: among fewer there are no clusters
 LEAST_SHARE = 0.01  # of the largest energy, that an exceeding has to exceed
 LEAST = 1e-30  # a probability to divide by
 
 
 @final
 @dataclass(frozen=True)
-class DeepSight(Stateless):
+class DeepSight(OfOutputLayer):
     """Flags the clusters of rows in which many are suspicious.
 
     Args:
@@ -60,6 +52,8 @@ class DeepSight(Stateless):
         suspicious_share: tau: clusters with a larger share of suspicious rows are flagged.
         action: what becomes of a flagged row: "drop" or "report" (nothing).
     """
+
+    fewest: ClassVar[int] = 4  # rows: among fewer there are no clusters
 
     samples: int
     draws: int
@@ -73,22 +67,13 @@ class DeepSight(Stateless):
         in_range(0, 1, suspicious_share=self.suspicious_share)
         check_action(self.action)
 
-    def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
-        """Raise InputError for a model that does not end in a linear layer."""
-        refuse_other_endings(model, x)
-
-    def __call__(
-        self, updates: Updates, state: State, rng: np.random.Generator
-    ) -> tuple[Verdict, State]:
-        """Scores and trust of the rows; no opinion of fewer than four."""
-        model = model_of(updates.model)
-        kept = countable(updates.matrix)
-        if int(kept.sum()) < FEWEST:
-            return Verdict.no_opinion(len(updates)), state
-        rows = model.deltas(updates.select(kept).matrix)
-        scores = torch.ones(len(updates), dtype=torch.float64)
-        scores[kept] = self._shares(rows, model, rng)
-        return verdict(scores, self.suspicious_share, self.action), state
+    def judged(
+        self, rows: Tensor, counted: Tensor, model: RoundModel, rng: np.random.Generator
+    ) -> Verdict:
+        """By the suspicious share of a row's cluster."""
+        scores = torch.ones(len(counted), dtype=torch.float64)
+        scores[counted] = self._shares(rows, model, rng)
+        return verdict(scores, self.suspicious_share, self.action)
 
     def _shares(self, rows: Tensor, model: RoundModel, rng: np.random.Generator) -> Tensor:
         """The suspicious share of each row's cluster: `[n]`."""

@@ -21,57 +21,48 @@ is proven.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedexp.core.norms import cosines
-from fedexp.core.protocols import Task
-from fedexp.core.round_model import OutputLayer, model_of, refuse_other_endings
-from fedexp.core.stateless import Stateless
-from fedexp.core.types import State, Updates, Verdict
-from fedexp.detection.acting import check_action, countable, of_marked
+from fedexp.core.round_model import OutputLayer, RoundModel
+from fedexp.core.types import Verdict
+from fedexp.detection.acting import check_action, of_marked
 from fedexp.detection.k_means import k_means
-
-FEWEST = 3  # rows: of two, each would be a cluster
+from fedexp.detection.of_output_layer import OfOutputLayer
 
 
 @final
 @dataclass(frozen=True)
-class LFighter(Stateless):
+class LFighter(OfOutputLayer):
     """Flags one of two clusters; score 1 for its rows, 0 for the others.
 
     Args:
         action: what becomes of a flagged row: "drop" or "report" (nothing).
     """
 
+    fewest: ClassVar[int] = 3  # rows: of two, each would be a cluster
+
     action: Literal["drop", "report"]
 
     def __post_init__(self) -> None:
         check_action(self.action)
 
-    def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
-        """Raise InputError for a model that does not end in a linear layer."""
-        refuse_other_endings(model, x)
-
-    def __call__(
-        self, updates: Updates, state: State, rng: np.random.Generator
-    ) -> tuple[Verdict, State]:
-        """Who is flagged; no opinion of fewer than three rows."""
-        model = model_of(updates.model)
-        kept = countable(updates.matrix)
-        if int(kept.sum()) < FEWEST:
-            return Verdict.no_opinion(len(updates)), state
-        rows = model.deltas(updates.select(kept).matrix)
+    def judged(
+        self, rows: Tensor, counted: Tensor, model: RoundModel, rng: np.random.Generator
+    ) -> Verdict:
+        """One cluster is kept."""
+        kept = counted.clone()
         changes = of_two_neurons(rows, model.output_layer)
         labels = torch.from_numpy(k_means(changes[None].numpy(), 2, rng)[0][0])
         clusters = [labels == 0, labels == 1]
         if all(cluster.any() for cluster in clusters):
             scores = [cluster_score(changes[cluster], len(changes)) for cluster in clusters]
-            kept[kept.clone()] = clusters[0] if scores[0] >= scores[1] else clusters[1]
-        return of_marked(~kept, self.action), state
+            kept[counted] = clusters[0] if scores[0] >= scores[1] else clusters[1]
+        return of_marked(~kept, self.action)
 
 
 def of_two_neurons(rows: Tensor, layer: OutputLayer) -> Tensor:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.checks import at_least, positive
+from fedexp.core.checks import InputError, at_least, positive
 from fedexp.core.columns import added_over_columns
 from fedexp.core.norms import (
     cosines,
@@ -54,7 +54,8 @@ class RFLBAT(Stateless):
 
     Args:
         components: of the plane; 2 in the paper.
-        far: rows whose distances to the others sum up to more than so many medians are flagged.
+        far: rows whose distances to the others sum up to more than so many medians are flagged; at
+            least 1.
         near: the same again, within the cluster that is kept.
         most_clusters: that the gap statistic may find.
         references: of the gap statistic.
@@ -72,6 +73,9 @@ class RFLBAT(Stateless):
         at_least(1, components=self.components, most_clusters=self.most_clusters)
         at_least(1, references=self.references)
         positive(far=self.far, near=self.near)
+        for name, factor in (("far", self.far), ("near", self.near)):
+            if factor < 1:  # half of the rows are nearer than the median, and somebody must stay
+                raise InputError("must be a number of medians, at least 1", name, factor)
         check_action(self.action)
 
     def __call__(

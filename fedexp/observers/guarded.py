@@ -21,6 +21,8 @@ class Guarded:
         observer: that may fail.
     """
 
+    ends_no_run = True
+
     def __init__(self, name: str, observer: Observer) -> None:
         self._name, self._observer = name, observer
         self._broken = False

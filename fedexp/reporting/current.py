@@ -1,9 +1,10 @@
 """Whether the report of a run is what would be written now, so that nobody need draw it again.
 
-A report leaves a stamp beside it, `.drawn.json`: what it was made of, and the files written with
-their sizes. What it was made of is the name, size and time of every file of the record, the code
-that reads and draws, and what was asked for. A report that was touched, cut off or removed, or
-whose run went on, is drawn again.
+A report leaves a stamp beside it, `.drawn.json`: what it was made of, by which code, and the files
+written with their sizes. What it was made of is the name, size and time of every file of the
+record. A report that was touched, cut off or removed, or whose run went on, is drawn again; one
+that another version drew is still true to its run, and is counted instead: to draw a sweep of a
+thousand anew takes the better part of an hour, for a table that takes seconds.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _LIBRARIES = ("matplotlib", "pandas")
 
 
 def stamp_of(run: Path) -> str:
-    """A digest of what the report of a run is made of, and with what."""
-    digest = hashlib.sha256(_code().encode())
+    """A digest of what the report of a run is made of."""
+    digest = hashlib.sha256()
     for path in _record(run):
         try:
             about = path.stat()
@@ -46,21 +47,30 @@ def stamp_of(run: Path) -> str:
 def leave_stamp(folder: Path, stamp: str, files: Iterable[Path]) -> None:
     """Say in `folder` that the report there has the stamp, and which files it wrote."""
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    write_atomically(folder / STAMP, to_json({"of": stamp, "files": sizes}), durable=False)
+    write_atomically(
+        folder / STAMP, to_json({"of": stamp, "by": _code(), "files": sizes}), durable=False
+    )
 
 
 def is_current(folder: Path, stamp: str) -> bool:
     """Whether a report with this stamp lies in `folder`, whole."""
-    if not (folder / STAMP).is_file():
-        return False
-    try:
-        left = read_json_object(folder / STAMP)
-    except InputError:
-        return False
+    left = _left(folder)
     files = left.get("files")
     if left.get("of") != stamp or not isinstance(files, dict) or not files:
         return False
     return all(_has_size(folder / name, size) for name, size in files.items())
+
+
+def is_by_this_code(folder: Path) -> bool:
+    """Whether the report in `folder` was drawn by the code and libraries that run now."""
+    return _left(folder).get("by") == _code()
+
+
+def _left(folder: Path) -> dict[str, object]:
+    try:
+        return read_json_object(folder / STAMP) if (folder / STAMP).is_file() else {}
+    except InputError:
+        return {}
 
 
 def _has_size(path: Path, size: object) -> bool:

@@ -23,6 +23,7 @@ from fedexp.reporting.robustness import (
     WORST,
     matrices,
     missing_note,
+    side_by_side,
 )
 
 _MOST_NUMBERED_CLASSES = 12
@@ -76,6 +77,7 @@ def attack_matrix_figure(table: pd.DataFrame, subtitle: str = "") -> Figure:
 
     A panel for each setting of all else. Of very many panels or defences the first are drawn.
     """
+    table = side_by_side(table)
     accuracy = _sorted(table)
     spread = matrices(table, "test_accuracy_sd")
     success = matrices(table, "attack_success_mean")

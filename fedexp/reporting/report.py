@@ -12,7 +12,7 @@ from fedexp.core.cores import available_cores, can_fork
 from fedexp.core.links import refuse_ways_out
 from fedexp.core.plots import Plots
 from fedexp.core.preparation import over, say
-from fedexp.reporting.current import is_current, stamp_of
+from fedexp.reporting.current import is_by_this_code, is_current, stamp_of
 from fedexp.reporting.results import Run, find_runs, is_run, load_run
 from fedexp.reporting.run_report import report_run, write_run_report
 from fedexp.reporting.sweep_report import report_runs
@@ -31,7 +31,8 @@ def report(
 
     Written is only into run folders, into a sweep's own folder where that is what was named, or, if
     `out` is given, into `out` alone. What cannot be written is printed all the same. The report of
-    a run that was named alone is always made anew, one of several only where it would be another.
+    a run that was named alone is always made anew, one of several where the run is another than
+    when it was drawn.
 
     Args:
         folders: of runs, or that hold some.
@@ -54,7 +55,11 @@ def report(
         runs = list(_over_the_cores(partial(_reported, ours=ours, force=force), paths))
     else:
         runs = list(_over_the_cores(load_run, paths))
-    return report_runs(runs, folders, out, also, style)
+    text = report_runs(runs, folders, out, also, style)
+    if out is None and (older := sum(not is_by_this_code(path) for path in ours)):
+        whose = "report of 1 run" if older == 1 else f"reports of {older:,} runs"
+        text += f"\nThe {whose} were drawn by another version: --force draws them anew.\n"
+    return text
 
 
 def _reported(path: Path, ours: set[Path], force: bool) -> Run:

@@ -113,8 +113,26 @@ def matrices(table: pd.DataFrame, figure: str) -> dict[str, pd.DataFrame]:
     }
 
 
+def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+    """The table to read: panels of one defence each are the columns of one panel.
+
+    What a defence costs is left out then: beside it stands no other one of the same settings.
+
+    >>> table = pd.DataFrame({"panel": ["a=1", "a=2"], "defence": ["mean", "mean + nnm"]})
+    >>> side_by_side(table)["defence"].tolist()
+    ['a=1 (mean)', 'a=2 (mean + nnm)']
+    """
+    if (table.groupby(PANEL)[DEFENCE].nunique() > 1).any() or table[PANEL].nunique() < 2:
+        return table
+    of = " (" + table[DEFENCE] + ")" if table[DEFENCE].nunique() > 1 else ""
+    return table.assign(
+        **{PANEL: "", DEFENCE: table[PANEL] + of, "cost_without_attacker": math.nan}
+    )
+
+
 def robustness_markdown(runs: Sequence[Run], table: pd.DataFrame) -> str:
     """The matrix of test accuracy, what each defence costs, and the attacks' success."""
+    table = side_by_side(table)
     blocks = ["Test accuracy at the last round, mean over the seeds."]
     success = matrices(table, "attack_success_mean")
     cost = matrices(table, "cost_without_attacker")

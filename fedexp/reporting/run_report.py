@@ -33,6 +33,18 @@ _HEADINGS = {
     "loss": "loss",
 }
 _OF_SOME_TASKS = {"exact_match": "exact match"}
+_OF_PARTITION = {  # what the words of partition.json say
+    "n_clients": "clients",
+    "held": "training examples that they hold",
+    "left_out": "training examples that nobody holds",
+    "examples_changed": "clients see other examples than the collection has",
+    "skew.mean_total_variation_distance": "distance of a client's class mix from that of all "
+    "(total variation, mean over the clients; 0 alike, 1 disjoint)",
+    "skew.mean_effective_classes": "classes that a client holds in effect (exponential of the "
+    "entropy, mean)",
+    "skew.size_coefficient_of_variation": "spread of the clients' sizes (standard deviation over "
+    "mean)",
+}
 
 
 def report_run(
@@ -239,7 +251,8 @@ def _provenance(run: Run) -> dict[str, object]:
 
 def _who_holds_what(partition: Mapping[str, Any]) -> dict[str, object]:
     """The numbers that `partition.json` says, and that clients are too many to be listed."""
-    return {"clients": partition.get("clients"), **_measures(partition)}
+    measures = {_OF_PARTITION.get(key, key): value for key, value in _measures(partition).items()}
+    return {"who holds what": partition.get("clients"), **measures}
 
 
 def _measures(partition: Mapping[str, Any]) -> dict[str, object]:
@@ -248,8 +261,10 @@ def _measures(partition: Mapping[str, Any]) -> dict[str, object]:
     for key, value in partition.items():
         if isinstance(value, Mapping):
             measures |= {f"{key}.{name}": item for name, item in _measures(value).items()}
+        elif isinstance(value, bool):
+            measures[key] = "yes" if value else "no"
         elif isinstance(value, int | float):
-            measures[key] = f"{value:.4g}" if isinstance(value, float) else value
+            measures[key] = f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
     return measures
 
 

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.config.build import Built, build, malicious_clients
+from fedexp.config.adversary import malicious_clients
+from fedexp.config.build import Built, build
 from fedexp.config.origin import code_of_fedexp
 from fedexp.core.checks import InputError, at_least, in_range
 from fedexp.core.flat import vector_of

@@ -10,8 +10,8 @@ import pytest
 
 from fedexp.commands import progress
 from fedexp.commands.cli import run_command
-from fedexp.commands.run import sweep_overrides
 from fedexp.commands.schema import schema
+from fedexp.commands.sweep_folder import sweep_overrides
 from fedexp.commands.sweep_jobs import MOST, number_of
 from fedexp.core.files import locked
 from tests.support.commands import FEDEXP

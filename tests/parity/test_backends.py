@@ -297,7 +297,7 @@ def test_auto_moves_to_a_pool_without_changing_bits(monkeypatch):
 @pytest.mark.usefixtures("quick_workers")
 def test_auto_does_not_wait_for_its_workers(monkeypatch, new_children):
     monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
-    monkeypatch.setattr("fedexp.backends.process_pool._work", begins_late)
+    monkeypatch.setattr("fedexp.backends.process_pool.serve", begins_late)
     auto = Auto(workload(), workers=2, rounds=9)
     try:
         for round in range(4):
@@ -312,7 +312,7 @@ def test_auto_does_not_wait_for_its_workers(monkeypatch, new_children):
 @pytest.mark.usefixtures("quick_workers")
 def test_auto_stays_in_process_where_a_worker_dies_at_its_start(monkeypatch, caplog, new_children):
     monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
-    monkeypatch.setattr("fedexp.backends.process_pool._work", ends_at_once)
+    monkeypatch.setattr("fedexp.backends.process_pool.serve", ends_at_once)
     auto = Auto(workload(), workers=2, rounds=4)
     expected = final_models(InProcess(workload()), workload())
     assert final_models(Waits(auto), workload()) == expected
@@ -377,7 +377,7 @@ if __name__ == "__main__":
 def test_auto_goes_on_in_process_where_a_pool_has_no_room(monkeypatch, caplog):
     monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
     nearly_full = shutil.disk_usage("/")._replace(free=1000)
-    monkeypatch.setattr("fedexp.backends.process_pool.shutil.disk_usage", lambda path: nearly_full)
+    monkeypatch.setattr("fedexp.backends.board.shutil.disk_usage", lambda path: nearly_full)
     auto = Auto(workload(), workers=2, rounds=4)
     assert final_models(auto, workload()) == final_models(InProcess(workload()), workload())
     assert len(auto.evaluate([start(workload())], "test")) == 1

@@ -157,6 +157,13 @@ def test_settings_are_checked(field, value):
         Skellam(**{"clip_norm": 1.0, "noise_multiplier": 1.0, "scale": 1.0, field: value})
 
 
+@pytest.mark.parametrize("field", ["clip_norm", "noise_multiplier", "scale"])
+def test_noise_that_never_is_a_whole_number_is_refused(field):
+    # Its square is 0, which an account would divide by.
+    with pytest.raises(InputError, match=r"noise_multiplier=.* is no noise in whole numbers"):
+        Skellam(**{"clip_norm": 1.0, "noise_multiplier": 1.0, "scale": 1.0, field: 1e-300})
+
+
 def test_nan_rows_are_refused():
     with pytest.raises(InputError, match="NaN or Inf"):
         skellam(256.0).encode(np.float32([0, np.nan]), 3, rng())

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from fedexp.backends import process_pool
+from fedexp.backends import pool_worker, process_pool
 from tests.support import workloads
 
 
 @pytest.fixture
 def quick_workers(monkeypatch):
     """The server that forks this test's workers has imported what they are given here too."""
-    monkeypatch.setattr(process_pool, "PRELOADED", [process_pool.__name__, workloads.__name__])
+    monkeypatch.setattr(process_pool, "PRELOADED", [pool_worker.__name__, workloads.__name__])
 
 
 def live_workers() -> list[int]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedexp.config.assumption import share_of_rounds_above
-from fedexp.config.build import _construct
+from fedexp.config.construction import construct
 from fedexp.config.refusals import remarks
 from fedexp.core.rng import generator
 from tests.support.composing import config_for
@@ -15,7 +15,7 @@ HUNDRED = ("n_clients=100", "attack=sign_flip", "attack.n_malicious=25", "aggreg
 
 
 def parts_of(*overrides):
-    return _construct(config_for(*overrides)).combination
+    return construct(config_for(*overrides)).combination
 
 
 def test_a_quarter_of_a_hundred_in_cohorts_of_ten():

@@ -11,8 +11,11 @@ import torch
 from fedexp.aggregation.trimmed_mean import TrimmedMean
 from fedexp.attacks.none import NoAttack
 from fedexp.channel.plain import Plain
-from fedexp.config.build import _device, _poisoned, _rehearse, malicious_clients
-from fedexp.config.parts import _check_arguments, _describe, _fits
+from fedexp.channel.secure_random_k import SecureRandomK
+from fedexp.config.adversary import malicious_clients, poisoned
+from fedexp.config.build import _device
+from fedexp.config.cohort_rehearsal import rehearse_cohort
+from fedexp.config.parts import _check_arguments, _describe, _fits, _hints
 from fedexp.core.checks import InputError
 from fedexp.core.types import Partition, Split
 
@@ -65,6 +68,11 @@ def test_arguments_are_checked_by_name_and_type():
         _check_arguments(takes, {}, "training", ())
 
 
+def test_inherited_arguments_have_the_types_that_their_own_file_knows():
+    # Its parent's file imports names that its own does not; record_views=0 was taken.
+    assert {"record_views": bool, "share": float}.items() <= _hints(SecureRandomK).items()
+
+
 def test_what_the_builder_hands_in_is_no_users_to_set():
     with pytest.raises(InputError, match=r"backend.workload=3: Known here: lr, steps"):
         _check_arguments(takes, {"lr": 1, "workload": 3}, "backend", ("workload",))
@@ -104,24 +112,24 @@ def partition():
 
 
 def test_only_the_malicious_clients_rows_are_poisoned(partition):
-    poisoned = _poisoned(partition, ShiftLabels(), np.array([False, True, False]), seed=0)
-    assert poisoned.y.tolist() == [0, 2, 2, 0, 1, 0]
-    assert (poisoned.x.flatten() > 0).tolist() == [False, True, False, False, False, True]
+    changed = poisoned(partition, ShiftLabels(), np.array([False, True, False]), 3, seed=0)
+    assert changed.y.tolist() == [0, 2, 2, 0, 1, 0]
+    assert (changed.x.flatten() > 0).tolist() == [False, True, False, False, False, True]
     assert partition.train.y.tolist() == [0, 1, 2, 0, 1, 2]
     assert partition.train.x.abs().max() == 0
 
 
 def test_every_client_is_poisoned_by_a_stream_of_its_own(partition):
-    both = _poisoned(partition, ShiftLabels(), np.array([True, True, False]), seed=0)
-    one = _poisoned(partition, ShiftLabels(), np.array([False, True, False]), seed=0)
+    both = poisoned(partition, ShiftLabels(), np.array([True, True, False]), 3, seed=0)
+    one = poisoned(partition, ShiftLabels(), np.array([False, True, False]), 3, seed=0)
     assert both.x[0] != both.x[1]
     assert torch.equal(both.x[[1, 5]], one.x[[1, 5]])
 
 
 def test_without_poison_nothing_is_copied(partition):
     everybody, nobody = np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
-    assert _poisoned(partition, NoAttack(), everybody, seed=0).x is partition.train.x
-    assert _poisoned(partition, ShiftLabels(), nobody, seed=0).x is partition.train.x
+    assert poisoned(partition, NoAttack(), everybody, 3, seed=0).x is partition.train.x
+    assert poisoned(partition, ShiftLabels(), nobody, 3, seed=0).x is partition.train.x
 
 
 def test_the_rehearsal_finds_what_cannot_hold_for_the_cohort():
@@ -129,7 +137,7 @@ def test_the_rehearsal_finds_what_cannot_hold_for_the_cohort():
         parts = SimpleNamespace(
             channel=Plain(), n_clients=10, cohort_size=cohort_size, pre_aggregation=mixers
         )
-        _rehearse(parts, TrimmedMean(2))
+        rehearse_cohort(parts, TrimmedMean(2))
 
     rehearse(5)
     with pytest.raises(InputError, match=r"aggregator.assumed_malicious=2: .*2 x 2 .* 4"):

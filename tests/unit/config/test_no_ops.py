@@ -18,13 +18,12 @@ def remarks(*overrides):
     [
         (
             ("attack=sign_flip", "n_clients=2"),  # a quarter of two rounds to none
-            "attack=SignFlip has no effect: none of the 2 clients is malicious",
+            "attack has no effect: none of the 2 clients is malicious",
         ),
         (("attack.n_malicious=3",), "attack.n_malicious=3 has no effect: attack=none"),
         (
             ("detector=norm",),
-            "detector=FittedDetector has no effect: it learns in its first 10 rounds, and the run "
-            "has 3",
+            "detector has no effect: it learns in its first 10 rounds, and the run has 3",
         ),
     ],
 )

@@ -1,13 +1,18 @@
 """`dataset.validation_size=0`: all training examples are trained on, and nothing chooses."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from fedexp.attacks.none import NoAttack
 from fedexp.commands.run import _follow_the_objective
 from fedexp.commands.verdicts import figures_of_sites
 from fedexp.config.build import build
+from fedexp.config.unvalidated import without_validation
 from fedexp.core.checks import InputError
+from fedexp.core.types import Dataset, Split
 from fedexp.data.check import checked
 from fedexp.data.digits import Digits
 from tests.support.composing import config_for
@@ -53,6 +58,16 @@ def test_figures_of_sites_are_not_made():
 def test_what_chooses_by_validation_is_refused(override, said):
     with pytest.raises(InputError, match=said):
         build(config_for(*NONE_LEFT, override))
+
+
+def test_who_may_end_a_run_is_asked_wherever_it_stands():
+    never, may = SimpleNamespace(ends_no_run=True), SimpleNamespace()
+    config = {"early_stopping": {}, "verdict": {}, "objective": "test.accuracy"}
+    nothing = Split(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
+    dataset = Dataset("none left", nothing, nothing, nothing, ("a", "b"))
+    assert without_validation(dataset, config, (never, never), NoAttack())
+    with pytest.raises(InputError, match="ends a run by its validation metric"):
+        without_validation(dataset, config, (never, may), NoAttack())
 
 
 def test_a_part_that_nobody_asked_to_be_empty_is_refused_as_ever():

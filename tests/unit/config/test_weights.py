@@ -145,6 +145,7 @@ def test_of_a_frozen_body_only_the_head_is_trained_and_sent(file):
 def test_what_cannot_be_frozen_is_refused():
     assert "the model is one layer" in refusal(config_for("model=logistic", "model.frozen=body"))
     assert "Allowed: none, body" in refusal(config_for("model.frozen=head"))
+    assert "Allowed: none, body" in refusal(config_for("model.frozen=0"))
 
 
 def test_torchvisions_state_dicts_fit_torchvisions_models(tmp_path):

@@ -107,6 +107,8 @@ def test_of_three_rows_nothing_is_said():
     [
         {"components": 0},
         {"far": 0},
+        {"far": 1e-300},
+        {"near": 0.9},
         {"near": -1.0},
         {"most_clusters": 0},
         {"references": 0},

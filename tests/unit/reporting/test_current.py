@@ -90,13 +90,17 @@ def test_what_would_be_drawn_otherwise_is_drawn(
     assert drawings[4:] == []
 
 
-def test_other_code_draws_again(
+def test_what_other_code_drew_is_left_and_said(
     sweep: Path, drawings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report([sweep])
+    first = report([sweep])
     monkeypatch.setattr(current, "_code", lambda: "of tomorrow")
-    report([sweep])
+    said = "The reports of 3 runs were drawn by another version: --force draws them anew."
+    assert report([sweep]).split() == [*first.split(), *said.split()]
+    assert len(drawings) == 3
+    assert report([sweep], force=True) == first
     assert len(drawings) == 6
+    assert report([sweep]) == first
 
 
 def test_several_processes_report_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from fedexp.reporting.comparison import MOST_CURVES, comparison_figure
 from fedexp.reporting.curves_plot import curves_figure
 from fedexp.reporting.figures import new_figure, save
 from fedexp.reporting.heatmaps import confusion_figure
+from fedexp.reporting.paper import for_paper
 from fedexp.reporting.partition_plots import partition_figure
 from fedexp.reporting.plots import (
     accuracy_figure,
@@ -289,3 +290,18 @@ def test_for_a_paper_a_figure_is_as_wide_as_a_column_or_two(tmp_path: Path, draw
     assert not figure.texts  # a paper has a caption
     assert legend(figure) == entries
     assert all(7 <= axes.xaxis.label.get_fontsize() < 10 for axes in figure.axes)
+
+
+@pytest.mark.usefixtures("real_pictures")
+@pytest.mark.parametrize(
+    "names",
+    [("atelectasis", "pneumothorax"), pytest.param(tuple("abcdefghij"), marks=pytest.mark.slow)],
+)
+def test_for_a_paper_square_cells_fill_the_width_and_nothing_is_cut_off(tmp_path, names) -> None:
+    run = load_run(write_run(tmp_path / "r", rounds=1, n_clients=2, class_names=names))
+    figure = confusion_figure(run)
+    assert figure is not None
+    drawn, (width, height) = for_paper(figure).get_tightbbox(), figure.get_size_inches()
+    margins = np.array([drawn.x0, width - drawn.x1, drawn.y0, height - drawn.y1])
+    assert (margins > 0).all()
+    assert (margins[:2] < 0.1).all()  # inches

@@ -31,7 +31,7 @@ def test_report_run_says_what_was_run_and_how_it_went(tmp_path: Path) -> None:
     assert "validation" in text
     assert str(folder / "plots") in text
     document = (folder / "report.md").read_text()
-    for expected in ("plots/accuracy.png", "0.9123", "worst client", "skew.mean_total_variation"):
+    for expected in ("plots/accuracy.png", "0.9123", "worst client", "class mix from that of all"):
         assert expected in document
 
 

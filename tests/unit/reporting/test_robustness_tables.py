@@ -179,6 +179,26 @@ def test_what_is_no_defence_makes_panels_and_worker_momentum_is_one(tmp_path: Pa
     assert drawn(save(figure, tmp_path / "m.png"))
 
 
+def test_settings_with_one_defence_each_stand_side_by_side(tmp_path: Path) -> None:
+    for privacy, detector, accuracy in (("none", "none", 0.9), ("dp_sgd", "norm", 0.6)):
+        for attack, lost in (("none", 0.0), ("alie", 0.3)):
+            write_run(
+                tmp_path / f"{privacy}{attack}",
+                rounds=1,
+                choices={"privacy": privacy, "detector": detector, "attack": attack},
+                final={"accuracy": accuracy - lost},
+            )
+    table = table_of(tmp_path)
+    assert set(table["panel"]) == {"privacy=none", "privacy=dp_sgd"}  # in robustness.csv
+    shown = robustness_markdown([], table)
+    assert "| attack     | privacy=dp_sgd (mean + norm)   | privacy=none (mean)   |" in shown
+    assert "| worst case | 0.300                          | 0.600                 |" in shown
+    assert "###" not in shown
+    # Each is the only one of its settings: there is nothing that it costs more than.
+    assert "cost without an attacker" not in shown
+    assert cells(attack_matrix_figure(table))[:2] == ["0.900", "0.600"]  # best worst case first
+
+
 def test_a_triggers_success_without_an_attacker_stands_beside_it(tmp_path: Path) -> None:
     for n_malicious, success in ((0, 0.04), (4, 0.99)):
         write_run(

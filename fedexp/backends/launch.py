@@ -1,0 +1,125 @@
+"""How worker processes are started: from what, under which signals, and in how much time.
+
+On Linux the workers are forked from a server process that has imported torch and fedexp, and
+computed nothing: one import for all workers, and none for the next pool of this process. It has no
+threads and no data, so that forking is safe, and goes with the process that it serves. Elsewhere
+every worker is spawned and imports for itself: on macOS torch's libraries do not survive a fork,
+and Windows has none.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
+from typing import Any, final
+
+import torch.multiprocessing as multiprocessing
+
+BEGINS_WITHIN = 5.0  # seconds in which a thread that was started begins
+FIRST_START = 3.0  # seconds, before one was measured in this process
+
+
+@final
+class Launch:
+    """A start of workers, in a thread: it waits, for a process that imports, most of the time."""
+
+    seconds = FIRST_START  # that the latest one in this process took
+
+    def __init__(self, launch: Callable[..., None], *arguments: Any) -> None:
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(launch, *arguments), daemon=True)
+        self._begun, self._done = threading.Event(), threading.Event()
+
+    def begin(self) -> None:
+        """Apart from making it: a signal that raises in here finds a launch that can be joined."""
+        self._thread.start()
+
+    def _run(self, launch: Callable[..., None], *arguments: Any) -> None:
+        self._begun.set()
+        started = time.perf_counter()
+        try:
+            launch(*arguments)
+            Launch.seconds = time.perf_counter() - started
+        except BaseException as error:  # for who asks for the result
+            self._error = error
+        finally:
+            self._done.set()
+
+    def is_alive(self) -> bool:
+        """Whether it has not come to its end."""
+        return not self._done.is_set()
+
+    def join(self) -> None:
+        """Wait for its end."""
+        if self._begun.wait(BEGINS_WITHIN):
+            self._done.wait()
+
+    def result(self) -> None:
+        """Raise what went wrong."""
+        if isinstance(self._error, ChildProcessError):
+            raise self._error
+        if self._error is not None:
+            raise ChildProcessError(
+                f"worker processes do not start: {self._error}"
+            ) from self._error
+
+
+def seconds_to_start() -> float:
+    """How long a pool takes to start: measured, once one has started in this process."""
+    return Launch.seconds
+
+
+def context_that_preloads(modules: Sequence[str]) -> Any:
+    """What makes processes; the server that they are forked from, if any, imports `modules`."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*modules])
+    with _held_back(signal.SIGHUP):  # alone: it lets Ctrl-C through again, which it ignores itself
+        resource_tracker.ensure_running()
+    with signals_held_back(), _nothing_of_this_folder():
+        forkserver.ensure_running()
+    return context
+
+
+@contextmanager
+def _nothing_of_this_folder() -> Iterator[None]:
+    """The server imports by name, and a file of that name may lie in the current folder."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Ctrl-C and a closed terminal go to all its processes and are the parent's to handle.
+
+    The server and the workers inherit that they are blocked, from their first instruction on; here
+    they are held back only.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows, where workers ignore them
+        yield
+        return
+    with _held_back(signal.SIGINT, signal.SIGHUP):
+        yield
+
+
+@contextmanager
+def _held_back(*signals: signal.Signals) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,128 @@
+"""Whom the adversary controls, what its clients train on, and what it is shown."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedexp.config.parts import Config, prefixed
+from fedexp.core.attack_schedule import malicious_in_a_cohort
+from fedexp.core.capabilities import TriesTheServer, attack_of_client, called, does_nothing
+from fedexp.core.checks import InputError
+from fedexp.core.mapping import let_go
+from fedexp.core.protocols import Attack, Sampler, Task
+from fedexp.core.rng import generator
+from fedexp.core.types import Partition, Split
+from fedexp.federation.sampling import WithMalicious
+from fedexp.federation.trial import Judge, LossOnValidation, NoJudge
+
+_AT_ONCE = 512  # examples as floats
+
+
+def malicious_clients(config: Config, n_clients: int, on_top: int = 0) -> np.ndarray:
+    """`[n_clients + on_top]` bool: who the adversary controls.
+
+    The last, where its clients come on top; else drawn from the seed alone.
+    """
+    if on_top:
+        return np.arange(n_clients + on_top) >= n_clients
+    mask = np.zeros(n_clients, dtype=bool)
+    rng = generator(config["seed"], "malicious")
+    mask[rng.choice(n_clients, config["attack"]["n_malicious"], replace=False)] = True
+    return mask
+
+
+def attended(sampler: Sampler, config: Config, malicious: np.ndarray) -> Sampler:
+    """The sampler, or one whose cohorts have as many malicious clients as the config asks for."""
+    with prefixed("attack"):
+        number = malicious_in_a_cohort(config["attack"])
+        if number is None:
+            return sampler
+        fixed = WithMalicious(sampler, malicious, number)
+        fixed(len(malicious), generator(config["seed"], "cohort", 0))  # what cannot be drawn
+        return fixed
+
+
+def poisoned(
+    partition: Partition, attack: Attack, malicious: np.ndarray, num_classes: int, seed: int
+) -> Split:
+    """The training part with the malicious clients' rows as they will train on them.
+
+    The partition's own, the same object, where the attack changes no example.
+
+    Args:
+        partition: over all clients.
+        attack: may change the examples of its own.
+        malicious: `[n_clients]` bool.
+        num_classes: that there are.
+        seed: of the run.
+
+    Raises:
+        InputError: the attack makes other examples than it was given, or labels that are none.
+    """
+    with prefixed("attack"):
+        train = _with_poison(partition, attack, malicious, seed)
+        if train is not partition.train:
+            _refuse_unknown_labels(attack, train, num_classes)
+    return train
+
+
+def _with_poison(partition: Partition, attack: Attack, malicious: np.ndarray, seed: int) -> Split:
+    train = partition.train
+    rows: list[Tensor] = []
+    changed: list[Split] = []
+    for number, client in enumerate(np.flatnonzero(malicious).tolist()):
+        held = torch.from_numpy(partition.shards[client])
+        own = train.rows(held).as_floats()
+        its = attack_of_client(attack, number)
+        poisoned = its.poison(own, generator(seed, "poison", client))
+        if poisoned is own:
+            continue
+        if poisoned.x.shape != own.x.shape or poisoned.y.shape != own.y.shape:
+            raise InputError(
+                f"made {len(poisoned)} examples of client {client}'s {len(own)}, or of another "
+                "shape: it may only change them",
+                "attack",
+                type(attack).__name__,
+            )
+        rows.append(held)
+        changed.append(poisoned)
+    if not rows:
+        return train
+    return train.with_rows(torch.cat(rows), reduce(Split.joined, changed))
+
+
+def _refuse_unknown_labels(attack: Attack, trained_on: Split, num_classes: int) -> None:
+    """An attack that was told of other classes than there are (its own `num_classes`)."""
+    y = trained_on.y
+    if trained_on.one_class and not bool(((y >= 0) & (y < num_classes)).all()):
+        wrong = y[(y < 0) | (y >= num_classes)]
+        raise InputError(
+            f"gives label {int(wrong[0])}, and there are classes 0 to {num_classes - 1}",
+            "num_classes",
+            getattr(attack, "num_classes", called(attack)),
+        )
+
+
+def wanted(attack: Attack, test: Split) -> Split | None:
+    """What of test the adversary wants answered its way; None for nothing."""
+    if does_nothing(attack):
+        return None
+    found = []
+    # As floats, all of a large part would take four times its memory.
+    for start in range(0, len(test), _AT_ONCE):
+        block = test.between(start, min(start + _AT_ONCE, len(test)))
+        if len(chosen := attack.targeted_examples(block.as_floats())):
+            found.append(chosen.stored_like(test))
+        let_go(block.x)
+    return reduce(Split.joined, found) if found else None
+
+
+def judge(attack: Attack, task: Task, validation: Split) -> Judge:
+    """What an attack that measures what it does measures it by."""
+    if not isinstance(attack, TriesTheServer):
+        return NoJudge()
+    return LossOnValidation(task, validation.y)

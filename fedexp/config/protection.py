@@ -1,0 +1,81 @@
+"""What is done about what a run releases: its mechanism's protection, and what that covers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fedexp.config.lineage import Lineage
+from fedexp.config.parts import prefixed
+from fedexp.core.capabilities import sampling_of
+from fedexp.core.checks import InputError
+from fedexp.core.protection import Combination, Mechanism, Plan, Protection
+from fedexp.core.protocols import Algorithm, Remarks, Sends, Trainer
+from fedexp.core.types import Dataset
+from fedexp.privacy.account import NoAccount, NotFromTheStart
+from fedexp.privacy.none import NoPrivacy
+
+
+def protect(parts: Combination, plan: Plan, lineage: Lineage, loaded: Dataset) -> Protection:
+    """The run under its mechanism and behind its channel, with a promise that is true of it.
+
+    Args:
+        parts: of the run.
+        plan: what the run releases.
+        lineage: of the initial weights.
+        loaded: the data as they came from their loader.
+
+    Raises:
+        InputError: the promise cannot be made, or clients would not send what is expected.
+    """
+    protection = _of_this_run(_protected(parts, plan), lineage, loaded, plan.seed)
+    _check_local(parts.algorithm, protection.trainer)
+    return protection
+
+
+def _protected(parts: Combination, plan: Plan) -> Protection:
+    """The run under its mechanism, and behind its channel where that is one too."""
+    bare = Protection(parts.trainer, NoPrivacy(), parts.channel, NoAccount(), parts.privacy)
+    with prefixed("privacy"):
+        protection = parts.privacy.protect(plan, bare)
+    with prefixed("channel"):
+        if isinstance(parts.channel, Mechanism):
+            protection = parts.channel.protect(plan, protection)
+        channel, largest = protection.channel, parts.cohort_size
+        channel.check(largest, plan.d)
+        said = sampling_of(parts.sampler, parts.n_clients)
+        if said is None or said.kind == "poisson":  # whose cohorts may be that large
+            largest = parts.n_clients
+            channel.check(largest, plan.d)
+    said_beforehand = channel.remarks(largest) if isinstance(channel, Remarks) else ()
+    return replace(protection, remarks=(*protection.remarks, *said_beforehand))
+
+
+def _of_this_run(
+    protection: Protection, lineage: Lineage, loaded: Dataset, seed: int
+) -> Protection:
+    """With a promise that says what the model's start has to do with it; refused if it is false."""
+    account = protection.account
+    if account.statement(account.init()) is None or not lineage.start.digest:
+        return protection
+    left_out = lineage.not_covered(loaded, seed)
+    said = f"the promise of this run does not cover {'; '.join(left_out)}"
+    return replace(
+        protection,
+        account=NotFromTheStart(account, left_out),
+        remarks=(*protection.remarks, said),
+    )
+
+
+def _check_local(algorithm: Algorithm, trainer: Trainer) -> None:
+    """Raise InputError unless clients send what the server's side of the algorithm expects."""
+    local = algorithm.local(trainer)
+    sends = local.sends if isinstance(local, Sends) else ()
+    if sends != algorithm.sends:
+        names = [
+            ", ".join(s.name for s in which) or "nothing" for which in (sends, algorithm.sends)
+        ]
+        raise InputError(
+            f"sends {names[0]} beside the delta, and the algorithm expects {names[1]}",
+            "training",
+            type(trainer).__name__,
+        )
