@@ -80,6 +80,8 @@ class Gatekeeper(Callback):
         folder = Path(config.hydra.sweep.dir)
         with past_hydra():
             if not any(folder.rglob("summary.json")):
+                if any(somebody_is_at(path.parent) for path in folder.rglob(".lock")):
+                    return  # each job was left to the process that is at it, and so is the table
                 raise InputError("the sweep has no jobs", "hydra.sweep.dir", folder)
             plots = Plots.of(config.plots)
             table = report_sweep([folder], folder, plots.also, plots.style)

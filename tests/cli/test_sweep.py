@@ -149,6 +149,14 @@ def test_a_job_that_another_process_is_at_is_left_to_it(here, capfd):
     assert summary_of(job)["status"] == "complete"
 
 
+def test_a_sweep_that_another_process_has_just_begun_is_left_to_it(here, capfd):
+    with locked(here / "sweep" / "seed=0"), locked(here / "sweep" / "seed=1"):
+        assert run_command(["run", "-m", "seed=0,1", *FAST]) == 0
+    said, errors = capfd.readouterr()
+    assert errors == ""
+    assert said.count("another process is at it") == 2
+
+
 def test_a_sweep_gives_what_alone_gives(here):
     assert run_command(["run", "debug=fast", "seed=3", "quiet=true", "hydra.run.dir=run"]) == 0
     assert run_command(["run", "-m", "seed=3", *FAST, "quiet=true"]) == 0  # a sweep of one job
