@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.aggregation.mean_shift import mean_shift, radius_of
 from fedexp.core.checks import (
     InputError,
     at_least,
@@ -93,8 +94,6 @@ class SignGuard(Stateless):
 
     def _largest_cluster(self, shares: Tensor, counted: int, rng: np.random.Generator) -> Tensor:
         """`[n]` bool: who is in the largest cluster of the points `shares` `[n, 3]`."""
-        from sklearn.cluster import KMeans, MeanShift, estimate_bandwidth
-
         points = shares.cpu().numpy()
         if len(np.unique(points, axis=0)) == 1:
             return torch.ones(len(points), dtype=torch.bool)
@@ -102,13 +101,14 @@ class SignGuard(Stateless):
         order = np.lexsort(points.T)
         labels = np.empty(len(points), dtype=np.int64)
         if self.clustering == "kmeans":
+            from sklearn.cluster import KMeans
+
             seed = int(rng.integers(2**31))
             labels[order] = KMeans(2, n_init=10, random_state=seed).fit_predict(points[order])
         else:
-            radius = estimate_bandwidth(points[order], quantile=self.bandwidth_quantile)
+            radius = radius_of(points[order], self.bandwidth_quantile)
             # Shares are whole multiples of 1 / counted: a smaller radius would tell nobody apart.
-            shift = MeanShift(bandwidth=max(radius, 1 / counted), cluster_all=False)
-            labels[order] = shift.fit_predict(points[order])
+            labels[order] = mean_shift(points[order], max(radius, 1 / counted))
         largest = np.bincount(labels[labels >= 0]).argmax()
         return torch.from_numpy(labels == largest)
 
