@@ -239,21 +239,19 @@ def _wrong(
         words = key.split(".")
         named = any(re.search(rf"\b{re.escape(word)}\b", said) for word in (key, *words[-2:]))
         named |= last.startswith(f"fedexp: {words[0]}.")  # another of the group, which it goes with
-        missing = "could not be downloaded" in said  # whatever the value
+        missing = "could not be downloaded" in said or "put it there by hand" in said
         return "" if (named and not before) or missing else "names no key in one line"
     if summary.get("status") != "complete":
         return f"exit code 0, status {summary.get('status')}"
     if said.count("Error") or "RuntimeWarning" in said:
         return "a library's words on the terminal"
-    if value in ("nan", "inf"):
+    if value in ("nan", "inf") and key not in FOLDERS:
         return f"{value} was accepted"
     losses = [part.get("loss") for part in summary.get("final", {}).values()]
     if not all(isinstance(loss, float) and math.isfinite(loss) for loss in losses if loss):
         return "its loss is not finite"
     default = _leaves(_composed(base)).get(key)
-    if key in FOLDERS:
-        return ""
-    if _kind(value) not in _kinds_like(default):
+    if _kind(value) not in _kinds_like(default) and key not in FOLDERS:
         return f"{value} was accepted where the default is {default!r}"
     return ""
 
