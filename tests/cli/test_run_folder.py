@@ -72,7 +72,7 @@ def test_the_summary_says_what_scripts_and_readers_need(whole_run):
     assert summary["bytes_up"] == summary["bytes_down"] == expected_bytes
     assert summary["examples"] == 6 * 3 * 1257
     assert summary["peak_memory_mb"] > 50
-    assert summary["peak_memory_of_a_worker_mb"] is None
+    assert "peak_memory_of_a_worker_mb" in summary  # of whoever is alive: test_memory
     assert summary["seed"] == 0
     assert re.fullmatch("[0-9a-f]{64}", summary["partition_hash"])
     assert {"python", "torch", "fedexp"} <= summary["versions"].keys()
