@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from fedexp.core.copies import by_copies
 from fedexp.core.cores import available_cores, can_fork
@@ -17,6 +18,7 @@ from fedexp.reporting.results import Run, find_runs, is_run, load_run
 from fedexp.reporting.run_report import report_run, write_run_report
 from fedexp.reporting.sweep_report import report_runs
 
+Item = TypeVar("Item")
 WORTH_A_POOL = 16  # runs to look at
 
 
@@ -52,7 +54,9 @@ def report(
     if out is None:
         # A link's target may be anybody's, unless it was named.
         ours = {path for path in paths if path in folders or not path.is_symlink()}
-        runs = list(_over_the_cores(partial(_reported, ours=ours, force=force), paths))
+        runs = list(
+            _over_the_cores(partial(_reported, force=force), [(p, p in ours) for p in paths])
+        )
     else:
         runs = list(_over_the_cores(load_run, paths))
     text = report_runs(runs, folders, out, also, style)
@@ -62,10 +66,11 @@ def report(
     return text
 
 
-def _reported(path: Path, ours: set[Path], force: bool) -> Run:
-    """A run, whose report is in its folder from now on if that is `ours` to write to."""
+def _reported(run_and_whose: tuple[Path, bool], force: bool) -> Run:
+    """A run, whose report is in its folder from now on if that is ours to write to."""
+    path, is_ours = run_and_whose
     stamp, run = stamp_of(path), load_run(path)
-    if path in ours and (force or not is_current(path, stamp)):
+    if is_ours and (force or not is_current(path, stamp)):
         refuse_ways_out(path)
         plots = Plots.of(run.config.get("plots", True))
         write_run_report(run, plots.draw, path, stamp, plots.also, plots.style)
@@ -74,7 +79,7 @@ def _reported(path: Path, ours: set[Path], force: bool) -> Run:
     return run
 
 
-def _over_the_cores(function: Callable[[Path], Run], paths: Sequence[Path]) -> Iterator[Run]:
+def _over_the_cores(function: Callable[[Item], Run], paths: Sequence[Item]) -> Iterator[Run]:
     """`map(function, paths)`, by copies of this process where it is worth it."""
     workers = min(available_cores(), len(paths) // WORTH_A_POOL)
     if workers <= 1 or not can_fork():

@@ -149,8 +149,8 @@ class Run:
         seed = self.config.get("seed", self.summary.get("seed"))
         return None if seed is None else int(seed)
 
-    @property
-    def choices(self) -> dict[str, str]:
+    @cached_property
+    def choices(self) -> Mapping[str, str]:
         """The chosen YAML of each config group, for example {"aggregator": "median"}."""
         chosen = self.config.get("choices") or {}
         return {group: choice_name(name) for group, name in chosen.items() if name is not None}
