@@ -102,6 +102,9 @@ def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
     for key in sorted(_leaves(_composed(SMALL))):
         if "." not in key and key not in ("plots", "quiet"):
             yield from ((f"{key}={value}", SMALL) for value in VALUES)
+    drawn = tuple(override for override in SMALL if override != "plots=false")
+    for key in sorted(_leaves(_composed(drawn)["plots"], "plots")):
+        yield from ((f"{key}={value}", drawn) for value in VALUES)
     seen = set()
     for group, choice in _choices():
         base = _base(group, choice)
