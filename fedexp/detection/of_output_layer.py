@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from fedexp.core.types import State, Updates, Verdict
 from fedexp.detection.acting import countable
 
 
-class OfOutputLayer(Stateless):
+class OfOutputLayer(Stateless, ABC):
     """Judges the deltas of the rows that can be counted; needs a model that ends in a linear layer.
 
     A detector says how few rows are too few for an opinion, and judges the others (`judged`).
@@ -37,6 +38,7 @@ class OfOutputLayer(Stateless):
         rows = model.deltas(updates.select(counted).matrix)
         return self.judged(rows, counted, model, rng), state
 
+    @abstractmethod
     def judged(
         self, rows: Tensor, counted: Tensor, model: RoundModel, rng: np.random.Generator
     ) -> Verdict:
@@ -48,4 +50,3 @@ class OfOutputLayer(Stateless):
             model: of the round.
             rng: of the round.
         """
-        raise NotImplementedError
