@@ -11,7 +11,7 @@ averaging of Geiping et al., "Inverting Gradients", NeurIPS 2020, section 6.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -61,6 +61,36 @@ def _clipped_gradient(
     return {name: torch.tensordot(factors, g, dims=1) / len(pixels) for name, g in each.items()}
 
 
+def gradients_along(
+    knowledge: Knowledge,
+    parameters: Mapping[str, Tensor],
+    pixels: Tensor,
+    targets: Tensor,
+    steps: int,
+    held: bool = False,
+) -> Iterator[dict[str, Tensor]]:
+    """The gradients met on `steps` local steps, one after the other.
+
+    Arguments as in `expected_gradient`. With `held` the weights that the steps lead to are taken as
+    they are: each gradient is differentiable as if its weights did not depend on the images.
+    """
+    rule, here = knowledge.rule, dict(parameters)
+    velocity = {name: torch.zeros_like(p) for name, p in here.items()}
+    for step in range(steps):
+        gradient = expected_gradient(knowledge, here, pixels, targets)
+        yield gradient
+        if step == steps - 1:
+            return
+        velocity = {
+            name: rule.momentum * velocity[name]
+            + (g.detach() if held else g)
+            + rule.weight_decay * here[name]
+            + rule.proximal * (here[name] - parameters[name])
+            for name, g in gradient.items()
+        }
+        here = {name: p - rule.lr * velocity[name] for name, p in here.items()}
+
+
 def mean_gradient(
     knowledge: Knowledge,
     parameters: Mapping[str, Tensor],
@@ -73,23 +103,12 @@ def mean_gradient(
     Arguments and result as in `expected_gradient`, which it is at one step. It is what an
     `Observation.gradient()` stands for.
     """
-    first = expected_gradient(knowledge, parameters, pixels, targets)
     if steps == 1:
-        return first
-    rule, (weights, _) = knowledge.rule, knowledge.rule.unrolled(steps)
-    gradient, here = first, dict(parameters)
-    velocity = {name: torch.zeros_like(p) for name, p in here.items()}
-    total = {name: weights[0] * g for name, g in first.items()}
-    for weight in weights[1:]:
-        velocity = {
-            name: rule.momentum * velocity[name]
-            + g
-            + rule.weight_decay * here[name]
-            + rule.proximal * (here[name] - parameters[name])
-            for name, g in gradient.items()
-        }
-        here = {name: p - rule.lr * velocity[name] for name, p in here.items()}
-        gradient = expected_gradient(knowledge, here, pixels, targets)
+        return expected_gradient(knowledge, parameters, pixels, targets)
+    weights, _ = knowledge.rule.unrolled(steps)
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    met = gradients_along(knowledge, parameters, pixels, targets, steps)
+    for weight, gradient in zip(weights, met, strict=True):
         total = {name: t + weight * gradient[name] for name, t in total.items()}
     return {name: t / sum(weights) for name, t in total.items()}
 

@@ -3,10 +3,13 @@
     minimise over x in [0, 1]   1 - <g(x), g*> / (||g(x)|| ||g*||) + tv (mean |dx| + mean |dy|)
 
 g* is the observed gradient, all layers in one; g(x) the one that images x with the labels found
-first would have given, after several local steps the mean along them (unrolled), or as if there
-were one (naive); |dx| and |dy| differences of neighbouring pixels. Adam sees only the sign of the
-gradient in x, its learning rate falls to a tenth after 3/8, 5/8 and 7/8 of the iterations, and
-pixels are clamped after every one. Unlike matching squares it also works on models with ReLU.
+first would have given, after several local steps what explains them (unrolled), or as if there
+were one (naive); |dx| and |dy| differences of neighbouring pixels. Unrolled, g(x) is the mean along
+the steps, derived through the weights that they lead to (`way=derived`, the paper's), or those
+weights are held and each step weighs what fits best (`way=held`, `fitted_gradient.py`: better where
+steps overshoot). Adam sees only the sign of the gradient in x, its learning rate falls to a tenth
+after 3/8, 5/8 and 7/8 of the iterations, and pixels are clamped after every one. Unlike matching
+squares it also works on models with ReLU.
 
 Source: Geiping, Bauermeister, Droege and Moeller, "Inverting Gradients - How easy is it to break
 privacy in federated learning?", NeurIPS 2020, section 4 and supplement A. There `tv` and `lr` are
@@ -27,10 +30,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, vmap
 
-from fedexp.core.checks import at_least, non_negative, positive
+from fedexp.core.checks import at_least, non_negative, one_of, positive
 from fedexp.leakage.observation import Knowledge, Observation, Reconstruction
 from fedexp.leakage.updates.expected_update import mean_gradient
+from fedexp.leakage.updates.fitted_gradient import fitted_gradient
 from fedexp.leakage.updates.label_recovery import assumed_labels
+
+HELD, DERIVED = "held", "derived"
 
 DECAY = 0.1  # of the learning rate, at each milestone
 MILESTONES = (3 / 8, 5 / 8, 7 / 8)  # shares of the iterations
@@ -50,6 +56,7 @@ class Geiping:
         iterations: from one start.
         restarts: starts; the one with the least objective counts.
         unrolled: explain the update through the local steps instead of as one gradient.
+        way: "held" or "derived", see the module; has no effect on one step, or if not unrolled.
     """
 
     total_variation: float
@@ -57,10 +64,12 @@ class Geiping:
     iterations: int
     restarts: int
     unrolled: bool
+    way: str = DERIVED  # as in runs of the time before there was such a key
 
     def __post_init__(self) -> None:
         non_negative(total_variation=self.total_variation)
         positive(lr=self.lr)
+        one_of((HELD, DERIVED), way=self.way)
         at_least(1, iterations=self.iterations, restarts=self.restarts)
 
     def __call__(self, observation: Observation, rng: np.random.Generator) -> Reconstruction:
@@ -102,10 +111,15 @@ class Geiping:
         seen = torch.stack([o.seen_parameters() for o in observations])
 
         def objective(pixels: Tensor, labels: Tensor, observed: Tensor, seen: Tensor) -> Tensor:
-            expected = mean_gradient(known, parameters, pixels, labels, steps)
             # Layer by layer: to lay them end to end would take longer than the products.
-            pieces = zip(expected.values(), observed.split(sizes), seen.split(sizes), strict=True)
-            pairs = [(g.reshape(-1) * sent, there) for g, there, sent in pieces]
+            wanted = dict(zip(parameters, observed.split(sizes), strict=True))
+            sent = dict(zip(parameters, seen.split(sizes), strict=True))
+            if steps > 1 and self.way == HELD:
+                expected = fitted_gradient(known, parameters, pixels, labels, wanted, sent)
+            else:
+                mean = mean_gradient(known, parameters, pixels, labels, steps)
+                expected = {name: g.reshape(-1) * sent[name] for name, g in mean.items()}
+            pairs = [(g, wanted[name]) for name, g in expected.items()]
             along = torch.stack([g @ there for g, there in pairs]).sum()
             squared = torch.stack([g @ g for g, _ in pairs]).sum()
             cosine = along / squared.clamp_min(TINY).sqrt()

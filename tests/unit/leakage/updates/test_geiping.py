@@ -52,14 +52,16 @@ def test_a_batch_comes_back_with_its_labels():
 def test_unrolling_explains_local_steps_that_the_naive_reading_does_not():
     settings = {"lr": 0.05, "local_steps": 5}
     naive = mean_psnr_db(ATTACK, MLP, DATA, IMAGES[:2], **settings)
-    unrolled = dataclasses.replace(ATTACK, unrolled=True)
-    assert mean_psnr_db(unrolled, MLP, DATA, IMAGES[:2], **settings) > naive + 3
+    for way in ("held", "derived"):
+        unrolled = dataclasses.replace(ATTACK, unrolled=True, way=way)
+        assert mean_psnr_db(unrolled, MLP, DATA, IMAGES[:2], **settings) > naive + 3
 
 
 def test_on_one_step_unrolled_is_naive():
     seen = observed(MLP, DATA, IMAGES[0])
-    unrolled = dataclasses.replace(QUICK, unrolled=True)
-    assert torch.equal(QUICK(seen, rng()).images, unrolled(seen, rng()).images)
+    for way in ("held", "derived"):
+        unrolled = dataclasses.replace(QUICK, unrolled=True, way=way)
+        assert torch.equal(QUICK(seen, rng()).images, unrolled(seen, rng()).images)
 
 
 def test_the_loss_is_the_formula_at_the_images_given_back():
@@ -124,6 +126,7 @@ def test_an_update_of_zeros_is_survived():
         ({"total_variation": -0.1}, "total_variation=-0.1: must be a finite number, 0 or above"),
         ({"lr": 0}, "lr=0: must be a finite number above 0"),
         ({"iterations": 0}, "iterations=0"),
+        ({"way": "free"}, "way=free: Allowed: held, derived"),
         ({"restarts": 1.5}, "restarts=1.5: must be a whole number"),
     ],
     ids=str,
@@ -159,13 +162,27 @@ def test_mnist_five_local_steps_unrolled_within_3_db_of_one(model):
     assert mean_psnr_db(unrolled, module, data, images, lr=0.01, local_steps=5) > one - 3
 
 
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("model", ["lenet", "mlp"])
+def test_where_steps_overshoot_held_ways_show_more_than_derived_ones(model):
+    data, module = mnist(), LARGE_MODELS[model]()
+    images = batches(data, 1, 3)
+    derived = dataclasses.replace(FULL, unrolled=True, iterations=120)
+    held = dataclasses.replace(derived, way="held")
+    settings = {"lr": 0.1, "local_steps": 5}
+    least = mean_psnr_db(derived, module, data, images, **settings)
+    assert mean_psnr_db(held, module, data, images, **settings) > least + 3
+
+
 def conv_net():
     return initialised(lenet, SHAPE, CLASSES, activation="relu", init="default")
 
 
-def test_several_at_once_are_what_each_is_alone():
+@pytest.mark.parametrize("way", ["held", "derived"])
+def test_several_at_once_are_what_each_is_alone(way):
     # Over few steps: the sign of a gradient near 0 is decided by rounding, and that grows.
-    attack = dataclasses.replace(ATTACK, iterations=3, restarts=2, unrolled=True)
+    attack = dataclasses.replace(ATTACK, iterations=3, restarts=2, unrolled=True, way=way)
     settings = {"lr": 0.05, "local_steps": 2}
     model = conv_net()
     seen = [observed(model, DATA, image, **settings) for image in IMAGES[:3]]
