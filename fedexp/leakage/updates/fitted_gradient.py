@@ -67,4 +67,6 @@ def _weights(rows: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Tens
     along = torch.stack([row @ observed[name] for name, row in rows.items()]).sum(dim=0)
     norms = products.diagonal().clamp_min(TINY).sqrt()
     ridge = RIDGE * torch.eye(len(norms), dtype=norms.dtype)
-    return torch.linalg.solve(products / norms[:, None] / norms + ridge, along / norms) / norms
+    cosines = products / norms[:, None] / norms
+    found: Tensor = torch.linalg.solve(cosines + ridge, along / norms)
+    return found / norms
