@@ -3,8 +3,8 @@
 matplotlib makes five artists for every tick, lays its label out four times before a picture is
 done, and asks again where ticks are whenever something asks how large an axis is. Here an axis has
 one tick: its lines stand at all places together, its label is painted at one place after the other,
-and what a label measures is kept. The picture is the same, pixel by pixel but for rounding
-(tests/unit/reporting/test_axes.py).
+and what a label measures is kept. The picture is the same to a fraction of a pixel
+(tests/unit/reporting/test_axes.py; docs/decisions/042).
 
 `get_xticklabels()` of such axes gives that one label, so none can look unlike the others.
 """
@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, Tick, XAxis, XTick, YAxis, YTick
 from matplotlib.backend_bases import RendererBase
@@ -100,17 +99,16 @@ class _AxisAtOnce(Axis):
     """What matplotlib asks an axis about its ticks, answered by the one that stands for all."""
 
     _placed: tuple[tuple[object, ...], list[Tick]] = ((), [])
+    _minor: list[Tick] | None = None
 
-    def get_major_ticks(self, numticks: int | None = None) -> list[Tick]:
-        return self.majorTicks[:1]
-
-    def get_minor_ticks(self, numticks: int | None = None) -> list[Tick]:
-        return self.minorTicks[:1]
-
-    def set_clip_path(self, path: Any, transform: Any = None) -> None:
-        # As matplotlib does, but that it makes minor ticks for it, which few axes show.
-        Artist.set_clip_path(self, path, transform)
-        self.majorTicks[0].set_clip_path(path, transform)
+    @property
+    def minorTicks(self) -> list[Tick]:  # type: ignore[override]
+        """None are made where none are shown, whatever is set about them."""
+        if isinstance(self.minor.locator, NullLocator | None):
+            return []
+        if self._minor is None:
+            self._minor = [self._get_tick(major=False)]  # type: ignore[attr-defined]
+        return self._minor
 
     def _update_ticks(self) -> list[Tick]:
         state = self._state()
@@ -175,9 +173,31 @@ class _YAxis(_AxisAtOnce, YAxis):
 class AxesAtOnce(Axes):
     """What `fedexp.reporting.figures.new_figure` has in place of matplotlib's."""
 
+    _around: tuple[list[object], np.ndarray] | None = None  # what was measured: margins in pixels
+
+    def get_tightbbox(
+        self, renderer: RendererBase | None = None, *, for_layout_only: bool = False, **more: Any
+    ) -> Bbox | None:
+        """As matplotlib's; a layout's second pass measures only axes whose words are others now."""
+        if not for_layout_only or not self.get_visible():
+            return super().get_tightbbox(renderer, for_layout_only=for_layout_only, **more)
+        self.apply_aspect()
+        state = [*self.figure.bbox.size, *_written(self.xaxis), *_written(self.yaxis)]
+        if self._around is None or self._around[0] != state:
+            box = super().get_tightbbox(renderer, for_layout_only=True, **more)
+            assert box is not None
+            self._around = state, box.get_points() - self.bbox.get_points()
+        return Bbox(self.bbox.get_points() + self._around[1])
+
     def _init_axis(self) -> None:
         self.xaxis, self.yaxis = _XAxis(self, clear=False), _YAxis(self, clear=False)
         for axis, sides in ((self.xaxis, ("bottom", "top")), (self.yaxis, ("left", "right"))):
             for side in sides:
                 self.spines[side].register_axis(axis)
                 self.spines[side].set_in_layout(False)  # they lie on the edge of the axes
+
+
+def _written(axis: Any) -> list[object]:
+    """What stands at an axis, and how large: an axis where it is the same is as wide as it was."""
+    words = [word for ticks in axis._update_ticks() for word in ticks._words]
+    return [axis.get_tick_params().get("labelsize"), axis.offsetText.get_text(), *words]

