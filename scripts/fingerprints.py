@@ -1,6 +1,6 @@
 """Do two versions of fedexp give the same bits? SHA-256 of what small runs of every kind leave.
 
-    python scripts/fingerprints.py write before.json             about 90 small runs, a few minutes
+    python scripts/fingerprints.py write before.json             about 130 small runs, a few minutes
     python scripts/fingerprints.py write after.json --only dp    those whose names hold a word
     python scripts/fingerprints.py compare before.json after.json
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import gzip
 import io
 import math
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -144,15 +143,15 @@ def _numbers(file: RemoteFile, n_dimensions: int) -> np.ndarray:
     unpacked = _unpacked(file)
     if present(unpacked):
         return idx_array(read_local(unpacked), n_dimensions, unpacked, file.dataset)
-    content = io.BytesIO()
+    content = bytearray()  # can be written to: nobody has to copy it
     with gzip.open(io.BytesIO(read(file))) as packed:
-        shutil.copyfileobj(packed, content)
-    # The memory itself, which can be written to: nobody has to copy it.
-    return idx_array(content.getbuffer(), n_dimensions, file.path, file.dataset)
+        while chunk := packed.read(2**20):
+            content += chunk
+    return idx_array(content, n_dimensions, file.path, file.dataset)
 
 
 def idx_array(
-    content: bytes | memoryview, n_dimensions: int, source: Path | str, dataset: str
+    content: bytes | bytearray, n_dimensions: int, source: Path | str, dataset: str
 ) -> np.ndarray:
     """What an IDX file holds, uint8.
 

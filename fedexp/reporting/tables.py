@@ -26,6 +26,7 @@ _FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "auc", "loss")
 _SUMMARISED = {
     "test_accuracy": "test accuracy",
     "test_accuracy_last_5": "mean of last 5",
+    "test_accuracy_last_rounds": "mean of last rounds",
     "test_balanced_accuracy": "balanced accuracy",
     "test_macro_f1": "macro-F1",
     "test_auc": "AUC",
@@ -36,6 +37,7 @@ _SUMMARISED = {
     "epsilon": "epsilon",
     "dropped": "dropped",
 }
+_ONLY_WHERE_KNOWN = ("test_accuracy_last_rounds", "attack_success", *DETECTOR_RATES, "epsilon")
 
 
 @final
@@ -129,7 +131,8 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
     adversary's wanted answers given), detector_auc, caught and false_alarms (shares of the
     malicious and of the honest updates that it scored), epsilon, dropped (the share of the honest
     updates that could not be used), test_accuracy_last_5 (the mean over the last five evaluations),
-    majority_baseline, seconds, error. What is unknown is NaN.
+    test_accuracy_last_rounds (the same of the last `mean_last_rounds` rounds, where the config asks
+    for it), majority_baseline, seconds, error. What is unknown is NaN.
     """
     keys = sorted(varied_keys(runs), key=lambda key: key == "seed")
     return pd.DataFrame(
@@ -144,6 +147,7 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
             "epsilon": epsilon_of(run),
             "dropped": dropped_share(run),
             "test_accuracy_last_5": run.mean_last_5("test", "accuracy"),
+            "test_accuracy_last_rounds": run.mean_last_rounds("test", "accuracy"),
             "majority_baseline": run.majority_baseline("test"),
             "seconds": run.summary.get("seconds"),
             "error": run.error,
@@ -205,7 +209,7 @@ def markdown(runs: Sequence[Run], jobs: pd.DataFrame | None = None) -> str:
                 summary[f"{figure}_mean"], summary[f"{figure}_sd"], strict=True
             )
         ]
-    silent = [_SUMMARISED[f] for f in ("attack_success", *DETECTOR_RATES, "epsilon")]
+    silent = [_SUMMARISED[f] for f in _ONLY_WHERE_KNOWN]
     shown = shown.drop(columns=[c for c in silent if not shown[c].any()])
     if not summary["diverged"].any():
         shown = shown.drop(columns=_SUMMARISED["dropped"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -52,6 +53,25 @@ def test_a_job_without_a_config_makes_nothing_differ(sweep: Path) -> None:
     assert list(table)[:4] == ["job", "aggregator", "seed", "status"]
     lost = table.set_index("job").loc["aggregator=mean,seed=3"]
     assert (lost["aggregator"], lost["seed"], lost["status"]) == ("?", "?", "failed")
+
+
+def test_the_mean_of_the_last_rounds_is_a_column_where_a_run_asked_for_it(tmp_path: Path) -> None:
+    for seed, mean in enumerate((0.8, 0.9)):
+        folder = write_run(tmp_path / f"asks,seed={seed}", seed=seed)
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["mean_last_rounds"] = {"test": {"accuracy": mean}}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    asks = load(tmp_path)
+    table = run_table(asks)
+    assert table["test_accuracy_last_rounds"].tolist() == [0.8, 0.9]
+    summary = summary_table(asks)
+    assert summary["test_accuracy_last_rounds_mean"].item() == pytest.approx(0.85)
+    assert "mean of last rounds" in markdown(asks)
+
+
+def test_who_asked_for_no_last_rounds_is_shown_none(sweep: Path) -> None:
+    assert run_table(load(sweep))["test_accuracy_last_rounds"].isna().all()
+    assert "mean of last rounds" not in markdown(load(sweep))
 
 
 def test_run_table_has_one_row_a_job(sweep: Path) -> None:
