@@ -14,6 +14,7 @@ Callbacks (`hydra.callbacks`) hear of jobs in the process of the sweep, not in a
 
 from __future__ import annotations
 
+import gc
 import math
 import multiprocessing
 import os
@@ -272,6 +273,7 @@ def _end_of(process: BaseProcess) -> str:
 
 def _work(connection: Connection, sweep: _Sweep, workers: int) -> None:
     """A worker's whole life."""
+    gc.freeze()  # what a copy has from the sweep is not looked through for garbage, job after job
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the sweep decides
     cores.shared_among(workers)
     threading.Thread(target=_leave_with_the_sweep, daemon=True).start()

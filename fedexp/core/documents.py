@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ DOCUMENT_BYTES = 2**28  # of a JSON document: partition.json names every example
 TABLE_BYTES = 2**32  # of a table, which grows with the rounds
 YAML_BYTES = 2**20
 DEEPEST = 64
+_REMEMBERED = 64  # letters of a scalar that is kept, should it come again
+_PLAIN_COLLECTIONS = (None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 def read_regular(path: Path, most: int) -> bytes:
@@ -76,22 +79,10 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     Aliases are refused: what is written for a run has none, and few of them unfold to anything.
     """
     try:
-        text = read_regular(path, YAML_BYTES).decode()
-        depth = 0
-        for event in yaml.parse(text, _Loader):
-            if isinstance(event, yaml.AliasEvent):
-                raise ValueError("it uses aliases (*name)")
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            if depth > DEEPEST:
-                raise ValueError("it nests too deep")
-        content = yaml.load(text, _Loader)
-        _refuse_other_kinds(content)
+        content = _parsed(read_regular(path, YAML_BYTES).decode())
     except InputError:
         raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         line = " ".join(str(error).split())
         raise InputError(f"is not a YAML mapping ({line})", "file", path) from None
     if not isinstance(content, dict):
@@ -99,17 +90,58 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def _refuse_other_kinds(node: Any) -> None:
-    """Raise ValueError for what YAML can say and JSON cannot: bytes, sets, names of other kinds."""
-    if isinstance(node, dict):
-        if len({type(key) for key in node}) > 1 or not all(isinstance(k, str | int) for k in node):
-            raise ValueError("its names are of several kinds")
-        node = list(node.values())
-    if isinstance(node, list):
-        for child in node:
-            _refuse_other_kinds(child)
-    elif not isinstance(node, str | int | float | None):
-        raise ValueError(f"it holds {type(node).__name__}")
+def _parsed(text: str) -> Any:
+    """What a YAML document says, put together event by event, so that nothing unfolds.
+
+    In one pass: PyYAML's own loader is another, over nodes, and as long again.
+
+    Raises:
+        ValueError: aliases, a nesting deeper than `DEEPEST`, several documents, or what JSON cannot
+            say: bytes, sets, names of several kinds.
+        yaml.YAMLError: it is no YAML.
+    """
+    documents: list[Any] = []
+    within = [documents]  # the collections that an event lies in, the innermost last
+    for event in yaml.parse(text, _Loader):
+        match event:
+            case yaml.ScalarEvent():
+                read = _scalar if len(event.value) <= _REMEMBERED else _scalar.__wrapped__
+                within[-1].append(read(event.tag, event.value, event.implicit))
+            case yaml.CollectionStartEvent():
+                if event.tag not in _PLAIN_COLLECTIONS:
+                    raise ValueError(f"it holds {event.tag}")
+                within.append([])
+                if len(within) - 1 > DEEPEST:
+                    raise ValueError("it nests too deep")
+            case yaml.SequenceEndEvent():
+                items = within.pop()
+                within[-1].append(items)
+            case yaml.MappingEndEvent():
+                items = within.pop()
+                within[-1].append(_mapping(items[::2], items[1::2]))
+            case yaml.AliasEvent():
+                raise ValueError("it uses aliases (*name)")
+            case yaml.DocumentStartEvent() if documents:
+                raise ValueError("it holds several documents")
+    return documents[0] if documents else None
+
+
+def _mapping(names: list[Any], values: list[Any]) -> dict[Any, Any]:
+    if not all(isinstance(name, str | int) for name in names) or len(set(map(type, names))) > 1:
+        raise ValueError("its names are of several kinds")
+    return dict(zip(names, values, strict=True))
+
+
+@lru_cache(maxsize=4096)
+def _scalar(tag: str | None, value: str, implicit: tuple[bool, bool]) -> str | int | float | None:
+    """A string, a number or nothing; configs of a sweep say the same ones again and again."""
+    loader = _Loader("")
+    if tag in (None, "!"):
+        tag = loader.resolve(yaml.ScalarNode, value, implicit)
+    said = loader.construct_document(yaml.ScalarNode(tag, value))
+    if not isinstance(said, str | int | float | None):
+        raise ValueError(f"it holds {type(said).__name__}")
+    return said
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

@@ -12,7 +12,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, final
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from fedexp.core.files import write_atomically
+from fedexp.reporting.axes import AxesAtOnce
 from fedexp.reporting.glyphs import legible, use_installed_fonts
 from fedexp.reporting.paper import for_paper
 
@@ -41,7 +42,7 @@ def new_figure(width: float, height: float, title: str, subtitle: str = "") -> F
     subtitles = textwrap.wrap(subtitle, width=int(16.5 * width - 2))
     heading = 0.17 + 0.24 * len(titles) + 0.17 * len(subtitles)
     total = height + heading
-    figure = Figure(figsize=(width, total), layout="constrained", dpi=DOTS_PER_INCH)
+    figure = _Figure(figsize=(width, total), layout="constrained", dpi=DOTS_PER_INCH)
     figure.text(0.1 / width, 1 - 0.1 / total, "\n".join(titles), va="top", size=13, weight="bold")
     figure.text(
         0.1 / width,
@@ -157,6 +158,14 @@ def short(name: str, limit: int = 22) -> str:
 def finite(curve: pd.Series[float]) -> pd.Series[float]:
     """The points of a curve that can be drawn."""
     return curve[np.isfinite(curve.to_numpy())]
+
+
+@final
+class _Figure(Figure):
+    """A figure whose axes draw their ticks at once."""
+
+    def add_subplot(self, *args: Any, **kwargs: Any) -> Any:
+        return super().add_subplot(*args, **{"axes_class": AxesAtOnce, **kwargs})
 
 
 def _names(names: Sequence[str], limit: int) -> tuple[range, list[str], int]:

@@ -109,7 +109,8 @@ def attack_matrix_figure(table: pd.DataFrame, subtitle: str = "") -> Figure:
         "Test accuracy: which defence survives which attack",
         " ".join(filter(None, notes)),
     )
-    grid = figure.subplots(down, across, squeeze=False)
+    # One of the labels is bold, so every tick needs its own.
+    grid = figure.subplots(down, across, squeeze=False, subplot_kw={"axes_class": Axes})
     low, high = _round_limits(np.concatenate([part.to_numpy().ravel() for part in shown.values()]))
     for axes, (panel, part) in zip(grid.flat, shown.items(), strict=False):
         bounds = [bool(unmeasured[panel].loc[WORST, defence]) for defence in part.columns]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -44,3 +45,8 @@ def cells(figure: Figure) -> list[str]:
 def legend(figure: Figure) -> str:
     """The lines of a figure's legends."""
     return "\n".join(text.get_text() for item in figure.legends for text in item.get_texts())
+
+
+def written_at(axis: Axis) -> list[str]:
+    """What stands at the ticks of an axis."""
+    return axis.get_major_formatter().format_ticks(axis.get_majorticklocs())

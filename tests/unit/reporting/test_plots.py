@@ -26,7 +26,7 @@ from fedexp.reporting.plots import (
 from fedexp.reporting.results import Run, load_run
 from fedexp.reporting.tables import configurations
 from fedexp.run_folder.thresholds import write_thresholds
-from tests.support.pictures import cells, drawn, legend
+from tests.support.pictures import cells, drawn, legend, written_at
 from tests.support.run_folders import write_failed, write_run
 
 TISSUES = ("adipose", "debris", "cancer-associated stroma $x$", "mucus")
@@ -39,27 +39,22 @@ def with_names(run: Path, names: list[str]) -> Run:
     return load_run(run)
 
 
-def labels(ticks: list[Any]) -> list[str]:
-    """What stands at ticks."""
-    return [tick.get_text() for tick in ticks]
-
-
 def test_sites_have_their_names_at_the_axes(tmp_path: Path) -> None:
     names = ["north", "south ward", "Klinik Ü"]
     run = with_names(write_run(tmp_path / "run", n_clients=3), names)
     left, _ = partition_figure(run).axes
-    assert labels(left.get_yticklabels()) == names
+    assert written_at(left.yaxis) == names
     assert left.get_ylabel() == "Client"
     (bars,) = client_accuracy_figure(run).axes
     best_first = run.per_client("test", "own_mix_accuracy").sort_values(ascending=False).index
-    assert labels(bars.get_xticklabels()) == [names[k] for k in best_first]
+    assert written_at(bars.xaxis) == [names[k] for k in best_first]
     assert "number" not in bars.get_xlabel()
 
 
 def test_without_names_clients_have_numbers(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", n_clients=3))
     left, _ = partition_figure(run).axes
-    assert labels(left.get_yticklabels()) == ["0", "1", "2"]
+    assert written_at(left.yaxis) == ["0", "1", "2"]
     assert left.get_ylabel() == "Client number"
 
 
@@ -108,7 +103,7 @@ def test_bars_of_one_length_are_a_sentence(tmp_path: Path) -> None:
 
 def test_a_name_that_no_font_has_is_a_number(tmp_path: Path) -> None:
     run = with_names(write_run(tmp_path / "run", n_clients=2), ["a", "\U00012000"])
-    assert labels(partition_figure(run).axes[0].get_yticklabels()) == ["a", "1"]
+    assert written_at(partition_figure(run).axes[0].yaxis) == ["a", "1"]
 
 
 @pytest.mark.usefixtures("real_pictures")
@@ -142,7 +137,7 @@ def test_of_very_many_classes_every_kth_is_named(tmp_path: Path) -> None:
     names = tuple(f"class {k}" for k in range(100))
     run = load_run(write_run(tmp_path / "r", class_names=names, rounds=1, n_clients=3))
     figure = confusion_figure(run)
-    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    shown = written_at(figure.axes[0].yaxis)
     assert shown[:3] == ["class 0", "class 3", "class 6"]
     assert drawn(save(figure, tmp_path / "confusion.png"))
 
@@ -212,7 +207,7 @@ def test_client_bars_are_sorted_and_carry_the_clients_numbers(tmp_path: Path) ->
     figure = client_accuracy_figure(run)
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     assert heights == sorted(heights, reverse=True)
-    best = figure.axes[0].get_xticklabels()[0].get_text()
+    best = written_at(figure.axes[0].xaxis)[0]
     assert run.per_client("test", "own_mix_accuracy")[int(best)] == heights[0]
 
 
@@ -262,7 +257,7 @@ def test_comparison_shows_every_seed_the_mean_and_its_deviation(tmp_path: Path) 
 def test_comparison_without_a_complete_run_still_names_the_failed_ones(tmp_path: Path) -> None:
     runs = [load_run(write_failed(tmp_path / str(k), "killed")) for k in range(2)]
     figure = comparison_figure(configurations(runs))
-    assert figure.axes[1].get_yticklabels()[0].get_text() == "all runs (2 failed)"
+    assert written_at(figure.axes[1].yaxis)[0] == "all runs (2 failed)"
     save(figure, tmp_path / "c.png")
 
 

@@ -14,6 +14,7 @@ from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.tables import (
     configurations,
 )
+from tests.support.pictures import written_at
 from tests.support.run_folders import write_run
 
 PROMISE = {
@@ -116,5 +117,4 @@ def test_beside_an_accuracy_stands_whose_epsilon_it_is(tmp_path: Path) -> None:
     assert figure is not None
     labels = {text.get_text() for item in figure.legends for text in item.get_texts()}
     assert labels == {f"rounds=5 (for {whose['dp_sgd']})", f"rounds=3 (for {whose['client_dp']})"}
-    ticks = [text.get_text() for text in figure.axes[0].get_xticklabels()]
-    assert ticks == ["7.99", "64"]
+    assert written_at(figure.axes[0].xaxis) == ["7.99", "64"]
