@@ -25,7 +25,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from fedexp.core.files import write_atomically
-from fedexp.reporting.axes import AxesAtOnce
+from fedexp.reporting.axes import axes_class
 from fedexp.reporting.glyphs import legible, use_installed_fonts
 from fedexp.reporting.paper import for_paper
 
@@ -165,7 +165,7 @@ class _Figure(Figure):
     """A figure whose axes draw their ticks at once."""
 
     def add_subplot(self, *args: Any, **kwargs: Any) -> Any:
-        return super().add_subplot(*args, **{"axes_class": AxesAtOnce, **kwargs})
+        return super().add_subplot(*args, **{"axes_class": axes_class(), **kwargs})
 
 
 def _names(names: Sequence[str], limit: int) -> tuple[range, list[str], int]:

@@ -9,9 +9,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from fedexp.reporting.axes import AxesAtOnce
+from fedexp.reporting.axes import AxesAtOnce, axes_class
 
-pytestmark = pytest.mark.usefixtures("real_pictures")
+pytestmark = [
+    pytest.mark.usefixtures("real_pictures"),
+    pytest.mark.skipif(axes_class() is Axes, reason="nobody draws so with this matplotlib"),
+]
 
 
 def line(axes: Axes) -> None:
