@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedexp.core.thresholds import ANSWER, Bin
+from fedexp.core.wilson import wilson
 from fedexp.reporting.figures import (
     BLACK,
     BLUE,
@@ -39,7 +40,6 @@ _LOOKS = (
 )
 _POINTS = 10  # of the reliability diagram
 _GRID = np.linspace(0, 1, 201)  # where curves of several classes are averaged
-_Z = 1.96  # of a 95 % interval
 
 
 @final
@@ -122,7 +122,7 @@ def _reliability(axes: Axes, what: str, thresholds: Mapping[str, Sequence[Bin]])
     answers = thresholds.get(ANSWER)
     bins = answers or [b for of in thresholds.values() for b in of]
     mean, share, count = calibration(bins).T
-    low, high = _wilson(share, count)
+    low, high = wilson(share, count)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (1, 2)))
     axes.errorbar(
         mean,
@@ -138,13 +138,6 @@ def _reliability(axes: Axes, what: str, thresholds: Mapping[str, Sequence[Bin]])
     error = float((np.abs(mean - share) * count).sum() / count.sum())
     of = f"Probability of {'the class that is answered' if answers else what}"
     _frame(axes, f"Calibration (error {error:.3f})", of, "How often it is so (95 % interval)")
-
-
-def _wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of the 95 % intervals of shares of so many."""
-    middle = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
-    half = _Z * np.sqrt(share * (1 - share) / count + (_Z / (2 * count)) ** 2) / (1 + _Z**2 / count)
-    return np.minimum(middle - half, share), np.maximum(middle + half, share)
 
 
 def _mean_of(curves: Sequence[Curves], roc: Axes, recall: Axes) -> None:

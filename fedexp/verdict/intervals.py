@@ -23,8 +23,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedexp.core.wilson import Z, wilson
+
 LEVEL = 0.95
-Z = 1.959964  # the normal distribution's quantile of (1 + LEVEL) / 2
 RESAMPLES = 1000
 AT_ONCE = 2**23  # numbers resampled at once: bounds the memory, changes no answer
 
@@ -55,9 +56,8 @@ def share(right: np.ndarray, patients: np.ndarray) -> Interval:
     size = _effective(right - p, of, p * (1 - p))
     if m == 1:  # says nothing of how patients differ
         return Interval(p, 0.0, 1.0)
-    centre = (p + Z**2 / (2 * size)) / (1 + Z**2 / size)
-    half = Z / (1 + Z**2 / size) * np.sqrt(p * (1 - p) / size + Z**2 / (4 * size**2))
-    return Interval(p, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+    low, high = wilson(np.array(p), np.array(size))
+    return Interval(p, float(low), float(high))
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray, patients: np.ndarray) -> Interval:
