@@ -64,21 +64,25 @@ class Detection:
 
 def detection(run: Run) -> Detection | None:
     """What the detector said, update by update; None if there was none or it had no opinion."""
-    rows = run.metrics[run.metrics["scope"] == "update"]
-    rows = rows[rows["metric"].isin(["score", "malicious", "flagged"])]
-    wide = rows.pivot(index=["round", "client"], columns="metric", values="value")
-    if "flagged" not in wide:
-        return None
-    wide = wide.reindex(columns=["score", "malicious", "flagged"]).dropna(subset="flagged")
+    said = run.of_clients("update", ("score", "malicious", "flagged"))
     # A run without an adversary does not say of every update that it was honest. A score that is
     # not finite is recorded as no number, but that it was flagged is recorded all the same.
-    scores = wide.fillna({"malicious": 0.0}).astype({"malicious": bool, "flagged": bool})
-    return Detection(scores.reset_index(drop=True), run.curve("round", "threshold").dropna())
+    scored = [of for of in said.values() if not math.isnan(of.get("flagged", math.nan))]
+    if not any("flagged" in of for of in said.values()):
+        return None
+    malicious = np.array([of.get("malicious", 0.0) for of in scored])
+    scores = pd.DataFrame(
+        {
+            "score": np.array([of.get("score", math.nan) for of in scored], dtype=np.float64),
+            "malicious": np.nan_to_num(malicious).astype(bool),
+            "flagged": np.array([of["flagged"] for of in scored]).astype(bool),
+        }
+    )
+    return Detection(scores, run.curve("round", "threshold").dropna())
 
 
 def detector_rates(run: Run) -> dict[str, float]:
     """AUC, share of the malicious updates caught, and share of the honest ones flagged; or NaN."""
-    # Reading every update of every run of a sweep takes seconds: only where there is a detector.
     found = None if run.choices.get("detector", "none") == "none" else detection(run)
     if found is None:
         return dict.fromkeys(DETECTOR_RATES, math.nan)

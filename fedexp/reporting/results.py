@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from fedexp.run_folder.reading import (
     read_json,
     read_lines,
     read_metrics,
+    read_of_clients,
     read_shared,
 )
 from fedexp.run_folder.shapes import CONFIG, PARTITION, SUMMARY, TIMING, checked
@@ -184,6 +185,22 @@ class Run:
                 found[scope, metric, client][number] = value
         curves = ((key, dict(sorted(values.items()))) for key, values in found.items())
         return {key: (list(values), list(values.values())) for key, values in curves}
+
+    def of_clients(
+        self, scope: str, metrics: Collection[str]
+    ) -> Mapping[tuple[int, str], Mapping[str, float]]:
+        """What was measured of single clients in a scope: (round, client) -> metric -> value.
+
+        As in `metrics`, but `metrics` is a table of everything, which takes a sweep minutes.
+        """
+        last = max((rounds[-1] for rounds, _ in self._curves.values()), default=0)
+        found = defaultdict[tuple[int, str], dict[str, float]](dict)
+        for number, _, client, metric, value in read_of_clients(
+            self.path, self.complete, scope, metrics
+        ):
+            if number <= last and client not in _OF_ALL:
+                found[number, client][metric] = value
+        return found
 
     @cached_property
     def shares_model(self) -> bool:

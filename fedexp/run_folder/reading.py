@@ -9,7 +9,7 @@ import csv
 import io
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -140,6 +140,26 @@ def _row(line: Sequence[Any], words: dict[str, str]) -> Measured:
             raise TypeError("a word in it is none")
     scope, client, metric = (words.setdefault(word, word) for word in (scope, client, metric))
     return number, scope, client, metric, math.nan if value in ("", None) else float(value)
+
+
+def read_of_clients(
+    folder: Path, complete: bool, scope: str, metrics: Collection[str]
+) -> Iterator[Measured]:
+    """What was measured of single clients in a scope, without a table of all that was measured.
+
+    Of a run of an older version it is among `measured`. Of a run that goes on there may be rounds
+    that are not in `measured` yet.
+    """
+    tables = read_tables(folder)
+    for table in tables:
+        for (about, metric), values in table.columns.items():
+            if about == scope and metric in metrics:
+                for client, value in zip(table.clients.tolist(), values.tolist(), strict=True):
+                    yield table.round, scope, str(client), metric, value
+    if not tables:
+        for row in measured(folder, complete):
+            if row[1] == scope and row[3] in metrics:
+                yield row
 
 
 def read_metrics(folder: Path, shared: pd.DataFrame, counts: np.ndarray) -> pd.DataFrame:

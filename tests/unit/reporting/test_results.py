@@ -11,9 +11,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from fedexp.core.checks import InputError
+from fedexp.core.round_record import Metric
 from fedexp.reporting.results import find_runs, load_run
 from fedexp.reporting.run_report import report_run
 from fedexp.reporting.sweep_report import report_sweep
+from fedexp.run_folder.client_rows import frame
+from fedexp.run_folder.rows import as_csv
 from tests.support.run_folders import write_failed, write_run
 
 
@@ -101,6 +104,25 @@ def test_an_undefined_last_auc_is_not_replaced_by_an_older_one(tmp_path: Path) -
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "summary.json").write_text('{"status": "interrupted", "final": null}')
     assert math.isnan(load_run(folder).final("test", "auc"))
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_what_was_measured_of_clients_is_found_without_the_table(
+    tmp_path: Path, older: bool
+) -> None:
+    folder = write_run(tmp_path / "r", rounds=2)
+    said = [Metric(n, "update", str(c), "score", n + c / 8) for n in (1, 2, 3) for c in (0, 7)]
+    other = [Metric(2, "update", "7", "norm", 1.0), Metric(2, "train", "7", "score", 1.0)]
+    if older:
+        with (folder / "metrics.csv").open("ab") as file:
+            file.write(as_csv([*said[:4], *other], header=False))
+    else:
+        rows = [*said, *other]
+        frames = [frame(n, [row for row in rows if row.round == n]) for n in (1, 2, 3)]
+        (folder / "clients.bin").write_bytes(b"".join(frames))
+    # Nothing of round 3, which the run has not evaluated yet.
+    expected = {(row.round, row.client): {"score": row.value} for row in said[:4]}
+    assert load_run(folder).of_clients("update", ["score"]) == expected
 
 
 def test_runs_are_found_below_a_sweep_once_and_in_natural_order(tmp_path: Path) -> None:
