@@ -102,6 +102,8 @@ def _nothing_moves(exp: Experiment, rounds: int, last: RoundRecord | None) -> In
             f"diverges: the last {rounds} rounds moved nothing, and no update of an honest client "
             "was finite; use a smaller training.lr"
         )
+        if exp.malicious.any():  # what they sent may have thrown the model there
+            reason += ", or an aggregator that survives the attack"
         return InputError(reason, "training", type(exp.trainer).__name__)
     why = last.notes[-1] if last is not None and last.notes else "see fedexp.log"
     reason = f"the last {rounds} rounds moved nothing; {why}"

@@ -91,12 +91,17 @@ class Diverges:
         return torch.full_like(start, float("inf"))
 
 
-def test_training_that_diverges_is_named_and_not_the_limit_on_bad_rounds():
+@pytest.mark.parametrize(
+    ("malicious", "advice"),
+    [([], r"training\.lr$"), ([0], r"training\.lr, or an aggregator that survives the attack$")],
+)
+def test_training_that_diverges_is_named_and_not_the_limit_on_bad_rounds(malicious, advice):
     exp = experiment(
         trainer=Diverges(),
         update_validation=StandardValidation(None),
         rounds=9,
         max_failed_rounds=3,
     )
-    with pytest.raises(InputError, match=r"training=Diverges: diverges: the last 3 .*training\.lr"):
+    exp.malicious[malicious] = True
+    with pytest.raises(InputError, match=rf"training=Diverges: diverges: the last 3 .*{advice}"):
         list(run_rounds(exp, start_of(exp)))
