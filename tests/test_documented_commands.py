@@ -1,8 +1,8 @@
 """Every command that README and documentation show can be typed: all that it names is there.
 
 `fedexp run` and `fedexp leakage` are composed as they stand. What runs on embedded data is also
-run, in two rounds, by a slow test, and the tutorial as a whole; the others take long or want
-somebody's files.
+run, in two rounds, by a slow test, and the tutorial as a whole; tests/test_documented_pages_run.py
+runs the others, where the real collections are.
 """
 
 import contextlib
