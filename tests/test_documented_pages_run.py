@@ -80,7 +80,7 @@ def typed(command):
         return [name, *rest]
     if name not in ("run", "leakage") or "--dry-run" in rest:
         return ["-m", program, name, *rest]
-    options = [word for word in rest if "=" not in word and word not in ("-m",)]
+    options = [word for word in rest if "=" not in word and word != "-m" and word[0] not in "~+"]
     own = [word for word in rest if word.startswith(("dataset.path=", "partition.path="))]
     said = [*command.overrides, *own]
     for which, lines in CUT_SHORT.items():
