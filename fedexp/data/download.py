@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,8 @@ def fetch(file: RemoteFile, progress: bool) -> None:
     # Some servers compress on the way; the checksum is that of the bytes as published.
     headers = {"Accept-Encoding": "identity"}
     downloader = pooch.HTTPDownloader(progressbar=progress, chunk_size=2**16, headers=headers)
+    folder = file.path.parent
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
     failures = []
     for url in file.urls:
         try:
@@ -66,6 +69,9 @@ def fetch(file: RemoteFile, progress: bool) -> None:
             # Temporary files are private to their owner; a data folder is often shared.
             file.path.chmod(0o644)
             return
+    with suppress(OSError):  # somebody else may have put something there
+        for place in new:
+            place.rmdir()
     raise InputError(
         f"{file.path} is missing and could not be downloaded: {', '.join(failures)}; "
         f"put the file with MD5 {file.md5} there by hand"

@@ -138,9 +138,10 @@ def test_ctrl_c_leaves_nothing(server: ThreadingHTTPServer, tmp_path: Path) -> N
 
 def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    file = remote(tmp_path, "http://127.0.0.1:1/toy.bin")
+    file = remote(tmp_path / "new" / "folders", "http://127.0.0.1:1/toy.bin")
     with pytest.raises(InputError) as caught:
         fetch(file, progress=False)
+    assert list(tmp_path.iterdir()) == []
     assert str(caught.value) == (
         f"{file.path} is missing and could not be downloaded: "
         f"http://127.0.0.1:1/toy.bin (no connection); put the file with MD5 {MD5} there by hand"
