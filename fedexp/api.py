@@ -11,8 +11,9 @@ from typing import Any, final
 import numpy as np
 import pandas as pd
 
+from fedexp.reporting.finding import find_runs, is_run
 from fedexp.reporting.results import Run as _Results
-from fedexp.reporting.results import find_runs, is_run, load_run
+from fedexp.reporting.results import load_run
 from fedexp.reporting.tables import run_table
 
 _LEAKAGE = ("study", "subject", "adversary", "round", "target", "metric", "value", "low", "high")

@@ -24,7 +24,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_rel
 
-from fedexp.reporting.results import Run, find_runs, load_run
+from fedexp.reporting.finding import find_runs
+from fedexp.reporting.results import Run, load_run
 from fedexp.reporting.tables import configurations, short_names
 
 FEWEST = 3  # seeds: the interval of two is wider than any accuracy

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedexp.reporting.results import Run, find_runs, is_run, load_run
+from fedexp.reporting.finding import find_runs, is_run
+from fedexp.reporting.results import Run, load_run
 from fedexp.reporting.tables import job_names, settings_of, varied_keys
 from fedexp.run_folder.findings import StudyRecord, read_findings
 

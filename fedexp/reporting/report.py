@@ -14,7 +14,8 @@ from fedexp.core.links import refuse_ways_out
 from fedexp.core.plots import Plots
 from fedexp.core.preparation import over, say
 from fedexp.reporting.current import is_by_this_code, is_current, stamp_of
-from fedexp.reporting.results import Run, find_runs, is_run, load_run
+from fedexp.reporting.finding import find_runs, is_run
+from fedexp.reporting.results import Run, load_run
 from fedexp.reporting.run_report import report_run, write_run_report
 from fedexp.reporting.sweep_report import report_runs
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from fedexp.core.documents import read_json_object
 from fedexp.core.files import remove_leftovers, to_json, write_atomically
 from fedexp.core.text import printable_lines, without_markup
+from fedexp.reporting.finding import find_runs, links_not_followed
 from fedexp.reporting.leakage_sweep import leakage_markdown, leakage_table
 from fedexp.reporting.lifespan_table import lifespan_markdown, lifespan_table
 from fedexp.reporting.membership import membership_sweep
 from fedexp.reporting.no_effect import no_effect
-from fedexp.reporting.results import Run, find_runs, links_not_followed, load_run
+from fedexp.reporting.results import Run, load_run
 from fedexp.reporting.robustness import robustness_markdown, robustness_table
 from fedexp.reporting.sweep_page import sweep_page
 from fedexp.reporting.tables import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedexp.reporting.results import Run, find_runs, load_run
+from fedexp.reporting.finding import find_runs
+from fedexp.reporting.results import Run, load_run
 from tests.support.run_folders import write_config, write_failed, write_run
 
 

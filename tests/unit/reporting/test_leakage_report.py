@@ -14,6 +14,7 @@ from PIL import Image
 
 from fedexp.core.findings import Figure, Findings
 from fedexp.reporting.figures import save
+from fedexp.reporting.finding import find_runs
 from fedexp.reporting.leakage import figure_table
 from fedexp.reporting.leakage_images import (
     model_inversion_figure,
@@ -28,7 +29,7 @@ from fedexp.reporting.leakage_plots import (
     roc_figure,
 )
 from fedexp.reporting.leakage_sweep import comparisons, leakage_table, noise_ladder
-from fedexp.reporting.results import Run, find_runs, load_run
+from fedexp.reporting.results import Run, load_run
 from fedexp.reporting.run_report import report_run
 from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.tables import configurations

@@ -7,8 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from fedexp.reporting.finding import find_runs
 from fedexp.reporting.privacy_plots import accuracy_by_epsilon_figure
-from fedexp.reporting.results import find_runs, load_run
+from fedexp.reporting.results import load_run
 from fedexp.reporting.run_report import report_run
 from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.tables import (

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fedexp.reporting.finding import find_runs
 from fedexp.reporting.report import report
-from fedexp.reporting.results import find_runs
 from fedexp.reporting.run_report import report_run
 from fedexp.reporting.sweep_report import report_sweep
 from tests.support.run_folders import write_failed, write_run

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from fedexp.core.checks import InputError
 from fedexp.core.round_record import Metric
-from fedexp.reporting.results import find_runs, load_run
+from fedexp.reporting.finding import find_runs
+from fedexp.reporting.results import load_run
 from fedexp.reporting.run_report import report_run
 from fedexp.reporting.sweep_report import report_sweep
 from fedexp.run_folder.client_rows import frame

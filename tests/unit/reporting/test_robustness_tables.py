@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from fedexp.reporting.figures import save
+from fedexp.reporting.finding import find_runs
 from fedexp.reporting.heatmaps import attack_matrix_figure
-from fedexp.reporting.results import find_runs, load_run
+from fedexp.reporting.results import load_run
 from fedexp.reporting.robustness import matrices, robustness_markdown, robustness_table
 from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.tables import markdown, run_table
