@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -45,6 +46,7 @@ from fedexp.privacy.account import (
 from fedexp.privacy.ledger import Ledger
 from fedexp.privacy.lone_examples import refuse_examples_that_mix
 from fedexp.privacy.noise import NOISE_SEEDS, add_noise
+from fedexp.privacy.noise_ahead import noise_ahead
 from fedexp.privacy.private_blocks import PrivateBlockSteps
 from fedexp.privacy.terms import (
     NOISE_SOURCES,
@@ -101,18 +103,17 @@ class PrivateSteps:
         noise = self.noise_multiplier * self.clip_norm / expected
         # The batches have a stream of their own: the same ones whatever else is drawn.
         poisson = generator(task.seed, "batches")
-        fill_with_noise = self._noise(task)
         gradient = torch.empty(sum(p.numel() for p in model.parameters), device=shard.x.device)
         ends = accumulate(p.numel() for p in model.parameters)
         targets = {
             p: channels_last(p, gradient[end - p.numel() : end])
             for p, end in zip(model.parameters, ends, strict=True)
         }
-        with watching(model.module) as watch:
-            for _ in range(work.steps_for(n)):
+        noised = noise_ahead(self._noise(task, noise), gradient, work.steps_for(n))
+        with watching(model.module) as watch, closing(noised):
+            for _ in noised:
                 drawn = torch.from_numpy(np.flatnonzero(poisson.random(n) < 1 / batches))
                 batch = shard.rows(drawn.to(shard.y.device))
-                fill_with_noise(gradient, noise)
                 loss = gradient.new_zeros(())
                 if len(batch):
                     losses = model.task.losses(model.module(model.arrange(batch)), batch.y)
@@ -120,8 +121,8 @@ class PrivateSteps:
                     loss = losses.detach().mean()
                 yield Step(tuple(targets.values()), loss, len(batch))
 
-    def _noise(self, task: ClientTask) -> Callable[[Tensor, float], object]:
-        """Fills a vector `[d]` with Gaussian noise of a standard deviation.
+    def _noise(self, task: ClientTask, std: float) -> Callable[[Tensor], object]:
+        """Fills a vector `[d]` with Gaussian noise of the standard deviation.
 
         By NumPy: torch's generator on the CPU keeps 32 bits of a seed, which can all be tried.
         """
@@ -129,7 +130,7 @@ class PrivateSteps:
         seed = int.from_bytes(os.urandom(16), "little") if of_the_system else task.seed
         rng = generator(seed, "noise")
 
-        def fill(vector: Tensor, std: float) -> None:
+        def fill(vector: Tensor) -> None:
             vector.zero_()
             add_noise(vector, std, rng.standard_normal)
 

@@ -113,7 +113,7 @@ class DeepLeakage:
         def closure() -> float:
             nonlocal least
             targets = logits.softmax(dim=1) if labels is None else labels
-            expected = mean_gradient(known, parameters, pixels, targets, steps)
+            expected = mean_gradient(known, parameters, [(pixels, targets)] * steps)
             errors = [
                 (seen[n] * expected[n] - g).square().sum() / sizes[n] for n, g in observed.items()
             ]

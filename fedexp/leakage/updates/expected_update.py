@@ -3,7 +3,7 @@
     g(w) = 1/b sum_j c_j grad_w loss(f_w(x_j), y_j),   c_j = min(1, C / ||grad_j||), or 1
     w_0 = the round's model,   w_(t+1) by the step rule (w_t - lr g(w_t)),   delta = w_E - w_0
 
-x_j pixels in [0, 1], y_j labels or soft labels, b the batch, E the local steps, all full batch.
+x_j pixels in [0, 1], y_j labels or soft labels, b the batch of the step, E the local steps.
 Inversion attacks move x until delta is the one observed. One step reads delta as a gradient (Zhu et
 al., "Deep Leakage from Gradients", NeurIPS 2019); unrolling the E steps is the attack on federated
 averaging of Geiping et al., "Inverting Gradients", NeurIPS 2020, section 6.
@@ -11,13 +11,16 @@ averaging of Geiping et al., "Inverting Gradients", NeurIPS 2020, section 6.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
 from fedexp.leakage.observation import Knowledge
+
+
+Batch = tuple[Tensor, Tensor]  # pixels [b, C, H, W] in [0, 1] and their targets, of one step
 
 
 def expected_gradient(
@@ -64,22 +67,20 @@ def _clipped_gradient(
 def gradients_along(
     knowledge: Knowledge,
     parameters: Mapping[str, Tensor],
-    pixels: Tensor,
-    targets: Tensor,
-    steps: int,
+    batches: Sequence[Batch],
     held: bool = False,
 ) -> Iterator[dict[str, Tensor]]:
-    """The gradients met on `steps` local steps, one after the other.
+    """The gradients met on local steps, one for each of `batches`, one after the other.
 
     Arguments as in `expected_gradient`. With `held` the weights that the steps lead to are taken as
     they are: each gradient is differentiable as if its weights did not depend on the images.
     """
     rule, here = knowledge.rule, dict(parameters)
     velocity = {name: torch.zeros_like(p) for name, p in here.items()}
-    for step in range(steps):
+    for step, (pixels, targets) in enumerate(batches):
         gradient = expected_gradient(knowledge, here, pixels, targets)
         yield gradient
-        if step == steps - 1:
+        if step == len(batches) - 1:
             return
         velocity = {
             name: rule.momentum * velocity[name]
@@ -94,20 +95,18 @@ def gradients_along(
 def mean_gradient(
     knowledge: Knowledge,
     parameters: Mapping[str, Tensor],
-    pixels: Tensor,
-    targets: Tensor,
-    steps: int,
+    batches: Sequence[Batch],
 ) -> dict[str, Tensor]:
-    """The mean of the gradients met on `steps` local steps, each with its weight in the update.
+    """The mean of the gradients met on local steps, each with its weight in the update.
 
-    Arguments and result as in `expected_gradient`, which it is at one step. It is what an
-    `Observation.gradient()` stands for.
+    Arguments as in `gradients_along`, result as in `expected_gradient`, which it is at one step. It
+    is what an `Observation.gradient()` stands for.
     """
-    if steps == 1:
-        return expected_gradient(knowledge, parameters, pixels, targets)
-    weights, _ = knowledge.rule.unrolled(steps)
+    if len(batches) == 1:
+        return expected_gradient(knowledge, parameters, *batches[0])
+    weights, _ = knowledge.rule.unrolled(len(batches))
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    met = gradients_along(knowledge, parameters, pixels, targets, steps)
+    met = gradients_along(knowledge, parameters, batches)
     for weight, gradient in zip(weights, met, strict=True):
         total = {name: t + weight * gradient[name] for name, t in total.items()}
     return {name: t / sum(weights) for name, t in total.items()}
@@ -121,5 +120,6 @@ def expected_update(
     Arguments and result as in `expected_gradient`.
     """
     weights, drift = knowledge.rule.unrolled(knowledge.local_steps)
-    gradients = mean_gradient(knowledge, parameters, pixels, targets, knowledge.local_steps)
+    full = [(pixels, targets)] * knowledge.local_steps
+    gradients = mean_gradient(knowledge, parameters, full)
     return {name: -sum(weights) * g - drift * parameters[name] for name, g in gradients.items()}

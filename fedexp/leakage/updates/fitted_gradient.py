@@ -3,7 +3,7 @@
     f(x) = sum_t a_t(x) g_t(x),   a = argmin_a || sum_t a_t g_t / ||g_t|| - g* ||^2 + RIDGE ||a||^2
     (a_t divided by ||g_t|| after)
 
-g_t is the gradient of images x at the weights w_t that x itself leads to in t steps, g* the
+g_t is the gradient of the images x of a step at the weights w_t that those before lead to, g* the
 direction of the update. An attack that follows the slope of the exact update derives through
 w_1, w_2, ... too, and at a large learning rate that slope says nothing: a step overshoots, the next
 gradient is large or none as the output there falls, and units switch on and off. So
@@ -18,13 +18,13 @@ what they gain is in docs/results/leakage.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from fedexp.leakage.observation import Knowledge
-from fedexp.leakage.updates.expected_update import gradients_along
+from fedexp.leakage.updates.expected_update import Batch, gradients_along
 
 RIDGE = 0.03  # beside squared cosines of 1: steps that point alike share their weight
 TINY = 1e-24  # of a squared norm: a step without gradient gets no weight
@@ -33,26 +33,24 @@ TINY = 1e-24  # of a squared norm: a step without gradient gets no weight
 def fitted_gradient(
     knowledge: Knowledge,
     parameters: Mapping[str, Tensor],
-    pixels: Tensor,
-    targets: Tensor,
+    batches: Sequence[Batch],
     observed: Mapping[str, Tensor],
     seen: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     """The sum nearest to what was observed, differentiable in the images alone.
 
     Args:
-        knowledge: the model, the step rule and how many local steps there were.
+        knowledge: the model and the step rule.
         parameters: by name, floating point of one dtype.
-        pixels: `[b, C, H, W]` in that dtype, in [0, 1].
-        targets: `[b]` int64, or probabilities `[b, classes]` in that dtype.
+        batches: of each local step, the pixels `[b, C, H, W]` in that dtype, in [0, 1], and the
+            targets, `[b]` int64, or probabilities `[b, classes]` in that dtype.
         observed: the direction of the update, by parameter and flat, of norm 1 in all.
         seen: what of it was sent, alike, 1 or 0.
 
     Returns:
         For every parameter `[its numbers]`, 0 where nothing was sent.
     """
-    steps = knowledge.local_steps
-    met = list(gradients_along(knowledge, parameters, pixels, targets, steps, held=True))
+    met = list(gradients_along(knowledge, parameters, batches, held=True))
     rows = {
         name: torch.stack([gradient[name].reshape(-1) for gradient in met]) * seen[name]
         for name in parameters

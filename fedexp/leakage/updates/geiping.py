@@ -114,10 +114,11 @@ class Geiping:
             # Layer by layer: to lay them end to end would take longer than the products.
             wanted = dict(zip(parameters, observed.split(sizes), strict=True))
             sent = dict(zip(parameters, seen.split(sizes), strict=True))
+            along = [(pixels, labels)] * steps
             if steps > 1 and self.way == HELD:
-                expected = fitted_gradient(known, parameters, pixels, labels, wanted, sent)
+                expected = fitted_gradient(known, parameters, along, wanted, sent)
             else:
-                mean = mean_gradient(known, parameters, pixels, labels, steps)
+                mean = mean_gradient(known, parameters, along)
                 expected = {name: g.reshape(-1) * sent[name] for name, g in mean.items()}
             pairs = [(g, wanted[name]) for name, g in expected.items()]
             along = torch.stack([g @ there for g, there in pairs]).sum()

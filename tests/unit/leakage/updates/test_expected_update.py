@@ -67,7 +67,7 @@ def test_momentum_and_weight_decay_belong_to_what_is_known(terms, local_steps):
         torch.testing.assert_close(value, by_torch[key], rtol=0, atol=1e-10)
     update = torch.cat([by_torch[name].flatten() for name in parameters])
     read = Observation(update, 1, knowledge).gradient()
-    mean = mean_gradient(knowledge, parameters, PIXELS, BATCH.y, local_steps)
+    mean = mean_gradient(knowledge, parameters, [(PIXELS, BATCH.y)] * local_steps)
     for key, value in mean.items():
         torch.testing.assert_close(read[key], value, rtol=0, atol=1e-6)
 
@@ -138,7 +138,7 @@ def test_derivative_in_pixels_and_soft_labels(clip_norm, steps):
     parameters = knowledge.parameters(torch.float64)
 
     def flat(pixels, soft):
-        gradients = mean_gradient(knowledge, parameters, pixels, soft, steps)
+        gradients = mean_gradient(knowledge, parameters, [(pixels, soft)] * steps)
         return torch.cat([g.reshape(-1) for g in gradients.values()])
 
     soft = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]], dtype=torch.float64)

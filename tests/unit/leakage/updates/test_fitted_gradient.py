@@ -34,7 +34,7 @@ def fitted(observation, pixels, seen=None):
     direction = F.normalize(flat(observation.gradient()), dim=0)
     sent = torch.ones_like(direction) if seen is None else seen
     pieces = by_parameter(knowledge, direction * sent), by_parameter(knowledge, sent)
-    return flat(fitted_gradient(knowledge, parameters, pixels, BATCH.y, *pieces)), direction
+    return flat(fitted_gradient(knowledge, parameters, [(pixels, BATCH.y)] * STEPS, *pieces)), direction
 
 
 @pytest.mark.parametrize("terms", [{}, {"momentum": 0.9, "weight_decay": 0.1}], ids=str)
@@ -43,7 +43,7 @@ def test_held_or_not_the_gradients_are_those_of_torchs_steps(terms):
     local = initialised(mlp, (1, 8, 8), CLASSES, [12]).double()
     optimizer = torch.optim.SGD(local.parameters(), lr=0.5, **terms)
     parameters = knowledge.parameters(torch.float64)
-    arguments = (knowledge, parameters, PIXELS, BATCH.y, STEPS)
+    arguments = (knowledge, parameters, [(PIXELS, BATCH.y)] * STEPS)
     ways = (gradients_along(*arguments, held) for held in (True, False))
     for held, derived in zip(*ways, strict=True):
         optimizer.zero_grad()
@@ -58,7 +58,7 @@ def test_held_weights_are_constants_to_the_slope():
     knowledge = known(MLP, DATA, BATCH, **SETTINGS)
     pixels = PIXELS.clone().requires_grad_()
     here = knowledge.parameters(torch.float64)
-    met = list(gradients_along(knowledge, here, pixels, BATCH.y, STEPS, held=True))
+    met = list(gradients_along(knowledge, here, [(pixels, BATCH.y)] * STEPS, held=True))
     (slope,) = torch.autograd.grad(flat(met[-1]).square().sum(), pixels, retain_graph=True)
     for gradient in met[:-1]:
         here = {name: (p - 0.5 * gradient[name]).detach() for name, p in here.items()}
@@ -75,7 +75,7 @@ def test_weights_are_those_of_least_squares_with_a_ridge():
     sent[::3] = 0
     ours, direction = fitted(observation, pixels, sent)
     parameters = knowledge.parameters(torch.float64)
-    met = gradients_along(knowledge, parameters, pixels, BATCH.y, STEPS)
+    met = gradients_along(knowledge, parameters, [(pixels, BATCH.y)] * STEPS)
     units = [F.normalize(flat(g) * sent, dim=0).numpy() for g in met]
     rows = np.vstack([np.array(units).T, np.sqrt(RIDGE) * np.eye(STEPS)])
     target = np.concatenate([(direction * sent).numpy(), np.zeros(STEPS)])
