@@ -26,6 +26,8 @@ from fedexp.core.checks import InputError, at_least
 from fedexp.core.columns import over_columns
 from fedexp.core.types import Updates
 
+COLUMNS = 2**14  # at once: with fewer, a thousand clients cost mostly calls
+
 
 @final
 @dataclass(frozen=True)
@@ -98,5 +100,5 @@ def _means(matrix: Tensor, buckets: Sequence[Tensor]) -> Tensor:
             for mean, members in zip(means, buckets, strict=True):
                 torch.mean(chunk[members], dim=0, out=mean[columns])
 
-    over_columns(work, matrix)
+    over_columns(work, matrix, COLUMNS * len(matrix))
     return means
