@@ -112,9 +112,10 @@ class RayCluster:
 
     def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
         """Updates in task order; their rows are overwritten by the next call."""
-        at_once = max(1, math.ceil(len(tasks) / (TASKS_A_WORKER * self._workers())))
+        # As many for every worker, each with its part of the long clients and of the short ones.
+        count = min(len(tasks), TASKS_A_WORKER * self._workers())
         longest_first = sorted(range(len(tasks)), key=lambda row: -self._size(tasks[row]))
-        pieces = [longest_first[i : i + at_once] for i in range(0, len(tasks), at_once)]
+        pieces = [longest_first[piece::count] for piece in range(count)]
         return self._trained(trainer, tasks, pieces, None)
 
     def train_merged(
