@@ -34,14 +34,24 @@ class Knowledge:
     num_classes: int
     batch_size: int  # examples behind one client's update
     rule: StepRule  # what a local step makes of its gradients
-    local_steps: int  # full-batch steps behind the update
+    local_steps: int  # behind the update
     labels: Tensor | None  # [batch_size] int64, in any order; None: not shared
     clip_norm: float | None  # every example's gradient was clipped to it (DP-SGD); None: none was
+    minibatch: int | None = None  # examples of a step, in an order nobody told; None: all of them
+
+    def sizes_of_an_epoch(self) -> list[int]:
+        """Examples in each of the steps that see every example once."""
+        size = self.minibatch or self.batch_size
+        whole, rest = divmod(self.batch_size, size)
+        return [size] * whole + ([rest] if rest else [])
 
     def alike(self, other: Knowledge) -> bool:
         """Whether both say the same, but for the labels."""
         same = ("module", "normalisation", "task")
-        equal = ("input_shape", "num_classes", "batch_size", "rule", "local_steps", "clip_norm")
+        equal = (
+            *("input_shape", "num_classes", "batch_size", "minibatch"),
+            *("rule", "local_steps", "clip_norm"),
+        )
         return (
             all(getattr(self, name) is getattr(other, name) for name in same)
             and all(getattr(self, name) == getattr(other, name) for name in equal)

@@ -136,9 +136,9 @@ class LocalSGD:
         """Steps in a round of a client with n examples."""
         return self.work().steps_for(n)
 
-    def in_full_batches(self, steps: int) -> LocalSGD:
-        """The same training in so many steps, each on all the client's examples."""
-        return replace(self, batch_size=None, epochs=None, steps=steps)
+    def in_batches(self, batch_size: int | None, steps: int) -> LocalSGD:
+        """The same training in so many steps; None: each on all the client's examples."""
+        return replace(self, batch_size=batch_size, epochs=None, steps=steps, drop_last=False)
 
     def adjusted(self, adjust: Adjust) -> LocalTraining:
         """The same training, on gradients that went through `adjust`."""

@@ -191,8 +191,8 @@ class PlainSteps(Trainer, Protocol):
     def steps_for(self, n: int) -> int:
         """Steps in a round of a client with n examples."""
 
-    def in_full_batches(self, steps: int) -> Trainer:
-        """The same training in so many steps, each on all the client's examples."""
+    def in_batches(self, batch_size: int | None, steps: int) -> Trainer:
+        """The same training in so many steps; None: each on all the client's examples."""
 
 
 @runtime_checkable

@@ -19,6 +19,7 @@ SHORT = {
     "dlg": ("leakage.dlg.attack.iterations=2", "leakage.dlg.attack.restarts=2"),
     "idlg": ("leakage.idlg.attack.iterations=2", "leakage.idlg.attack.restarts=2"),
     "geiping": ("leakage.geiping.attack.iterations=5", "leakage.geiping.attack.restarts=2"),
+    "epochs": ("leakage.epochs.attack.iterations=5", "leakage.epochs.attack.restarts=2"),
 }
 BATCHES = {"one image": 1, "three images": 3}
 

@@ -19,7 +19,6 @@ from torch.func import grad, vmap
 
 from fedexp.leakage.observation import Knowledge
 
-
 Batch = tuple[Tensor, Tensor]  # pixels [b, C, H, W] in [0, 1] and their targets, of one step
 
 

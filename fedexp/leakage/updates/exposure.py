@@ -64,11 +64,12 @@ class Exposure:
             checkpoint is there.
         examples: training examples exposed at each of them, at least.
         batch_size: examples of one client.
-        local_steps: full-batch steps that it takes.
+        local_steps: steps that it takes.
         clients: in one sum, behind secure aggregation; None: as many as take part in a round.
         labels_shared: whether the adversary is told the labels.
         clip_norm: DP-SGD's, for a run without; None: as in the run.
         noise_multiplier: DP-SGD's, in place of the run's own; None: as in the run.
+        minibatch: examples of a step, drawn anew in every epoch; None: all that the client has.
     """
 
     about: ClassVar[str] = (
@@ -83,11 +84,14 @@ class Exposure:
     labels_shared: bool
     clip_norm: float | None
     noise_multiplier: float | None
+    minibatch: int | None = None  # as in studies of the time before there was such a key
 
     def __post_init__(self) -> None:
         at_least(
             1, examples=self.examples, batch_size=self.batch_size, local_steps=self.local_steps
         )
+        if self.minibatch is not None:
+            self._check_epochs(self.minibatch)
         if not self.rounds:
             raise InputError("names no round", "rounds", list(self.rounds))
         if self.clients is not None:
@@ -96,6 +100,24 @@ class Exposure:
             positive(clip_norm=self.clip_norm)
         if self.noise_multiplier is not None:
             non_negative(noise_multiplier=self.noise_multiplier)
+
+    def _check_epochs(self, minibatch: int) -> None:
+        """Raise InputError unless the steps see every example equally often."""
+        if not 1 <= minibatch < self.batch_size:
+            raise InputError(
+                f"must be from 1 to below the client's {self.batch_size} examples (batch_size); "
+                "null takes all of them",
+                "minibatch",
+                minibatch,
+            )
+        of_an_epoch = -(-self.batch_size // minibatch)
+        if self.local_steps % of_an_epoch:
+            raise InputError(
+                f"an epoch of {self.batch_size} examples in minibatches of {minibatch} has "
+                f"{of_an_epoch} steps, and only whole ones can be told apart",
+                "local_steps",
+                self.local_steps,
+            )
 
     def __call__(self, victim: Victim) -> list[Exposed]:
         """Every observation; the same examples for every round, and for every run on these data.
@@ -107,6 +129,8 @@ class Exposure:
         refuse_running_statistics(victim.model)
         refuse_corrected_steps(victim)
         clients = 1
+        if self.minibatch is not None:
+            self._refuse_other_draws(exp.trainer, sums)
         if sums:
             clients = self.clients or min(exp.n_clients, int(victim.config["cohort_size"]))
         elif self.clients not in (None, 1):
@@ -124,6 +148,21 @@ class Exposure:
             for exposed in self._at(round, victim, chosen, trainer, clients)
         ]
 
+    def _refuse_other_draws(self, trainer: Trainer, sums: bool) -> None:
+        """Raise InputError where minibatches are not what the adversary takes them for."""
+        noisy = (self.clip_norm, self.noise_multiplier) != (None, None)
+        reason = ""
+        if isinstance(trainer, NoisySteps) or noisy:
+            reason = "DP-SGD draws its batches at random, of any size"
+        elif sums:
+            reason = "a sum over clients mixes the steps of all of them"
+        if reason:
+            raise InputError(
+                f"{reason}: not to be read as epochs; null takes all examples in every step",
+                "minibatch",
+                self.minibatch,
+            )
+
     def _chosen(self, victim: Victim, clients: int) -> Split:
         """Examples drawn from all that the run trained on, whoever held them."""
         size = self.batch_size * clients
@@ -137,7 +176,7 @@ class Exposure:
 
     def _trainer(self, trainer: Trainer) -> Trainer:
         private = trainer if isinstance(trainer, NoisySteps) else None
-        plain = readable(trainer).in_full_batches(self.local_steps)
+        plain = readable(trainer).in_batches(self.minibatch, self.local_steps)
         if private is None and self.clip_norm is None and self.noise_multiplier is None:
             return plain
         return PrivateTraining(plain, self._private_steps(private))
@@ -191,16 +230,25 @@ class Exposure:
                 continue  # the sum was lost to dropouts: nothing is seen
             members = delivery.members[0]
             truth = chosen.rows(torch.from_numpy(np.concatenate([shards[k] for k in members])))
-            knowledge = knowledge_of(victim, round, trainer, truth, self.labels_shared)
+            knowledge = knowledge_of(
+                victim, round, trainer, truth, self.labels_shared, self.minibatch
+            )
             observation = observed(victim, delivery.updates.matrix[0], len(members), knowledge)
             exposed.append(Exposed(observation, truth, round))
         return exposed
 
 
 def knowledge_of(
-    victim: Victim, round: int, trainer: Trainer, truth: Split, labels_shared: bool
+    victim: Victim,
+    round: int,
+    trainer: Trainer,
+    truth: Split,
+    labels_shared: bool,
+    minibatch: int | None = None,
 ) -> Knowledge:
     """What is told of an update that `trainer` made of `truth`, from the model of `round`.
+
+    `minibatch` is the number of examples of a step; None if each was on all of them.
 
     Raises:
         InputError: the trainer's updates cannot be read as steps of SGD.
@@ -221,6 +269,7 @@ def knowledge_of(
         # Sorted: their order would tell which client holds which.
         labels=truth.y.sort().values if labels_shared else None,
         clip_norm=trainer.example_bound if isinstance(trainer, NoisySteps) else None,
+        minibatch=minibatch,
     )
 
 

@@ -157,10 +157,15 @@ class UpdateInversion:
         if observation.seen is not None:
             share = float(observation.seen.double().mean())
             sees += f", {100 * share:.3g} % of its numbers (compressed, and it knows which)"
+        steps = (
+            f"{known.local_steps} full-batch step(s) on {known.batch_size // sums} example(s)"
+            if known.minibatch is None
+            else f"{known.local_steps} steps on minibatches of {known.minibatch} of "
+            f"{known.batch_size} examples, which it does not know"
+        )
         return (
             f"An honest-but-curious server. It sees {sees}, and knows the model sent out, the "
-            f"{known.rule}, that a client took {known.local_steps} full-batch "
-            f"step(s) on {known.batch_size // sums} example(s){clipping}, how pixels are "
+            f"{known.rule}, that a client took {steps}{clipping}, how pixels are "
             f"normalised, and {labels}. {self.exposure.about}"
         )
 

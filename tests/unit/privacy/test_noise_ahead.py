@@ -1,4 +1,4 @@
-"""Noise drawn one step ahead: the numbers of one stream in its order, no more of them than asked."""
+"""Noise drawn one step ahead: the numbers of one stream, in its order, and no more of them."""
 
 import threading
 

@@ -140,3 +140,47 @@ def test_a_model_that_mixes_the_images_of_a_batch_is_refused(victim):
     mixing = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
     with pytest.raises(InputError, match=r"model=Sequential: layer 1 \(BatchNorm1d\) mixes"):
         ONE(replace(victim, model=mixing))
+
+
+def test_minibatches_are_the_clients_own_and_told_by_their_size_alone(victim):
+    exposed = replace(ONE, batch_size=4, local_steps=4, minibatch=2)(victim)[0]
+    told = exposed.observation.knowledge
+    assert (told.minibatch, told.local_steps, told.sizes_of_an_epoch()) == (2, 4, [2, 2])
+    full = replace(ONE, batch_size=4, local_steps=4)(victim)[0]
+    assert not torch.equal(exposed.observation.update, full.observation.update)
+    # Every order of two epochs in halves, by torch alone: one of them it must have been.
+    halves = [[[0, 1], [2, 3]], [[0, 2], [1, 3]], [[0, 3], [1, 2]]]
+    epochs = [half for pair in halves for half in (pair, pair[::-1])]
+    ends = [
+        walked(victim, exposed.truth, [*first, *second]) for first in epochs for second in epochs
+    ]
+    errors = [float((end - exposed.observation.update).norm()) for end in ends]
+    assert min(errors) < 1e-5 < sorted(errors)[1]
+
+
+def walked(victim, truth, steps):
+    """The update of steps on the given rows."""
+    params = victim.models[2].clone()
+    for rows in steps:
+        params -= 0.3 * gradient(victim, params, truth.rows(torch.tensor(rows)))
+    return params - victim.models[2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"minibatch": 4}, "minibatch"),
+        ({"minibatch": 0}, "minibatch"),
+        ({"minibatch": 2, "local_steps": 3}, "local_steps"),
+        ({"minibatch": 2, "clip_norm": 1.0, "noise_multiplier": 0.0}, "minibatch"),
+    ],
+    ids=str,
+)
+def test_minibatches_that_are_no_whole_epochs_are_refused(victim, settings, names):
+    with pytest.raises(InputError, match=names):
+        replace(ONE, **{"batch_size": 4, "local_steps": 4, **settings})(victim)
+
+
+def test_minibatches_behind_sums_are_refused(behind_sums):
+    with pytest.raises(InputError, match="mixes the steps"):
+        replace(ONE, batch_size=4, local_steps=2, minibatch=2)(behind_sums)

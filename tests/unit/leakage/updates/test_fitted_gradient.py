@@ -34,7 +34,9 @@ def fitted(observation, pixels, seen=None):
     direction = F.normalize(flat(observation.gradient()), dim=0)
     sent = torch.ones_like(direction) if seen is None else seen
     pieces = by_parameter(knowledge, direction * sent), by_parameter(knowledge, sent)
-    return flat(fitted_gradient(knowledge, parameters, [(pixels, BATCH.y)] * STEPS, *pieces)), direction
+    return flat(
+        fitted_gradient(knowledge, parameters, [(pixels, BATCH.y)] * STEPS, *pieces)
+    ), direction
 
 
 @pytest.mark.parametrize("terms", [{}, {"momentum": 0.9, "weight_decay": 0.1}], ids=str)

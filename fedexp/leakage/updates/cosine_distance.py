@@ -1,0 +1,80 @@
+"""How far the update that given images would have led to points from the one observed.
+
+    1 - <g(x), g*> / (||g(x)|| ||g*||)
+
+g* is the observed gradient, all layers in one; g(x) the one that the images of the local steps
+explain, which is the mean along the steps, derived through the weights that they lead to
+(`way=derived`, the papers'), or those weights are held and each step weighs what fits best
+(`way=held`, `fitted_gradient.py`: better where steps overshoot).
+
+Source: Geiping et al., "Inverting Gradients", NeurIPS 2020, equation 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedexp.leakage.observation import Knowledge, Observation
+from fedexp.leakage.updates.expected_update import Batch, mean_gradient
+from fedexp.leakage.updates.fitted_gradient import fitted_gradient
+
+HELD, DERIVED = "held", "derived"
+WAYS = (HELD, DERIVED)
+TINY = 1e-16  # of a squared norm: a gradient of zeros points nowhere
+
+
+@final
+@dataclass(frozen=True)
+class CosineDistance:
+    """The distance, differentiable in the images.
+
+    Args:
+        knowledge: the model and the step rule.
+        way: "held" or "derived", see the module; has no effect on one step.
+    """
+
+    knowledge: Knowledge
+    way: str
+
+    def __call__(self, batches: Sequence[Batch], observed: Tensor, seen: Tensor) -> Tensor:
+        """`[]`, between 0 and 2.
+
+        Args:
+            batches: the images and labels of each local step.
+            observed: the direction observed `[numbers]`, as `direction` gives it.
+            seen: which of its numbers were sent, 1 or 0, alike.
+        """
+        parameters = self.knowledge.parameters(torch.float32)
+        sizes = [p.numel() for p in parameters.values()]
+        # Layer by layer: to lay them end to end would take longer than the products.
+        wanted = dict(zip(parameters, observed.split(sizes), strict=True))
+        sent = dict(zip(parameters, seen.split(sizes), strict=True))
+        expected = self._expected(parameters, batches, wanted, sent)
+        pairs = [(g, wanted[name]) for name, g in expected.items()]
+        along = torch.stack([g @ there for g, there in pairs]).sum()
+        squared = torch.stack([g @ g for g, _ in pairs]).sum()
+        return 1 - along / squared.clamp_min(TINY).sqrt()
+
+    def _expected(
+        self,
+        parameters: Mapping[str, Tensor],
+        batches: Sequence[Batch],
+        wanted: Mapping[str, Tensor],
+        sent: Mapping[str, Tensor],
+    ) -> Mapping[str, Tensor]:
+        if len(batches) > 1 and self.way == HELD:
+            return fitted_gradient(self.knowledge, parameters, batches, wanted, sent)
+        mean = mean_gradient(self.knowledge, parameters, batches)
+        return {name: g.reshape(-1) * sent[name] for name, g in mean.items()}
+
+
+def direction(observation: Observation) -> Tensor:
+    """Where the observed gradient points: `[numbers]` float32, of norm 1."""
+    flat = torch.cat([g.reshape(-1) for g in observation.gradient().values()])
+    return F.normalize(flat, dim=0).float()
