@@ -42,19 +42,21 @@ class CosineDistance:
     knowledge: Knowledge
     way: str
 
-    def __call__(self, batches: Sequence[Batch], observed: Tensor, seen: Tensor) -> Tensor:
+    def __call__(
+        self, batches: Sequence[Batch], observed: Tensor, seen: Tensor | None = None
+    ) -> Tensor:
         """`[]`, between 0 and 2.
 
         Args:
             batches: the images and labels of each local step.
             observed: the direction observed `[numbers]`, as `direction` gives it.
-            seen: which of its numbers were sent, 1 or 0, alike.
+            seen: which of its numbers were sent, 1 or 0, alike; None: all.
         """
         parameters = self.knowledge.parameters(torch.float32)
         sizes = [p.numel() for p in parameters.values()]
         # Layer by layer: to lay them end to end would take longer than the products.
         wanted = dict(zip(parameters, observed.split(sizes), strict=True))
-        sent = dict(zip(parameters, seen.split(sizes), strict=True))
+        sent = None if seen is None else dict(zip(parameters, seen.split(sizes), strict=True))
         expected = self._expected(parameters, batches, wanted, sent)
         pairs = [(g, wanted[name]) for name, g in expected.items()]
         along = torch.stack([g @ there for g, there in pairs]).sum()
@@ -66,12 +68,13 @@ class CosineDistance:
         parameters: Mapping[str, Tensor],
         batches: Sequence[Batch],
         wanted: Mapping[str, Tensor],
-        sent: Mapping[str, Tensor],
+        sent: Mapping[str, Tensor] | None,
     ) -> Mapping[str, Tensor]:
         if len(batches) > 1 and self.way == HELD:
             return fitted_gradient(self.knowledge, parameters, batches, wanted, sent)
         mean = mean_gradient(self.knowledge, parameters, batches)
-        return {name: g.reshape(-1) * sent[name] for name, g in mean.items()}
+        flat = {name: g.reshape(-1) for name, g in mean.items()}
+        return flat if sent is None else {name: g * sent[name] for name, g in flat.items()}
 
 
 def direction(observation: Observation) -> Tensor:

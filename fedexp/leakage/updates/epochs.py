@@ -86,7 +86,8 @@ class EpochInversion:
         sizes = known.sizes_of_an_epoch()
         epochs = known.local_steps // len(sizes)
         distance = CosineDistance(known, self.way)
-        observed, seen = direction(observation), observation.seen_parameters()
+        observed = direction(observation)
+        seen = None if observation.seen is None else observation.seen_parameters()
         ordered = labels[torch.from_numpy(rng.permutation(len(labels)))]
 
         def objective(pixels: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def fitted_gradient(
     parameters: Mapping[str, Tensor],
     batches: Sequence[Batch],
     observed: Mapping[str, Tensor],
-    seen: Mapping[str, Tensor],
+    seen: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """The sum nearest to what was observed, differentiable in the images alone.
 
@@ -45,16 +45,17 @@ def fitted_gradient(
         batches: of each local step, the pixels `[b, C, H, W]` in that dtype, in [0, 1], and the
             targets, `[b]` int64, or probabilities `[b, classes]` in that dtype.
         observed: the direction of the update, by parameter and flat, of norm 1 in all.
-        seen: what of it was sent, alike, 1 or 0.
+        seen: what of it was sent, alike, 1 or 0; None: all.
 
     Returns:
         For every parameter `[its numbers]`, 0 where nothing was sent.
     """
     met = list(gradients_along(knowledge, parameters, batches, held=True))
     rows = {
-        name: torch.stack([gradient[name].reshape(-1) for gradient in met]) * seen[name]
-        for name in parameters
+        name: torch.stack([gradient[name].reshape(-1) for gradient in met]) for name in parameters
     }
+    if seen is not None:
+        rows = {name: row * seen[name] for name, row in rows.items()}
     weights = _weights({name: row.detach() for name, row in rows.items()}, observed)
     return {name: weights @ row for name, row in rows.items()}
 

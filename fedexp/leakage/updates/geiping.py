@@ -96,18 +96,21 @@ class Geiping:
         steps = known.local_steps if self.unrolled else 1
         distance = CosineDistance(known, self.way)
         observed = torch.stack([direction(o) for o in observations])
-        seen = torch.stack([o.seen_parameters() for o in observations])
+        seen = []  # a factor of 1 for every number would take a pass over all of them
+        if any(o.seen is not None for o in observations):
+            seen = [torch.stack([o.seen_parameters() for o in observations])]
 
-        def objective(pixels: Tensor, labels: Tensor, observed: Tensor, seen: Tensor) -> Tensor:
-            far = distance([(pixels, labels)] * steps, observed, seen)
+        def objective(pixels: Tensor, labels: Tensor, observed: Tensor, *seen: Tensor) -> Tensor:
+            far = distance([(pixels, labels)] * steps, observed, *seen)
             return far + self.total_variation * mean_variation(pixels)
 
         shape = (known.batch_size, *known.input_shape)
         drawn = [torch.from_numpy(rng.random(shape, dtype=np.float32)) for rng in rngs]
         pixels = torch.stack(drawn)
-        slope = _of_each(grad(objective), pixels, labels, observed, seen)
-        sign_descent(lambda x: slope(x, labels, observed, seen), pixels, self.lr, self.iterations)
-        found = zip(pixels, labels, observed, seen, strict=True)
+        given = (labels, observed, *seen)
+        slope = _of_each(grad(objective), pixels, *given)
+        sign_descent(lambda x: slope(x, *given), pixels, self.lr, self.iterations)
+        found = zip(pixels, *given, strict=True)
         return [Reconstruction(x, y, float(objective(x, y, *there))) for x, y, *there in found]
 
 
