@@ -74,3 +74,40 @@ def test_recorded_sums_are_refused(tmp_path):
     )
     with pytest.raises(InputError, match="recorded sums over clients"):
         ALL(victim)
+
+
+def in_minibatches(folder, *more):
+    """Three clients of two examples, an example a step."""
+    small = [o for o in ONE_EXAMPLE_EACH if "n_clients" not in o and "batch_size" not in o]
+    given = ("n_clients=3", "partition=iid", "training.batch_size=1", "record_updates=safetensors")
+    return victim_of_run(folder, *small, *given, *more)
+
+
+def test_updates_of_whole_epochs_of_minibatches_are_taken_where_asked_for(tmp_path):
+    victim = in_minibatches(tmp_path, "training.steps=4")
+    taken = replace(ALL, minibatches=True)(victim)
+    assert len(taken) == 3
+    for exposed in taken:
+        told = exposed.observation.knowledge
+        assert (told.minibatch, told.local_steps, told.batch_size) == (1, 4, 2)
+        lr = victim.config["training"]["lr"]
+        ends = []
+        for order in ([0, 1, 0, 1], [0, 1, 1, 0], [1, 0, 0, 1], [1, 0, 1, 0]):
+            params = victim.models[0].clone()
+            for row in order:
+                params -= lr * gradient(victim, params, exposed.truth.rows(torch.tensor([row])))
+            ends.append(float((params - victim.models[0] - exposed.observation.update).norm()))
+        assert min(ends) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("training.steps=3",),
+        ("training.steps=4", "privacy=dp_sgd", "privacy.noise_multiplier=1", "privacy.delta=1e-3"),
+    ],
+    ids=["one and a half epochs", "DP-SGD"],
+)
+def test_steps_that_are_no_whole_epochs_are_refused_even_then(tmp_path, more):
+    with pytest.raises(InputError, match="3 updates are of steps on a part"):
+        replace(ALL, minibatches=True)(in_minibatches(tmp_path, *more))
