@@ -266,6 +266,8 @@ def _pairs(a: Configuration, b: Configuration, study: str, metric: str) -> pd.Da
     one, other = (by_seed(group, study) for group in (a, b))
     if metric not in one or metric not in other:
         return pd.DataFrame()
+    both = one.index.intersection(other.index)  # of a sweep that was broken off
+    one, other = one.loc[both], other.loc[both]
     columns = {"a": one[metric], "accuracy_a": one["accuracy"]}
     columns |= {"b": other[metric], "accuracy_b": other["accuracy"]}
     for guess in (f"best_baseline_{metric}", f"{metric}_null_high"):

@@ -257,3 +257,10 @@ def test_one_level_of_noise_is_no_ladder(tmp_path: Path) -> None:
     write_run(tmp_path, rounds=1, n_clients=2)
     ladder(tmp_path, {"dlg": at_noise(0.5)})
     assert noise_ladder_figure([load_run(tmp_path)], "") is None
+
+
+def test_settings_with_guesses_are_compared_by_the_seeds_that_both_have(tmp_path: Path) -> None:
+    """As in a sweep that was broken off."""
+    values = {("federated", "mlp"): (20.0, 21.0, 22.0, 23.0), ("federated", "cnn"): (10.0, 11, 12)}
+    (sentence,) = compared(sweep(tmp_path, values, best_baseline_psnr_db=5.0))
+    assert "model=mlp leaks more than model=cnn" in sentence
