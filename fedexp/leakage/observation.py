@@ -5,7 +5,8 @@ An attack receives an `Observation` and nothing else, so that what it recovers, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -48,10 +49,15 @@ class Knowledge:
     def alike(self, other: Knowledge) -> bool:
         """Whether both say the same, but for the labels."""
         same = ("module", "normalisation", "task")
-        equal = (
-            *("input_shape", "num_classes", "batch_size", "minibatch"),
-            *("rule", "local_steps", "clip_norm"),
-        )
+        equal = [
+            "input_shape",
+            "num_classes",
+            "batch_size",
+            "minibatch",
+            "rule",
+            "local_steps",
+            "clip_norm",
+        ]
         return (
             all(getattr(self, name) is getattr(other, name) for name in same)
             and all(getattr(self, name) == getattr(other, name) for name in equal)
@@ -117,6 +123,11 @@ class Reconstruction:
     images: Tensor  # [k, C, H, W] float32, pixels in [0, 1]; k may be less than the batch
     labels: Tensor  # [k] int64
     loss: float  # the attack's own objective at the end, the smaller the better; NaN: it has none
+
+
+def least(found: Iterable[Reconstruction]) -> Reconstruction:
+    """The one with the smallest loss, of several starts; NaN counts as the largest."""
+    return min(found, key=lambda f: math.inf if math.isnan(f.loss) else f.loss)
 
 
 class UpdateAttack(Protocol):

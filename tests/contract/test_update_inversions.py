@@ -94,3 +94,11 @@ def test_an_update_that_says_nothing_is_survived(attack):
     seen = observation(1)
     found = attack(replace(seen, update=torch.zeros_like(seen.update)), generator(0, "attack"))
     assert bool(found.images.isfinite().all())
+
+
+@pytest.mark.parametrize("exposure", ["clients", "minibatches", "recorded"])
+@pytest.mark.parametrize("name", SHORT)
+def test_every_attack_takes_updates_from_every_exposure(name, exposure):
+    study = part("leakage", name, f"leakage/exposure@leakage.{name}.exposure={exposure}")
+    chosen = part("leakage", "geiping", f"leakage/exposure@leakage.geiping.exposure={exposure}")
+    assert study.exposure == chosen.exposure

@@ -22,7 +22,6 @@ differ in what they know of the epochs alone.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import combinations
 from typing import final
@@ -33,7 +32,7 @@ from torch import Tensor
 from torch.func import grad
 
 from fedexp.core.checks import at_least, non_negative, one_of, positive
-from fedexp.leakage.observation import Observation, Reconstruction
+from fedexp.leakage.observation import Observation, Reconstruction, least
 from fedexp.leakage.updates.cosine_distance import WAYS, CosineDistance, direction
 from fedexp.leakage.updates.expected_update import Batch
 from fedexp.leakage.updates.geiping import mean_variation
@@ -76,8 +75,7 @@ class EpochInversion:
             InputError: labels have to be recovered, and the last layer is not linear.
         """
         labels = assumed_labels(observation)
-        found = [self._descend(observation, labels, rng) for _ in range(self.restarts)]
-        return min(found, key=lambda f: math.inf if math.isnan(f.loss) else f.loss)
+        return least(self._descend(observation, labels, rng) for _ in range(self.restarts))
 
     def _descend(
         self, observation: Observation, labels: Tensor, rng: np.random.Generator

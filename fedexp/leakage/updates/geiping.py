@@ -15,7 +15,6 @@ in units of normalised pixels, here in those of pixels in [0, 1].
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from fedexp.core.checks import at_least, non_negative, one_of, positive
-from fedexp.leakage.observation import Knowledge, Observation, Reconstruction
+from fedexp.leakage.observation import Knowledge, Observation, Reconstruction, least
 from fedexp.leakage.updates.cosine_distance import DERIVED, WAYS, CosineDistance, direction
 from fedexp.leakage.updates.label_recovery import assumed_labels
 from fedexp.leakage.updates.sign_descent import sign_descent
@@ -81,10 +80,7 @@ class Geiping:
         """What each would be by itself, up to rounding; see `TakesSeveral`."""
         labels = torch.stack([assumed_labels(observation) for observation in observations])
         starts = [self._descend(observations, labels, rngs) for _ in range(self.restarts)]
-        return [
-            min(found, key=lambda f: math.inf if math.isnan(f.loss) else f.loss)
-            for found in zip(*starts, strict=True)
-        ]
+        return [least(found) for found in zip(*starts, strict=True)]
 
     def _descend(
         self,
