@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
+from fedexp.core.interrupt import endings_put_off
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -33,7 +35,10 @@ def by_copies(
     forked = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(copies, mp_context=forked, initializer=_begin) as pool:
         try:
-            yield from pool.map(function, items)
+            # An exception in the middle of it could leave a lock of the pool's taken for ever.
+            with endings_put_off():
+                answers = pool.map(function, items)
+            yield from answers
         finally:  # by itself it does all that it was given, before it lets go of its processes
             pool.shutdown(cancel_futures=True)
 

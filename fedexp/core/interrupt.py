@@ -11,6 +11,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+ENDINGS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)  # Windows has no SIGHUP
+)
+
 heard: list[int] = []
 """The signals that have asked this process to end, in order.
 
@@ -47,10 +53,7 @@ def endings_as_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    names = [
-        name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-    ]  # Windows has one
-    before = {number: signal.getsignal(number) for number in (getattr(signal, n) for n in names)}
+    before = {number: signal.getsignal(number) for number in ENDINGS}
     listened = {number for number, handler in before.items() if handler is not signal.SIG_IGN}
     for number in listened:
         signal.signal(number, terminate)
@@ -59,3 +62,27 @@ def endings_as_interrupts() -> Iterator[None]:
     finally:
         for number in listened:
             signal.signal(number, before[number])
+
+
+@contextmanager
+def endings_put_off() -> Iterator[None]:
+    """These signals come when the block is left, for what must not be broken off in the middle.
+
+    By handlers and not by a mask, which is one thread's alone: the signal would come by another,
+    and its exception be raised in this one all the same. Nothing outside of the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in ENDINGS}
+    listened = [n for n, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+    for number in listened:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number in listened:
+            signal.signal(number, before[number])
+        if came:
+            signal.raise_signal(came[0])

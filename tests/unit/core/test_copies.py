@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,29 @@ def test_nobody_outlives_it(number, tmp_path):
         assert until(lambda: not any(map(alive, copies))), "copies work on"
     finally:
         process.kill()
+
+
+class Interrupting(Sequence):
+    """Twenty items; with the fifth comes a Ctrl-C."""
+
+    def __init__(self):
+        self.handed_out = 0
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, place):
+        if place >= len(self):
+            raise IndexError(place)
+        if place == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        self.handed_out += 1
+        return place
+
+
+def test_an_interrupt_waits_until_the_pool_has_its_work():
+    """In the middle of it, it could leave a lock of the pool's taken: nobody would ever end."""
+    items = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        list(by_copies(abs, items, 2))
+    assert items.handed_out == len(items)
