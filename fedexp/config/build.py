@@ -31,6 +31,7 @@ from fedexp.config.weights import head_columns, starting_point
 from fedexp.config.workload import clients_examples, with_shards_behind
 from fedexp.core.capabilities import communicates, has_own_bits, of_head, root_examples
 from fedexp.core.checks import InputError, one_of
+from fedexp.core.devices import repeatable
 from fedexp.core.examples import Dataset, Split
 from fedexp.core.flat import vector_of
 from fedexp.core.normalise import Normalisation, normalisation_of
@@ -234,4 +235,7 @@ def _device(name: str) -> torch.device:
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError("no GPU that torch can use was found; use device=cpu", "device", name)
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if not available or name == "cpu":
+        return torch.device("cpu")
+    repeatable()
+    return torch.device("cuda")

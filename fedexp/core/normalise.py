@@ -69,6 +69,10 @@ class Normalisation:
         # The same operations on every number as in `x`, without a copy for each.
         return x.sub_(self.mean).div_(self.deviation)
 
+    def equals(self, other: Normalisation) -> bool:
+        """Whether both are the same numbers."""
+        return torch.equal(self.mean, other.mean) and torch.equal(self.deviation, other.deviation)
+
     def to(self, device: torch.device) -> Normalisation:
         """On another device."""
         return Normalisation(self.mean.to(device), self.deviation.to(device))

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 
 from fedexp.core.cores import available_cores
+from fedexp.core.devices import repeatable
 
 WORTH_A_POOL = 5.0  # seconds of work, about what it takes to start one
 
@@ -18,7 +19,10 @@ Answer = TypeVar("Answer")
 
 
 def in_parallel(
-    function: Callable[[Item], Answer], items: Sequence[Item], done: Callable[[], None]
+    function: Callable[[Item], Answer],
+    items: Sequence[Item],
+    done: Callable[[], None],
+    most: int | None = None,
 ) -> list[Answer]:
     """`[function(item) for item in items]`; calls `done` after each.
 
@@ -28,6 +32,7 @@ def in_parallel(
         function: at module level, so that it can be sent to a process.
         items: each with all that it needs, its random seed included.
         done: told after every item.
+        most: workers; None: as many as there are cores.
     """
     from joblib import Parallel, delayed
 
@@ -41,7 +46,9 @@ def in_parallel(
     started = time.perf_counter()
     keep(_on_one_thread(function, item) for item in items[:1])
     rest, seconds = items[1:], time.perf_counter() - started
-    workers = 1 if multiprocessing.parent_process() else min(available_cores(), len(rest))
+    workers = min(most or available_cores(), len(rest))
+    if multiprocessing.parent_process():
+        workers = 1
     if workers <= 1 or seconds * len(rest) < WORTH_A_POOL:
         keep(_on_one_thread(function, item) for item in rest)
     else:
@@ -52,4 +59,5 @@ def in_parallel(
 
 def _on_one_thread(function: Callable[[Item], Answer], item: Item) -> Answer:
     torch.set_num_threads(1)
+    repeatable()
     return function(item)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -48,7 +49,7 @@ class Knowledge:
 
     def alike(self, other: Knowledge) -> bool:
         """Whether both say the same, but for the labels."""
-        same = ("module", "normalisation", "task")
+        same = ("module", "task")
         equal = [
             "input_shape",
             "num_classes",
@@ -62,6 +63,16 @@ class Knowledge:
             all(getattr(self, name) is getattr(other, name) for name in same)
             and all(getattr(self, name) == getattr(other, name) for name in equal)
             and torch.equal(self.params, other.params)
+            and self.normalisation.equals(other.normalisation)
+        )
+
+    def to(self, device: torch.device) -> Knowledge:
+        """With its numbers on another device; the module, which gives none, stays."""
+        return replace(
+            self,
+            params=self.params.to(device),
+            normalisation=self.normalisation.to(device),
+            labels=None if self.labels is None else self.labels.to(device),
         )
 
     def parameters(self, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -75,7 +86,10 @@ class Knowledge:
 
     def logits(self, parameters: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
         """`[n, classes]` for pixels `[n, C, H, W]` in [0, 1], in the parameters' dtype."""
-        outputs = functional_call(self.module, dict(parameters), (self.normalisation.x(pixels),))
+        named = chain(self.module.named_parameters(), self.module.named_buffers())
+        fixed = {name: t.to(pixels.device) for name, t in named if name not in parameters}
+        weights = {**fixed, **parameters}
+        outputs = functional_call(self.module, weights, (self.normalisation.x(pixels),))
         assert isinstance(outputs, Tensor)
         return outputs
 
@@ -94,7 +108,14 @@ class Observation:
         p = sum(
             parameter.numel() for parameter in self.knowledge.parameters(torch.float32).values()
         )
-        return torch.ones(p) if self.seen is None else self.seen[:p].float()
+        if self.seen is None:
+            return torch.ones(p, device=self.update.device)
+        return self.seen[:p].float()
+
+    def to(self, device: torch.device) -> Observation:
+        """On another device: an attack works where what it sees lies."""
+        seen = None if self.seen is None else self.seen.to(device)
+        return Observation(self.update.to(device), self.clients, self.knowledge.to(device), seen)
 
     def gradient(self) -> dict[str, Tensor]:
         """The mean gradient that explains the update as plain steps, by parameter, float64.
@@ -123,6 +144,10 @@ class Reconstruction:
     images: Tensor  # [k, C, H, W] float32, pixels in [0, 1]; k may be less than the batch
     labels: Tensor  # [k] int64
     loss: float  # the attack's own objective at the end, the smaller the better; NaN: it has none
+
+    def cpu(self) -> Reconstruction:
+        """Where it can be looked at."""
+        return Reconstruction(self.images.cpu(), self.labels.cpu(), self.loss)
 
 
 def least(found: Iterable[Reconstruction]) -> Reconstruction:

@@ -46,7 +46,7 @@ class Watching:
             before,
             record.received.matrix,
             members_of(record.received, record.members),
-            self._params - before,
+            self._params - before.to(self._params),  # the first one lies where it was made
         )
         write_seen(self._victim.folder, record.round, seen, self._asked)
 

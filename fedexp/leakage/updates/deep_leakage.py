@@ -94,8 +94,10 @@ class DeepLeakage:
         )
         seen = {n: p.view_as(g) for (n, g), p in zip(observed.items(), pieces, strict=True)}
 
-        pixels = torch.from_numpy(rng.random((known.batch_size, *known.input_shape)))
-        logits = torch.from_numpy(rng.standard_normal((known.batch_size, known.num_classes)))
+        device = observation.update.device
+        pixels = torch.from_numpy(rng.random((known.batch_size, *known.input_shape))).to(device)
+        drawn = rng.standard_normal((known.batch_size, known.num_classes))
+        logits = torch.from_numpy(drawn).to(device)
         free = [pixels.requires_grad_()]
         if labels is None:
             free.append(logits.requires_grad_())

@@ -86,7 +86,7 @@ class EpochInversion:
         distance = CosineDistance(known, self.way)
         observed = direction(observation)
         seen = None if observation.seen is None else observation.seen_parameters()
-        ordered = labels[torch.from_numpy(rng.permutation(len(labels)))]
+        ordered = labels[torch.from_numpy(rng.permutation(len(labels))).to(labels.device)]
 
         def objective(pixels: Tensor) -> Tensor:
             along = [step for images in pixels for step in steps_of(images, ordered, sizes)]
@@ -97,9 +97,9 @@ class EpochInversion:
             )
 
         shape = (epochs, known.batch_size, *known.input_shape)
-        pixels = torch.from_numpy(rng.random(shape, dtype=np.float32))
+        pixels = torch.from_numpy(rng.random(shape, dtype=np.float32)).to(observed.device)
         sign_descent(grad(objective), pixels, self.lr, self.iterations)
-        return Reconstruction(averaged(pixels), ordered, float(objective(pixels)))
+        return Reconstruction(averaged(pixels.cpu()), ordered, float(objective(pixels)))
 
 
 def steps_of(images: Tensor, labels: Tensor, sizes: list[int]) -> list[Batch]:

@@ -65,7 +65,7 @@ def _weights(rows: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Tens
     products = torch.stack([row @ row.T for row in rows.values()]).sum(dim=0)
     along = torch.stack([row @ observed[name] for name, row in rows.items()]).sum(dim=0)
     norms = products.diagonal().clamp_min(TINY).sqrt()
-    ridge = RIDGE * torch.eye(len(norms), dtype=norms.dtype)
+    ridge = RIDGE * torch.eye(len(norms), dtype=norms.dtype, device=norms.device)
     cosines = products / norms[:, None] / norms
     found: Tensor = torch.linalg.solve(cosines + ridge, along / norms)
     return found / norms

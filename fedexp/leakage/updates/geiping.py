@@ -71,7 +71,12 @@ class Geiping:
         return self.together([observation], [rng])[0]
 
     def at_once(self, knowledge: Knowledge) -> int:
-        """Updates of small models are attacked side by side: a step has few numbers to work on."""
+        """Updates of small models are attacked side by side: a step has few numbers to work on.
+
+        On a GPU those of every model: there a step is a launch, however many numbers it has.
+        """
+        if knowledge.params.device.type != "cpu":
+            return MOST_AT_ONCE
         return max(1, min(MOST_AT_ONCE, NUMBERS_AT_ONCE // len(knowledge.params)))
 
     def together(
@@ -102,7 +107,7 @@ class Geiping:
 
         shape = (known.batch_size, *known.input_shape)
         drawn = [torch.from_numpy(rng.random(shape, dtype=np.float32)) for rng in rngs]
-        pixels = torch.stack(drawn)
+        pixels = torch.stack(drawn).to(observed.device)
         given = (labels, observed, *seen)
         slope = _of_each(grad(objective), pixels, *given)
         sign_descent(lambda x: slope(x, *given), pixels, self.lr, self.iterations)

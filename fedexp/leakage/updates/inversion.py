@@ -70,14 +70,10 @@ class UpdateInversion:
         """
         self.check_data(victim.pixels)
         exposed = self.exposure(victim)
+        observations = [e.observation.to(victim.device) for e in exposed]
         jobs = [
-            _Job(
-                self.attack,
-                [exposed[number].observation for number in numbers],
-                victim.seed,
-                numbers,
-            )
-            for numbers in _blocks(self.attack, [e.observation for e in exposed])
+            _Job(self.attack, [observations[n] for n in numbers], victim.seed, numbers)
+            for numbers in _blocks(self.attack, observations)
         ]
         finished = 0
 
@@ -86,7 +82,10 @@ class UpdateInversion:
             finished += 1
             progress(finished / len(jobs))
 
-        guesses = [guess for of_job in in_parallel(_attack, jobs, done) for guess in of_job]
+        # On a GPU one block after the other: it has no cores to be shared.
+        workers = None if victim.device.type == "cpu" else 1
+        found = in_parallel(_attack, jobs, done, workers)
+        guesses = [guess for of_job in found for guess in of_job]
         rounds = list(dict.fromkeys(e.round for e in exposed))
         judged = [
             self._judge(
@@ -292,8 +291,10 @@ def _blocks(attack: UpdateAttack, observations: Sequence[Observation]) -> list[r
 def _attack(job: _Job) -> list[Reconstruction]:
     rngs = [generator(job.seed, "inversion", number) for number in job.numbers]
     if isinstance(job.attack, TakesSeveral):
-        return job.attack.together(job.observations, rngs)
-    return [job.attack(one, rng) for one, rng in zip(job.observations, rngs, strict=True)]
+        found = job.attack.together(job.observations, rngs)
+    else:
+        found = [job.attack(one, rng) for one, rng in zip(job.observations, rngs, strict=True)]
+    return [guess.cpu() for guess in found]
 
 
 def _scores(images: Tensor, truth: Tensor, others: Sequence[Tensor]) -> dict[str, np.ndarray]:

@@ -30,11 +30,13 @@ from fedexp.leakage.observation import Knowledge, Observation
 def assumed_labels(observation: Observation) -> Tensor:
     """The labels that were shared, else the recovered ones: `[batch_size]` int64."""
     shared = observation.knowledge.labels
-    return recovered_labels(observation) if shared is None else shared
+    if shared is not None:
+        return shared
+    return recovered_labels(observation).to(observation.update.device)
 
 
 def recovered_labels(observation: Observation) -> Tensor:
-    """The most likely labels behind an update, sorted: `[batch_size]` int64.
+    """The most likely labels behind an update, sorted: `[batch_size]` int64, on the CPU.
 
     Several local steps are read as one with the mean gradient.
 
@@ -42,8 +44,8 @@ def recovered_labels(observation: Observation) -> Tensor:
         InputError: the model's last layer is not a linear one with an output a class.
     """
     known = observation.knowledge
-    signal = _last_layer(observation)
-    missing = _mean_output(known) - signal  # n_c / b, as far as p_c is right
+    signal = _last_layer(observation).cpu()
+    missing = _mean_output(known).cpu() - signal  # n_c / b, as far as p_c is right
     counts = torch.zeros(known.num_classes, dtype=torch.int64)
     for label in signal.argsort(stable=True)[: known.batch_size].tolist():
         counts[label] = int(signal[label] < 0)
