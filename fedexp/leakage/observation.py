@@ -40,6 +40,7 @@ class Knowledge:
     labels: Tensor | None  # [batch_size] int64, in any order; None: not shared
     clip_norm: float | None  # every example's gradient was clipped to it (DP-SGD); None: none was
     minibatch: int | None = None  # examples of a step, in an order nobody told; None: all of them
+    images: Tensor | None = None  # [n, C, H, W] others of the kind, in [0, 1]; None: it has none
 
     def sizes_of_an_epoch(self) -> list[int]:
         """Examples in each of the steps that see every example once."""
@@ -49,7 +50,7 @@ class Knowledge:
 
     def alike(self, other: Knowledge) -> bool:
         """Whether both say the same, but for the labels."""
-        same = ("module", "task")
+        same = ("module", "task", "images")
         equal = [
             "input_shape",
             "num_classes",
@@ -160,6 +161,15 @@ class UpdateAttack(Protocol):
 
     def __call__(self, observation: Observation, rng: np.random.Generator) -> Reconstruction:
         """The best guess; raises InputError where it cannot work at all."""
+
+
+@runtime_checkable
+class LearnsFromImages(Protocol):
+    """An attack whose adversary has images of the kind, which nobody trained on."""
+
+    @property
+    def images_wanted(self) -> int:
+        """How many, at most; 0: none."""
 
 
 @runtime_checkable

@@ -1,12 +1,14 @@
 """Inverting gradients: images whose gradient points where the observed one does, and are smooth.
 
     minimise over x in [0, 1]   1 - <g(x), g*> / (||g(x)|| ||g*||) + tv (mean |dx| + mean |dy|)
+                                + learned E(x)
 
 g* is the observed gradient, all layers in one; g(x) the one that images x with the labels found
 first would have given, after several local steps what explains them (unrolled, in one of the ways
 of `cosine_distance.py`, each step taken to be on all the images), or as if there were one (naive);
-|dx| and |dy| differences of neighbouring pixels. Adam sees only the sign of the gradient in x
-(`sign_descent.py`). Unlike matching squares it also works on models with ReLU.
+|dx| and |dy| differences of neighbouring pixels, and E, if the adversary has images of the kind,
+how unlike them x is (`learned_prior.py`; not the paper's). Adam sees only the sign of the gradient
+in x (`sign_descent.py`). Unlike matching squares it also works on models with ReLU.
 
 Source: Geiping, Bauermeister, Droege and Moeller, "Inverting Gradients - How easy is it to break
 privacy in federated learning?", NeurIPS 2020, section 4 and supplement A. There `tv` and `lr` are
@@ -25,10 +27,11 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from fedexp.core.checks import at_least, non_negative, one_of, positive
+from fedexp.core.checks import InputError, at_least, non_negative, one_of, positive
 from fedexp.leakage.observation import Knowledge, Observation, Reconstruction, least
 from fedexp.leakage.updates.cosine_distance import DERIVED, WAYS, CosineDistance, direction
 from fedexp.leakage.updates.label_recovery import assumed_labels
+from fedexp.leakage.updates.learned_prior import GaussianPrior
 from fedexp.leakage.updates.sign_descent import sign_descent
 
 MOST_AT_ONCE = 16  # updates
@@ -47,6 +50,9 @@ class Geiping:
         restarts: starts; the one with the least objective counts.
         unrolled: explain the update through the local steps instead of as one gradient.
         way: "held" or "derived", see `CosineDistance`; has no effect if not unrolled.
+        learned_prior: weight of what is learned from images of the kind; 0: the adversary has none.
+        prior_images: how many it has, at most.
+        prior_explained: share of their variance that the components explain, below 1.
     """
 
     total_variation: float
@@ -54,11 +60,19 @@ class Geiping:
     iterations: int
     restarts: int
     unrolled: bool
-    way: str = DERIVED  # as in runs of the time before there was such a key
+    # As in runs of the time before there were such keys.
+    way: str = DERIVED
+    learned_prior: float = 0.0
+    prior_images: int = 1000
+    prior_explained: float = 0.99
 
     def __post_init__(self) -> None:
-        non_negative(total_variation=self.total_variation)
+        non_negative(total_variation=self.total_variation, learned_prior=self.learned_prior)
         positive(lr=self.lr)
+        at_least(2, prior_images=self.prior_images)
+        if not 0 < self.prior_explained < 1:
+            reason = "must be a number between 0 and 1, both excluded"
+            raise InputError(reason, "prior_explained", self.prior_explained)
         one_of(WAYS, way=self.way)
         at_least(1, iterations=self.iterations, restarts=self.restarts)
 
@@ -66,9 +80,15 @@ class Geiping:
         """`batch_size` images with the labels shared, or else recovered.
 
         Raises:
-            InputError: labels have to be recovered, and the last layer is not linear.
+            InputError: labels have to be recovered, and the last layer is not linear; or the prior
+                is learned, and there are no images to learn it from.
         """
         return self.together([observation], [rng])[0]
+
+    @property
+    def images_wanted(self) -> int:
+        """None without the prior that is learned from them."""
+        return self.prior_images if self.learned_prior else 0
 
     def at_once(self, knowledge: Knowledge) -> int:
         """Updates of small models are attacked side by side: a step has few numbers to work on.
@@ -97,13 +117,14 @@ class Geiping:
         steps = known.local_steps if self.unrolled else 1
         distance = CosineDistance(known, self.way)
         observed = torch.stack([direction(o) for o in observations])
+        prior = self._prior(known)
         seen = []  # a factor of 1 for every number would take a pass over all of them
         if any(o.seen is not None for o in observations):
             seen = [torch.stack([o.seen_parameters() for o in observations])]
 
         def objective(pixels: Tensor, labels: Tensor, observed: Tensor, *seen: Tensor) -> Tensor:
             far = distance([(pixels, labels)] * steps, observed, *seen)
-            return far + self.total_variation * mean_variation(pixels)
+            return far + prior(pixels)
 
         shape = (known.batch_size, *known.input_shape)
         drawn = [torch.from_numpy(rng.random(shape, dtype=np.float32)) for rng in rngs]
@@ -113,6 +134,18 @@ class Geiping:
         sign_descent(lambda x: slope(x, *given), pixels, self.lr, self.iterations)
         found = zip(pixels, *given, strict=True)
         return [Reconstruction(x, y, float(objective(x, y, *there))) for x, y, *there in found]
+
+    def _prior(self, known: Knowledge) -> Callable[[Tensor], Tensor]:
+        """How much is added for images `[n, C, H, W]` as they are: `[]`."""
+        if not self.learned_prior:
+            return lambda pixels: self.total_variation * mean_variation(pixels)
+        if known.images is None:
+            reason = "is learned from images of the kind, and this adversary has none"
+            raise InputError(reason, "learned_prior", self.learned_prior)
+        likely = GaussianPrior.of(known.images, self.prior_explained)
+        return lambda pixels: (
+            self.total_variation * mean_variation(pixels) + self.learned_prior * likely(pixels)
+        )
 
 
 def mean_variation(pixels: Tensor) -> Tensor:

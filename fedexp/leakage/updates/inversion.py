@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -24,6 +24,7 @@ from fedexp.core.rng import generator
 from fedexp.leakage import adversaries
 from fedexp.leakage.intervals import Interval, mean_interval, paired_difference
 from fedexp.leakage.observation import (
+    LearnsFromImages,
     Observation,
     Reconstruction,
     TakesSeveral,
@@ -70,7 +71,7 @@ class UpdateInversion:
         """
         self.check_data(victim.pixels)
         exposed = self.exposure(victim)
-        observations = [e.observation.to(victim.device) for e in exposed]
+        observations = self._told([e.observation for e in exposed], victim)
         jobs = [
             _Job(self.attack, [observations[n] for n in numbers], victim.seed, numbers)
             for numbers in _blocks(self.attack, observations)
@@ -110,9 +111,20 @@ class UpdateInversion:
                 "round": np.repeat(rounds, shown),
             },
             conclusions=[of_round.conclusion() for of_round in judged],
-            adversary=self._adversary(exposed[0].observation),
+            adversary=self._adversary(observations[0]),
             adversaries={"": adversaries.server_of(victim)},
         )
+
+    def _told(self, observations: Sequence[Observation], victim: Victim) -> list[Observation]:
+        """On the run's device, with the images that the attack asks for: held out, of its kind."""
+        there = [observation.to(victim.device) for observation in observations]
+        wanted = self.attack.images_wanted if isinstance(self.attack, LearnsFromImages) else 0
+        if not wanted:
+            return there
+        held_out = victim.held_out.x
+        order = generator(victim.seed, "images of the kind").permutation(len(held_out))[:wanted]
+        images = held_out[torch.from_numpy(order)].to(victim.device)
+        return [replace(o, knowledge=replace(o.knowledge, images=images)) for o in there]
 
     def check_data(self, dataset: Dataset) -> None:
         """Raise InputError unless the examples are images of one class each."""
@@ -148,6 +160,11 @@ class UpdateInversion:
             else "every client's update"
         )
         labels = "the labels" if known.labels is not None else "no labels"
+        images = (
+            ""
+            if known.images is None
+            else f" It has {len(known.images)} other images of the kind, which nobody trained on."
+        )
         clipping = (
             ""
             if known.clip_norm is None
@@ -165,7 +182,7 @@ class UpdateInversion:
         return (
             f"An honest-but-curious server. It sees {sees}, and knows the model sent out, the "
             f"{known.rule}, that a client took {steps}{clipping}, how pixels are "
-            f"normalised, and {labels}. {self.exposure.about}"
+            f"normalised, and {labels}.{images} {self.exposure.about}"
         )
 
 
