@@ -16,8 +16,8 @@ Labels are those shared or recovered, in an order drawn at random, the same in e
 Source: Dimitrov, Balunovic, Konstantinov and Vechev, "Data Leakage in Federated Averaging", TMLR
 2022, algorithms 1 and 2, with the mean as the invariant and its squared distance. Theirs are an
 exponential decay of the learning rate, weights of layers that grow by depth, and labels counted
-along an interpolated path; here descent and labels are those of `leakage=geiping`, so that the two
-differ in what they know of the epochs alone.
+along a path interpolated step by step; here descent and labels are those of `leakage=geiping`, so
+that the two differ in what they know of the epochs alone.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
+from fedexp.core.normalise import Normalisation
 from fedexp.leakage.updates.label_recovery import assumed_labels, recovered_labels
 from fedexp.models import lenet, logistic, mlp, small_cnn
 from tests.support.observing import (
@@ -125,3 +127,27 @@ def test_mnist_one_image_always_and_batches_mostly(init):
         guess = Counter(recovered_labels(observed(module, data, batch)).tolist())
         found += sum((guess & Counter(batch.y.tolist())).values())
     assert found / 160 > 0.9
+
+
+def test_after_several_steps_outputs_are_taken_on_the_way():
+    """Four blank images of class 0, three steps of 2 on the biases alone.
+
+    Class 0 is at 0.100, 0.451 and 0.736 when the steps are made, and at 0.834 in the end: the mean
+    gradient of its bias is 0.429 - 1 = -0.571. At the output of the start there would be
+    4 (0.100 + 0.571) = 2.7 images of it, at those of both ends 4 (0.467 + 0.571) = 4.2.
+    """
+    blank = Normalisation.of(DATA).mean.expand(4, *SHAPE)
+    seen = observed(undecided(), DATA, Split(blank, torch.zeros(4).long()), lr=2, local_steps=3)
+    assert float(seen.gradient()["1.bias"][0]) == pytest.approx(-0.571, abs=1e-3)
+    assert recovered_labels(seen).tolist() == [0, 0, 0, 0]
+
+
+def test_a_noised_update_ends_anywhere():
+    """So that the outputs are those of the start, as for one step."""
+    labels = []
+    for steps in (1, 2):
+        knowledge = known(undecided(), DATA, batches(DATA, 4, 1)[0], local_steps=steps, clip_norm=1)
+        bias = torch.tensor([-0.4, -0.1, *[0.5] * 8])
+        update = message(knowledge, {"1.weight": torch.zeros(10, 64), "1.bias": 100 * bias})
+        labels.append(recovered_labels(update).tolist())
+    assert labels[0] == labels[1]
