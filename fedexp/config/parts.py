@@ -75,6 +75,10 @@ class Parts:
         own = {k: v for k, v in whole.items() if k not in BUILDERS_OWN.get(group, ())}
         node = present_targets(own)
         _check_node(node, group, self._trust, tuple(runtime))
+        if "_target_" not in node:
+            choice = group.replace(".", "=")
+            reason = f"has settings and no _target_: nobody chose what they are of ({choice} does)"
+            raise InputError(reason, group, dict(node))
         with prefixed(group):
             return _made({**node, "_partial_": False}, runtime)
 

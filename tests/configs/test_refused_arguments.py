@@ -28,6 +28,10 @@ REFUSED = {
         "training.lr=: has no value; set it with +training.lr=",
     ),
     "target taken away": (["~training._target_"], "training._target_=: has no value"),
+    "settings of a study that nobody chose": (
+        ["+leakage.lira.shadows=4"],
+        "leakage.lira={'shadows': 4}: has settings and no _target_",
+    ),
     "fraction taken away": (["~attack.fraction"], "attack.fraction=: has no value"),
     "word for a number": (["training.lr=fast"], "training.lr=fast: must be a number"),
     "truth for a number": (["training.lr=true"], "training.lr=True: must be a number"),
