@@ -1,34 +1,38 @@
-"""Who points away from the others, or from its own past: needs no honest rounds to learn from.
+"""Who pulls away from the others, or from its own past: needs no honest rounds to learn from.
 
     a_k(t) = median over j != k of cos(u_k, u_j)          how client k agrees with the round
-    Z_k    = sum_t w_t a_k(t) / sqrt(sum_t w_t^2 s_t^2)   over the rounds t that it took part in,
-    M_k    = sum_t w_t a_k(t) / sum_t w_t^2               in deviations, and as a share: 1 is usual
+    b_k(t) = cos(u_k(t') - u_k(t), how the others moved the model since t')   how it pushes back
+    M_k, o_k, e_k: both over all rounds of client k, put together as a share (1 is usual, -1 turned
+                   around), and its deviation by chance and in earnest (`evidence`)
     h_k(t) = cos(u_k, where its accepted rows of before pointed) - min(0, c_t)
 
-with u_k the row's sketch of m numbers at length 1; c_t the median of the cosines with the own past;
-w_t = max(0, median_k a_k(t)), how far the round agrees at all; s_t and r_t the robust deviations of
-a and of h over the clients of the round, from those above the median (attackers lie below), not
-below the sketch's own, 1 / sqrt(m). A row is flagged where
+with u_k the row's sketch of m numbers, t' the round that client k was in before (`answers`), c_t
+the median of the cosines with the own past, and r_t their robust deviation, from those above the
+median, not below the sketch's own, 1 / sqrt(m). A row is flagged where
 
-    score = max(min(-Z_k / z, -M_k / MARGIN), min(-h_k / (r_t z), -h_k / (c_t MARGIN))) > 1,
+    score = max(min((1 - M_k) / (o_k z), -M_k / (MARGIN e_k)),
+                min(-h_k / (r_t z), -h_k / (c_t TURN))) > 1,
 
-z = the normal quantile of 1 - false_alarm_rate / 2: where its client, over all its rounds,
-disagrees with the cohort by more than chance and at least MARGIN times as much as others agree, or
-the row points against what the client sent before, as plainly. A round in which honest clients
-agree (the first ones: a cosine of 0.27 in round 1 of MNIST under Dirichlet 0.3, and 0.01 in round
-8) weighs more than one in which they do not, so that whoever flips from the first round on is held
-to what it did there: there is no warm-up, and nobody is learned as honest. Whoever turns later is
-held to its own past, which grows by accepted rows only.
+z = the normal quantile of 1 - false_alarm_rate / 2: where its client, over all its rounds, is not
+as others are by more than chance and is on the other side of nothing, or the row points against
+what the client sent before, as plainly. A round in which honest clients agree (the first ones: a
+cosine of 0.27 in round 1 of MNIST under Dirichlet 0.3, and 0.01 in round 8) weighs more than one in
+which they do not, so that whoever flips from the first round on is held to what it did there: there
+is no warm-up, and nobody is learned as honest. Whoever turns later is held to its own past, which
+grows by accepted rows only.
 
-The rate: where an honest client's mean agreement is at least nothing, and its deviations are normal
-and as large as the cohort's, either score is above z in at most false_alarm_rate / 2 of rows. That
-is an assumption about clients, and false where honest clients pull against each other: a hospital
-with hardly any patient of the commoner of two classes looks like one that flips, and no angle tells
-them apart. Blind to lengths.
+Angles with others are all there is in round 1, and mislead where honest clients pull against each
+other: a hospital with hardly any patient of the commoner of two classes looks like one that flips.
+How clients push back does not ask for their classes, and takes over where it says more. It needs
+the round's model (`Updates.model`); of rows alone only the angles are read.
+
+The rate: where what a client does is the cohort's usual and chance, either score is above 1 in at
+most false_alarm_rate / 2 of rows. How much honest clients differ in earnest is an estimate, with no
+such promise. Blind to lengths. A client that trains on wrong labels pushes back as an honest one
+does: only its angles can tell.
 
 The idea of a client's own past is FLDetector's (Zhang, Cao, Jia and Gong, KDD 2022), that of angles
-between clients FoolsGold's and FLAME's; the accumulated evidence is a matched filter (North 1943),
-whose weights are the round's own agreement. The statistic and the combination are ours.
+between clients FoolsGold's and FLAME's. The statistics and the combination are ours.
 """
 
 from __future__ import annotations
@@ -43,11 +47,14 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, one_of
 from fedexp.core.types import State, Updates, Verdict
-from fedexp.detection.features import DECAY, shorten
+from fedexp.detection.answers import answers, own_parts
+from fedexp.detection.evidence import COLUMNS, FEWEST, Evidence, together
+from fedexp.detection.features import DECAY
+from fedexp.detection.sketch import count_sketch
 
+MARGIN = 0.4  # deviations on the other side of nothing, before a client is accused
+TURN = 0.5  # of the usual cosine with the own past: who turns by less is left alone
 _LEAST = 1e-30
-MARGIN = 0.5  # of the usual agreement: who is turned around by less is left alone
-FEWEST = 4  # rows a round: among fewer there is no majority to differ from
 
 
 @final
@@ -55,8 +62,8 @@ FEWEST = 4  # rows a round: among fewer there is no majority to differ from
 class Consistency:
     """Flags rows whose clients are not consistent with the cohort, or with themselves.
 
-    Its state grows with the clients seen: two numbers and a sketch each. It has to know who sent a
-    row, so it does not go with secure aggregation.
+    Its state grows with the clients seen: three sketches and six numbers each. It has to know who
+    sent a row, so it does not go with secure aggregation.
 
     Args:
         false_alarm_rate: of an honest row, above 0 and below 1.
@@ -93,32 +100,43 @@ class Consistency:
 
     def init(self, d: int) -> State:
         """Nobody seen yet."""
-        return {
-            "clients": torch.zeros(0, dtype=torch.int64),
-            "evidence": torch.zeros(0, 3, dtype=torch.float64),  # sum of w a, w^2 s^2 and w^2
-            "habits": torch.zeros(0, self.sketch_size),
-        }
+        return _Past.empty(self.sketch_size)
 
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator
     ) -> tuple[Verdict, State]:
         """Scores and trust of the rows, and the next state; no opinion of fewer than four rows."""
-        units = shorten(updates.matrix, self.sketch_size, self.seed).units
-        past = _Past.of(state, updates.client_ids, self.sketch_size)
+        model = updates.model
+        at = None if model is None else self._short(model.params[None])[0]
+        past = _Past.of(state, updates.client_ids).moved_to(at)
         if len(updates) < FEWEST:
-            return Verdict.no_opinion(len(updates)), state
+            return Verdict.no_opinion(len(updates)), past.state
+        rows = self._short(updates.matrix if model is None else model.deltas(updates.matrix))
+        units = rows / rows.norm(dim=1, keepdim=True).clamp_min(_LEAST)
         floor = 1 / math.sqrt(self.sketch_size)
-        evidence = past.evidence + _evidence(units, floor)
-        z = self.quantile
-        deviations = -evidence[:, 0] / evidence[:, 1].clamp_min(_LEAST).sqrt()
-        share = -evidence[:, 0] / evidence[:, 2].clamp_min(_LEAST)
-        against_others = torch.minimum(deviations / z, share / MARGIN)
-        scores = torch.maximum(against_others, _against_the_own_past(units, past, floor, z))
+        everybody = torch.ones(len(rows), dtype=torch.bool)
+        agree = past.agree.with_round(_agreement(units), everybody, floor)
+        answer = past.answer
+        if at is not None:
+            answer = answer.with_round(*answers(past.sent, rows, past.moved(at)), floor)
+        scores = torch.maximum(
+            self._against_the_others(agree, answer),
+            _against_the_own_past(units, past.habits, floor, self.quantile),
+        )
         verdict = Verdict(scores, 1.0, self._trust(scores))
         habits = past.habits.clone()
         kept = ~verdict.flagged
         habits[kept] = DECAY * habits[kept] + (1 - DECAY) * units[kept]
-        return verdict, past.after(evidence, habits)
+        return verdict, past.after(agree, answer, habits, rows, at)
+
+    def _short(self, rows: Tensor) -> Tensor:
+        """Sketches `[n, k]` float64 on the CPU; of a row that cannot be counted nothing is left."""
+        sketch = count_sketch(rows, self.sketch_size, self.seed).cpu()
+        return torch.where(sketch.isfinite().all(dim=1, keepdim=True), sketch, 0.0)
+
+    def _against_the_others(self, agree: Evidence, answer: Evidence) -> Tensor:
+        share, chance, earnest = together((agree, answer))
+        return torch.minimum((1 - share) / (chance * self.quantile), -share / (MARGIN * earnest))
 
     def _trust(self, scores: Tensor) -> Tensor:
         trust = torch.ones_like(scores)
@@ -132,63 +150,109 @@ class Consistency:
 
 @dataclass(frozen=True)
 class _Past:
-    """What is known of a round's senders, in the rows' order; zeros of whom nothing is known."""
+    """What is known of a round's senders, in the rows' order; zeros of whom nothing is known.
+
+    `at` is the model that a client's last row was sent from, and from the next round on that model
+    with the row's own part in it, which is known by then (`own`).
+    """
 
     state: State
     clients: tuple[int, ...]
-    evidence: Tensor  # [n, 3] float64
-    habits: Tensor  # [n, k] float64
+    places: tuple[int, ...]  # of the rows' clients in the state; -1: not there
 
-    @classmethod
-    def of(cls, state: State, clients: tuple[int, ...], k: int) -> _Past:
-        places = {client: i for i, client in enumerate(state["clients"].tolist())}
-        evidence = torch.zeros(len(clients), 3, dtype=torch.float64)
-        habits = torch.zeros(len(clients), k, dtype=torch.float64)
-        for row, client in enumerate(clients):
-            if client in places:
-                evidence[row] = state["evidence"][places[client]]
-                habits[row] = state["habits"][places[client]].double()
-        return cls(state, clients, evidence, habits)
-
-    def after(self, evidence: Tensor, habits: Tensor) -> State:
-        """With what the round has added; of mixtures of clients nothing is kept."""
-        known = zip(self.state["evidence"], self.state["habits"], strict=True)
-        kept = dict(zip(self.state["clients"].tolist(), known, strict=True))
-        for client, own, habit in zip(self.clients, evidence, habits.float(), strict=True):
-            if client >= 0:
-                kept[client] = (own, habit)
-        if not kept:
-            return self.state
-        names = sorted(kept)
+    @staticmethod
+    def empty(k: int) -> State:
         return {
-            "clients": torch.tensor(names, dtype=torch.int64),
-            "evidence": torch.stack([kept[name][0] for name in names]),
-            "habits": torch.stack([kept[name][1] for name in names]),
+            "clients": torch.zeros(0, dtype=torch.int64),
+            "agree": torch.zeros(0, COLUMNS, dtype=torch.float64),
+            "answer": torch.zeros(0, COLUMNS, dtype=torch.float64),
+            "habits": torch.zeros(0, k),
+            "sent": torch.zeros(0, k),
+            "at": torch.zeros(0, k),
+            "own": torch.zeros(0, dtype=torch.bool),
         }
 
+    @classmethod
+    def of(cls, state: State, clients: tuple[int, ...]) -> _Past:
+        known = {client: place for place, client in enumerate(state["clients"].tolist())}
+        return cls(state, clients, tuple(known.get(client, -1) for client in clients))
 
-def _evidence(units: Tensor, floor: float) -> Tensor:
-    """What one round says of its rows `[n, k]`: w a, w^2 s^2 and w^2, `[n, 3]` float64."""
-    cosines = units @ units.T
+    def _of_rows(self, name: str) -> Tensor:
+        values = self.state[name].double()
+        nothing = torch.zeros(1, *values.shape[1:], dtype=torch.float64)
+        return torch.cat([values, nothing])[list(self.places)]
+
+    @property
+    def agree(self) -> Evidence:
+        return Evidence(self._of_rows("agree"))
+
+    @property
+    def answer(self) -> Evidence:
+        return Evidence(self._of_rows("answer"))
+
+    @property
+    def habits(self) -> Tensor:
+        """Where accepted rows pointed, `[n, k]`."""
+        return self._of_rows("habits")
+
+    @property
+    def sent(self) -> Tensor:
+        """The last rows, `[n, k]`."""
+        return self._of_rows("sent")
+
+    def moved(self, to: Tensor) -> Tensor:
+        """What others did to the model `[k]` since a client's last row, `[n, k]`."""
+        return to - self._of_rows("at")
+
+    def moved_to(self, to: Tensor | None) -> _Past:
+        """With the own part of those who were in the last round, told from the move since."""
+        latest = ~self.state["own"]
+        if to is None or not latest.any():
+            return self
+        at = self.state["at"].double()
+        rows = self.state["sent"][latest].double()
+        at[latest] += own_parts(rows, to - at[latest][0])
+        state = {**self.state, "at": at.float(), "own": torch.ones_like(latest)}
+        return _Past(state, self.clients, self.places)
+
+    def after(
+        self, agree: Evidence, answer: Evidence, habits: Tensor, rows: Tensor, at: Tensor | None
+    ) -> State:
+        """With what the round has added; of mixtures of clients nothing is kept."""
+        single = torch.tensor([client >= 0 for client in self.clients])
+        nowhere = torch.zeros_like(rows[0])
+        added = {
+            "clients": torch.tensor(self.clients, dtype=torch.int64),
+            "agree": agree.sums,
+            "answer": answer.sums,
+            "habits": habits.float(),
+            "sent": rows.float() if at is not None else torch.zeros_like(rows).float(),
+            "at": (nowhere if at is None else at).float().expand(len(rows), -1),
+            "own": torch.full((len(rows),), at is None),
+        }
+        others = torch.isin(self.state["clients"], added["clients"], invert=True)
+        state = {name: torch.cat([self.state[name][others], added[name][single]]) for name in added}
+        order = state["clients"].argsort()
+        return {name: values[order] for name, values in state.items()}
+
+
+def _agreement(units: Tensor) -> Tensor:
+    """The median cosine `[n]` of every row `[n, k]` with the others."""
     others = ~torch.eye(len(units), dtype=torch.bool)
-    agreement = cosines[others].view(len(units), -1).quantile(0.5, dim=1)
-    weight = agreement.quantile(0.5).clamp_min(0)
-    deviation = _deviation(agreement, floor)
-    squares = torch.stack([(weight * deviation).square(), weight.square()])
-    return torch.cat([(weight * agreement)[:, None], squares.expand(len(units), 2)], dim=1)
+    return (units @ units.T)[others].view(len(units), -1).quantile(0.5, dim=1)
 
 
-def _against_the_own_past(units: Tensor, past: _Past, floor: float, z: float) -> Tensor:
+def _against_the_own_past(units: Tensor, habits: Tensor, floor: float, z: float) -> Tensor:
     """The score `[n]` of rows beside their own past; minus infinity of whom nothing is known."""
-    lengths = past.habits.norm(dim=1)
+    lengths = habits.norm(dim=1)
     known = lengths > 0
     scores = torch.full((len(units),), -torch.inf, dtype=torch.float64)
     if known.any():
-        cosines = (units[known] * past.habits[known]).sum(dim=1) / lengths[known]
+        cosines = (units[known] * habits[known]).sum(dim=1) / lengths[known]
         usual = cosines.quantile(0.5)
         against = usual.clamp_max(0) - cosines
         share = against / usual.clamp_min(floor)
-        scores[known] = torch.minimum(against / (z * _deviation(cosines, floor)), share / MARGIN)
+        scores[known] = torch.minimum(against / (z * _deviation(cosines, floor)), share / TURN)
     return scores
 
 

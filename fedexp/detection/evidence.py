@@ -1,0 +1,106 @@
+"""Evidence about a round's clients, added up over the rounds that each took part in.
+
+Of something that is usually positive, and that a flipped update turns around, with x_k(t) the
+client's value in round t:
+
+    w_t  = max(0, median_k x_k(t))              how much the round shows of it at all
+    s_t  = the robust deviation of x over the round's clients, from those above the median
+    X_k  = sum_t w_t x_k(t) / sum_t w_t^2       1 is usual, -1 turned around, 0 nothing
+    o_k  = sqrt(sum_t w_t^2 s_t^2) / sum_t w_t^2        its deviation by chance
+    h    = the robust deviation of X over the round's clients, from those below the median
+    p_k  = 1 / max(o_k, h)^2                    how far X can be relied on
+
+A round that shows little weighs little: a matched filter (North 1943). Chance is measured above the
+median, because attackers lie below it. How much honest clients differ in earnest is measured below
+the median, where attackers widen it: that only makes the kind of evidence weigh less beside others,
+and what sets few honest clients far apart from the rest, as angles do where clients hold one class
+of two, weighs less than what does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+COLUMNS = 3  # numbers kept of a client
+FEWEST = 4  # clients: among fewer there is no majority to differ from
+_LEAST = 1e-30
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of one kind, about the clients of a round, in the rows' order."""
+
+    sums: Tensor  # [n, 3] float64: of w x, w^2 s^2 and w^2
+
+    def with_round(self, values: Tensor, said: Tensor, floor: float) -> Evidence:
+        """And what a round adds.
+
+        Args:
+            values: x `[n]` float64.
+            said: `[n]` bool, of whom the round says something.
+            floor: s is not taken to be less.
+        """
+        if int(said.sum()) < FEWEST:
+            return self
+        x = values[said]
+        weight = x.quantile(0.5).clamp_min(0)
+        chance = _robust(x - x.quantile(0.5)).clamp_min(floor)
+        squares = torch.stack([(weight * chance).square(), weight.square()])
+        sums = self.sums.clone()
+        sums[said] += torch.cat([(weight * x)[:, None], squares.expand(len(x), 2)], dim=1)
+        return Evidence(sums)
+
+    @property
+    def share(self) -> Tensor:
+        """The share X `[n]`; 0 of whom nothing is known."""
+        return self.sums[:, 0] / self.sums[:, 2].clamp_min(_LEAST)
+
+    @property
+    def chance(self) -> Tensor:
+        """How far X may be off by chance, o `[n]`; infinite of whom nothing is known."""
+        known = self.sums[:, 2] > 0
+        deviation = self.sums[:, 1].sqrt() / self.sums[:, 2].clamp_min(_LEAST)
+        return torch.where(known, deviation, torch.inf)
+
+    @property
+    def reliance(self) -> Tensor:
+        """How far X can be relied on, p `[n]`; 0 of whom nothing is known."""
+        known = self.sums[:, 2] > 0
+        if not known.any():
+            return torch.zeros_like(self.share)
+        shares = self.share[known]
+        differ = _robust(shares.quantile(0.5) - shares)
+        return 1 / torch.maximum(self.chance, differ.clamp_min(_LEAST)).square()
+
+
+def together(kinds: tuple[Evidence, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """All kinds in one: the share, its deviation by chance, and in earnest, `[n]` each.
+
+    M = sum p X / sum p, sqrt(sum p^2 o^2) / sum p and 1 / sqrt(sum p); of whom nothing is known 0
+    and infinities.
+
+    >>> sums = torch.tensor([[2.0, 0.5, 2.0]] * 5).double()
+    >>> share, chance, earnest = together((Evidence(sums), Evidence(torch.zeros(5, 3).double())))
+    >>> round(float(share[0]), 3), round(float(chance[0]), 3)
+    (1.0, 0.354)
+    """
+    reliance = torch.stack([kind.reliance for kind in kinds])
+    total = reliance.sum(dim=0)
+    known = total > 0
+    parts = reliance / total.clamp_min(_LEAST)
+    share = (parts * torch.stack([kind.share for kind in kinds])).sum(dim=0)
+    each = torch.stack([kind.chance for kind in kinds])
+    chance = torch.where(parts > 0, parts * each, 0.0).square().sum(dim=0).sqrt()
+    return (
+        share,
+        torch.where(known, chance, torch.inf),
+        torch.where(known, total.clamp_min(_LEAST).rsqrt(), torch.inf),
+    )
+
+
+def _robust(one_sided: Tensor) -> Tensor:
+    """A deviation from what lies on one side of the median: those at or above nothing count."""
+    return 1.4826 * one_sided[one_sided >= 0].quantile(0.5)
