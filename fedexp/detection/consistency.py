@@ -23,8 +23,9 @@ grows by accepted rows only.
 
 Angles with others are all there is in round 1, and mislead where honest clients pull against each
 other: a hospital with hardly any patient of the commoner of two classes looks like one that flips.
-How clients push back does not ask for their classes, and takes over where it says more. It needs
-the round's model (`Updates.model`); of rows alone only the angles are read.
+How clients push back does not ask for their classes, and takes over where it says more: angles are
+never relied on as if honest clients were nearer to each other than AT_ODDS. It needs the round's
+model (`Updates.model`); of rows alone only the angles are read.
 
 The rate: where what a client does is the cohort's usual and chance, either score is above 1 in at
 most false_alarm_rate / 2 of rows. How much honest clients differ in earnest is an estimate, with no
@@ -52,7 +53,8 @@ from fedexp.detection.evidence import COLUMNS, FEWEST, Evidence, together
 from fedexp.detection.features import DECAY
 from fedexp.detection.sketch import count_sketch
 
-MARGIN = 0.4  # deviations on the other side of nothing, before a client is accused
+AT_ODDS = 1.0  # of the usual agreement, by which an honest client may lack it for its classes
+MARGIN = 0.3  # deviations on the other side of nothing, before a client is accused
 TURN = 0.5  # of the usual cosine with the own past: who turns by less is left alone
 _LEAST = 1e-30
 
@@ -184,7 +186,7 @@ class _Past:
 
     @property
     def agree(self) -> Evidence:
-        return Evidence(self._of_rows("agree"))
+        return Evidence(self._of_rows("agree"), apart=AT_ODDS)
 
     @property
     def answer(self) -> Evidence:

@@ -8,18 +8,18 @@ client's value in round t:
     X_k  = sum_t w_t x_k(t) / sum_t w_t^2       1 is usual, -1 turned around, 0 nothing
     o_k  = sqrt(sum_t w_t^2 s_t^2) / sum_t w_t^2        its deviation by chance
     h    = the robust deviation of X over the round's clients, from those below the median
-    p_k  = 1 / max(o_k, h)^2                    how far X can be relied on
+    p_k  = 1 / max(o_k, h, apart)^2             how far X can be relied on
 
 A round that shows little weighs little: a matched filter (North 1943). Chance is measured above the
 median, because attackers lie below it. How much honest clients differ in earnest is measured below
 the median, where attackers widen it: that only makes the kind of evidence weigh less beside others,
 and what sets few honest clients far apart from the rest, as angles do where clients hold one class
-of two, weighs less than what does not.
+of two, weighs less than what does not. Where that much is known beforehand, it is said (`apart`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class Evidence:
     """Of one kind, about the clients of a round, in the rows' order."""
 
     sums: Tensor  # [n, 3] float64: of w x, w^2 s^2 and w^2
+    apart: float = 0.0  # honest clients' shares may differ by as much in earnest
 
     def with_round(self, values: Tensor, said: Tensor, floor: float) -> Evidence:
         """And what a round adds.
@@ -51,7 +52,7 @@ class Evidence:
         squares = torch.stack([(weight * chance).square(), weight.square()])
         sums = self.sums.clone()
         sums[said] += torch.cat([(weight * x)[:, None], squares.expand(len(x), 2)], dim=1)
-        return Evidence(sums)
+        return replace(self, sums=sums)
 
     @property
     def share(self) -> Tensor:
@@ -72,8 +73,8 @@ class Evidence:
         if not known.any():
             return torch.zeros_like(self.share)
         shares = self.share[known]
-        differ = _robust(shares.quantile(0.5) - shares)
-        return 1 / torch.maximum(self.chance, differ.clamp_min(_LEAST)).square()
+        differ = _robust(shares.quantile(0.5) - shares).clamp_min(max(self.apart, _LEAST))
+        return 1 / torch.maximum(self.chance, differ).square()
 
 
 def together(kinds: tuple[Evidence, ...]) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import nn
 from fedexp.core.checks import InputError
 from fedexp.core.round_model import RoundModel
 from fedexp.core.types import Updates
-from fedexp.detection.consistency import MARGIN, Consistency
+from fedexp.detection.consistency import AT_ODDS, MARGIN, Consistency
 from fedexp.detection.features import DECAY
 from fedexp.detection.sketch import count_sketch
 from fedexp.tasks.multiclass import Multiclass
@@ -88,8 +88,8 @@ def cosine(a, b):
 class Kind:
     """One kind of evidence, by loops over clients."""
 
-    def __init__(self):
-        self.of = {}
+    def __init__(self, apart=0.0):
+        self.of, self.apart = {}, apart
 
     def add(self, values, floor):
         if len(values) < 4:
@@ -109,7 +109,7 @@ class Kind:
         middle = statistics.median(shares.values())
         h = 1.4826 * statistics.median(middle - x for x in shares.values() if x <= middle)
         chance = {k: math.sqrt(two) / three for k, (_, two, three) in known.items()}
-        return {k: (shares[k], chance[k], 1 / max(chance[k], h) ** 2) for k in known}
+        return {k: (shares[k], chance[k], 1 / max(chance[k], h, self.apart) ** 2) for k in known}
 
 
 def against_the_others(k, agree, answer, z):
@@ -122,7 +122,7 @@ def against_the_others(k, agree, answer, z):
 
 def naive(rounds):
     """Scores of the last round, by loops; models and their moves are not sketched."""
-    agree, answer, habits, last, scores = Kind(), Kind(), {}, None, []
+    agree, answer, habits, last, scores = Kind(AT_ODDS), Kind(), {}, None, []
     floor, z = 1 / math.sqrt(SIZE), norm.isf(0.005)
     for updates in rounds:
         rows = count_sketch(updates.matrix, SIZE, 0).numpy()
