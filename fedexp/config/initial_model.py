@@ -23,7 +23,7 @@ def initial_model(
     """The initial model, and sentences about where its weights are from.
 
     Raises:
-        InputError: it is no model, or not one for these data, this mechanism or this detector.
+        InputError: it is no model, or not one for these data, or for a part that looks into it.
     """
     with seeded(seed_for(config["seed"], "model"), torch.device("cpu")):
         model = chosen.make("model")
@@ -46,7 +46,7 @@ def initial_model(
     vector_of(model)  # refuses a module that has nothing to train
     x = made_up(dataset.input_shape)
     y = dataset.train.y[torch.arange(len(x)) % len(dataset.train)]
-    for part in (chosen.combination.privacy, chosen.combination.detector):
+    for part in (chosen.combination.privacy, chosen.combination.detector, *chosen.studies.values()):
         if not isinstance(part, ChecksTheModel):
             continue
         try:

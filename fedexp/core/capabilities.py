@@ -25,7 +25,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     worker momentum   spares_malicious             malicious clients average before they attack
     detector          starts_alike(rounds)         all its settings count from the first round
                       follows_clients              it need not know who sent a row
-    mechanism, detec. check_model(model, ...)      any model will do
+    mechanism, ...    check_model(model, ...)      any model will do
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
                       hides_rows                   whoever carries a row can read it
@@ -234,7 +234,7 @@ class PerturbsExamples(Protocol):
 
 @runtime_checkable
 class ChecksTheModel(Protocol):
-    """A mechanism that cannot train every model, or a detector that cannot look into every one."""
+    """A mechanism that cannot train every model, or who cannot look into every one."""
 
     def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
         """Raise InputError for a model that it would not do for; names what is in the way.

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from fedexp.core.checks import InputError
-from fedexp.leakage.observation import Knowledge, Observation, Reconstruction
+from fedexp.core.protocols import Task
+from fedexp.leakage.observation import Observation, Reconstruction
 from fedexp.leakage.updates.label_recovery import assumed_labels
 
 MARGIN = 0.05  # how far outside [0, 1] the ratio of a unit that one image moved may lie
@@ -37,6 +38,10 @@ SAME_IMAGE = 1e-4  # mean squared difference below which two ratios are of one i
 @dataclass(frozen=True)
 class Analytic:
     """The ratios of weight to bias updates in the first layer. Has no settings."""
+
+    def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
+        """Raise InputError for a model whose first layer is no linear one on the pixels."""
+        refuse_other_first_layers(model, tuple(x.shape[1:]))
 
     def __call__(self, observation: Observation, rng: np.random.Generator) -> Reconstruction:
         """At most `batch_size` images, none where the layer did not move; draws nothing.
@@ -61,30 +66,35 @@ def _first_layer(observation: Observation) -> tuple[Tensor, Tensor]:
     """The updates of its weight `[units, pixels]` and bias `[units]`, up to one factor, float64."""
     known = observation.knowledge
     gradient = observation.gradient()
-    name, layer = _first_with_parameters(known)
+    name = refuse_other_first_layers(known.module, known.input_shape)
     prefix = f"{name}." if name else ""
-    weight, bias = gradient.get(f"{prefix}weight"), gradient.get(f"{prefix}bias")
+    return gradient[f"{prefix}weight"], gradient[f"{prefix}bias"]
+
+
+def refuse_other_first_layers(model: nn.Module, input_shape: tuple[int, ...]) -> str:
+    """Raise InputError unless the first layer is linear, on the pixels, trained and with a bias.
+
+    Returns:
+        Its name in the model; "" for the model itself.
+    """
+    name, layer = next(
+        (name, layer)
+        for name, layer in model.named_modules()
+        if any(True for _ in layer.parameters(recurse=False))
+    )
     if (
         not isinstance(layer, nn.Linear)
-        or layer.in_features != math.prod(known.input_shape)
-        or weight is None
-        or bias is None
+        or layer.in_features != math.prod(input_shape)
+        or layer.bias is None
+        or not (layer.weight.requires_grad and layer.bias.requires_grad)
     ):
         raise InputError(
             f"its first layer is {name} ({layer}): analytic inversion needs a linear one with a "
             "bias, trained, that takes the pixels themselves, such as model=mlp has",
             "model",
-            type(known.module).__name__,
+            type(model).__name__,
         )
-    return weight, bias
-
-
-def _first_with_parameters(knowledge: Knowledge) -> tuple[str, nn.Module]:
-    return next(
-        (name, layer)
-        for name, layer in knowledge.module.named_modules()
-        if any(True for _ in layer.parameters(recurse=False))
-    )
+    return str(name)
 
 
 def _distinct(pixels: Tensor, most: int) -> Tensor:

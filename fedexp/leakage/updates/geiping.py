@@ -8,7 +8,9 @@ first would have given, after several local steps what explains them (unrolled, 
 of `cosine_distance.py`, each step taken to be on all the images), or as if there were one (naive);
 |dx| and |dy| differences of neighbouring pixels, and E, if the adversary has images of the kind,
 how unlike them x is (`learned_prior.py`; not the paper's). Adam sees only the sign of the gradient
-in x (`sign_descent.py`). Unlike matching squares it also works on models with ReLU.
+in x (`sign_descent.py`). Unlike matching squares it also works on models with ReLU. It starts from
+noise, or from what the first layer says (`first_layer_start.py`; not the paper's), and the start
+itself counts as found if the way from it leads to nothing better.
 
 Source: Geiping, Bauermeister, Droege and Moeller, "Inverting Gradients - How easy is it to break
 privacy in federated learning?", NeurIPS 2020, section 4 and supplement A. There `tv` and `lr` are
@@ -24,12 +26,20 @@ from typing import final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from fedexp.core.checks import InputError, at_least, non_negative, one_of, positive
+from fedexp.core.protocols import Task
 from fedexp.leakage.observation import Knowledge, Observation, Reconstruction, least
+from fedexp.leakage.updates.analytic import refuse_other_first_layers
 from fedexp.leakage.updates.cosine_distance import DERIVED, WAYS, CosineDistance, direction
+from fedexp.leakage.updates.first_layer_start import (
+    FIRST_LAYER,
+    NOISE,
+    STARTS,
+    with_what_the_first_layer_says,
+)
 from fedexp.leakage.updates.label_recovery import assumed_labels
 from fedexp.leakage.updates.learned_prior import GaussianPrior
 from fedexp.leakage.updates.sign_descent import sign_descent
@@ -53,6 +63,7 @@ class Geiping:
         learned_prior: weight of what is learned from images of the kind; 0: the adversary has none.
         prior_images: how many it has, at most.
         prior_explained: share of their variance that the components explain, below 1.
+        start: "noise", or "first_layer": what a linear first layer says by itself.
     """
 
     total_variation: float
@@ -65,6 +76,7 @@ class Geiping:
     learned_prior: float = 0.0
     prior_images: int = 1000
     prior_explained: float = 0.99
+    start: str = NOISE
 
     def __post_init__(self) -> None:
         non_negative(total_variation=self.total_variation, learned_prior=self.learned_prior)
@@ -74,14 +86,21 @@ class Geiping:
             reason = "must be a number between 0 and 1, both excluded"
             raise InputError(reason, "prior_explained", self.prior_explained)
         one_of(WAYS, way=self.way)
+        one_of(STARTS, start=self.start)
         at_least(1, iterations=self.iterations, restarts=self.restarts)
+
+    def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
+        """Raise InputError for a model whose first layer does not say what it is asked for."""
+        if self.start == FIRST_LAYER:
+            refuse_other_first_layers(model, tuple(x.shape[1:]))
 
     def __call__(self, observation: Observation, rng: np.random.Generator) -> Reconstruction:
         """`batch_size` images with the labels shared, or else recovered.
 
         Raises:
-            InputError: labels have to be recovered, and the last layer is not linear; or the prior
-                is learned, and there are no images to learn it from.
+            InputError: labels have to be recovered, and the last layer is not linear; the prior is
+                learned, and there are no images to learn it from; or the first layer is asked, and
+                is no linear one.
         """
         return self.together([observation], [rng])[0]
 
@@ -129,11 +148,19 @@ class Geiping:
         shape = (known.batch_size, *known.input_shape)
         drawn = [torch.from_numpy(rng.random(shape, dtype=np.float32)) for rng in rngs]
         pixels = torch.stack(drawn).to(observed.device)
+        if self.start == FIRST_LAYER:
+            each = zip(pixels, labels, observations, strict=True)
+            pixels = torch.stack([with_what_the_first_layer_says(*one, distance) for one in each])
         given = (labels, observed, *seen)
+        starts = pixels.clone()
         slope = _of_each(grad(objective), pixels, *given)
         sign_descent(lambda x: slope(x, *given), pixels, self.lr, self.iterations)
-        found = zip(pixels, *given, strict=True)
-        return [Reconstruction(x, y, float(objective(x, y, *there))) for x, y, *there in found]
+        ways = [pixels] if self.start == NOISE else [starts, pixels]
+        ends = zip(zip(*ways, strict=True), *given, strict=True)
+        return [
+            least(Reconstruction(x, y, float(objective(x, y, *there))) for x in tried)
+            for tried, y, *there in ends
+        ]
 
     def _prior(self, known: Knowledge) -> Callable[[Tensor], Tensor]:
         """How much is added for images `[n, C, H, W]` as they are: `[]`."""

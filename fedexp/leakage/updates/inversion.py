@@ -15,11 +15,13 @@ from typing import final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fedexp.core.capabilities import ChecksTheModel
 from fedexp.core.examples import Dataset
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.parallel import in_parallel
+from fedexp.core.protocols import Task
 from fedexp.core.rng import generator
 from fedexp.leakage import adversaries
 from fedexp.leakage.intervals import Interval, mean_interval, paired_difference
@@ -125,6 +127,11 @@ class UpdateInversion:
         order = generator(victim.seed, "images of the kind").permutation(len(held_out))[:wanted]
         images = held_out[torch.from_numpy(order)].to(victim.device)
         return [replace(o, knowledge=replace(o.knowledge, images=images)) for o in there]
+
+    def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
+        """Raise InputError for a model that the attack cannot work on."""
+        if isinstance(self.attack, ChecksTheModel):
+            self.attack.check_model(model, task, x, y)
 
     def check_data(self, dataset: Dataset) -> None:
         """Raise InputError unless the examples are images of one class each."""

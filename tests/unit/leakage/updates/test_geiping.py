@@ -14,6 +14,7 @@ from fedexp.leakage.updates.expected_update import expected_gradient
 from fedexp.leakage.updates.geiping import Geiping
 from fedexp.leakage.updates.inversion import _blocks
 from fedexp.models import lenet, mlp
+from fedexp.tasks.multiclass import Multiclass
 from tests.support.observing import CLASSES, batches, digits, initialised, mnist, observed, psnr_db
 
 DATA = digits()
@@ -120,6 +121,37 @@ def test_an_update_of_zeros_is_survived():
     assert math.isfinite(found.loss)
 
 
+FROM_LAYER = dataclasses.replace(ATTACK, iterations=40, unrolled=True, start="first_layer")
+
+
+@pytest.mark.parametrize("local_steps", [1, 5])
+def test_from_the_first_layer_steps_that_overshoot_cost_nothing(local_steps):
+    settings = {"lr": 0.5, "local_steps": local_steps}
+    assert mean_psnr_db(FROM_LAYER, MLP, DATA, IMAGES[:2], **settings) > 50
+
+
+def test_from_the_first_layer_images_go_to_their_labels():
+    batch = DATA.rows(torch.tensor([0, 1, 2]))
+    found = FROM_LAYER(observed(MLP, DATA, batch), rng())
+    order = [found.labels.tolist().index(y) for y in batch.y.tolist()]
+    assert psnr_db(found.images[order], batch.x).mean() > 40
+
+
+def test_what_the_first_layer_does_not_say_is_noise():
+    seen = observed(MLP, DATA, IMAGES[0])
+    nothing = dataclasses.replace(seen, update=torch.zeros_like(seen.update))
+    quick = dataclasses.replace(QUICK, start="first_layer")
+    assert quick(nothing, rng()).images.isfinite().all()
+
+
+def test_a_first_layer_that_says_nothing_is_refused_before_a_run():
+    x, y = torch.zeros(3, *SHAPE), torch.zeros(3, dtype=torch.int64)
+    FROM_LAYER.check_model(MLP, Multiclass(), x, y)
+    ATTACK.check_model(conv_net(), Multiclass(), x, y)
+    with pytest.raises(InputError, match="first layer is 0"):
+        FROM_LAYER.check_model(conv_net(), Multiclass(), x, y)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -127,6 +159,7 @@ def test_an_update_of_zeros_is_survived():
         ({"lr": 0}, "lr=0: must be a finite number above 0"),
         ({"iterations": 0}, "iterations=0"),
         ({"way": "free"}, "way=free: Allowed: held, derived"),
+        ({"start": "zeros"}, "start=zeros: Allowed: noise, first_layer"),
         ({"restarts": 1.5}, "restarts=1.5: must be a whole number"),
     ],
     ids=str,
@@ -160,6 +193,17 @@ def test_mnist_five_local_steps_unrolled_within_3_db_of_one(model):
     one = mean_psnr_db(FULL, module, data, images, lr=0.01)
     unrolled = dataclasses.replace(FULL, unrolled=True)
     assert mean_psnr_db(unrolled, module, data, images, lr=0.01, local_steps=5) > one - 3
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_mnist_from_the_first_layer_five_steps_that_overshoot_are_within_3_db_of_one():
+    data, module = mnist(), LARGE_MODELS["mlp"]()
+    images = batches(data, 1, 6)
+    attack = dataclasses.replace(FULL, unrolled=True, iterations=120, start="first_layer")
+    one = mean_psnr_db(attack, module, data, images, lr=0.1)
+    assert one > 50
+    assert mean_psnr_db(attack, module, data, images, lr=0.1, local_steps=5) > one - 3
 
 
 @pytest.mark.slow
