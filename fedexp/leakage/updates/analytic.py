@@ -51,15 +51,20 @@ class Analytic:
         Raises:
             InputError: the first layer with parameters is no linear one with a bias on the pixels.
         """
-        known = observation.knowledge
-        weight, bias = _first_layer(observation)
-        moved = bias.abs().argsort(descending=True)[: int(bias.count_nonzero())]
-        ratios = weight[moved] / bias[moved, None]
-        mean, deviation = known.normalisation.mean, known.normalisation.deviation
-        pixels = ratios.view(-1, *known.input_shape) * deviation.double() + mean.double()
-        chosen = pixels[:1] if known.batch_size == 1 else _distinct(pixels, known.batch_size)
-        images = chosen.clamp(0, 1).float()
+        images = said_by_the_first_layer(observation)
         return Reconstruction(images, assumed_labels(observation)[: len(images)], math.nan)
+
+
+def said_by_the_first_layer(observation: Observation) -> Tensor:
+    """At most `batch_size` images `[k, C, H, W]` in [0, 1]; raises what `Analytic` does."""
+    known = observation.knowledge
+    weight, bias = _first_layer(observation)
+    moved = bias.abs().argsort(descending=True)[: int(bias.count_nonzero())]
+    ratios = weight[moved] / bias[moved, None]
+    mean, deviation = known.normalisation.mean, known.normalisation.deviation
+    pixels = ratios.view(-1, *known.input_shape) * deviation.double() + mean.double()
+    chosen = pixels[:1] if known.batch_size == 1 else _distinct(pixels, known.batch_size)
+    return chosen.clamp(0, 1).float()
 
 
 def _first_layer(observation: Observation) -> tuple[Tensor, Tensor]:

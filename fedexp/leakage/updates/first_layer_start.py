@@ -9,13 +9,11 @@ towards the update (an assignment problem).
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from fedexp.leakage.observation import Observation
-from fedexp.leakage.updates.analytic import Analytic
+from fedexp.leakage.updates.analytic import said_by_the_first_layer
 from fedexp.leakage.updates.cosine_distance import CosineDistance, direction
 
 NOISE, FIRST_LAYER = "noise", "first_layer"
@@ -36,7 +34,9 @@ def with_what_the_first_layer_says(
     Raises:
         InputError: the first layer is no linear one with a bias on the pixels.
     """
-    said = Analytic()(observation, np.random.default_rng(0)).images.to(noise)  # draws nothing
+    from scipy.optimize import linear_sum_assignment
+
+    said = said_by_the_first_layer(observation).to(noise)
     observed, seen = direction(observation), observation.seen_parameters()
     far = torch.tensor(
         [[float(distance([(x[None], y[None])], observed, seen)) for y in labels] for x in said]
