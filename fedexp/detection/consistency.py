@@ -4,14 +4,14 @@
     b_k(t) = cos(u_k(t') - u_k(t), how the others moved the model since t')   how it pushes back
     M_k, o_k, e_k: both over all rounds of client k, put together as a share (1 is usual, -1 turned
                    around), and its deviation by chance and in earnest (`evidence`)
-    h_k(t) = cos(u_k, where its accepted rows of before pointed) - min(0, c_t)
+    h_k(t) = cos(u_k, where its accepted rows of before pointed)
 
 with u_k the row's sketch of m numbers, t' the round that client k was in before (`answers`), c_t
 the median of the cosines with the own past, and r_t their robust deviation, from those above the
 median, not below the sketch's own, 1 / sqrt(m). A row is flagged where
 
     score = max(min((1 - M_k) / (o_k z), -M_k / (MARGIN e_k)),
-                min(-h_k / (r_t z), -h_k / (c_t TURN))) > 1,
+                min(-h_k / (r_t z), -h_k / (c_t TURN)) where c_t > r_t z) > 1,
 
 z = the normal quantile of 1 - false_alarm_rate / 2: where its client, over all its rounds, is not
 as others are by more than chance and is on the other side of nothing, or the row points against
@@ -19,7 +19,8 @@ what the client sent before, as plainly. A round in which honest clients agree (
 cosine of 0.27 in round 1 of MNIST under Dirichlet 0.3, and 0.01 in round 8) weighs more than one in
 which they do not, so that whoever flips from the first round on is held to what it did there: there
 is no warm-up, and nobody is learned as honest. Whoever turns later is held to its own past, which
-grows by accepted rows only.
+grows by accepted rows only; in rounds in which clients have no habit that a turn could be told from
+(with SCAFFOLD, whose corrections undo it, or in noise) that says nothing.
 
 Angles with others are all there is in round 1, and mislead where honest clients pull against each
 other: a hospital with hardly any patient of the commoner of two classes looks like one that flips.
@@ -249,12 +250,12 @@ def _against_the_own_past(units: Tensor, habits: Tensor, floor: float, z: float)
     lengths = habits.norm(dim=1)
     known = lengths > 0
     scores = torch.full((len(units),), -torch.inf, dtype=torch.float64)
-    if known.any():
-        cosines = (units[known] * habits[known]).sum(dim=1) / lengths[known]
-        usual = cosines.quantile(0.5)
-        against = usual.clamp_max(0) - cosines
-        share = against / usual.clamp_min(floor)
-        scores[known] = torch.minimum(against / (z * _deviation(cosines, floor)), share / TURN)
+    if not known.any():
+        return scores
+    cosines = (units[known] * habits[known]).sum(dim=1) / lengths[known]
+    usual, chance = cosines.quantile(0.5), z * _deviation(cosines, floor)
+    if usual > chance:
+        scores[known] = torch.minimum(-cosines / chance, -cosines / (TURN * usual))
     return scores
 
 

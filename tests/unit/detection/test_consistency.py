@@ -153,12 +153,9 @@ def naive(rounds):
             score = against_the_others(k, agreed, answered, z)
             if k in cosines:
                 usual = statistics.median(cosines.values())
-                against = min(0.0, usual) - cosines[k]
-                own = min(
-                    against / (z * spread(list(cosines.values()), floor)),
-                    against / max(usual, floor) / 0.5,
-                )
-                score = max(score, own)
+                chance = z * spread(list(cosines.values()), floor)
+                if usual > chance:
+                    score = max(score, min(-cosines[k] / chance, -cosines[k] / usual / 0.5))
             scores.append(score)
         for k in clients:
             if scores[k] <= 1:
@@ -252,9 +249,15 @@ def test_who_turns_when_nobody_agrees_any_more_is_held_to_its_own_past():
         assert verdict.flagged.nonzero().flatten().tolist() == list(turned)
 
 
+def test_where_nobody_has_a_habit_none_is_broken():
+    """Rows that turn against their own past by chance, as with SCAFFOLD: no two are alike."""
+    rounds = [cohort(r, n=20, agree=0.0, own=(-1.0) ** r) for r in range(12)]
+    assert not any(verdict.flagged.any() for verdict in judged(rounds))
+
+
 @pytest.mark.parametrize("agree", [0.0, 0.05])
 def test_the_rate_of_false_alarms_holds_where_rows_are_noise(agree):
-    """Hardly anything shared, as under DP noise: the rate is that of the normal quantile."""
+    """Hardly anything shared, as under DP noise: the rate is a bound."""
     alarms = total = 0
     for seed in range(8):
         found = detector(false_alarm_rate=0.05, seed=seed)
@@ -262,7 +265,7 @@ def test_the_rate_of_false_alarms_holds_where_rows_are_noise(agree):
         for round in range(10):
             verdict, state = found(cohort(100 * seed + round, 20, agree), state, rng())
             alarms, total = alarms + int(verdict.flagged.sum()), total + 20
-    assert 0 < alarms / total < 0.07  # 0.05, and three deviations of 1,600 draws
+    assert alarms / total <= 0.05
 
 
 def test_a_cohort_that_turns_as_one_is_not_accused():
