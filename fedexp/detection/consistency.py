@@ -65,8 +65,8 @@ _LEAST = 1e-30
 class Consistency:
     """Flags rows whose clients are not consistent with the cohort, or with themselves.
 
-    Its state grows with the clients seen: three sketches and six numbers each. It has to know who
-    sent a row, so it does not go with secure aggregation.
+    Its state grows with the clients seen: three sketches and six numbers each. Of sums over groups
+    (secure aggregation) nobody knows who sent them: each round is judged by its angles alone.
 
     Args:
         false_alarm_rate: of an honest row, above 0 and below 1.
