@@ -177,6 +177,13 @@ class _Past:
 
     @classmethod
     def of(cls, state: State, clients: tuple[int, ...]) -> _Past:
+        if "evidence" in state:  # of a run from before answers were asked for
+            habits, c = state["habits"], len(state["clients"])
+            nothing = cls.empty(habits.shape[1])
+            answers = {n: x.new_zeros(c, *x.shape[1:]) for n, x in nothing.items()}
+            own = torch.ones(c, dtype=torch.bool)
+            before = {"clients": state["clients"], "agree": state["evidence"], "habits": habits}
+            state = {**answers, **before, "own": own}
         known = {client: place for place, client in enumerate(state["clients"].tolist())}
         return cls(state, clients, tuple(known.get(client, -1) for client in clients))
 

@@ -276,6 +276,19 @@ def test_a_cohort_that_turns_as_one_is_not_accused():
     assert not verdict.flagged.any()
 
 
+def test_a_state_from_before_answers_is_read():
+    """With the evidence and the habits that it had; what clients answer begins now."""
+    rounds = list(played(6, (0, 3)))
+    found, state = detector(), detector().init(D)
+    for updates in rounds[:2]:
+        _, state = found(sent(updates.matrix), state, rng())
+    old = {"clients": state["clients"], "evidence": state["agree"], "habits": state["habits"]}
+    for updates in rounds[2:]:
+        one, state = found(updates, state, rng())
+        other, old = found(updates, old, rng())
+        assert torch.equal(one.scores, other.scores)
+
+
 def test_of_three_rows_nothing_is_said_and_nothing_kept():
     found, state = detector(), detector().init(D)
     verdict, after = found(cohort(0, n=3), state, rng())
