@@ -7,14 +7,14 @@ client's value in round t:
     s_t  = the robust deviation of x over the round's clients, from those above the median
     X_k  = sum_t w_t x_k(t) / sum_t w_t^2       1 is usual, -1 turned around, 0 nothing
     o_k  = sqrt(sum_t w_t^2 s_t^2) / sum_t w_t^2        its deviation by chance
-    h    = the robust deviation of X over the round's clients, from those below the median
+    h    = the robust deviation of X over the round's clients, from the nearest below the median
     p_k  = 1 / max(o_k, h, apart)^2             how far X can be relied on
 
 A round that shows little weighs little: a matched filter (North 1943). Chance is measured above the
 median, because attackers lie below it. How much honest clients differ in earnest is measured below
-the median, where attackers widen it: that only makes the kind of evidence weigh less beside others,
-and what sets few honest clients far apart from the rest, as angles do where clients hold one class
-of two, weighs less than what does not. Where that much is known beforehand, it is said (`apart`).
+the median, by the quarter of the clients there that lie nearest to it, who are honest while fewer
+than three eighths of all are not: what sets honest clients apart, as angles do where clients hold
+one class of two, weighs less than what does not. What is known of it beforehand is said (`apart`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor
 
 COLUMNS = 3  # numbers kept of a client
 FEWEST = 4  # clients: among fewer there is no majority to differ from
+NEAREST = 0.25  # of the clients below the median: attackers, who lie furthest, are not among them
 _LEAST = 1e-30
 
 
@@ -48,7 +49,7 @@ class Evidence:
             return self
         x = values[said]
         weight = x.quantile(0.5).clamp_min(0)
-        chance = _robust(x - x.quantile(0.5)).clamp_min(floor)
+        chance = _robust(x - x.quantile(0.5), 0.5).clamp_min(floor)
         squares = torch.stack([(weight * chance).square(), weight.square()])
         sums = self.sums.clone()
         sums[said] += torch.cat([(weight * x)[:, None], squares.expand(len(x), 2)], dim=1)
@@ -73,7 +74,8 @@ class Evidence:
         if not known.any():
             return torch.zeros_like(self.share)
         shares = self.share[known]
-        differ = _robust(shares.quantile(0.5) - shares).clamp_min(max(self.apart, _LEAST))
+        differ = _robust(shares.quantile(0.5) - shares, NEAREST)
+        differ = differ.clamp_min(max(self.apart, _LEAST))
         return 1 / torch.maximum(self.chance, differ).square()
 
 
@@ -102,6 +104,11 @@ def together(kinds: tuple[Evidence, ...]) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _robust(one_sided: Tensor) -> Tensor:
-    """A deviation from what lies on one side of the median: those at or above nothing count."""
-    return 1.4826 * one_sided[one_sided >= 0].quantile(0.5)
+def _robust(one_sided: Tensor, share: float) -> Tensor:
+    """A deviation from what lies on one side of the median: those at or above nothing count.
+
+    Of a normal draw's distances from its middle a `share` is below that many of its deviations.
+    """
+    from scipy.stats import norm
+
+    return one_sided[one_sided >= 0].quantile(share) / float(norm.ppf((1 + share) / 2))

@@ -73,8 +73,16 @@ def test_what_sets_honest_clients_apart_weighs_less():
     share, _, earnest = together((kinds[0], kinds[1]))
     assert share[7] > 0.9
     assert share[8] < -0.9
-    # 1.4826 times the median of 0, 1, 2, 2 and 3 is a deviation of 2.97; chance alone is 0.1.
-    assert float(earnest[0]) == pytest.approx((1 / 2.9652**2 + 100) ** -0.5, rel=1e-3)
+    # Of 0, 1, 2, 2 and 3 a quarter is below 1, which is 0.3186 deviations; chance alone is 0.1.
+    assert float(earnest[0]) == pytest.approx((0.3186**2 + 100) ** -0.5, rel=1e-4)
+
+
+def test_attackers_do_not_make_what_gives_them_away_weigh_less():
+    """A third of the clients, far below the others: behind DP-SGD that is all there is."""
+    honest = 1 + 0.1 * torch.linspace(-1, 1, 12, dtype=torch.float64)
+    shares = torch.cat([honest, torch.full((6,), -4.0, dtype=torch.float64)])
+    sums = torch.stack([shares, torch.full_like(shares, 1e-4), torch.ones_like(shares)], dim=1)
+    assert (Evidence(sums).reliance > 1 / 0.3**2).all()
 
 
 def test_three_clients_are_no_cohort():

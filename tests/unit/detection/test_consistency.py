@@ -107,7 +107,10 @@ class Kind:
         if not shares:
             return {}
         middle = statistics.median(shares.values())
-        h = 1.4826 * statistics.median(middle - x for x in shares.values() if x <= middle)
+        h = (
+            np.quantile([middle - x for x in shares.values() if x <= middle], 0.25)
+            / 0.3186393639643752
+        )
         chance = {k: math.sqrt(two) / three for k, (_, two, three) in known.items()}
         return {k: (shares[k], chance[k], 1 / max(chance[k], h, self.apart) ** 2) for k in known}
 
