@@ -138,7 +138,7 @@ class Consistency:
         return torch.where(sketch.isfinite().all(dim=1, keepdim=True), sketch, 0.0)
 
     def _against_the_others(self, agree: Evidence, answer: Evidence) -> Tensor:
-        share, chance, earnest = together((agree, answer))
+        share, chance, earnest = together((agree, answer), self.quantile)
         return torch.minimum((1 - share) / (chance * self.quantile), -share / (MARGIN * earnest))
 
     def _trust(self, scores: Tensor) -> Tensor:

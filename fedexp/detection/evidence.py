@@ -7,14 +7,16 @@ client's value in round t:
     s_t  = the robust deviation of x over the round's clients, from those above the median
     X_k  = sum_t w_t x_k(t) / sum_t w_t^2       1 is usual, -1 turned around, 0 nothing
     o_k  = sqrt(sum_t w_t^2 s_t^2) / sum_t w_t^2        its deviation by chance
-    h    = the robust deviation of X over the round's clients, from the nearest below the median
+    h    = the robust deviation of X over the round's clients, from those below the median
     p_k  = 1 / max(o_k, h, apart)^2             how far X can be relied on
 
 A round that shows little weighs little: a matched filter (North 1943). Chance is measured above the
 median, because attackers lie below it. How much honest clients differ in earnest is measured below
-the median, by the quarter of the clients there that lie nearest to it, who are honest while fewer
-than three eighths of all are not: what sets honest clients apart, as angles do where clients hold
-one class of two, weighs less than what does not. What is known of it beforehand is said (`apart`).
+the median, where attackers widen it: that only makes the kind of evidence weigh less beside others,
+and what sets few honest clients far apart from the rest, as angles do where clients hold one class
+of two, weighs less than what does not. What is known of it beforehand is said (`apart`). A kind by
+which chance alone could turn a client around (2 < z o_k) is not asked where another is better:
+behind DP-SGD it would drown what angles say.
 """
 
 from __future__ import annotations
@@ -26,7 +28,6 @@ from torch import Tensor
 
 COLUMNS = 3  # numbers kept of a client
 FEWEST = 4  # clients: among fewer there is no majority to differ from
-NEAREST = 0.25  # of the clients below the median: attackers, who lie furthest, are not among them
 _LEAST = 1e-30
 
 
@@ -49,7 +50,7 @@ class Evidence:
             return self
         x = values[said]
         weight = x.quantile(0.5).clamp_min(0)
-        chance = _robust(x - x.quantile(0.5), 0.5).clamp_min(floor)
+        chance = _robust(x - x.quantile(0.5)).clamp_min(floor)
         squares = torch.stack([(weight * chance).square(), weight.square()])
         sums = self.sums.clone()
         sums[said] += torch.cat([(weight * x)[:, None], squares.expand(len(x), 2)], dim=1)
@@ -74,28 +75,30 @@ class Evidence:
         if not known.any():
             return torch.zeros_like(self.share)
         shares = self.share[known]
-        differ = _robust(shares.quantile(0.5) - shares, NEAREST)
-        differ = differ.clamp_min(max(self.apart, _LEAST))
+        differ = _robust(shares.quantile(0.5) - shares).clamp_min(max(self.apart, _LEAST))
         return 1 / torch.maximum(self.chance, differ).square()
 
 
-def together(kinds: tuple[Evidence, ...]) -> tuple[Tensor, Tensor, Tensor]:
+def together(kinds: tuple[Evidence, ...], z: float) -> tuple[Tensor, Tensor, Tensor]:
     """All kinds in one: the share, its deviation by chance, and in earnest, `[n]` each.
 
-    M = sum p X / sum p, sqrt(sum p^2 o^2) / sum p and 1 / sqrt(sum p); of whom nothing is known 0
-    and infinities.
+    M = sum p X / sum p, sqrt(sum p^2 o^2) / sum p and 1 / sqrt(sum p), over the kinds that can tell
+    by z deviations; of whom nothing is known 0 and infinities.
 
     >>> sums = torch.tensor([[2.0, 0.5, 2.0]] * 5).double()
-    >>> share, chance, earnest = together((Evidence(sums), Evidence(torch.zeros(5, 3).double())))
+    >>> kinds = Evidence(sums), Evidence(torch.zeros(5, 3).double())
+    >>> share, chance, earnest = together(kinds, z=2.0)
     >>> round(float(share[0]), 3), round(float(chance[0]), 3)
     (1.0, 0.354)
     """
     reliance = torch.stack([kind.reliance for kind in kinds])
+    each = torch.stack([kind.chance for kind in kinds])
+    tells = z * each < 2  # from 1, as usual, to -1, turned around
+    reliance = torch.where(tells | ~tells.any(dim=0), reliance, 0.0)
     total = reliance.sum(dim=0)
     known = total > 0
     parts = reliance / total.clamp_min(_LEAST)
     share = (parts * torch.stack([kind.share for kind in kinds])).sum(dim=0)
-    each = torch.stack([kind.chance for kind in kinds])
     chance = torch.where(parts > 0, parts * each, 0.0).square().sum(dim=0).sqrt()
     return (
         share,
@@ -104,11 +107,6 @@ def together(kinds: tuple[Evidence, ...]) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _robust(one_sided: Tensor, share: float) -> Tensor:
-    """A deviation from what lies on one side of the median: those at or above nothing count.
-
-    Of a normal draw's distances from its middle a `share` is below that many of its deviations.
-    """
-    from scipy.stats import norm
-
-    return one_sided[one_sided >= 0].quantile(share) / float(norm.ppf((1 + share) / 2))
+def _robust(one_sided: Tensor) -> Tensor:
+    """A deviation from what lies on one side of the median: those at or above nothing count."""
+    return 1.4826 * one_sided[one_sided >= 0].quantile(0.5)

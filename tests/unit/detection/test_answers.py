@@ -70,19 +70,25 @@ def test_what_sets_honest_clients_apart_weighs_less():
     by_answer = rows((1.04, 1.03, 1.02, 1.01, 1.0, 1.0, 0.99, 0.98, -1.0))[0]
     chance, usual = torch.full_like(by_angle, 0.01), torch.ones_like(by_angle)
     kinds = [Evidence(torch.stack([x, chance, usual], dim=1)) for x in (by_angle, by_answer)]
-    share, _, earnest = together((kinds[0], kinds[1]))
+    share, _, earnest = together((kinds[0], kinds[1]), z=2.0)
     assert share[7] > 0.9
     assert share[8] < -0.9
-    # Of 0, 1, 2, 2 and 3 a quarter is below 1, which is 0.3186 deviations; chance alone is 0.1.
-    assert float(earnest[0]) == pytest.approx((0.3186**2 + 100) ** -0.5, rel=1e-4)
+    # 1.4826 times the median of 0, 1, 2, 2 and 3 is a deviation of 2.97; chance alone is 0.1.
+    assert float(earnest[0]) == pytest.approx((1 / 2.9652**2 + 100) ** -0.5, rel=1e-3)
 
 
-def test_attackers_do_not_make_what_gives_them_away_weigh_less():
-    """A third of the clients, far below the others: behind DP-SGD that is all there is."""
-    honest = 1 + 0.1 * torch.linspace(-1, 1, 12, dtype=torch.float64)
-    shares = torch.cat([honest, torch.full((6,), -4.0, dtype=torch.float64)])
-    sums = torch.stack([shares, torch.full_like(shares, 1e-4), torch.ones_like(shares)], dim=1)
-    assert (Evidence(sums).reliance > 1 / 0.3**2).all()
+def test_what_chance_alone_could_turn_around_is_not_asked():
+    """Behind DP-SGD answers are chance, and angles plain: six of eighteen are turned around."""
+    by_angle = torch.cat([torch.ones(12), torch.full((6,), -4.0)]).double()
+    by_answer = torch.linspace(-3, 5, 18, dtype=torch.float64)
+    ones = torch.ones(18, dtype=torch.float64)
+    angles = Evidence(torch.stack([by_angle, 0.3**2 * ones, ones], dim=1), apart=1.0)
+    answered = Evidence(torch.stack([by_answer, 1.4**2 * ones, ones], dim=1))
+    share, chance, _ = together((angles, answered), z=2.3)
+    torch.testing.assert_close(share, by_angle)
+    torch.testing.assert_close(chance, 0.3 * ones)
+    both, _, _ = together((angles, answered), z=1.0)
+    assert not torch.equal(both, by_angle)
 
 
 def test_three_clients_are_no_cohort():
@@ -90,7 +96,7 @@ def test_three_clients_are_no_cohort():
     assert (
         nothing.with_round(torch.ones(3).double(), torch.ones(3, dtype=torch.bool), 0.1) is nothing
     )
-    share, chance, earnest = together((nothing, nothing))
+    share, chance, earnest = together((nothing, nothing), z=2.0)
     assert share.tolist() == [0, 0, 0]
     assert chance.isinf().all()
     assert earnest.isinf().all()

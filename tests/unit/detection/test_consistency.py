@@ -117,6 +117,7 @@ class Kind:
 
 def against_the_others(k, agree, answer, z):
     told = [kind[k] for kind in (agree, answer) if k in kind]
+    told = [one for one in told if one[1] * z < 2] or told
     total = sum(p for _, _, p in told)
     share = sum(x * p for x, _, p in told) / total
     chance = math.sqrt(sum((p * o) ** 2 for _, o, p in told)) / total
