@@ -234,7 +234,7 @@ class PerturbsExamples(Protocol):
 
 @runtime_checkable
 class ChecksTheModel(Protocol):
-    """A mechanism that cannot train every model, or who cannot look into every one."""
+    """A mechanism that cannot train every model, or a part that cannot look into every one."""
 
     def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
         """Raise InputError for a model that it would not do for; names what is in the way.

@@ -50,7 +50,7 @@ from torch import Tensor
 from fedexp.core.checks import InputError, at_least, one_of
 from fedexp.core.types import State, Updates, Verdict
 from fedexp.detection.answers import answers, own_parts
-from fedexp.detection.evidence import COLUMNS, FEWEST, Evidence, together
+from fedexp.detection.evidence import COLUMNS, FEWEST, Evidence, deviation_above, together
 from fedexp.detection.features import DECAY
 from fedexp.detection.sketch import count_sketch
 
@@ -180,17 +180,18 @@ class _Past:
         if "evidence" in state:  # of a run from before answers were asked for
             habits, c = state["habits"], len(state["clients"])
             nothing = cls.empty(habits.shape[1])
-            answers = {n: x.new_zeros(c, *x.shape[1:]) for n, x in nothing.items()}
+            unasked = {name: x.new_zeros(c, *x.shape[1:]) for name, x in nothing.items()}
             own = torch.ones(c, dtype=torch.bool)
             before = {"clients": state["clients"], "agree": state["evidence"], "habits": habits}
-            state = {**answers, **before, "own": own}
+            state = {**unasked, **before, "own": own}
         known = {client: place for place, client in enumerate(state["clients"].tolist())}
         return cls(state, clients, tuple(known.get(client, -1) for client in clients))
 
     def _of_rows(self, name: str) -> Tensor:
-        values = self.state[name].double()
-        nothing = torch.zeros(1, *values.shape[1:], dtype=torch.float64)
-        return torch.cat([values, nothing])[list(self.places)]
+        values, places = self.state[name], torch.tensor(self.places)
+        rows = torch.zeros(len(places), *values.shape[1:], dtype=torch.float64)
+        rows[places >= 0] = values[places[places >= 0]].double()
+        return rows
 
     @property
     def agree(self) -> Evidence:
@@ -219,10 +220,10 @@ class _Past:
         latest = ~self.state["own"]
         if to is None or not latest.any():
             return self
-        at = self.state["at"].double()
-        rows = self.state["sent"][latest].double()
-        at[latest] += own_parts(rows, to - at[latest][0])
-        state = {**self.state, "at": at.float(), "own": torch.ones_like(latest)}
+        at, rows = self.state["at"].clone(), self.state["sent"][latest].double()
+        started = at[latest].double()  # all of them from the same model
+        at[latest] = (started + own_parts(rows, to - started[0])).float()
+        state = {**self.state, "at": at, "own": torch.ones_like(latest)}
         return _Past(state, self.clients, self.places)
 
     def after(
@@ -260,13 +261,8 @@ def _against_the_own_past(units: Tensor, habits: Tensor, floor: float, z: float)
     if not known.any():
         return scores
     cosines = (units[known] * habits[known]).sum(dim=1) / lengths[known]
-    usual, chance = cosines.quantile(0.5), z * _deviation(cosines, floor)
+    usual = cosines.quantile(0.5)
+    chance = z * deviation_above(cosines, floor)
     if usual > chance:
         scores[known] = torch.minimum(-cosines / chance, -cosines / (TURN * usual))
     return scores
-
-
-def _deviation(values: Tensor, floor: float) -> Tensor:
-    """Robust, from the values at or above the median: attackers lie below it."""
-    above = values - values.quantile(0.5)
-    return (1.4826 * above[above >= 0].quantile(0.5)).clamp_min(floor)

@@ -50,7 +50,7 @@ class Evidence:
             return self
         x = values[said]
         weight = x.quantile(0.5).clamp_min(0)
-        chance = _robust(x - x.quantile(0.5)).clamp_min(floor)
+        chance = deviation_above(x, floor)
         squares = torch.stack([(weight * chance).square(), weight.square()])
         sums = self.sums.clone()
         sums[said] += torch.cat([(weight * x)[:, None], squares.expand(len(x), 2)], dim=1)
@@ -75,7 +75,7 @@ class Evidence:
         if not known.any():
             return torch.zeros_like(self.share)
         shares = self.share[known]
-        differ = _robust(shares.quantile(0.5) - shares).clamp_min(max(self.apart, _LEAST))
+        differ = deviation_above(-shares, max(self.apart, _LEAST))
         return 1 / torch.maximum(self.chance, differ).square()
 
 
@@ -107,6 +107,11 @@ def together(kinds: tuple[Evidence, ...], z: float) -> tuple[Tensor, Tensor, Ten
     )
 
 
-def _robust(one_sided: Tensor) -> Tensor:
-    """A deviation from what lies on one side of the median: those at or above nothing count."""
-    return 1.4826 * one_sided[one_sided >= 0].quantile(0.5)
+def deviation_above(values: Tensor, floor: float) -> Tensor:
+    """Robust, from the values at or above the median, and at least `floor`.
+
+    >>> float(deviation_above(torch.tensor([-9.0, 0.0, 1.0]).double(), floor=0.1))
+    0.7413
+    """
+    above = values - values.quantile(0.5)
+    return (1.4826 * above[above >= 0].quantile(0.5)).clamp_min(floor)
