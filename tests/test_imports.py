@@ -214,6 +214,24 @@ def test_the_door_is_light(module, heavy):
     assert answer.stdout.split() == []
 
 
+def test_an_attacked_run_waits_for_no_library_that_it_does_not_need(tmp_path):
+    code = f"""
+import sys
+from fedexp.cli import main
+sys.argv = ["fedexp", "run", "rounds=1", "attack=sign_flip", "aggregator=median", "plots=false",
+            "detector=consistency", "quiet=true", "hydra.run.dir={tmp_path}/run"]
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code
+print(*sorted({{"scipy.stats", "sklearn", "opacus", "cryptography"}} & set(sys.modules)))
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert answer.stdout.splitlines()[-1].strip() == ""
+
+
 def test_the_library_works_without_hydra():
     code = """
 import sys

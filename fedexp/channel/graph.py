@@ -79,10 +79,10 @@ def exposure(n: int, neighbours: int, threshold: int, colluders: int, dropout: f
     >>> exposure(100, neighbours=2, threshold=3, colluders=2, dropout=0.0) > 0.001
     True
     """
-    from scipy.stats import binom, hypergeom
-
     if neighbours >= n - 1:
         return float(colluders >= threshold)
+    from scipy.stats import binom, hypergeom
+
     honest = n - colluders
     left = np.arange(honest + 1)
     chances = binom.pmf(left, honest, dropout)

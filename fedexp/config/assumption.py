@@ -20,6 +20,8 @@ def share_of_rounds_above(parts: Combination) -> float | None:
     sampling = sampling_of(parts.sampler, parts.n_clients)
     if assumed is None or sampling is None or does_nothing(parts.attack):
         return None
+    if sampling.rate == 1:  # everybody, every time: nothing is drawn, and no library is imported
+        return float(parts.n_malicious > assumed)
     from scipy.stats import binom, hypergeom
 
     if sampling.kind == "poisson":

@@ -55,3 +55,9 @@ def test_nothing_is_said_where_it_cannot_happen_or_nobody_counts(overrides):
 def test_a_sampler_that_does_not_say_how_it_draws_is_not_reckoned_with():
     parts = parts_of(*HUNDRED, "sampler=uniform", "cohort_size=10")
     assert share_of_rounds_above(replace(parts, sampler=lambda n, rng: np.arange(3))) is None
+
+
+@pytest.mark.parametrize(("assumed", "share"), [(24, 1.0), (25, 0.0)])
+def test_where_everybody_takes_part_nothing_is_drawn(assumed, share):
+    parts = parts_of(*HUNDRED, "sampler=full", f"assumed_malicious={assumed}")
+    assert share_of_rounds_above(parts) == share
