@@ -4,9 +4,10 @@
     online:   p(x) = (mean p(x | models with x) + mean p(x | models without x)) / 2
     offline:  p(x) = ((1 + a) mean p(x | models without x) + 1 - a) / 2
 
-p(x | model) is the probability that the model gives the example's class, and the models are
-reference federations (`fedexp.leakage.membership.shadows`), of which one is enough: half of the
-pool is not in it, and about that half it can be asked. With two, each example is in one of them.
+p(x | model) is how sure the model is of the example's class (`Confidence`: in the paper no plain
+softmax), and the models are reference federations (`fedexp.leakage.membership.shadows`), of which
+one is enough: half of the pool is not in it, and about that half it can be asked. With two, each
+example is in one of them.
 
 The paper's score is the share of examples z of the population with ratio(x) / ratio(z) >= gamma.
 For any population and any gamma it rises with ratio(x) and nothing else, so it ranks the examples
@@ -30,6 +31,7 @@ from fedexp.core.examples import Dataset
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator
 from fedexp.leakage import adversaries
+from fedexp.leakage.membership.confidence import Confidence
 from fedexp.leakage.membership.scoring import (
     OUTSIDER,
     Judged,
@@ -37,15 +39,17 @@ from fedexp.leakage.membership.scoring import (
     accuracies,
     caveats,
     class_figures,
+    finite_logits,
     negative_loss,
-    true_class_logits,
+    phi_of,
 )
-from fedexp.leakage.membership.shadows import confidence_of, shadows_of
+from fedexp.leakage.membership.shadows import logits_of, shadows_of
 from fedexp.leakage.study import Progress, refuse_several_labels
 from fedexp.leakage.victim import Victim
 
 REFERENCES = (1, 2, 4)
 VARIANTS = ("online", "offline")
+SOFTMAX = Confidence()
 
 
 @final
@@ -60,12 +64,14 @@ class RMIA:
         a: of the offline variant, from 0 to 1: how much surer models are for having seen the
             example, less being surer (1: not at all).
         permutations: shuffles behind the null interval, at least 40.
+        confidence: p(x | model) of logits.
     """
 
     references: int
     variant: str
     a: float
     permutations: int
+    confidence: Confidence = SOFTMAX  # as in runs of the time before there was such a key
 
     def __post_init__(self) -> None:
         if isinstance(self.references, bool) or self.references not in REFERENCES:
@@ -81,6 +87,9 @@ class RMIA:
             )
         in_range(0, 1, a=self.a)
         at_least(40, permutations=self.permutations)
+        if not callable(self.confidence):
+            reason = "must be a part that takes logits and classes, such as Confidence"
+            raise InputError(reason, "confidence", self.confidence)
 
     def __call__(self, victim: Victim, progress: Progress) -> Findings:
         """Train what is missing, score and judge; raises InputError where `Pool.of` does."""
@@ -93,20 +102,20 @@ class RMIA:
             progress(0.95 * trained / self.references)
 
         shadows = shadows_of(victim, pool.examples, self.references, one_more)
-        inside = np.stack([shadow.inside for shadow in shadows])
+        inside, y = np.stack([shadow.inside for shadow in shadows]), pool.examples.y
         log_p = np.stack(
-            [negative_loss(confidence_of(victim, shadow, pool.examples)) for shadow in shadows]
+            [self.confidence(logits_of(victim, shadow, pool.examples), y) for shadow in shadows]
         )
         round = victim.last_round
         params = victim.models[round].to(victim.device)
-        phi = true_class_logits(victim.model, params, victim.normalisation, pool.examples)
+        logits = finite_logits(victim.model, params, victim.normalisation, pool.examples)
         asked = np.any(~inside, axis=0)  # of whom a reference was trained without
-        target, truth = negative_loss(phi)[asked], pool.is_member[asked]
+        target, truth = self.confidence(logits, y)[asked], pool.is_member[asked]
         scores = {
             f"RMIA {variant}": self.scores(variant, target, log_p[:, asked], inside[:, asked])
             for variant in (VARIANTS if self.references > 1 else ("offline",))
         }
-        scores["loss threshold"] = target
+        scores["loss threshold"] = negative_loss(phi_of(logits, y))[asked]
         judged = {
             subject: Judged.of(
                 its, truth, self.permutations, generator(victim.seed, "rmia_null", place)
@@ -120,7 +129,7 @@ class RMIA:
             round,
             scores[chosen],
             truth,
-            pool.examples.y.numpy()[asked],
+            y.numpy()[asked],
             victim.pixels.class_names,
             generator(victim.seed, "rmia_classes"),
         )

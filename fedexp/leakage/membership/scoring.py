@@ -83,10 +83,26 @@ def true_class_logits(
     Raises:
         InputError: the model's answers are not finite.
     """
+    return phi_of(finite_logits(model, params, normalisation, examples), examples.y)
+
+
+def finite_logits(
+    model: nn.Module, params: Tensor, normalisation: Normalisation, examples: Split
+) -> Tensor:
+    """The z `[n, classes]` float64 of the model `params` `[d]`.
+
+    Raises:
+        InputError: the model's answers are not finite.
+    """
     logits = _logits(model, params, normalisation, examples).double()
     if not bool(logits.isfinite().all()):
         raise InputError("the model diverged: its logits are not finite")
-    truth = torch.nn.functional.one_hot(examples.y, logits.shape[1]).bool()
+    return logits
+
+
+def phi_of(logits: Tensor, y: Tensor) -> np.ndarray:
+    """The phi `[n]` of logits `[n, classes]` float64 and classes `[n]`."""
+    truth = torch.nn.functional.one_hot(y, logits.shape[1]).bool()
     others = logits.masked_fill(truth, -torch.inf).logsumexp(dim=1)
     phi: np.ndarray = (logits[truth] - others).numpy()
     return phi

@@ -46,7 +46,7 @@ from fedexp.core.protocols import Backend
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.round_record import Metric
 from fedexp.federation.rounds import initial_state, run_rounds
-from fedexp.leakage.membership.scoring import true_class_logits
+from fedexp.leakage.membership.scoring import finite_logits, phi_of
 from fedexp.leakage.victim import Victim
 from fedexp.run_folder.format import backend_of_studies, config_hash
 from fedexp.store.files import leave_file, take_file
@@ -206,10 +206,15 @@ def _from_store(job: _Job, d: int) -> Shadow | None:
 
 def confidence_of(victim: Victim, shadow: Shadow, examples: Split) -> np.ndarray:
     """How sure a shadow is of each example: its phi `[n]` (`true_class_logits`)."""
+    return phi_of(logits_of(victim, shadow, examples), examples.y)
+
+
+def logits_of(victim: Victim, shadow: Shadow, examples: Split) -> Tensor:
+    """A shadow's answers `[n, classes]`, its pixels normalised by what it was trained on."""
     half = examples.rows(torch.from_numpy(np.flatnonzero(shadow.inside)))
     params = shadow.params.to(victim.device)
     scale = normalisation_of(victim.config["dataset"], half)
-    return true_class_logits(victim.model, params, scale, examples)
+    return finite_logits(victim.model, params, scale, examples)
 
 
 def _seed_of(content: str) -> int:

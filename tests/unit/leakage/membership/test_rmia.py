@@ -103,6 +103,7 @@ def test_one_reference_is_asked_about_the_half_that_it_has_not_seen(tmp_path, tr
         ({"variant": "both"}, "variant"),
         ({"a": 1.5}, "a"),
         ({"permutations": 5}, "permutations"),
+        ({"confidence": "softmax"}, "confidence"),
     ],
 )
 def test_settings_that_give_no_answer(changed, key):
