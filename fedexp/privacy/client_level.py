@@ -12,7 +12,9 @@ With `adaptive` C follows the quantile gamma of the norms. b_k = 1 if client k w
 
     b = (sum_k (b_k - 1/2) + N(0, sigma_b^2)) / m + 1/2,   C <- C exp(-eta (b - gamma))
 
-The count has sensitivity 1/2 and is paid for out of z: the sum is noised with z_delta instead,
+with b_k = 1/2 for a row of zeros, so that it adds nothing here either: between a client with zeros
+for an update and one that was clipped lies 1/2, as between one that is away and one that is there.
+The count has that sensitivity and is paid for out of z: the sum is noised with z_delta instead,
 where z^-2 = z_delta^-2 + (2 sigma_b)^-2, and an accountant counts z once. The server finds b_k in
 the clipped row itself, which ends on the sphere of radius C if it was clipped: there is no second
 message in which a client could lie. Flower 1.41 has the sign of the update of C inverted.
@@ -36,7 +38,7 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, in_range, non_negative, one_of, positive
 from fedexp.core.types import State, Updates
-from fedexp.privacy.clipping import clip_rows, within
+from fedexp.privacy.clipping import clip_rows, row_norms, within
 from fedexp.privacy.noise import NOISE_SEEDS, NoiseSeed, add_noise, noise_streams
 
 
@@ -136,7 +138,8 @@ class ClientLevel:
         return released, state
 
     def _adapted(self, updates: Updates, clip_norm: float, rng: np.random.Generator) -> State:
-        unclipped = float(within(updates.matrix, clip_norm).sum()) - len(updates) / 2
+        there = row_norms(updates.matrix) > 0
+        unclipped = float(within(updates.matrix, clip_norm)[there].sum()) - float(there.sum()) / 2
         noise = self._count_noise * rng.standard_normal()
         share = (unclipped + noise) / self.expected_cohort + 1 / 2
         factor = math.exp(-self.clip_learning_rate * (share - self.target_quantile))

@@ -133,7 +133,7 @@ def test_a_count_that_costs_everything_is_refused():
         ([0.5, 2.0, 0.1], 4, 0.5, (2 - 1.5) / 4 + 0.5),  # one of four stayed away
         ([0.5, 2.0, 0.1], 3, 0.5, 2 / 3),
         ([5.0, 2.0, 7.0], 3, 0.5, 0.0),
-        ([0.5, 0.0, 0.7], 3, 0.2, 1.0),  # a row of zeros is short
+        ([0.5, 0.0, 0.7], 3, 0.2, 5 / 6),  # a row of zeros counts half: as if nobody was there
         ([], 3, 0.5, 0.5),
     ],
 )
@@ -145,6 +145,23 @@ def test_the_clip_norm_follows_the_formula(norms, m, gamma, share):
     _, state = released(privacy, updates(matrix))
     assert float(state["clip_norm"]) == pytest.approx(math.exp(-0.2 * (share - gamma)))
     assert state["clip_norm"].dtype == torch.float64
+
+
+@pytest.mark.parametrize("norm", [0.0, 0.5, 9.0, math.nan])
+def test_a_client_moves_the_count_by_half_whether_it_is_away_or_sends_zeros(norm):
+    """What the noise on the count is made for, with both kinds of neighbours: 1 would be twice."""
+    privacy = client_level(
+        adaptive=True, expected_cohort=10, count_noise=0.0, noise_multiplier=0.0, clip_norm=1.0
+    )
+
+    def count(first):
+        matrix = torch.cat([first, 0.5 * torch.eye(9, 4)])
+        state = released(privacy, updates(matrix))[1]
+        return -10 * math.log(float(state["clip_norm"])) / 0.2
+
+    with_it = count(norm * torch.eye(1, 4))
+    for neighbour in (torch.empty(0, 4), torch.zeros(1, 4)):
+        assert abs(with_it - count(neighbour)) <= 0.5 + 1e-9
 
 
 @pytest.mark.parametrize("start", [0.003, 2000.0])
