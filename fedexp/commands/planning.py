@@ -29,7 +29,7 @@ from fedexp.core.protocols import Backend, Merges, Trainer
 from fedexp.core.rng import generator
 from fedexp.core.round_record import ServerState
 from fedexp.core.shards import sizes_of
-from fedexp.core.text import duration
+from fedexp.core.text import duration, rounded_up
 from fedexp.core.types import ClientTask, Updates
 from fedexp.federation.evaluation import Unhurried
 from fedexp.federation.rounds import Experiment, initial_state, run_round
@@ -229,7 +229,7 @@ def _promised(of: Foreseen) -> str:
 def epsilon_of(promise: Mapping[str, Any]) -> str:
     """In words."""
     epsilon = promise["epsilon"]
-    return "epsilon infinite" if epsilon is None else f"epsilon at most {epsilon:.4g}"
+    return "epsilon infinite" if epsilon is None else f"epsilon at most {rounded_up(epsilon)}"
 
 
 def _size(n: float) -> str:

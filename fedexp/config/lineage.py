@@ -24,6 +24,7 @@ from fedexp.config.weights import MODEL_FILE, Start
 from fedexp.core.checks import InputError
 from fedexp.core.documents import read_json_object
 from fedexp.core.examples import Dataset
+from fedexp.core.text import rounded_up
 from fedexp.run_folder.documents import read_config, read_summary
 from fedexp.run_folder.format import config_hash
 
@@ -93,7 +94,7 @@ class Lineage:
             else:
                 said.append(
                     f"what the run that it starts from released of the same data (epsilon "
-                    f"{ancestor.epsilon:.4g} at delta {ancestor.delta:g}, for {ancestor.unit}): "
+                    f"{rounded_up(ancestor.epsilon)} at delta {ancestor.delta:g}, for {ancestor.unit}): "
                     "the ledger of that run is not continued, and both together cost up to the sum "
                     "of their epsilons and deltas, where they protect the same"
                 )

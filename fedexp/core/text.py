@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import ROUND_CEILING, Context
 from typing import Any
 
 
@@ -35,6 +36,16 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.2g} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def rounded_up(value: float) -> str:
+    """Four digits of a bound, which what is printed must not be below.
+
+    >>> rounded_up(4.776242), rounded_up(3.0), rounded_up(3 + 1e-15)  # the last is a rounding error
+    ('4.777', '3', '3')
+    """
+    upwards = Context(prec=4, rounding=ROUND_CEILING)
+    return f"{float(upwards.create_decimal_from_float(value * (1 - 1e-12))):.4g}"
 
 
 def cleaned(document: Any) -> Any:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from fedexp.core.text import rounded_up
 from fedexp.reporting.results import Run
 
 SIZES_OF_NOISE = (
@@ -47,7 +48,7 @@ def privacy_statement(run: Run) -> str:
             f"{promise['unit']} ({noise})."
         )
     sentences = [
-        f"{promise['mechanism']}. **epsilon = {promise['epsilon']:.4g} at delta = "
+        f"{promise['mechanism']}. **epsilon = {rounded_up(promise['epsilon'])} at delta = "
         f"{promise['delta']:g}** for {promise['unit']}, {neighbours}, after "
         f"{run.summary.get('rounds', '?')} rounds (accountant: {promise['accountant']}).",
         f"Noise ({noise}) is added by {promise['noise_added_by']}; it comes from "
@@ -69,6 +70,6 @@ def privacy_line(run: Run) -> str:
             f"({promise['mechanism']})"
         )
     return (
-        f"Privacy: epsilon {promise['epsilon']:.4g} at delta {promise['delta']:g} for "
+        f"Privacy: epsilon {rounded_up(promise['epsilon'])} at delta {promise['delta']:g} for "
         f"{promise['unit']} ({promise['mechanism']}; the report has the whole statement)"
     )
