@@ -15,6 +15,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     setting           communicates                 nothing is shared, so nothing can be attacked
                       shares_one_model             there is no shared model
     server optimiser  is_linear                    it is not
+    algorithm         trains_once                  clients may look at their examples in any way
     attack            sees_other_clients           it reads every honest row of the round
                       of_client(number)            all malicious clients do the same to their data
                       rewrite_remembering(...)     it starts every round anew
@@ -383,6 +384,11 @@ def ends_no_run(observer: object) -> bool:
 def spares_malicious(momentum: object) -> bool:
     """Whether malicious clients attack with what they have just trained, without momentum."""
     return getattr(momentum, "spares_malicious", False) is True
+
+
+def trains_once(algorithm: object) -> bool:
+    """Whether clients look at their examples by one call of the trainer they are given, alone."""
+    return getattr(algorithm, "trains_once", False) is True
 
 
 def starts_alike(detector: object, rounds: int) -> Mapping[str, object] | None:

@@ -23,14 +23,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedexp.core.blocks import Block, unadjusted
-from fedexp.core.capabilities import goes_by_labels
+from fedexp.core.capabilities import called, does_nothing, goes_by_labels, trains_once
 from fedexp.core.checks import InputError, non_negative, one_of, positive
 from fedexp.core.examples import Split
 from fedexp.core.protection import Combination, Plan, Protection
@@ -148,6 +148,42 @@ class PrivateSteps:
 
 
 @final
+class _Once:
+    """A source of steps that counts them, and makes them once: a second time has the same noise.
+
+    Args:
+        steps: the source, of one client or of a block.
+        trainer: that asks for them; the account goes by its work.
+    """
+
+    def __init__(
+        self, steps: Callable[..., Generator[Any, None, None]], trainer: StepTrainer
+    ) -> None:
+        self._steps, self._work, self._by = steps, trainer.work(), called(trainer)
+        self._begun, self.made = False, 0
+
+    def __call__(self, *given: Any) -> Generator[Any, None, None]:
+        """The source's steps, for what it is given; the work comes last.
+
+        Raises:
+            InputError: they were made before, or are asked for with other work.
+        """
+        if self._begun:
+            raise self._refusal("asks for its steps twice: the second time has the first's noise")
+        if given[-1] != self._work:
+            raise self._refusal("asks for other steps than its work() says, which epsilon counts")
+        self._begun = True
+        with closing(self._steps(*given)) as made:
+            for step in made:
+                self.made += 1
+                yield step
+                del step  # or the next gradients could not lie where these do
+
+    def _refusal(self, reason: str) -> InputError:
+        return InputError(f"{reason}; DP-SGD cannot train so", "training", self._by)
+
+
+@final
 @dataclass(frozen=True)
 class PrivateTraining:
     """A trainer on DP-SGD's steps instead of ordinary ones.
@@ -223,7 +259,9 @@ class PrivateTraining:
     def _train(
         self, steps: StepSource, model: Model, shard: Split, task: ClientTask
     ) -> ClientReport:
-        report = self._trainer()(model, shard, task, steps)
+        counted = _Once(steps, self._trainer())
+        report = self._trainer()(model, shard, task, counted)
+        self._check_made(counted.made, self.steps_for(len(shard)))
         d = sum(p.numel() for p in model.parameters)
         if not torch.equal(model.vector[d:], task.params[d:]):  # buffers follow the parameters
             raise InputError(
@@ -250,11 +288,23 @@ class PrivateTraining:
         assert isinstance(self.trainer, StepBlockTrainer)
         of = self.steps
         steps = PrivateBlockSteps(of.clip_norm, of.noise_multiplier, of.noise_seed)
-        reports = self.trainer.train_block(block, adjust, steps)
+        counted = _Once(steps, self._trainer())
+        reports = self.trainer.train_block(block, adjust, counted)
+        self._check_made(counted.made, max(map(self.steps_for, block.sizes)))
         return [
             self._with_what_it_spent(report, n)
             for report, n in zip(reports, block.sizes, strict=True)
         ]
+
+    def _check_made(self, made: int, planned: int) -> None:
+        """The steps that epsilon counts are those that were made, or it would not be true."""
+        if made != planned:
+            raise InputError(
+                f"made {made} of the {planned} steps that its work() says, and DP-SGD's noise and "
+                "epsilon are for those: it must train on the steps that it is given",
+                "training",
+                called(self.trainer),
+            )
 
     def _with_what_it_spent(self, report: ClientReport, n: int) -> ClientReport:
         sampling_rate, made = self.spends(n)
@@ -327,6 +377,14 @@ class DPSGD:
             lambda sent: sent.derived_from_the_delta,
             "is not declared to be a function of the trained model alone, which DP-SGD protects",
         )
+        if not does_nothing(parts.algorithm) and not trains_once(parts.algorithm):
+            raise InputError(
+                "does not say that clients look at their examples by one call of the given trainer "
+                "alone (trains_once), and DP-SGD's noise is in that training; use "
+                "algorithm=fedavg, or privacy=none",
+                "algorithm",
+                called(parts.algorithm),
+            )
 
     def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
         """Every example's gradient must depend on that example alone, by layers and as it runs."""

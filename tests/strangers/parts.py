@@ -139,6 +139,31 @@ class SendsLengths:
 
 
 @dataclass(frozen=True)
+class TrainsTwice(SendsLengths):
+    """An algorithm whose clients train twice a round, and send the delta alone."""
+
+    sends = ()
+
+    def local(self, trainer):
+        return _Again(trainer)
+
+    def server_step(self, step, state, share):
+        return step, state
+
+
+@dataclass(frozen=True)
+class _Again:
+    trainer: object
+
+    def spread(self, n_clients, cohort_size):
+        return self
+
+    def __call__(self, model, shard, task):
+        self.trainer(model, shard, task)
+        return self.trainer(model, shard, task)
+
+
+@dataclass(frozen=True)
 class SendsLengthsClipped(SendsLengths):
     """The same, declaring that the tensor may be clipped and noised together with the delta."""
 

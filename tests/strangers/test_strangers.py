@@ -134,6 +134,11 @@ def test_a_second_tensor_is_refused_by_its_name_behind_a_promise(protection):
     assert line.startswith(f"algorithm={OWN}.SendsLengths: 'length' leaves the clients beside the")
 
 
+def test_an_algorithm_that_does_not_say_how_often_it_trains_is_refused_behind_dp_sgd():
+    line = said("privacy=dp_sgd", own("algorithm", "TrainsTwice"))
+    assert line.startswith(f"algorithm={OWN}.TrainsTwice: does not say that clients look at their")
+
+
 def test_scaffold_is_refused_where_its_control_variates_would_be_in_the_clear():
     line = said(*CLIENT_DP, "algorithm=scaffold")
     assert "'control' leaves the clients beside the delta" in line

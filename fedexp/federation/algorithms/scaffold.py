@@ -45,6 +45,7 @@ class Scaffold:
     """Control variates with client and server; rows are (delta y, delta c), `[n, 2 d]`."""
 
     sends: ClassVar[tuple[Sent, ...]] = (Sent("control", derived_from_the_delta=True),)
+    trains_once: ClassVar[bool] = True
 
     def init(self, d: int) -> State:
         """The server's control variate is 0."""

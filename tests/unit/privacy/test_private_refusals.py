@@ -1,6 +1,7 @@
 """What DP-SGD refuses: layers that would void the guarantee, and numbers out of range."""
 
 import math
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -12,8 +13,11 @@ from fedexp.core.flat import TaskModel
 from fedexp.core.types import ClientTask
 from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
 from fedexp.tasks.multiclass import Multiclass
+from fedexp.training.sgd import LocalSGD
+from fedexp.training.steps import ordinary_steps
 from tests.support import workloads
 from tests.support.private_models import (
+    SHIPPED,
     built,
     convolution,
     frozen,
@@ -198,3 +202,44 @@ def test_refused_numbers(changes, key):
 def test_a_trainer_with_gradients_of_its_own_is_refused():
     with pytest.raises(InputError, match="makes its own gradients"):
         PrivateTraining(workloads.Raises(), PrivateSteps(1.0, 1.0, "auto", "task"))
+
+
+class GoesTwice(LocalSGD):
+    """A trainer of one's own that goes over the steps it was given twice."""
+
+    def __call__(self, model, shard, task, steps=ordinary_steps):
+        super().__call__(model, shard, task, steps)
+        return super().__call__(model, shard, task, steps)
+
+
+class Deaf(LocalSGD):
+    """One that makes steps of its own, whatever it was given."""
+
+    def __call__(self, model, shard, task, steps=ordinary_steps):
+        return super().__call__(model, shard, task)
+
+
+class OtherBatches(LocalSGD):
+    """One that says one thing of its work and does another."""
+
+    def __call__(self, model, shard, task, steps=ordinary_steps):
+        return replace(as_plain(self), batch_size=None)(model, shard, task, steps)
+
+
+def as_plain(trainer):
+    return LocalSGD(**{field.name: getattr(trainer, field.name) for field in fields(trainer)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (GoesTwice, "asks for its steps twice"),
+        (Deaf, r"made 0 of the \d+ steps"),
+        (OtherBatches, "asks for other steps"),
+    ],
+)
+def test_a_trainer_that_does_not_train_on_the_steps_it_is_given_is_refused(kind, reason):
+    own = kind(**vars(sgd()))
+    with pytest.raises(InputError, match=reason) as refusal:
+        train(private(own), built(SHIPPED["mlp"]), shard(10))
+    assert refusal.value.key == "training"
