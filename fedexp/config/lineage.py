@@ -92,9 +92,10 @@ class Lineage:
                     seed,
                 )
             else:
+                spent = rounded_up(ancestor.epsilon)
                 said.append(
-                    f"what the run that it starts from released of the same data (epsilon "
-                    f"{rounded_up(ancestor.epsilon)} at delta {ancestor.delta:g}, for {ancestor.unit}): "
+                    f"what the run that it starts from released of the same data (epsilon {spent} "
+                    f"at delta {ancestor.delta:g}, for {ancestor.unit}): "
                     "the ledger of that run is not continued, and both together cost up to the sum "
                     "of their epsilons and deltas, where they protect the same"
                 )

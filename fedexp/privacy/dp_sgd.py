@@ -162,7 +162,7 @@ class _Once:
         self._steps, self._work, self._by = steps, trainer.work(), called(trainer)
         self._begun, self.made = False, 0
 
-    def __call__(self, *given: Any) -> Generator[Any, None, None]:
+    def __call__(self, *given: Any, **named: Any) -> Generator[Any, None, None]:
         """The source's steps, for what it is given; the work comes last.
 
         Raises:
@@ -170,10 +170,10 @@ class _Once:
         """
         if self._begun:
             raise self._refusal("asks for its steps twice: the second time has the first's noise")
-        if given[-1] != self._work:
+        if named.get("work", given[-1:]) not in (self._work, (self._work,)):
             raise self._refusal("asks for other steps than its work() says, which epsilon counts")
         self._begun = True
-        with closing(self._steps(*given)) as made:
+        with closing(self._steps(*given, **named)) as made:
             for step in made:
                 self.made += 1
                 yield step
