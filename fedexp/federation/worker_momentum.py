@@ -18,14 +18,14 @@ updates; with one local step the two are the same up to the learning rate.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import spares_malicious
+from fedexp.core.capabilities import does_nothing, spares_malicious
 from fedexp.core.checks import InputError, one_of
 from fedexp.core.protocols import WorkerMomentum
 from fedexp.core.types import State, Updates
@@ -45,13 +45,41 @@ def in_place_of(
         d: numbers in a model.
         malicious: who attacks in this round, `[n]` bool.
     """
-    averaged, momenta = momentum(trained, kept, d)
+    averaged, momenta = _each_alone(momentum, trained, kept, d)
     if not malicious.any() or not spares_malicious(momentum):
         return averaged, momenta
     attackers = torch.from_numpy(malicious).to(averaged.matrix.device)
     rows = averaged.matrix.clone()
     rows[attackers] = trained.matrix[attackers]
     return averaged.with_matrix(rows), momenta
+
+
+def _each_alone(
+    momentum: WorkerMomentum, trained: Updates, kept: Sequence[State], d: int
+) -> tuple[Updates, list[State]]:
+    """As a call with all of them, but nobody's row can depend on another's.
+
+    No client has the others' rows, and noise on a sum of clipped rows is for one row a client.
+    """
+    if does_nothing(momentum):
+        return trained, [{} for _ in kept]
+    rows, momenta = trained.matrix.clone(), []
+    for k, before in enumerate(kept):
+        own, after = momentum(_only(trained, k), [before], d)
+        rows[k : k + 1] = own.matrix
+        momenta += after
+    return trained.with_matrix(rows), momenta
+
+
+def _only(updates: Updates, k: int) -> Updates:
+    return replace(
+        updates,
+        matrix=updates.matrix[k : k + 1],
+        client_ids=updates.client_ids[k : k + 1],
+        num_examples=updates.num_examples[k : k + 1],
+        metrics=updates.metrics[k : k + 1],
+        clients_in=updates.clients_in[k : k + 1],
+    )
 
 
 @final
