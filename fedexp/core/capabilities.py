@@ -54,6 +54,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.protocols import Aggregator, Attack, Channel, Task
 from fedexp.core.types import Delivery, Rule, State, Updates
@@ -332,10 +333,24 @@ def rewritten(
 def transmitted(
     channel: Channel, updates: Updates, kept: Sequence[State], rng: np.random.Generator
 ) -> tuple[Delivery, list[State]]:
-    """A round's transport, and what each client keeps of it: mostly nothing."""
+    """A round's transport, and what each client keeps of it: mostly nothing.
+
+    Raises:
+        InputError: the channel does not say whose rows it delivers, which accounts charge for.
+    """
     if isinstance(channel, Remembers):
-        return channel.carried(updates, kept, rng)
-    return channel.transmit(updates, rng), [{} for _ in kept]
+        delivery, left = channel.carried(updates, kept, rng)
+    else:
+        delivery, left = channel.transmit(updates, rng), [{} for _ in kept]
+    known = set(updates.client_ids)
+    told = len(delivery.members) == len(delivery.updates)
+    if not told or not all(members and known.issuperset(members) for members in delivery.members):
+        raise InputError(
+            "does not name the clients in every row that it delivers (Delivery.members)",
+            "channel",
+            called(channel),
+        )
+    return delivery, left
 
 
 def as_read(channel: object, row: Tensor) -> tuple[Tensor, Tensor]:
