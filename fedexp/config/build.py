@@ -29,7 +29,14 @@ from fedexp.config.rehearsal import rehearse
 from fedexp.config.root_keys import check_root
 from fedexp.config.weights import head_columns, starting_point
 from fedexp.config.workload import clients_examples, with_shards_behind
-from fedexp.core.capabilities import communicates, has_own_bits, of_head, root_examples
+from fedexp.core.capabilities import (
+    called,
+    communicates,
+    does_nothing,
+    has_own_bits,
+    of_head,
+    root_examples,
+)
 from fedexp.core.checks import InputError, one_of
 from fedexp.core.devices import repeatable
 from fedexp.core.examples import Dataset, Split
@@ -49,6 +56,7 @@ from fedexp.federation.own_patients import OwnPatients
 from fedexp.federation.own_rows import held_to_its_word
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
+from fedexp.partition.check import refuse_shared_rows
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,9 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     aggregator = of_head(aggregator, head_columns(model))
 
     shards = setting.shards(whole)
+    promised = not does_nothing(parts.privacy) or isinstance(parts.channel, Mechanism)
+    if promised and shards is not whole.shards:
+        refuse_shared_rows(shards, called(setting))
     plan = Plan(
         seed=seed,
         rounds=config["rounds"],

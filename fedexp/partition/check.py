@@ -14,7 +14,7 @@ import numpy as np
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.partition import Partition
-from fedexp.core.shards import are_listed, blocks, sizes_of
+from fedexp.core.shards import all_rows, are_listed, blocks, sizes_of
 
 
 def checked(partition: object, train: Split, n_clients: int, name: str) -> Partition:
@@ -72,6 +72,23 @@ def checked(partition: object, train: Split, n_clients: int, name: str) -> Parti
     ):
         raise refused(f"named {len(set(partition.names))} of {n_clients} clients")
     return replace(partition, shards=tuple(shards), changed=changed)
+
+
+def refuse_shared_rows(shards: Sequence[np.ndarray], name: str) -> None:
+    """Raise InputError where two clients hold a row, of which an account would count one.
+
+    Args:
+        shards: what a setting made of a partition's.
+        name: of the setting.
+    """
+    rows = np.sort(all_rows(shards))
+    if len(twice := rows[:-1][np.diff(rows) == 0]):
+        raise InputError(
+            f"gives row {twice[0]} to more than one client, and no privacy mechanism counts what "
+            "two clients hold; use setting=federated, or privacy=none",
+            "setting",
+            name,
+        )
 
 
 def _wrong_of_computed(partition: Partition, n: int) -> str:

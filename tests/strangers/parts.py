@@ -109,6 +109,14 @@ class SharesWithFriends:
         return getattr(self._as, name)
 
 
+class SharesItsExamples(SharesWithFriends):
+    """The same, in which every client also trains on everybody's examples."""
+
+    def shards(self, partition):
+        everything = np.sort(np.concatenate(partition.shards))
+        return (everything,) * len(partition.shards)
+
+
 class KeepsToItself(SharesWithFriends):
     """The same without a word about what travels."""
 
@@ -207,3 +215,29 @@ class KeepsRowsApart(MixesNeighbours):
 
     def transmit(self, updates, rng):
         return Plain().transmit(updates, rng)
+
+
+class MeanOfCohort:
+    """A worker momentum that would send the cohort's mean in the place of every row."""
+
+    def __call__(self, updates, kept, d):
+        rows = updates.matrix.mean(dim=0, keepdim=True).expand_as(updates.matrix).clone()
+        return updates.with_matrix(rows), [{} for _ in kept]
+
+
+class NamesNobody:
+    """A channel that does not say whose rows it brings."""
+
+    sums, a_client_a_row = False, True
+
+    def __init__(self):
+        self._plain = Plain()
+
+    def rows(self, n):
+        return n
+
+    def check(self, n, d):
+        pass
+
+    def transmit(self, updates, rng):
+        return replace(self._plain.transmit(updates, rng), members=((),) * len(updates))

@@ -13,6 +13,7 @@ from tests.support.refusing import refusal
 OWN = "tests.strangers.parts"
 TRUST = ("trust=[tests.]", "model.hidden=[8]", "rounds=3", "training.epochs=1")
 CLIENT_DP = ("privacy=client_dp", "privacy.delta=1e-3", "privacy.accountant=rdp")
+SKELLAM = "channel=secure_skellam"
 SECURE = "channel=secure_aggregation"
 
 
@@ -132,6 +133,25 @@ SENT_IN_THE_CLEAR = [
 def test_a_second_tensor_is_refused_by_its_name_behind_a_promise(protection):
     line = said(protection, own("algorithm", "SendsLengths"))
     assert line.startswith(f"algorithm={OWN}.SendsLengths: 'length' leaves the clients beside the")
+
+
+@pytest.mark.parametrize("promise", ["privacy=dp_sgd", SKELLAM])
+def test_a_setting_that_gives_an_example_to_several_clients_has_no_account(promise):
+    line = said(promise, own("setting", "SharesItsExamples"))
+    assert line.startswith(f"setting={OWN}.SharesItsExamples: gives row 0 to more than one client")
+    build(config_for(*TRUST, own("setting", "SharesItsExamples")))
+
+
+def test_no_worker_momentum_is_shown_the_rows_of_others():
+    """Noise in the clients, or on a sum of clipped rows, is for one row a client."""
+    _, records = trained(own("worker_momentum", "MeanOfCohort"))
+    rows = records[0].received.matrix
+    assert len(rows.unique(dim=0)) == len(rows)
+
+
+def test_a_channel_that_does_not_say_whose_rows_it_brings_is_refused():
+    with pytest.raises(InputError, match="does not name the clients in every row"):
+        trained(*CLIENT_DP, own("channel", "NamesNobody"))
 
 
 def test_an_algorithm_that_does_not_say_how_often_it_trains_is_refused_behind_dp_sgd():
