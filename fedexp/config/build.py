@@ -23,7 +23,7 @@ from fedexp.config.lineage import Lineage, lineage_of
 from fedexp.config.loading import load_data
 from fedexp.config.pace import pace_of, pace_remarks
 from fedexp.config.parts import Config
-from fedexp.config.protection import protect
+from fedexp.config.protection import protect, unprotected
 from fedexp.config.refusals import refuse, remarks
 from fedexp.config.rehearsal import rehearse
 from fedexp.config.root_keys import check_root
@@ -124,7 +124,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
         aggregator=aggregator,
         example_shape=dataset.input_shape,
     )
-    protection = protect(parts, plan, lineage, data.as_loaded)
+    left_out = unprotected(parts, len(clients.root_rows), trained_on is not whole.train)
+    protection = protect(parts, plan, lineage, data.as_loaded, left_out)
     mechanism = protection.mechanism
     measured = evaluated(dataset, clients.partition, task, parts.attack, seed)
     cohort_size = min(parts.cohort_size, len(shards))

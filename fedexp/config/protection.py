@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fedexp.config.lineage import Lineage
 from fedexp.config.parts import prefixed
-from fedexp.core.capabilities import sampling_of
+from fedexp.core.capabilities import PerturbsExamples, sampling_of
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Dataset
 from fedexp.core.protection import Combination, Mechanism, Plan, Protection
@@ -15,7 +15,13 @@ from fedexp.privacy.account import NoAccount, NotFromTheStart
 from fedexp.privacy.none import NoPrivacy
 
 
-def protect(parts: Combination, plan: Plan, lineage: Lineage, loaded: Dataset) -> Protection:
+def protect(
+    parts: Combination,
+    plan: Plan,
+    lineage: Lineage,
+    loaded: Dataset,
+    left_out: tuple[str, ...] = (),
+) -> Protection:
     """The run under its mechanism and behind its channel, with a promise that is true of it.
 
     Args:
@@ -23,13 +29,33 @@ def protect(parts: Combination, plan: Plan, lineage: Lineage, loaded: Dataset) -
         plan: what the run releases.
         lineage: of the initial weights.
         loaded: the data as they came from their loader.
+        left_out: what else no mechanism protects, in sentences.
 
     Raises:
         InputError: the promise cannot be made, or clients would not send what is expected.
     """
-    protection = _of_this_run(_protected(parts, plan), lineage, loaded, plan.seed)
+    protection = _of_this_run(_protected(parts, plan), lineage, loaded, plan.seed, left_out)
     _check_local(parts.algorithm, protection.trainer)
     return protection
+
+
+def unprotected(parts: Combination, held_by_the_server: int, poisoned: bool) -> tuple[str, ...]:
+    """What is trained on without the mechanism, in sentences.
+
+    Args:
+        parts: of the run.
+        held_by_the_server: examples taken from the clients for the server's own training.
+        poisoned: whether the adversary wrote examples of its own.
+    """
+    said = []
+    if held_by_the_server:
+        said.append(
+            f"the {held_by_the_server} examples that the server takes from the clients and trains "
+            "on itself (aggregator.root_examples)"
+        )
+    if poisoned and isinstance(parts.privacy, PerturbsExamples):
+        said.append("the examples of malicious clients, which train on what they wrote themselves")
+    return tuple(said)
 
 
 def _protected(parts: Combination, plan: Plan) -> Protection:
@@ -51,13 +77,19 @@ def _protected(parts: Combination, plan: Plan) -> Protection:
 
 
 def _of_this_run(
-    protection: Protection, lineage: Lineage, loaded: Dataset, seed: int
+    protection: Protection,
+    lineage: Lineage,
+    loaded: Dataset,
+    seed: int,
+    left_out: tuple[str, ...],
 ) -> Protection:
     """With a promise that says what the model's start has to do with it; refused if it is false."""
     account = protection.account
-    if account.statement(account.init()) is None or not lineage.start.digest:
+    if account.statement(account.init()) is None:
         return protection
-    left_out = lineage.not_covered(loaded, seed)
+    left_out = (*lineage.not_covered(loaded, seed), *left_out)
+    if not left_out:
+        return protection
     said = f"the promise of this run does not cover {'; '.join(left_out)}"
     return replace(
         protection,

@@ -236,7 +236,7 @@ class PrivacyAccount:
 @final
 @dataclass(frozen=True)
 class NotFromTheStart:
-    """An account of a run whose model did not start afresh: it says what it does not cover.
+    """An account of a run that leaves something out, such as what its model started from.
 
     Args:
         account: of the run.

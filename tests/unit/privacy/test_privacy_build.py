@@ -402,3 +402,24 @@ def test_a_cohort_of_a_fixed_size_has_no_room_for_one_more(sampling, neighbours)
     )
     account = build(config).experiment.account
     assert account.statement(account.init())["adjacency"] == neighbours
+
+
+@pytest.mark.parametrize(
+    ("overrides", "left_out"),
+    [
+        (("privacy=dp_sgd", "aggregator=fltrust"), "100 examples that the server takes"),
+        (("privacy=input_laplace", "attack=label_flip"), "the examples of malicious clients"),
+        (("privacy=input_laplace", "attack=sign_flip"), ""),  # theirs are perturbed like any
+        (("privacy=dp_sgd", "attack=label_flip"), ""),
+    ],
+)
+def test_what_is_trained_on_without_the_mechanism_is_not_covered(overrides, left_out):
+    parts = built(*overrides)
+    account = parts.experiment.account
+    said = account.statement(account.init())["not_covered"]
+    beyond = [
+        sentence for sentence in said if "server takes" in sentence or "malicious" in sentence
+    ]
+    assert len(beyond) == bool(left_out)
+    assert all(left_out in sentence for sentence in beyond)
+    assert any(left_out in remark for remark in parts.remarks) or not left_out
