@@ -38,6 +38,7 @@ from fedexp.core.capabilities import (
     root_examples,
 )
 from fedexp.core.checks import InputError, one_of
+from fedexp.core.cohort import drawn
 from fedexp.core.devices import repeatable
 from fedexp.core.examples import Dataset, Split
 from fedexp.core.flat import vector_of
@@ -99,7 +100,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     data = load_data(config, chosen, pixels)
     partition = partitioned(config, chosen, data.dataset)
     # Only now is n_clients known to be no larger than the data, and what is drawn for it cheap.
-    parts.sampler(everybody, generator(seed, "cohort", 0))  # what cannot be drawn fails here
+    drawn(parts.sampler, everybody, generator(seed, "cohort", 0))  # what cannot be drawn fails here
     aggregator = setting.aggregator(parts.aggregator, everybody)
     clients = clients_of(config, partition, everybody, root_examples(aggregator))
     whole, malicious = clients.whole, clients.malicious

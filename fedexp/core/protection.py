@@ -12,6 +12,7 @@ import numpy as np
 from fedexp.core.attack_schedule import AttackSchedule
 from fedexp.core.capabilities import Sampling, sampling_of
 from fedexp.core.checks import InputError
+from fedexp.core.cohort import drawn
 from fedexp.core.protocols import (
     Account,
     Aggregator,
@@ -108,7 +109,7 @@ class Plan:
 
     def cohort(self, round: int) -> list[int]:
         """Who will take part in a round (from 0)."""
-        cohort = self.sampler(len(self.sizes), generator(self.seed, "cohort", round))
+        cohort = drawn(self.sampler, len(self.sizes), generator(self.seed, "cohort", round))
         return [int(client) for client in cohort]
 
     @cached_property

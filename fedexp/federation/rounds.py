@@ -18,6 +18,7 @@ from torch import Tensor
 from fedexp.core.attack_schedule import AttackSchedule
 from fedexp.core.capabilities import communicates, rewritten, transmitted
 from fedexp.core.checks import InputError
+from fedexp.core.cohort import drawn
 from fedexp.core.protocols import (
     Account,
     Attack,
@@ -204,7 +205,7 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
 
 
 def _cohort(exp: Experiment, round: int) -> np.ndarray:
-    return exp.sampler(exp.n_clients, _stream(exp.seed, round, "cohort"))
+    return drawn(exp.sampler, exp.n_clients, _stream(exp.seed, round, "cohort"))
 
 
 def _stream(seed: int, round: int, purpose: str) -> np.random.Generator:

@@ -241,3 +241,13 @@ class NamesNobody:
 
     def transmit(self, updates, rng):
         return replace(self._plain.transmit(updates, rng), members=((),) * len(updates))
+
+
+@dataclass(frozen=True)
+class DrawsTwice:
+    """A sampler with a client that is there twice."""
+
+    cohort_size: int
+
+    def __call__(self, n_clients, rng):
+        return np.array([0, 0, 1])

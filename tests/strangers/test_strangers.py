@@ -61,6 +61,12 @@ def test_a_rule_that_declares_its_bound_gets_noise_for_that_bound():
     assert build(config_for(*TRUST, *CLIENT_DP)).experiment.server.privacy.sensitivity(3.0) == 3.0
 
 
+@pytest.mark.parametrize("promise", ["privacy=none", *CLIENT_DP[:1]])
+def test_a_sampler_that_draws_a_client_twice_is_refused(promise):
+    line = said(promise, own("sampler", "DrawsTwice"))
+    assert line.startswith(f"sampler={OWN}.DrawsTwice: must draw client numbers from 0 to 9 in asc")
+
+
 def test_a_channel_that_does_not_say_whose_its_rows_are_is_no_ground_for_central_noise():
     line = said(*CLIENT_DP, own("channel", "MixesNeighbours"))
     assert line.startswith(f"channel={OWN}.MixesNeighbours: does not say that every row is of one")
