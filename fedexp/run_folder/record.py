@@ -210,8 +210,8 @@ class Recorder:
                 write_atomically(self.folder / CONFUSION, self._confusion, durable=False)
         self._scores.add(shared, sum(record.seconds.values()), record.seconds["train"])
         self._checkpoint(state)
-        if any(row.scope == "privacy" for row in shared):
-            self._about["privacy"] = self._account.statement(state.ledger)
+        # After every round, evaluated or not: the run may end here, and has spent that.
+        self._about["privacy"] = self._account.statement(state.ledger)
         write_summary(self.folder, self.summary("running"), durable=False)
 
     def run_ended(self, summary: Mapping[str, Any]) -> None:

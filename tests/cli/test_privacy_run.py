@@ -79,6 +79,20 @@ def test_dp_sgd_costs_what_its_clients_steps_cost(run):
     assert any("accuracies" in thing for thing in statement["not_covered"])
 
 
+def test_a_run_that_is_stopped_between_evaluations_says_what_it_has_spent(here, monkeypatch):
+    def stop(self, state, record):
+        if state.round == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedexp.observers.round_log.RoundLog.round_done", stop)
+    sampled = ("privacy=client_dp", "sampler=poisson", "cohort_size=1")
+    seldom = ("rounds=9", "eval_every=9", f"hydra.run.dir={here / 'run'}")
+    assert run_command(["run", *SMALL, *sampled, *seldom]) == 130
+    summary = summary_of(here / "run")
+    assert (summary["status"], summary["rounds"]) == ("interrupted", 2)
+    assert summary["privacy"]["epsilon"] == pytest.approx(prv([(1.0, 0.1, 2)]), abs=1e-9)
+
+
 def test_client_level_dp_costs_a_release_a_round_and_gives_one_also_without_clients(run):
     folder = run("privacy=client_dp", "sampler=poisson", "cohort_size=1", "rounds=6")
     clients = values(folder, "round", "clients")
