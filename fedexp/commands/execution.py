@@ -21,7 +21,9 @@ from fedexp.commands.verdicts import figures_of_sites, thresholds_of
 from fedexp.commands.workers import in_a_worker
 from fedexp.config.build import Built, build
 from fedexp.config.origin import origin_of
+from fedexp.core.capabilities import draws_anew
 from fedexp.core.checks import InputError
+from fedexp.core.cohort import drawn
 from fedexp.core.files import not_through_links
 from fedexp.core.flat import vector_of
 from fedexp.core.interrupt import endings_as_interrupts
@@ -29,12 +31,15 @@ from fedexp.core.library_warnings import into_the_log
 from fedexp.core.observer import Observer, RunStart
 from fedexp.core.plots import Plots
 from fedexp.core.preparation import over, say
+from fedexp.core.rng import generator
+from fedexp.core.round_record import ServerState
 from fedexp.core.text import printable_lines
-from fedexp.federation.rounds import initial_state, run_rounds
+from fedexp.federation.rounds import Experiment, initial_state, run_rounds
 from fedexp.observers.progress import progress_for
 from fedexp.observers.redraw import Redraw
 from fedexp.observers.round_log import RoundLog
 from fedexp.partition.document import partition_document
+from fedexp.run_folder.documents import read_summary
 from fedexp.run_folder.origin import remarks_on_origin
 from fedexp.run_folder.record import Recorder
 from fedexp.run_folder.thresholds import write_thresholds
@@ -86,6 +91,7 @@ def run(
         watching = watchers(config, folder, built)
         document = partition_document(built.partition, names, built.task)
         beginnings = Beginnings(in_use(), config, built, origin, recorder)
+        left = read_summary(folder) if resume else {}
         state, taken = recorder.resume() if resume else None, 0
         if state is None:
             recorder.begin(document)
@@ -97,6 +103,9 @@ def run(
             recorder.describe_partition(document)
         if taken:
             log.info("rounds 1 to %d were computed before, and are taken from the store", taken)
+        if resume and draws_anew(built.mechanism):
+            state, said = _charged_twice(exp, state, left)
+            built = replace(built, remarks=(*built.remarks, *said))
         for remark in (*built.remarks, *remarks_on_origin(folder)):
             log.warning("%s", remark)
         redraw = [Redraw(lambda: draw(folder, plots))] if plots.draw else []
@@ -148,6 +157,33 @@ def run(
         exp.backend.close()  # studies bring their own workers
         study(config, folder, built)
         return summary, draw(folder, plots)
+
+
+def _charged_twice(
+    exp: Experiment, state: ServerState, left: Mapping[str, Any]
+) -> tuple[ServerState, tuple[str, ...]]:
+    """With the rounds charged that are made again with other noise, and a sentence about them.
+
+    What they released the first time is known to whoever saw it, that of the round under way too.
+
+    Args:
+        exp: the run.
+        state: that it goes on from.
+        left: the summary that it was left with.
+    """
+    last = int(left.get("rounds") or 0) + (left.get("status") != "complete")
+    again = range(state.round, min(last, exp.rounds))
+    if not again or exp.account.statement(state.ledger) is None:
+        return state, ()
+    ledger = state.ledger
+    for round in again:
+        cohort = drawn(exp.sampler, exp.n_clients, generator(exp.seed, "cohort", round))
+        ledger = exp.account.at_most(ledger, cohort.tolist())
+    said = (
+        f"rounds {again[0] + 1} to {again[-1] + 1} may have been made before the stop, with other "
+        "noise: they are charged twice"
+    )
+    return replace(state, ledger=ledger), (said,)
 
 
 @contextmanager

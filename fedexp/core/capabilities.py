@@ -21,6 +21,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
                       rewrite_remembering(...)     it starts every round anew
                       knows_validation, _detector  no harm is measured, no detector foreseen
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
+                      noise_seed                   a round made again has the same noise again
                       perturbed(part, rng)         clients train on their examples as they are
     detector, ...     does_nothing                 it does something
     worker momentum   spares_malicious             malicious clients average before they attack
@@ -399,6 +400,11 @@ def ends_no_run(observer: object) -> bool:
 def spares_malicious(momentum: object) -> bool:
     """Whether malicious clients attack with what they have just trained, without momentum."""
     return getattr(momentum, "spares_malicious", False) is True
+
+
+def draws_anew(mechanism: object) -> bool:
+    """Whether a round that is made a second time has other noise than it had the first time."""
+    return getattr(mechanism, "noise_seed", "task") != "task"
 
 
 def trains_once(algorithm: object) -> bool:

@@ -93,6 +93,28 @@ def test_a_run_that_is_stopped_between_evaluations_says_what_it_has_spent(here, 
     assert summary["privacy"]["epsilon"] == pytest.approx(prv([(1.0, 0.1, 2)]), abs=1e-9)
 
 
+@pytest.mark.parametrize(("source", "releases"), [("os", 4 + 2), ("task", 4)])
+def test_rounds_that_are_made_again_with_other_noise_are_charged_again(
+    here, monkeypatch, source, releases
+):
+    """Round 3 after a checkpoint of round 2, and round 4 that may have been under way."""
+    rounds = ("rounds=4", "checkpoint_every=2", f"hydra.run.dir={here / 'run'}")
+    noise = ("privacy=local_laplace", f"privacy.noise_seed={source}")
+
+    def stop(self, state, record):
+        if state.round == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fedexp.observers.round_log.RoundLog.round_done", stop)
+        assert run_command(["run", *SMALL, *noise, *rounds]) == 130
+    assert run_command(["resume", str(here / "run")]) == 0
+    summary = summary_of(here / "run")
+    assert summary["privacy"]["epsilon"] == pytest.approx(8.0 * releases)
+    said = any("rounds 3 to 4 may have been made before" in text for text in summary["remarks"])
+    assert said == (source == "os")
+
+
 def test_client_level_dp_costs_a_release_a_round_and_gives_one_also_without_clients(run):
     folder = run("privacy=client_dp", "sampler=poisson", "cohort_size=1", "rounds=6")
     clients = values(folder, "round", "clients")
