@@ -149,6 +149,17 @@ class Updates:
         """The same clients with other rows."""
         return replace(self, matrix=matrix)
 
+    def only(self, k: int) -> Updates:
+        """What one client sent, as a view of its row `[1, D]`."""
+        return replace(
+            self,
+            matrix=self.matrix[k : k + 1],
+            client_ids=self.client_ids[k : k + 1],
+            num_examples=self.num_examples[k : k + 1],
+            metrics=self.metrics[k : k + 1],
+            clients_in=self.clients_in[k : k + 1],
+        )
+
     def select(self, kept: Tensor) -> Updates:
         """Only the clients marked in `kept` `[n]` bool, as copies of their rows."""
         if bool(kept.all()):

@@ -115,7 +115,11 @@ class Server:
 
     def _complaints(self, received: Updates, state: ServerState) -> tuple[str, ...]:
         row = row_size(self.algorithm.sends, state.params.shape[-1])
-        return tuple(self.update_validation(received, row))
+        if not self.privacy.releases_every_round:
+            return tuple(self.update_validation(received, row))
+        # Noise on the sum is for one row a client: nobody's may decide whether another's is used.
+        alone = (self.update_validation(received.only(k), row) for k in range(len(received)))
+        return tuple(complaint for complaints in alone for complaint in complaints)
 
     def _step(
         self, trusted: Updates, state: ServerState, rng: Streams

@@ -18,7 +18,7 @@ updates; with one local step the two are the same up to the learning rate.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
 import numpy as np
@@ -65,21 +65,10 @@ def _each_alone(
         return trained, [{} for _ in kept]
     rows, momenta = trained.matrix.clone(), []
     for k, before in enumerate(kept):
-        own, after = momentum(_only(trained, k), [before], d)
+        own, after = momentum(trained.only(k), [before], d)
         rows[k : k + 1] = own.matrix
         momenta += after
     return trained.with_matrix(rows), momenta
-
-
-def _only(updates: Updates, k: int) -> Updates:
-    return replace(
-        updates,
-        matrix=updates.matrix[k : k + 1],
-        client_ids=updates.client_ids[k : k + 1],
-        num_examples=updates.num_examples[k : k + 1],
-        metrics=updates.metrics[k : k + 1],
-        clients_in=updates.clients_in[k : k + 1],
-    )
 
 
 @final

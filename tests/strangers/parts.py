@@ -251,3 +251,14 @@ class DrawsTwice:
 
     def __call__(self, n_clients, rng):
         return np.array([0, 0, 1])
+
+
+@dataclass(frozen=True)
+class NoLongerThanOthers:
+    """A validation that goes by how long the others' rows are: one client decides about another."""
+
+    norm_cap: float | None  # of the config that it takes the place of
+
+    def __call__(self, updates, d):
+        norms = torch.linalg.vector_norm(updates.matrix, dim=1)
+        return ["too long" if norm > norms.min() else "" for norm in norms]

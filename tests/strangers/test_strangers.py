@@ -67,6 +67,14 @@ def test_a_sampler_that_draws_a_client_twice_is_refused(promise):
     assert line.startswith(f"sampler={OWN}.DrawsTwice: must draw client numbers from 0 to 9 in asc")
 
 
+@pytest.mark.parametrize(("promise", "dropped"), [((), 9), (CLIENT_DP, 0)])
+def test_noise_on_a_sum_is_for_rows_that_are_validated_each_by_itself(promise, dropped):
+    """Else one client, by coming or staying away, would move the sum by the rows of all others."""
+    _, records = trained(*promise, own("update_validation", "NoLongerThanOthers"))
+    (said,) = (m.value for m in records[0].metrics if (m.scope, m.metric) == ("round", "dropped"))
+    assert said == dropped
+
+
 def test_a_channel_that_does_not_say_whose_its_rows_are_is_no_ground_for_central_noise():
     line = said(*CLIENT_DP, own("channel", "MixesNeighbours"))
     assert line.startswith(f"channel={OWN}.MixesNeighbours: does not say that every row is of one")
