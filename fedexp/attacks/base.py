@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +14,8 @@ from fedexp.core.types import Rule, Updates
 
 class LeavesData:
     """An attack on updates only: its clients train on their own data and want no answer."""
+
+    targets_by_example: ClassVar[bool] = True
 
     def poison(self, data: Split, rng: np.random.Generator) -> Split:
         """The data unchanged."""

@@ -56,7 +56,9 @@ class EdgeCase:
         last = self.num_classes - 1
         in_range(0, last, source_label=self.source_label, target_label=self.target_label)
         if self.source_label == self.target_label:
-            raise InputError("must be another class than source_label", "target_label", last)
+            raise InputError(
+                "must be another class than source_label", "target_label", self.target_label
+            )
         if not 0 < self.tail_share <= 1:
             raise InputError("must be above 0 and at most 1", "tail_share", self.tail_share)
         positive(boost=self.boost)

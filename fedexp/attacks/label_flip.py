@@ -43,6 +43,7 @@ class LabelFlip(LeavesRows):
     """
 
     sees_other_clients: ClassVar[bool] = False
+    targets_by_example: ClassVar[bool] = True
 
     mode: str
     num_classes: int

@@ -33,6 +33,7 @@ class NoisyLabels(LeavesRows):
     """
 
     sees_other_clients: ClassVar[bool] = False
+    targets_by_example: ClassVar[bool] = True
 
     noise_fraction: float
     num_classes: int

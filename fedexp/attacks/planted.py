@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +49,8 @@ class PlantedTrigger(ABC):
         InputError: when poisoning or probing, if the trigger does not fit into the images, if the
             examples are none, or have several labels.
     """
+
+    targets_by_example: ClassVar[bool] = True
 
     target_label: int
     poisoned_fraction: float

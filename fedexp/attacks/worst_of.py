@@ -31,7 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, final
+from typing import ClassVar, NamedTuple, final
 
 import numpy as np
 from torch import Tensor
@@ -55,6 +55,8 @@ class WorstOf:
         knows_validation: whether it foresees which of its rows are not taken.
         knows_detector: whether it foresees the detector's verdict.
     """
+
+    targets_by_example: ClassVar[bool] = True
 
     members: Mapping[str, Attack]
     probes: int

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from fedexp.config.parts import Config, prefixed
 from fedexp.core.attack_schedule import malicious_in_a_cohort
-from fedexp.core.capabilities import TriesTheServer, attack_of_client, called, does_nothing
+from fedexp.core.capabilities import (
+    TriesTheServer,
+    attack_of_client,
+    called,
+    does_nothing,
+    targets_by_example,
+)
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.mapping import let_go
@@ -114,8 +120,9 @@ def wanted(attack: Attack, test: Split) -> Split | None:
         return None
     found = []
     # As floats, all of a large part would take four times its memory.
-    for start in range(0, len(test), _AT_ONCE):
-        block = test.between(start, min(start + _AT_ONCE, len(test)))
+    at_once = _AT_ONCE if targets_by_example(attack) else max(len(test), 1)
+    for start in range(0, len(test), at_once):
+        block = test.between(start, min(start + at_once, len(test)))
         if len(chosen := attack.targeted_examples(block.as_floats())):
             found.append(chosen.stored_like(test))
         let_go(block.x)

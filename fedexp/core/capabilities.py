@@ -20,6 +20,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
                       of_client(number)            all malicious clients do the same to their data
                       rewrite_remembering(...)     it starts every round anew
                       knows_validation, _detector  no harm is measured, no detector foreseen
+                      targets_by_example           what it wants may depend on all of a part
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
                       noise_seed                   a round made again has the same noise again
                       perturbed(part, rng)         clients train on their examples as they are
@@ -220,6 +221,11 @@ class TriesTheServer(Protocol):
 
     knows_validation: bool  # whether it foresees which of its rows are not taken
     knows_detector: bool  # whether it foresees the detector's verdict
+
+
+def targets_by_example(attack: Attack) -> bool:
+    """Whether an example alone says if its answer is wanted: a part can be asked in pieces."""
+    return getattr(attack, "targets_by_example", False) is True
 
 
 @runtime_checkable

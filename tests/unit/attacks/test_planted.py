@@ -8,6 +8,7 @@ from fedexp.attacks.backdoor import Backdoor
 from fedexp.attacks.blended import Blended
 from fedexp.attacks.distributed import Distributed
 from fedexp.attacks.edge_case import EdgeCase
+from fedexp.config.adversary import wanted
 from fedexp.config.build import build
 from fedexp.core.capabilities import attack_of_client
 from fedexp.core.checks import InputError
@@ -93,6 +94,21 @@ def test_the_tail_is_what_lies_farthest_from_its_class():
     assert wanted.y.tolist() == [0]
     none = data.rows(data.y == 2)
     assert attack.poison(none, np.random.default_rng(0)) is none
+
+
+def test_the_tail_of_a_large_test_part_is_that_of_all_of_it():
+    """What an example is beside its class cannot be asked a block of the part at a time."""
+    x = torch.rand(3000, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    test = Split(x, torch.arange(3000) % 10)
+    attack = EdgeCase(source_label=3, target_label=0, tail_share=0.01, boost=1.0, num_classes=10)
+    found = wanted(attack, test)
+    assert len(found) == 3
+    assert torch.equal(found.x, attack.targeted_examples(test).x)
+
+
+def test_a_refusal_names_the_target_that_was_given():
+    with pytest.raises(InputError, match="target_label=1:"):
+        EdgeCase(source_label=1, target_label=1, tail_share=0.1, boost=1.0, num_classes=10)
 
 
 @pytest.mark.parametrize(
