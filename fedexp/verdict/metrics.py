@@ -124,8 +124,7 @@ class Answered:
             **self._of_answers(weights),
             "sensitivity": _mean(_over(found, weights @ truth)),
             "specificity": _mean(_over(weights @ (~truth & ~decided), weights @ ~truth)),
-            # Where nobody is found, none of those found is ill: 0, as scikit-learn has it.
-            "precision": _mean(_over(found, weights @ decided, otherwise=0.0)),
+            "precision": _mean(self._precisions(found, weights @ decided, weights @ truth)),
             **_of_rankings(weights, truth, probabilities),
             "brier": _over(weights @ self._squares(), total),
             "calibration_error": self._calibration(weights),
@@ -133,6 +132,15 @@ class Answered:
         if self.grades and self.one_class:
             figures[GRADES] = _quadratic_kappa(self._confusion(weights))
         return {name: figures[name] for name in self.metrics()}
+
+    def _precisions(self, right: np.ndarray, found: np.ndarray, ill: np.ndarray) -> np.ndarray:
+        """Of each column `[B, K]`, as scikit-learn has it: where nobody is found, none is ill: 0.
+
+        But of several classes one that no patient has, and that nobody is given, is not counted.
+        """
+        several = self.one_class and self.classes > 2
+        precisions = _over(right, found, otherwise=0.0)
+        return np.where((found + ill > 0) | (not several), precisions, np.nan)
 
     def _confusion(self, weights: np.ndarray) -> np.ndarray:
         """`[B, classes, classes]`: truth by answer."""

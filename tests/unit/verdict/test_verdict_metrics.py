@@ -85,6 +85,26 @@ def test_more_classes_as_scikit_learn_has_them(classes):
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("classes", [3, 5])
+def test_a_class_that_nobody_has_or_is_given_is_not_counted(classes):
+    """As at a site without a patient of it; scikit-learn looks at the classes that occur."""
+    truth, p, _ = random_patients(classes, seed=classes)
+    truth, p = truth[truth < classes - 1], p[truth < classes - 1]
+    p[:, -1] = 0
+    found, answer = one(Answered(truth, p)), p.argmax(axis=1)
+    for name, score in (
+        ("precision", reference.precision_score),
+        ("sensitivity", reference.recall_score),
+        ("macro_f1", reference.f1_score),
+    ):
+        assert found[name] == pytest.approx(score(truth, answer, average="macro"))
+    given = p.copy()
+    given[0] = np.eye(classes)[-1]  # who is given it has it not
+    answer = given.argmax(axis=1)
+    expected = reference.precision_score(truth, answer, average="macro")
+    assert one(Answered(truth, given))["precision"] == pytest.approx(expected)
+
+
 def test_several_labels_as_scikit_learn_has_them():
     rng = np.random.default_rng(1)
     truth = (rng.random((80, 4)) < 0.4).astype(np.int64)
