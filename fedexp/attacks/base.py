@@ -41,12 +41,3 @@ def with_malicious_rows(updates: Updates, malicious: Tensor, rows: Tensor) -> Up
     matrix = updates.matrix.clone()
     matrix[malicious] = rows.to(matrix)
     return updates.with_matrix(matrix)
-
-
-def honest_rows(updates: Updates, malicious: Tensor) -> Tensor:
-    """The rows of the honest clients `[h, d]`, which an omniscient adversary sees.
-
-    Where no honest client answered: the rows that the malicious ones trained, the adversary's own
-    estimate of what honest rows look like.
-    """
-    return updates.matrix if bool(malicious.all()) else updates.matrix[~malicious]

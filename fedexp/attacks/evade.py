@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.attacks.base import LeavesData, honest_rows, with_malicious_rows
+from fedexp.attacks.base import LeavesData, with_malicious_rows
+from fedexp.attacks.honest import known_rows
 from fedexp.core.checks import non_negative, positive
 from fedexp.core.types import Rule, Updates
 
@@ -48,7 +49,9 @@ class Evade(LeavesData):
         self, updates: Updates, malicious: Tensor, rule: Rule, rng: np.random.Generator
     ) -> Updates:
         """New updates with the malicious rows turned around as far as it does not show."""
-        honest, own = honest_rows(updates, malicious), updates.matrix[malicious]
+        if not malicious.any():
+            return updates
+        honest, own = known_rows(updates, malicious), updates.matrix[malicious]
         lengths = torch.linalg.vector_norm(honest, dim=1, keepdim=True).clamp_min(1e-30)
         centre = (honest / lengths).mean(dim=0)
         centre = centre / torch.linalg.vector_norm(centre).clamp_min(1e-30)

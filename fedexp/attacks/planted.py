@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.attacks.base import honest_rows, with_malicious_rows
+from fedexp.attacks.base import with_malicious_rows
+from fedexp.attacks.honest import known_rows
 from fedexp.attacks.labels import drawn_rows, refuse_several_labels
 from fedexp.core.checks import InputError, at_least, in_range, positive
 from fedexp.core.examples import Split
@@ -97,7 +98,7 @@ class PlantedTrigger(ABC):
             return updates
         rows = self.boost * updates.matrix[malicious]
         if masked := round(self.mask_share * rows.shape[1]):
-            moves = honest_rows(updates, malicious).mean(dim=0).abs()
+            moves = known_rows(updates, malicious).mean(dim=0).abs()
             rows[:, moves.topk(masked).indices] = 0
         return with_malicious_rows(updates, malicious, rows)
 

@@ -95,6 +95,16 @@ def test_honest_rows_keep_their_bits_also_where_training_diverged(attack, update
     assert torch.equal(bits(rewritten.matrix[~malicious]), bits(updates.matrix[~malicious]))
 
 
+def test_one_honest_client_whose_training_diverged_does_not_break_the_attack(
+    choice, attack, updates
+):
+    malicious = mask("a quarter")
+    for value in (math.nan, math.inf, 3e38):
+        updates.matrix[1] = value
+        sent = attack.rewrite(updates, malicious, rule, rng()).matrix[malicious]
+        assert sent.isfinite().all() or choice == "broken"
+
+
 @pytest.mark.parametrize("controlled", MASKS)
 def test_what_was_given_stays_as_it_was(attack, updates, controlled):
     matrix, num_examples = updates.matrix.clone(), updates.num_examples.clone()

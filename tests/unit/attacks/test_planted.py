@@ -79,6 +79,14 @@ def test_in_a_run_the_malicious_clients_share_the_trigger():
 PLACES = ((0, 0), (0, 3), (2, 0), (2, 3))
 
 
+def test_the_mask_is_of_the_honest_rows_whose_training_did_not_diverge():
+    attack = Backdoor(**SQUARE, **COMMON, mask_share=0.5)
+    given = updates([[1.0, 1.0, 1.0, 1.0], [0.1, 5.0, -0.2, -7.0], [float("nan")] * 4])
+    malicious = torch.tensor([True, False, False])
+    sent = attack.rewrite(given, malicious, None, np.random.default_rng(0)).matrix[0]
+    assert sent.tolist() == [1.0, 0.0, 1.0, 0.0]
+
+
 def test_the_tail_is_what_lies_farthest_from_its_class():
     """Of ten images of class 1 the one with another brightness is the tail."""
     x = 0.5 + 0.01 * torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
