@@ -106,7 +106,8 @@ def _reach_by_largest_distance(rows: Tensor, direction: Tensor) -> Tensor:
     for columns, _, centred in centred_chunks(rows):
         along += centred @ direction[columns]
         squares += centred.square_().sum(dim=1)
-    room = squared_distances(rows).max() - squares
+    # No row is further from the mean than from another; of rows that are all the same rounding is.
+    room = (squared_distances(rows).max() - squares).clamp_min_(0)
     return (along + (along.square() + room).sqrt()).min()
 
 

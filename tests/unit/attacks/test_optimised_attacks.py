@@ -118,6 +118,16 @@ def test_min_max_and_min_sum_by_hand():
     assert crafted(MinSum("unit_vector"), matrix, (3,)).item() == pytest.approx(-1.0)
 
 
+@pytest.mark.parametrize("attack", [MinMax("unit_vector"), MinMax("sign"), MinSum("std")])
+def test_honest_rows_that_are_all_the_same_are_sent_again(attack):
+    row = torch.randn(30, generator=torch.Generator().manual_seed(1))
+    rows = row.repeat(12, 1)
+    malicious = torch.arange(12) < 3
+    given = updates(rows)
+    sent = attack.rewrite(given, malicious, None, np.random.default_rng(0)).matrix[malicious]
+    torch.testing.assert_close(sent, rows[malicious])
+
+
 def test_min_max_where_the_honest_rows_agree_to_three_digits():
     matrix = 100 + 0.1 * random_rows(9, 20_000)
     honest = matrix[2:].double()
