@@ -15,6 +15,7 @@ from fedexp.core.capabilities import (
     attack_of_client,
     called,
     does_nothing,
+    sampling_of,
     targets_by_example,
 )
 from fedexp.core.checks import InputError
@@ -48,6 +49,14 @@ def attended(sampler: Sampler, config: Config, malicious: np.ndarray) -> Sampler
         number = malicious_in_a_cohort(config["attack"])
         if number is None:
             return sampler
+        sampling = sampling_of(sampler, len(malicious))
+        if sampling is not None and sampling.kind == "poisson" and sampling.rate < 1:
+            raise InputError(
+                "needs cohorts of one size, and the sampler's may be smaller than that, or empty; "
+                "use sampler=uniform",
+                "schedule.clients_a_round",
+                number,
+            )
         fixed = WithMalicious(sampler, malicious, number)
         fixed(len(malicious), generator(config["seed"], "cohort", 0))  # what cannot be drawn
         return fixed

@@ -66,6 +66,13 @@ def test_what_is_no_schedule_is_refused(attack, said):
         malicious_in_a_cohort({"schedule": {"clients_a_round": 0}})
 
 
+def test_a_number_of_a_cohort_whose_size_is_drawn_is_refused_before_the_run():
+    """A later round's cohort would be too small for it, and end the run there."""
+    of_two = ["attack=sign_flip", "attack.n_malicious=4", "+attack.schedule.clients_a_round=2"]
+    with pytest.raises(InputError, match=r"attack\.schedule\.clients_a_round=2: .*sampler=uniform"):
+        build(config_for(*SMALL, "sampler=poisson", "cohort_size=4", *of_two))
+
+
 def models(*overrides):
     built = build(config_for(*SMALL, "backend=in_process", *overrides))
     exp = built.experiment
