@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from fedexp.config.parts import prefixed
-from fedexp.core.capabilities import of_head
+from fedexp.core.capabilities import ChecksTheCohort, of_head
 from fedexp.core.checks import InputError
 from fedexp.core.protection import Combination
 from fedexp.core.protocols import Aggregator
@@ -32,6 +32,9 @@ def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[
         torch.tensor(sizes if len(sizes) == n else [1] * n, dtype=torch.float64),
         reference=torch.zeros(1),
     )
+    if isinstance(parts.detector, ChecksTheCohort):
+        with prefixed("detector"):
+            parts.detector.check_cohort(n)
     rng = generator(0, "rehearsal")
     for name, mix in parts.pre_aggregation.items():
         with prefixed(f"pre_aggregation.{name}"):

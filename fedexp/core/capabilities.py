@@ -28,6 +28,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
     worker momentum   spares_malicious             malicious clients average before they attack
     detector          starts_alike(rounds)         all its settings count from the first round
                       follows_clients              it need not know who sent a row
+                      check_cohort(n)              any number of rows will do
     mechanism, ...    check_model(model, ...)      any model will do
     channel           refuse, protect (Mechanism)  it adds no noise of its own
                       as_received(updates, rng)    the server sees the rows themselves
@@ -239,6 +240,14 @@ class PerturbsExamples(Protocol):
             part: in their own unit: pixels in [0, 1].
             rng: of this client, the same in every round.
         """
+
+
+@runtime_checkable
+class ChecksTheCohort(Protocol):
+    """A detector that cannot judge a round of any number of rows."""
+
+    def check_cohort(self, n: int) -> None:
+        """Raise InputError where n rows are too few."""
 
 
 @runtime_checkable

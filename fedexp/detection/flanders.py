@@ -81,6 +81,10 @@ class Flanders:
         """In how many of the first rounds there is no pair of rounds to learn from."""
         return 2
 
+    def check_cohort(self, n: int) -> None:
+        """Raise InputError where half or more of n rows would be flagged."""
+        refuse_majority(n, self.assumed_malicious)
+
     def init(self, d: int) -> State:
         """Nothing seen yet."""
         return {
@@ -119,7 +123,7 @@ class Flanders:
 
     def _threshold(self, scores: Tensor) -> float:
         """The largest score that is not flagged."""
-        refuse_majority(len(scores), self.assumed_malicious)
+        self.check_cohort(len(scores))
         return float(scores.sort().values[len(scores) - self.assumed_malicious - 1])
 
     def _after(

@@ -13,8 +13,8 @@ Rows are `[n, D]`: the delta and what else the algorithm sends. All but the opti
 whole rows, so that whatever leaves a client is checked, bounded, aggregated and noised alike.
 
 A round that fewer than `min_clients` trusted rows reach, or whose rows the rule refuses (Krum with
-fewer than 2f + 3 of them), moves nothing and says why. Not so where the server adds the noise: that
-nobody was there is what noise has to hide, and a step of noise alone is released.
+fewer than 2f + 3 of them) or the detector, moves nothing and says why. Not so where the server adds
+the noise: that nobody was there is what noise has to hide, and a step of noise alone is released.
 """
 
 from __future__ import annotations
@@ -88,12 +88,15 @@ class Server:
         complaints = self._complaints(received, state)
         usable = _usable(received, complaints)
         bounded = self.privacy.on_receipt(usable, state.privacy)
-        verdict, detector = Verdict.no_opinion(0), state.detector
+        verdict, detector, refused = Verdict.no_opinion(len(bounded)), state.detector, ""
         if len(bounded):
             shown = replace(bounded, model=self.architecture.at(state.params))
-            verdict, detector = self.detector(shown, detector, rng("detector"))
+            try:
+                verdict, detector = self.detector(shown, detector, rng("detector"))
+            except InputError as refusal:  # too few rows for it have come
+                refused = f"the detector refused: {refusal}"
         trusted = _trusted(bounded, verdict)
-        whole, aggregator, skipped = self._step(trusted, state, rng)
+        whole, aggregator, skipped = self._step(trusted, state, rng, refused)
         step = whole[..., :d]
         after = replace(state, detector=detector, failed_rounds=state.failed_rounds + 1)
         if not skipped:
@@ -122,10 +125,12 @@ class Server:
         return tuple(complaint for complaints in alone for complaint in complaints)
 
     def _step(
-        self, trusted: Updates, state: ServerState, rng: Streams
+        self, trusted: Updates, state: ServerState, rng: Streams, refused: str
     ) -> tuple[Tensor, State, str]:
         *models, d = state.params.shape
         nothing = state.params.new_zeros(*models, row_size(self.algorithm.sends, d))
+        if refused:
+            return nothing, state.aggregator, refused
         if not len(trusted) and self.privacy.releases_every_round:
             return nothing, state.aggregator, ""
         if len(trusted) < self.min_clients:

@@ -19,6 +19,8 @@ from fedexp.config.parts import _check_arguments, _describe, _fits, _hints
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.partition import Partition
+from fedexp.detection.none import NoDetector
+from tests.support.composing import part
 
 
 @pytest.mark.parametrize(
@@ -134,9 +136,13 @@ def test_without_poison_nothing_is_copied(partition):
 
 
 def test_the_rehearsal_finds_what_cannot_hold_for_the_cohort():
-    def rehearse(cohort_size, **mixers):
+    def rehearse(cohort_size, detector=None, **mixers):
         parts = SimpleNamespace(
-            channel=Plain(), n_clients=10, cohort_size=cohort_size, pre_aggregation=mixers
+            channel=Plain(),
+            n_clients=10,
+            cohort_size=cohort_size,
+            pre_aggregation=mixers,
+            detector=detector or NoDetector(),
         )
         rehearse_cohort(parts, TrimmedMean(2))
 
@@ -150,6 +156,8 @@ def test_the_rehearsal_finds_what_cannot_hold_for_the_cohort():
 
     with pytest.raises(InputError, match=r"aggregator.assumed_malicious=2: .*2 x 2 .* 3"):
         rehearse(6, halves=HalvesTheRows())
+    with pytest.raises(InputError, match=r"detector.assumed_malicious=3: .*2 x 3 .* 6"):
+        rehearse(6, detector=part("detector", "flanders", "detector.assumed_malicious=3"))
 
 
 def test_devices(monkeypatch):

@@ -163,6 +163,20 @@ def test_a_rule_that_refuses_what_is_left_moves_nothing_and_says_why():
     assert "needs at least 2 x 1 + 3 clients, but 4 answered" in receipt.skipped
 
 
+def test_a_detector_that_refuses_so_few_rows_moves_nothing_and_says_why():
+    class Refuses(Suspects):
+        def __call__(self, updates, state, rng):
+            raise InputError("needs 5 clients", "assumed_malicious", 2)
+
+    before = state(detector={"calls": torch.zeros(1)})
+    after, receipt = server(detector=Refuses({}, {}))(updates([[1.0], [2.0]]), before, streams)
+    assert after.params.tolist() == [0.0]
+    assert after.detector["calls"].item() == 0
+    assert after.failed_rounds == 1
+    assert receipt.skipped == "the detector refused: assumed_malicious=2: needs 5 clients"
+    assert receipt.verdict.scores.isnan().tolist() == [True, True]
+
+
 def test_nobody_at_all_moves_nothing():
     nobody = Updates(torch.empty(0, 2), (), torch.empty(0, dtype=torch.float64))
     after, receipt = server(detector=Suspects({}, {}))(nobody, state(2), streams)
