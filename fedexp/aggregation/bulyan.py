@@ -86,7 +86,8 @@ def iterated_krum(squared: Tensor, f: int) -> Tensor:
         # with the same neighbours have the same score, to the last bit.
         scores = np.add.reduce(counted, axis=0)
         scores[chosen] = np.inf
-        lowest = np.flatnonzero(scores == scores.min())
+        left = np.isin(rows, chosen, invert=True)  # of which all may be infinitely far apart
+        lowest = np.flatnonzero((scores == scores.min()) & left)
         beyond = [there[last[row] + 1 :, row].argmax() + last[row] + 1 for row in lowest]
         best = int(lowest[distances[beyond, lowest].argmin()])
         chosen.append(best)

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import at_least, refuse_majority
-from fedexp.core.geometry import centred_gram
+from fedexp.core.geometry import centred_gram, refuse_uncountable
 from fedexp.core.spectrum import top_eigenpair
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
@@ -68,6 +68,7 @@ def filtered_share(gram: Tensor, f: int) -> Tensor:
         gram: `[n, n]` float64, see `fedexp.core.geometry.centred_gram`.
         f: how many rows may lie, fewer than half.
     """
+    refuse_uncountable(gram)
     n = len(gram)
     weights = torch.ones_like(gram[0])
     best, smallest = weights / n, torch.inf

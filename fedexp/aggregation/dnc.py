@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, positive, refuse_majority
+from fedexp.core.geometry import refuse_uncountable
 from fedexp.core.norms import gram
 from fedexp.core.spectrum import top_eigenpair
 from fedexp.core.stateless import Stateless
@@ -81,5 +82,7 @@ class DnC(Stateless):
 def outlier_scores(rows: Tensor) -> Tensor:
     """Squared projections of the centred rows on their top right singular vector: `[n]` float64."""
     centred = rows - rows.mean(dim=0)
-    value, vector = top_eigenpair(gram(centred))
+    products = gram(centred)
+    refuse_uncountable(products)
+    value, vector = top_eigenpair(products)
     return value * vector.square()

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import at_least, in_range, one_of, positive, refuse_majority
-from fedexp.core.geometry import centred_gram, distances_to_point
+from fedexp.core.geometry import centred_gram, distances_to_point, refuse_uncountable
 from fedexp.core.norms import row_norms
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
@@ -100,6 +100,7 @@ def weiszfeld_weights(
         tolerance: the excess of the sum of distances, as a share of it, at which they end.
         at_first: what share of each row the start is made of `[n]`, any scale; None: the weights.
     """
+    refuse_uncountable(gram)
     weights = weights / weights.sum()
     share = weights if at_first is None else at_first / at_first.sum()
     for _ in range(max_iterations):

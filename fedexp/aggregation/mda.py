@@ -88,7 +88,9 @@ def smallest_diameter(squared: Tensor, f: int) -> Tensor:
     diameters, _, _ = _farthest_pair(squared, kept)
     kept = kept[diameters == diameters.min()]
     marks = kept.to(squared)
-    return kept[((marks @ squared) * marks).sum(dim=1).argmin()]
+    # 0 times infinity is no number.
+    countable = squared.clamp_max(torch.finfo(squared.dtype).max / len(squared) ** 2)
+    return kept[((marks @ countable) * marks).sum(dim=1).argmin()]
 
 
 def _farthest_pair(squared: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, refuse_majority
-from fedexp.core.geometry import centred_gram
+from fedexp.core.geometry import centred_gram, refuse_uncountable
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -82,6 +82,7 @@ def smallest_top_eigenvalue(gram: Tensor, size: int) -> Tensor:
         gram: `[n, n]` float64, see `fedexp.core.geometry.centred_gram`.
         size: how many rows to keep, at least 1.
     """
+    refuse_uncountable(gram)
     best, smallest = torch.arange(size, device=gram.device), torch.inf
     for subsets in _subsets(len(gram), size):
         rows = subsets.to(gram.device)

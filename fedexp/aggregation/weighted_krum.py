@@ -104,7 +104,8 @@ def weighted_krum_scores(squared: Tensor, shares: Tensor, held: float) -> Tensor
     others = squared.clone().fill_diagonal_(torch.inf)
     distances, order = others.sort(dim=1, stable=True)
     own = (shares - unit).clamp_min(0)
-    masses = masses_up_to(shares[order][:, :-1], (1 - held - 2 * unit - own)[:, None])
+    of_others = shares.expand_as(others).clone().fill_diagonal_(0)
+    masses = masses_up_to(of_others.gather(1, order), (1 - held - 2 * unit - own)[:, None])
     # A row without weight is nobody's neighbour, and nobody to be selected.
-    scores = (masses * distances[:, :-1]).sum(dim=1) / unit
+    scores = (masses * distances).masked_fill(masses == 0, 0).sum(dim=1) / unit
     return scores.masked_fill(shares == 0, torch.inf)

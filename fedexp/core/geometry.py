@@ -12,8 +12,10 @@ float32 and added up in float64.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from fedexp.core.checks import InputError
 from fedexp.core.columns import added_over_columns
 from fedexp.core.norms import mirrored, numbers_to_multiply, row_norms, upper_products
 
@@ -23,28 +25,33 @@ def centred_gram(matrix: Tensor) -> Tensor:
 
     The centre is the mean of the rows whose norm is at most the median norm: a mean of all would
     follow a far-out attacker, and the distances between honest rows would drown in its rounding.
-    No temporary is larger than a chunk of columns.
+    No temporary is larger than a chunk of columns. The products of a row that holds NaN, or whose
+    squares overflow, are NaN, and those of the others what they are without it.
 
-    >>> import torch
     >>> centred_gram(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
     tensor([[0., 0.],
             [0., 4.]], dtype=torch.float64)
     """
     norms = row_norms(matrix)
-    near = (norms <= norms.sort().values[(len(matrix) - 1) // 2]).to(matrix)
-    share = near / near.sum()
+    lost = ~norms.isfinite()
+    if bool(lost.any()):
+        matrix = matrix.masked_fill(lost[:, None], 0)
+    near = ((norms <= norms.sort().values[(len(matrix) - 1) // 2]) & ~lost).to(matrix)
+    share = near / near.sum().clamp_min(1)
 
     def products(columns: slice) -> Tensor:
         chunk = matrix[:, columns]
         return upper_products(chunk - share @ chunk)
 
-    return mirrored(added_over_columns(products, matrix, numbers_to_multiply(len(matrix))))
+    gram = mirrored(added_over_columns(products, matrix, numbers_to_multiply(len(matrix))))
+    return gram.masked_fill_(lost[:, None] | lost[None, :], torch.nan)
 
 
 def squared_distances(matrix: Tensor) -> Tensor:
     """Squared Euclidean distances between all rows: `[n, d]` to `[n, n]` float64, diagonal 0.
 
-    >>> import torch
+    A row that holds NaN, or whose squares overflow, is infinitely far from every other.
+
     >>> squared_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
     tensor([[ 0., 25.],
             [25.,  0.]], dtype=torch.float64)
@@ -52,7 +59,16 @@ def squared_distances(matrix: Tensor) -> Tensor:
     gram = centred_gram(matrix)
     squares = gram.diagonal()
     distances = (squares[:, None] + squares[None, :] - 2 * gram).clamp_min_(0)
-    return distances.fill_diagonal_(0)
+    return distances.nan_to_num_(nan=torch.inf, posinf=torch.inf).fill_diagonal_(0)
+
+
+def refuse_uncountable(gram: Tensor) -> None:
+    """Raise InputError for inner products `[n, n]` of rows that cannot be compared."""
+    if not bool(gram.isfinite().all()):
+        raise InputError(
+            "cannot compare rows that hold NaN, or are too long for their squares to be numbers; "
+            "update_validation=standard drops them"
+        )
 
 
 def distances_to_point(gram: Tensor, weights: Tensor) -> Tensor:

@@ -96,3 +96,37 @@ def test_more_liars_than_clients_are_refused_by_those_who_count_them(choice):
             step_of(rule, rows(2))
     else:
         assert step_of(rule, rows(2)).shape == (NUMBERS,)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 3e38, 1e25])
+@pytest.mark.parametrize("broken", [1, 4])
+def test_broken_rows_give_a_step_or_a_refusal_and_no_crash(choice, value, broken):
+    """Nothing drops them with `update_validation=none`; more may come than are assumed."""
+    rule, given = rule_of(choice, 2), rows().matrix
+    given[:broken] = value
+    try:
+        step = step_of(rule, sent(given))
+    except InputError as refusal:
+        said = str(refusal)
+    else:
+        said = f"update_validation=standard: {tuple(step.shape)}"
+    assert "update_validation=standard" in said
+
+
+@pytest.mark.parametrize("choice", ["krum", "multi_krum", "weighted_krum", "weighted_multi_krum"])
+def test_krum_does_not_choose_rows_that_are_too_long_to_be_squared(choice):
+    given = rows().matrix
+    given[:2] = torch.tensor([[1e25], [-1e25]])
+    without = given.clone()
+    without[:2] = torch.tensor([[1e6], [-1e6]])
+    rule = rule_of(choice, 2)
+    torch.testing.assert_close(step_of(rule, sent(given)), step_of(rule, sent(without)))
+
+
+def test_bulyan_is_of_the_rows_that_are_numbers():
+    given = rows().matrix
+    given[0], given[5] = torch.nan, torch.inf
+    far = given.clone()
+    far[0], far[5] = 1e6, -1e6
+    rule = rule_of("bulyan", 2)
+    torch.testing.assert_close(step_of(rule, sent(given)), step_of(rule, sent(far)))
