@@ -2,6 +2,7 @@
 
     without replacement:  M ~ Hypergeometric(n_clients, n_malicious, cohort)
     each by itself:       M ~ Binomial(n_malicious, rate);          told: P(M > assumed_malicious)
+    as many as asked for (`attack.schedule.clients_a_round`):  M is that number
 
 A rule that withstands f of a cohort's rows promises nothing for a round with more, and a draw has
 more than its share now and then: of 100 clients, 25 malicious, cohorts of 10 have above 3 in 22 %
@@ -18,7 +19,11 @@ def share_of_rounds_above(parts: Combination) -> float | None:
     """P(M > assumed_malicious); None where nothing counts on it, or the sampler does not say."""
     assumed = assumed_by(parts)
     sampling = sampling_of(parts.sampler, parts.n_clients)
-    if assumed is None or sampling is None or does_nothing(parts.attack):
+    if assumed is None or does_nothing(parts.attack):
+        return None
+    if parts.n_malicious and parts.malicious_a_cohort is not None:
+        return float(parts.malicious_a_cohort > assumed)
+    if sampling is None:
         return None
     if sampling.rate == 1:  # everybody, every time: nothing is drawn, and no library is imported
         return float(parts.n_malicious > assumed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fedexp.config.pace import refuse_by_the_clock
 from fedexp.config.parts import BUILDERS_OWN, Config, Parts, prefixed, required
 from fedexp.config.root_keys import everybody
-from fedexp.core.attack_schedule import schedule_of
+from fedexp.core.attack_schedule import malicious_in_a_cohort, schedule_of
 from fedexp.core.capabilities import called, sampling_of
 from fedexp.core.checks import InputError, one_of
 from fedexp.core.observer import Observer
@@ -50,6 +50,7 @@ def construct(config: Config) -> Chosen:
         trainer = setting.trainer(trainer, n_clients, cohort_size)
     with prefixed("attack"):
         schedule = schedule_of(config["attack"])
+        malicious_a_cohort = malicious_in_a_cohort(config["attack"])
     combination = Combination(
         n_clients=n_clients,
         cohort_size=cohort_size,
@@ -74,6 +75,7 @@ def construct(config: Config) -> Chosen:
         server_optimizer=make("server_optimizer"),
         studies=tuple(config["leakage"]),
         extra_clients=config["attack"].get("extra_clients", False),
+        malicious_a_cohort=malicious_a_cohort,
     )
     trackers = [Guarded(name, make(f"tracker.{name}")) for name in config["tracker"]]
     stopping: Observer = make("early_stopping", metrics=task.metrics)

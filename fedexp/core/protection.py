@@ -92,6 +92,7 @@ class Combination:
     server_optimizer: ServerOptimizer
     studies: tuple[str, ...]  # of leakage, by name
     extra_clients: bool = False  # whether malicious clients come on top of the honest ones
+    malicious_a_cohort: int | None = None  # None: as many as the sampler draws
 
 
 @final

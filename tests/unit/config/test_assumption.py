@@ -37,6 +37,17 @@ def test_against_rounds_that_are_drawn(sampler):
     assert share_of_rounds_above(parts) == pytest.approx(drawn, abs=0.02)
 
 
+@pytest.mark.parametrize(("number", "said"), [(3, False), (4, True)])
+def test_a_cohort_has_as_many_attackers_as_are_asked_for(number, said):
+    parts = parts_of(
+        *(*HUNDRED, "sampler=uniform", "cohort_size=10", "assumed_malicious=3"),
+        f"+attack.schedule.clients_a_round={number}",
+    )
+    assert share_of_rounds_above(parts) == said
+    assert any("will be malicious in every round" in each for each in remarks(parts)) == said
+    assert any("nothing is promised of the rule" in each for each in remarks(parts)) == said
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
