@@ -15,6 +15,7 @@ import numpy as np
 from fedexp.core.checks import in_range, one_of
 
 HALF = 0.5
+NOBODY = float(np.nextafter(1.0, 2.0))  # no probability reaches it
 
 
 @final
@@ -52,4 +53,4 @@ class OperatingPoint:
             chosen = int((found - healthy).argmax())
         else:
             chosen = int(np.flatnonzero(found >= self.sensitivity)[0])
-        return float(min(thresholds[chosen], 1.0))
+        return float(min(thresholds[chosen], NOBODY))
