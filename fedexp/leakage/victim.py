@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,12 @@ class Victim:
     def last_round(self) -> int:
         """The round of the final model."""
         return max(self.models)
+
+    @property
+    def as_it_ran(self) -> Victim:
+        """With as many rounds as the run had: it may have stopped before the last one planned."""
+        rounds = self.last_round or self.experiment.rounds
+        return replace(self, experiment=replace(self.experiment, rounds=rounds))
 
     def round(self, name: str | int) -> int:
         """The number of a round that there is a model of: "initial", "last", or itself.

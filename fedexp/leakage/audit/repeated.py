@@ -121,6 +121,7 @@ class ManyRunsAudit:
 
     def beforehand(self, victim: Victim) -> str:
         """The least sabotage that so many runs show, at best."""
+        victim = victim.as_it_ran
         promise, privacy = victim.promise, self._privacy(victim)
         if not promise or not promise.get("epsilon"):
             return ""
@@ -144,6 +145,7 @@ class ManyRunsAudit:
         Raises:
             InputError: the run makes no claim, or one that a canary client cannot audit.
         """
+        victim = victim.as_it_ran
         rng = generator(victim.seed, "audit_many_runs")
         clients = CanaryClients.settled(victim, self._privacy(victim), 1, rng)
         scores, run, spent = [], None, None

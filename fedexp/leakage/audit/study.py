@@ -176,6 +176,7 @@ class OneRunAudit:
 
     def _planned(self, victim: Victim) -> tuple[CanaryRun, np.ndarray]:
         """The training with canaries, and which of them are in: `[m]` bool."""
+        victim = victim.as_it_ran
         exp = victim.experiment
         refuse_hidden_rows(exp.channel)
         exp = replace(exp, seed=seed_for(victim.seed, "audit"))

@@ -7,7 +7,8 @@ A shadow is a whole run with the settings of the run that is attacked (federatio
 adversary and all), with a seed of its own: what an outsider would do who knows the algorithm but
 not the seed. It is trained by the same round loop and leaves no run folder. Two things differ: it
 is not evaluated on the way, and noise that the run drew from the operating system is drawn from the
-shadow's seed, so that the same command gives the same findings.
+shadow's seed, so that the same command gives the same findings. It has as many rounds as the run
+had, also where that stopped early.
 
 Which half a shadow gets, and its seed, come from the pool and not from the seed of the run that is
 attacked: runs of the same settings on the same examples have the same shadows.
@@ -125,6 +126,7 @@ class _Job:
     config: Mapping[str, Any]
     pixels: Dataset
     inside: np.ndarray
+    rounds: int  # that the run had
     path: Path
     digest: str  # of all that decides its weights
 
@@ -140,12 +142,17 @@ class _Job:
     ) -> _Job:
         config = _shadow_config(victim.config, seed_for(_seed_of(content), "shadow", index))
         half = examples.rows(torch.from_numpy(np.flatnonzero(inside)))
+        rounds = victim.as_it_ran.experiment.rounds
+        fewer = () if rounds == config["rounds"] else (f"{rounds} rounds",)
         return cls(
             config=config,
             pixels=replace(victim.pixels, train=half),
             inside=inside,
+            rounds=rounds,
             path=folder / f"shadow-{index:03d}.safetensors",
-            digest=_digest(FORMAT, config_hash(config), content, np.packbits(inside).tobytes()),
+            digest=_digest(
+                FORMAT, config_hash(config), content, np.packbits(inside).tobytes(), *fewer
+            ),
         )
 
 
@@ -165,7 +172,7 @@ def _shadow_config(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 def _train(job: _Job) -> Shadow:
     built = build(job.config, pixels=job.pixels)
-    experiment = replace(built.experiment, evaluator=_Unevaluated())
+    experiment = replace(built.experiment, rounds=job.rounds, evaluator=_Unevaluated())
     state = initial_state(experiment, vector_of(built.model))
     for after, _ in run_rounds(experiment, state):
         state = after

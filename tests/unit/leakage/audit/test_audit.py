@@ -1,6 +1,6 @@
 """The audit: quiet about honest runs, loud about sabotaged ones, on real trainings of digits."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -99,6 +99,13 @@ def test_the_claim_is_the_ledgers():
         events = [Event(3.3, 1 / -(-n // 32), 2 * -(-n // 32)) for n in sizes]
         expected = max(epsilon([event], 1e-5, "rdp").epsilon for event in events)
         assert found.headline["epsilon_claimed"] == pytest.approx(expected)
+
+
+def test_a_run_that_stopped_early_is_audited_over_the_rounds_that_it_had():
+    victim = audited(*EXAMPLES, "rounds=5")
+    stopped = replace(victim, models={0: victim.models[0], 2: victim.models[0]})
+    of_two = audit(audited(*EXAMPLES, "rounds=2")).headline["epsilon_of_the_ledger"]
+    assert audit(stopped).headline["epsilon_of_the_ledger"] == of_two
 
 
 def test_a_calibrated_run_is_audited_at_the_noise_that_it_had():

@@ -206,3 +206,12 @@ def test_runs_of_the_same_settings_share_them_through_a_store(tmp_path, victim, 
     assert trainings == [0, 1, 2, 3] * 2  # of the second none, of other settings all
     assert told == 4
     assert torch.equal(vectors(first), vectors(second))
+
+
+def test_shadows_of_a_run_that_stopped_early_have_its_rounds(victim, tmp_path):
+    stopped = replace(victim, models={r: victim.models[r] for r in (0, 1)})
+    short = replace(stopped, folder=tmp_path / "short")
+    one, two = vectors(trained(short, 2)[0]), vectors(trained(victim, 2)[0])
+    assert not torch.equal(one, two)
+    assert trained(replace(stopped, folder=victim.folder), 2)[1] == 2
+    torch.testing.assert_close(vectors(trained(stopped, 2)[0]), one, rtol=0, atol=0)
