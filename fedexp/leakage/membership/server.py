@@ -11,7 +11,8 @@ does so more than the other rows (`fedexp.leakage.membership.others`). No model 
     client unknown  the largest score over all clients: is it anybody's?
     wrong client    the control: asked of another client, whose row has not seen the example
     other client    what a participant sees who gets nothing but the models sent out: their steps
-    source          the client with the largest score: who holds a member?
+    source          the client with the largest score: who holds a member? Of equals, as clients in
+                    one sum are, one by lot
 
 What is seen is what the channel delivers: rows as they were clipped, noised, compressed or summed
 on their way. Noise that the server itself adds protects against others, not against the server.
@@ -97,7 +98,7 @@ class ServerMembership:
             victim.pixels.class_names,
             generator(victim.seed, "server_membership_classes"),
         )
-        source = _Source.of(view)
+        source = _Source.of(view, generator(victim.seed, "server_membership_source"))
         progress(1.0)
         headline = {
             **judged[KNOWN].headline(right),
@@ -238,11 +239,13 @@ class _Source:
     by_class: float  # how often it is right to name the client that holds most of the class
 
     @classmethod
-    def of(cls, view: _View) -> _Source:
+    def of(cls, view: _View, rng: np.random.Generator) -> _Source:
         inside = view.asked.is_member & view.took_part
         holder = np.searchsorted(view.clients, view.asked.client[inside])
-        named = view.everybody[:, inside].argmax(axis=0)
         k = len(view.clients)
+        scores = view.everybody[:, inside]
+        lots = np.where(scores == scores.max(axis=0), rng.random(scores.shape), -1.0)
+        named = lots.argmax(axis=0)
         confusion = np.bincount(holder * k + named, minlength=k * k).reshape(k, k)
         labels = view.asked.examples.y.numpy()[inside]
         most = sum(np.bincount(holder[labels == c]).max() for c in np.unique(labels))

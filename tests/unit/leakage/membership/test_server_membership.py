@@ -97,6 +97,7 @@ def test_a_sum_over_all_clients_names_nobody(tmp_path):
     assert found.adversaries[""] == "server behind secure aggregation of 5"
     assert all(figure.subject != CONTROL for figure in found.figures)
     assert any(line.startswith("There is no control") for line in found.conclusions)
+    assert (found.arrays["source_confusion"].sum(axis=0) > 0).all()  # one by lot, not the first
     asked = Asked.of(victim, 100)
     assert read_seen(victim.folder, 1, asked).slopes.shape == (1, len(asked))
 
