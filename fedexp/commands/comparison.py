@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from fedexp.commands.model_files import Attacked, attack_file, conditions_of
 from fedexp.commands.studies import leak
@@ -18,9 +17,14 @@ from fedexp.core.checks import InputError
 from fedexp.reporting.leakage import metric_name, number
 from fedexp.run_folder.documents import read_config
 from fedexp.run_folder.findings import read_findings
+from fedexp.run_folder.format import PROVENANCE, WITHOUT_EFFECT
 
 OF_RUNS = ("dataset", "train_examples", "seed", "paths.data_dir", "task")
-ONLY_OF_RUNS = ("partition", "rounds", "n_clients", "privacy", "channel", "algorithm", "aggregator")
+ONLY_OF_RUNS = (
+    *("partition", "rounds", "n_clients", "setting", "training", "attack", "privacy", "channel"),
+    *("algorithm", "aggregator"),
+)
+"""What is missed where one of the two is a file; two runs are compared in all that decides them."""
 ENDS = ("_low", "_high")
 
 
@@ -71,9 +75,11 @@ def unequal_conditions(a: Attacked, b: Attacked) -> dict[str, str]:
     """The conditions that differ, or that nobody knows of one of the two, each with how."""
     found = {}
     for key in dict.fromkeys([*a.conditions, *b.conditions]):
+        if not (key in ONLY_OF_RUNS or all(key in x.conditions for x in (a, b))):
+            continue
         mine, its = (x.conditions.get(key, "not known of a file") for x in (a, b))
         if mine != its:
-            found[key] = f"{_short(mine)} against {_short(its)}"
+            found[key] = " against ".join(map(_short, _apart(mine, its)))
     settings = {study.name: study.settings for study in b.studies}
     for study in a.studies:
         if study.name in settings and settings[study.name] != study.settings:
@@ -88,18 +94,12 @@ def _attacked_run(path: Path, overrides: Sequence[str], force: bool) -> Attacked
     wanted = {o.split("=")[1].strip("[]") for o in own if o.startswith("leakage=")}
     names = {name.strip() for words in wanted for name in words.split(",")}
     found = tuple(study for study in read_findings(path) if study.name in names)
-    conditions = {
-        "members": "train",
-        "scale": "fedexp",
-        **conditions_of(config),
-        **{key: _chosen(config[key]) for key in ONLY_OF_RUNS if key in config},
-    }
+    conditions = {"members": "train", "scale": "fedexp", **conditions_of(config)}
+    model = {key: config["model"].get(key) for key in ("weights", "frozen")}
+    conditions |= {f"model.{key}": value for key, value in model.items()}
+    without = {*WITHOUT_EFFECT, *PROVENANCE, *conditions}
+    conditions |= {key: value for key, value in config.items() if key not in without}
     return Attacked(path, path, found, conditions, ())
-
-
-def _chosen(value: Any) -> Any:
-    """A part by its class's name, anything else as it is."""
-    return _class(value) or value if isinstance(value, Mapping) else value
 
 
 def _class(node: Mapping[str, Any]) -> str:
@@ -134,6 +134,17 @@ def _cell(headline: Mapping[str, float], metric: str) -> str:
         )
         return number(metric, value) + chance
     return f"{number(metric, value)} [{number(metric, low)}, {number(metric, high)}]"
+
+
+def _apart(mine: object, its: object) -> tuple[object, object]:
+    """Of two of a kind, that and what differs."""
+    if not (isinstance(mine, Mapping) and isinstance(its, Mapping)):
+        return mine, its
+    if mine.get("_target_") != its.get("_target_"):
+        return mine, its
+    same = {k for k in mine if k in its and mine[k] == its[k]} - {"_target_"}
+    one, other = ({k: v for k, v in x.items() if k not in same} for x in (mine, its))
+    return one, other
 
 
 def _short(value: object) -> str:

@@ -182,3 +182,15 @@ def test_two_side_by_side_with_what_was_not_equal(here, trained, capsys):
     printed = capsys.readouterr().out
     assert "Not equal, so that a difference may come from these:" in printed
     assert "rounds: not known of a file against" in printed
+
+
+def test_two_runs_are_unequal_in_any_setting_that_decides_them(here, capsys):
+    runs = [
+        str(finished_run(here / name, f"training.lr={lr}")) for name, lr in (("a", 0.1), ("b", 0.2))
+    ]
+    asked = ("leakage=loss_threshold", "leakage.loss_threshold.permutations=40")
+    assert run_command(["leakage", "compare", *runs, *asked]) == 0
+    printed = capsys.readouterr().out
+    assert "Not equal, so that a difference may come from these:" in printed
+    assert "training: LocalSGD (lr 0.1) against LocalSGD (lr 0.2)" in printed
+    assert "privacy:" not in printed
