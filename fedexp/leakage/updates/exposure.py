@@ -142,11 +142,19 @@ class Exposure:
             )
         chosen = self._chosen(victim, clients)
         trainer = self._trainer(exp.trainer)
-        return [
+        exposed = [
             exposed
             for round in map(victim.round, self.rounds)
             for exposed in self._at(round, victim, chosen, trainer, clients)
         ]
+        if not exposed:
+            raise InputError(
+                "lost every sum to clients that left, and there is nothing to attack; expose more "
+                "examples",
+                "examples",
+                self.examples,
+            )
+        return exposed
 
     def _refuse_other_draws(self, trainer: Trainer, sums: bool) -> None:
         """Raise InputError where minibatches are not what the adversary takes them for."""
@@ -226,15 +234,14 @@ class Exposure:
             privacy = exp.server.privacy
             sent = privacy.on_client(backend.train(trainer, tasks), privacy.init(len(params)), rng)
             delivery = exp.channel.transmit(sent, rng)
-            if not len(delivery.updates):
-                continue  # the sum was lost to dropouts: nothing is seen
-            members = delivery.members[0]
-            truth = chosen.rows(torch.from_numpy(np.concatenate([shards[k] for k in members])))
-            knowledge = knowledge_of(
-                victim, round, trainer, truth, self.labels_shared, self.minibatch
-            )
-            observation = observed(victim, delivery.updates.matrix[0], len(members), knowledge)
-            exposed.append(Exposed(observation, truth, round))
+            # None where the sum was lost to dropouts, several where the channel makes groups.
+            for row, members in zip(delivery.updates.matrix, delivery.members, strict=True):
+                truth = chosen.rows(torch.from_numpy(np.concatenate([shards[k] for k in members])))
+                knowledge = knowledge_of(
+                    victim, round, trainer, truth, self.labels_shared, self.minibatch
+                )
+                observation = observed(victim, row, len(members), knowledge)
+                exposed.append(Exposed(observation, truth, round))
         return exposed
 
 

@@ -92,6 +92,21 @@ def test_behind_secure_aggregation_there_is_the_mean_of_all_and_all_are_to_be_fo
     torch.testing.assert_close(exposed.observation.update, expected, rtol=0, atol=4e-6)
 
 
+def test_every_sum_that_the_channel_makes_is_seen(tmp_path):
+    asked = ("model=logistic", "channel=block_means", "channel.size=2", "cohort_size=6")
+    seen = replace(ONE, examples=6)(victim_of_run(tmp_path, *asked))
+    assert [exposed.observation.clients for exposed in seen] == [2, 2, 2]
+    rows = torch.cat([exposed.truth.x for exposed in seen]).flatten(1)
+    assert len(rows.unique(dim=0)) == 6
+
+
+def test_where_every_sum_is_lost_there_is_nothing_to_attack(behind_sums):
+    channel = replace(behind_sums.experiment.channel, drop_before_masking=1.0)
+    lost = replace(behind_sums, experiment=replace(behind_sums.experiment, channel=channel))
+    with pytest.raises(InputError, match="nothing to attack"):
+        ONE(lost)
+
+
 def test_noise_of_a_run_without_is_clipped_first_and_has_the_size_that_was_asked_for(victim):
     still = replace(ONE, clip_norm=0.01, noise_multiplier=0.0)(victim)[0].observation
     assert still.knowledge.clip_norm == 0.01
