@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fedexp.commands.model_files import Attacked, attack_file, conditions_of
 from fedexp.commands.studies import leak
