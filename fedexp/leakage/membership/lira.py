@@ -38,6 +38,7 @@ from fedexp.leakage.membership.scoring import (
     caveats,
     class_figures,
     negative_loss,
+    of_clients_never_asked,
     true_class_logits,
 )
 from fedexp.leakage.membership.shadows import confidence_of, refuse_number, shadows_of
@@ -147,6 +148,7 @@ class LiRA:
                 *(line for subject in judged for line in judged[subject].conclusions(subject)),
                 *of_classes,
                 self._sizes(victim, inside),
+                *of_clients_never_asked(victim),
                 *caveats(victim, headline),
             ],
             adversary=(

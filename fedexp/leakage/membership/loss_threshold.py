@@ -29,6 +29,7 @@ from fedexp.leakage.membership.scoring import (
     caveats,
     class_figures,
     negative_loss,
+    of_clients_never_asked,
     rounds_of,
     true_class_logits,
 )
@@ -94,6 +95,7 @@ class LossThreshold:
             conclusions=[
                 *judged.conclusions("loss threshold"),
                 *of_classes,
+                *of_clients_never_asked(victim),
                 *caveats(victim, headline),
             ],
             adversaries={"": adversaries.OUTSIDER},

@@ -41,6 +41,9 @@ from fedexp.leakage.membership.scoring import (
     class_figures,
     finite_logits,
     negative_loss,
+    finite_logits,
+    negative_loss,
+    of_clients_never_asked,
     phi_of,
 )
 from fedexp.leakage.membership.shadows import logits_of, shadows_of
@@ -148,6 +151,7 @@ class RMIA:
                 *of_classes,
                 f"Asked: the {int(asked.sum()):,} of {len(asked):,} examples that a reference was "
                 f"trained without.",
+                *of_clients_never_asked(victim),
                 *caveats(victim, headline),
             ],
             adversary=(

@@ -32,6 +32,7 @@ from fedexp.core.findings import Figure
 from fedexp.core.flat import FlatModel
 from fedexp.core.normalise import Normalisation
 from fedexp.core.rng import generator
+from fedexp.core.shards import are_listed
 from fedexp.core.workload import evaluation_batch
 from fedexp.leakage.membership.roc import RATES, Roc, auc_interval, null_intervals
 from fedexp.leakage.study import refuse_several_labels
@@ -278,6 +279,30 @@ def caveats(victim: Victim, headline: Mapping[str, float]) -> list[str]:
             "not having been trained on; train_examples leaves a reserve of the same kind."
         )
     return remarks
+
+
+def never_asked(victim: Victim) -> int:
+    """Examples of clients that were in no round's cohort, which nobody has trained on."""
+    exp = victim.experiment
+    shards = exp.setting.shards(victim.partition)
+    if not are_listed(shards):
+        return 0
+    idle = np.ones(exp.n_clients, dtype=bool)
+    for round in range(victim.last_round):
+        idle[exp.sampler(exp.n_clients, generator(exp.seed, "cohort", round))] = False
+    return sum(len(shard) for shard, away in zip(shards, idle, strict=False) if away)
+
+
+def of_clients_never_asked(victim: Victim) -> list[str]:
+    """What that does to figures in which their examples count as members."""
+    idle = never_asked(victim)
+    if not idle:
+        return []
+    return [
+        f"{idle:,} of the {len(victim.pixels.train):,} training examples are of clients that no "
+        "round asked: they count as members, and nobody trained on them. Those of the others leak "
+        "more than the figures say."
+    ]
 
 
 def refuse_no_clean_answer(victim: Victim) -> None:
