@@ -21,6 +21,7 @@ round to 1; and every model is asked about the example itself only, not about mi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -30,6 +31,7 @@ from fedexp.core.examples import Dataset
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator
 from fedexp.leakage import adversaries
+from fedexp.leakage.membership.roc import Roc
 from fedexp.leakage.membership.scoring import (
     OUTSIDER,
     Judged,
@@ -41,7 +43,7 @@ from fedexp.leakage.membership.scoring import (
     of_clients_never_asked,
     true_class_logits,
 )
-from fedexp.leakage.membership.shadows import confidence_of, refuse_number, shadows_of
+from fedexp.leakage.membership.shadows import confidence_of, halves, refuse_number, shadows_of
 from fedexp.leakage.study import Progress, refuse_several_labels
 from fedexp.leakage.victim import Victim
 
@@ -64,7 +66,8 @@ class LiRA:
         variance: "per_example", "global", or "auto": global below 64 shadows.
         targets: "run" attacks the run; "shadows" attacks each shadow in turn with the help of the
             others, its pair left out, and pools the scores: what training like this leaks, with
-            many more non-members than one run has.
+            many more non-members than one run has. As a shadow helps to score those that help to
+            score it, the null interval is of halves drawn anew, with all scores computed again.
         permutations: shuffles behind the null interval, at least 40.
     """
 
@@ -107,8 +110,12 @@ class LiRA:
         asked = np.concatenate([target for target, _, _ in attacked])
         truth = np.concatenate([is_member for _, is_member, _ in attacked])
 
-        def judge(scores: np.ndarray) -> Judged:
-            return Judged.of(scores, truth, self.permutations, generator(victim.seed, "lira_null"))
+        def judge(scores: np.ndarray, study: LiRA | None = None) -> Judged:
+            chance = None
+            if self.targets == "shadows":
+                chance = partial(_by_halves_drawn_anew, study=study, phi=phi)
+            rng = generator(victim.seed, "lira_null")
+            return Judged.of(scores, truth, self.permutations, rng, chance)
 
         # The other variant costs nothing more, and where models are noisy it is the stronger one.
         judged: dict[str, Judged] = {}
@@ -120,7 +127,7 @@ class LiRA:
                 for target, _, helpers in attacked
             ]
             of_subject[f"LiRA {variant}"] = np.concatenate(scores)
-            judged[f"LiRA {variant}"] = judge(of_subject[f"LiRA {variant}"])
+            judged[f"LiRA {variant}"] = judge(of_subject[f"LiRA {variant}"], study)
         judged["loss threshold"] = judge(negative_loss(asked))
 
         right = accuracies(victim, params)
@@ -189,6 +196,24 @@ class LiRA:
             f"Attacked: the {attacked}. The run trained on {own:,} examples, a shadow on "
             f"{shadow:,}" + ("." if own == shadow else ": shadows know a little less than it.")
         )
+
+
+def _by_halves_drawn_anew(rng: np.random.Generator, study: LiRA | None, phi: np.ndarray) -> Roc:
+    """The curve of shadows attacked by each other, had they nothing to do with their halves.
+
+    Args:
+        rng: draws the halves.
+        study: whose scores; None: how sure the shadows are.
+        phi: `[N, n]` of the shadows.
+    """
+    number, n = phi.shape
+    inside = halves(int(rng.integers(2**63)), number, n)
+    scores = phi
+    if study is not None:
+        helpers = [all_but_pair(target, number) for target in range(number)]
+        each = zip(phi, helpers, strict=True)
+        scores = np.stack([study.scores(own, phi[by], inside[by]) for own, by in each])
+    return Roc.of(scores[inside], scores[~inside])
 
 
 def all_but_pair(target: int, number: int) -> np.ndarray:

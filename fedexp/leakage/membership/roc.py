@@ -169,7 +169,13 @@ def null_intervals(
     at_least(40, permutations=permutations)
     labels = _labels(members, non_members)
     ends = _ends_of_ties(-np.sort(-_joined(members, non_members)))
-    chance = [Roc._of(rng.permutation(labels), ends).figures() for _ in range(permutations)]
+    return middle_of(
+        [Roc._of(rng.permutation(labels), ends).figures() for _ in range(permutations)]
+    )
+
+
+def middle_of(chance: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """Metric -> the interval that holds 95 % of its values in figures that chance gave."""
     tail = (100 - COVERAGE_PERCENT) / 2
     intervals = {}
     for metric in chance[0]:

@@ -18,7 +18,7 @@ First Principles", IEEE S&P 2022, section 4.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -34,7 +34,7 @@ from fedexp.core.normalise import Normalisation
 from fedexp.core.rng import generator
 from fedexp.core.shards import are_listed
 from fedexp.core.workload import evaluation_batch
-from fedexp.leakage.membership.roc import RATES, Roc, auc_interval, null_intervals
+from fedexp.leakage.membership.roc import RATES, Roc, auc_interval, middle_of, null_intervals
 from fedexp.leakage.study import refuse_several_labels
 from fedexp.leakage.victim import Victim
 
@@ -156,12 +156,19 @@ class Judged:
         is_member: np.ndarray,
         permutations: int,
         rng: np.random.Generator,
+        chance: Callable[[np.random.Generator], Roc] | None = None,
     ) -> Judged:
-        """Of scores `[n]`, larger for "member", against the truth `[n]` bool."""
+        """Of scores `[n]`, larger for "member", against the truth `[n]` bool.
+
+        `chance` draws what comes out where there is nothing to be told; None: labels shuffled.
+        """
         members, non_members = scores[is_member], scores[~is_member]
         roc = Roc.of(members, non_members)
         figures = dict(roc.figures())
-        nulls = null_intervals(members, non_members, permutations, rng)
+        if chance is None:
+            nulls = null_intervals(members, non_members, permutations, rng)
+        else:
+            nulls = middle_of([chance(rng).figures() for _ in range(permutations)])
         for metric, (low, high) in nulls.items():
             figures |= {f"{metric}_null_low": low, f"{metric}_null_high": high}
         for metric, rate in RATES.items():

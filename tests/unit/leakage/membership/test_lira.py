@@ -19,7 +19,7 @@ from fedexp.core.checks import InputError
 from fedexp.core.normalise import Normalisation
 from fedexp.core.rng import generator
 from fedexp.leakage.membership import shadows
-from fedexp.leakage.membership.lira import LiRA, all_but_pair
+from fedexp.leakage.membership.lira import LiRA, _by_halves_drawn_anew, all_but_pair
 from fedexp.leakage.membership.loss_threshold import LossThreshold
 from fedexp.leakage.membership.scoring import Pool, true_class_logits
 from fedexp.leakage.membership.shadows import halves
@@ -120,6 +120,23 @@ def test_leaving_out_a_pair_tells_nothing_where_there_is_nothing():
         scores.append(study.scores(phi[target], phi[others], inside[others]))
     auc = roc_auc_score(inside.ravel(), np.concatenate(scores))
     assert auc == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_null_interval_of_shadows_that_attack_each_other_is_as_wide_as_chance_is():
+    number, n = 10, 60
+    study, rng = lira(variance="global"), generator(0, "test_lira")
+
+    def phi():
+        return rng.normal(size=(number, n)) + rng.normal(scale=3, size=n)
+
+    drawn = [_by_halves_drawn_anew(rng, study, phi()).auc for _ in range(300)]
+    one = phi()
+    supposed = [_by_halves_drawn_anew(rng, study, one).auc for _ in range(300)]
+    assert np.std(supposed) == pytest.approx(np.std(drawn), rel=0.2)
+    labels = rng.permutation(halves(0, number, n).ravel())
+    scores = rng.normal(size=number * n)
+    shuffled = [roc_auc_score(rng.permutation(labels), scores) for _ in range(300)]
+    assert np.std(shuffled) < 0.8 * np.std(drawn)  # which were taken for it once
 
 
 @pytest.fixture(scope="module")
