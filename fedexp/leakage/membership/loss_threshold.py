@@ -30,7 +30,9 @@ from fedexp.leakage.membership.scoring import (
     class_figures,
     negative_loss,
     of_clients_never_asked,
+    of_other_classes,
     rounds_of,
+    shuffled_within,
     true_class_logits,
 )
 from fedexp.leakage.study import Progress, refuse_several_labels
@@ -73,7 +75,11 @@ class LossThreshold:
             params = victim.models[round].to(victim.device)
             phi = true_class_logits(victim.model, params, victim.normalisation, pool.examples)
             rng = generator(victim.seed, "loss_threshold_null", round)
-            judged = Judged.of(negative_loss(phi), pool.is_member, self.permutations, rng)
+            chance = None
+            if not pool.classes_alike:
+                labels = pool.examples.y.numpy()
+                chance = shuffled_within(labels, negative_loss(phi), pool.is_member)
+            judged = Judged.of(negative_loss(phi), pool.is_member, self.permutations, rng, chance)
             right = accuracies(victim, params)
             rows += judged.rows("loss threshold", round)
             rows += [Figure("model", round, 0, name, value) for name, value in right.items()]
@@ -95,6 +101,7 @@ class LossThreshold:
             conclusions=[
                 *judged.conclusions("loss threshold"),
                 *of_classes,
+                *of_other_classes(pool),
                 *of_clients_never_asked(victim),
                 *caveats(victim, headline),
             ],

@@ -44,6 +44,9 @@ OUTSIDER = (
 )
 
 
+OTHERS_ARE_CHANCE = 1e-3  # how improbable other classes must be to be more than that
+
+
 @final
 @dataclass(frozen=True)
 class Pool:
@@ -74,6 +77,27 @@ class Pool:
         others = _drawn(victim.held_out, len(members), victim.seed, "non_members")
         examples = members.joined(others)
         return cls(examples, np.arange(len(examples)) < len(members))
+
+    @property
+    def classes_alike(self) -> bool:
+        """Whether both sides may be drawn from one mix of classes: chi-squared, at one in 1,000."""
+        from scipy.stats import chi2_contingency
+
+        labels = self.examples.y.numpy()
+        classes = np.unique(labels)
+        sides = (labels[self.is_member], labels[~self.is_member])
+        counts = np.array([[np.sum(side == c) for c in classes] for side in sides])
+        return len(classes) < 2 or bool(chi2_contingency(counts).pvalue > OTHERS_ARE_CHANCE)
+
+
+def of_other_classes(pool: Pool) -> list[str]:
+    """What a reader has to know where the classes tell the two sides apart."""
+    if pool.classes_alike:
+        return []
+    return [
+        "Members and non-members have other classes than each other, which alone tells some of "
+        "them apart: the null interval is of labels shuffled within the classes."
+    ]
 
 
 def true_class_logits(
@@ -286,6 +310,30 @@ def caveats(victim: Victim, headline: Mapping[str, float]) -> list[str]:
             "not having been trained on; train_examples leaves a reserve of the same kind."
         )
     return remarks
+
+
+def shuffled_within(
+    classes: np.ndarray, scores: np.ndarray, is_member: np.ndarray
+) -> Callable[[np.random.Generator], Roc]:
+    """Draws the curve of labels shuffled among examples of one class, of whom as many stay members.
+
+    Where the two sides have other classes than each other, a model that never saw either tells them
+    apart by what is easy for it; that is no membership.
+
+    Args:
+        classes: `[n]`.
+        scores: `[n]`.
+        is_member: `[n]` bool.
+    """
+    by_class = np.argsort(classes, kind="stable")
+    sides = is_member[by_class]
+
+    def drawn(rng: np.random.Generator) -> Roc:
+        inside = np.empty_like(is_member)
+        inside[np.lexsort((rng.random(len(classes)), classes))] = sides
+        return Roc.of(scores[inside], scores[~inside])
+
+    return drawn
 
 
 def never_asked(victim: Victim) -> int:

@@ -1,6 +1,7 @@
 """The loss threshold on digits that a small model has learned by heart."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
 from fedexp.core.flat import state_dict_of
+from fedexp.core.rng import generator
 from fedexp.leakage.membership.loss_threshold import LossThreshold
 from tests.support.composing import CONF
 from tests.support.membership_victims import digits, victim_of
@@ -80,6 +82,27 @@ def test_members_of_clients_that_no_round_asked_are_counted(victim, tmp_path):
     few = found(victim_of(tmp_path, *digits(100, 100), *asked))
     assert any(line.startswith("60 of the 100 training examples") for line in few.conclusions)
     assert not any("no round asked" in line for line in found(victim).conclusions)
+
+
+def test_a_model_that_never_saw_either_side_does_not_tell_them_by_their_classes(tmp_path):
+    pixels, reserve = digits(400, 400)
+    few = torch.cat(
+        [(pixels.train.y == c).nonzero().flatten()[: 40 if c < 5 else 4] for c in range(10)]
+    )
+    thinned = replace(pixels, train=pixels.train.rows(few))
+    victim = victim_of(tmp_path, thinned, reserve, "n_clients=2", "rounds=1", "model.hidden=[8]")
+    told = []
+    for seed in range(20):
+        drawn = torch.from_numpy(generator(seed, "test").normal(size=len(victim.models[0])) * 0.2)
+        other = replace(victim, models={0: victim.models[0], 1: drawn.float()})
+        findings = found(other)
+        told.append(
+            not findings.headline["auc_null_low"]
+            <= findings.headline["auc"]
+            <= findings.headline["auc_null_high"]
+        )
+    assert sum(told) <= 4
+    assert any("have other classes than each other" in line for line in findings.conclusions)
 
 
 def test_both_sides_are_equally_many(victim):
