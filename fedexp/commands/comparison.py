@@ -138,10 +138,8 @@ def _cell(headline: Mapping[str, float], metric: str) -> str:
 
 
 def _apart(mine: object, its: object) -> tuple[object, object]:
-    """Of two of a kind, that and what differs."""
+    """Of two parts, what they are and which settings differ."""
     if not (isinstance(mine, Mapping) and isinstance(its, Mapping)):
-        return mine, its
-    if mine.get("_target_") != its.get("_target_"):
         return mine, its
     same = {k for k in mine if k in its and mine[k] == its[k]} - {"_target_"}
     one, other = ({k: v for k, v in x.items() if k not in same} for x in (mine, its))
