@@ -41,8 +41,6 @@ from fedexp.leakage.membership.scoring import (
     class_figures,
     finite_logits,
     negative_loss,
-    finite_logits,
-    negative_loss,
     of_clients_never_asked,
     phi_of,
 )
