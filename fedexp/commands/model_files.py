@@ -7,8 +7,9 @@ says, beside `model.json`, which says what was assumed; the file itself is only 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -22,6 +23,7 @@ from fedexp.config.found import settle
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.config.schema import register
 from fedexp.core.checks import InputError
+from fedexp.core.documents import DOCUMENT_BYTES, parse_json, read_text
 from fedexp.core.files import locked, to_json, write_atomically
 from fedexp.leakage.model_file import AS_FEDEXP, RAW, ModelFile, check_study
 from fedexp.leakage.victim import Victim
@@ -95,16 +97,35 @@ def attack_file(
         check_study(name, study, members)
     torch.set_num_threads(1)  # as in a run: the same bits for any number of cores
     conditions = {"members": members or "not said", "scale": scale, **conditions_of(config)}
-    key = hashlib.sha256(to_json({**conditions, "file": digest})).hexdigest()[:12]
+    victim = file.victim(config, out or Path())  # before there is a folder
+    made_of = {"sha256": digest, "examples": victim.pixels.digest, **conditions}
+    key = hashlib.sha256(to_json(made_of)).hexdigest()[:12]
     folder = out or Path("outputs") / "leakage" / f"{path.stem}-{key}"
-    victim = file.victim(config, folder)  # before there is a folder
+    _refuse_others_folder(folder, made_of)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        about = {"file": str(path), "sha256": digest, **conditions, "assumed": file.assumptions()}
+        about = {"file": str(path), **made_of, "assumed": file.assumptions()}
         write_atomically(folder / ABOUT, to_json(about, indent=1))
-        _study(victim, studies, nodes, force)
+        _study(replace(victim, folder=folder), studies, nodes, force)
     found = tuple(study for study in read_findings(folder) if study.name in nodes)
     return Attacked(path, folder, found, conditions, tuple(file.assumptions()))
+
+
+def _refuse_others_folder(folder: Path, made_of: Mapping[str, object]) -> None:
+    """Raise InputError where findings lie that would be taken for this model's."""
+    if (folder / "config.yaml").exists():
+        raise InputError("is a run's folder: findings in it are of that run", "--out", folder)
+    if not (folder / "leakage").exists():
+        return
+    try:
+        about = parse_json(read_text(folder / ABOUT, DOCUMENT_BYTES))
+    except (OSError, ValueError):
+        about = None
+    about = about if isinstance(about, dict) else {}
+    now = parse_json(to_json(made_of).decode())
+    if other := [key for key in now if about.get(key) != now[key]]:
+        reason = f"holds findings of other conditions ({', '.join(other)}): name another folder"
+        raise InputError(reason, "--out", folder)
 
 
 def _study(
@@ -136,7 +157,7 @@ def _scale(words: str) -> str | tuple[float, float]:
         mean, deviation = map(float, words.split(","))
     except ValueError:
         mean, deviation = 0.0, 0.0
-    if not 0 < deviation < float("inf") or abs(mean) == float("inf"):
+    if not (0 < deviation < math.inf and math.isfinite(mean)):
         raise InputError("must be fedexp, none, or MEAN,DEVIATION", "--scale", words)
     return mean, deviation
 

@@ -136,6 +136,10 @@ MISSING = {
     "a run": (("--model", "mlp", "leakage=geiping"), "leakage=geiping: needs a run"),
     "a run to set": ((*QUICK, *MEMBERS, "rounds=3"), "override=rounds=3: there is no run to set"),
     "a scale": ((*QUICK, *MEMBERS, "--scale", "1,0"), "--scale=1,0: must be fedexp, none, or"),
+    "a finite mean": (
+        (*QUICK, *MEMBERS, "--scale", "nan,1"),
+        "--scale=nan,1: must be fedexp, none",
+    ),
     "a file": ((*QUICK, *MEMBERS), "MODEL_FILE=model.pth: "),
 }
 
@@ -194,3 +198,34 @@ def test_two_runs_are_unequal_in_any_setting_that_decides_them(here, capsys):
     assert "Not equal, so that a difference may come from these:" in printed
     assert "training: LocalSGD (lr 0.1) against LocalSGD (lr 0.2)" in printed
     assert "privacy:" not in printed
+
+
+@pytest.mark.slow
+def test_findings_of_another_model_or_of_other_rows_are_not_taken_for_its_own(
+    here, trained, capsys
+):
+    torch.save(trained, "a.pth")
+    torch.save({name: torch.zeros_like(tensor) for name, tensor in trained.items()}, "b.pth")
+    rows = here / "rows.txt"
+    rows.write_text("\n".join(map(str, range(100))))
+    members = ("--members", "rows.txt")
+    assert run_command(["leakage", "a.pth", *QUICK, *members, "--out", "found"]) == 0
+    line = complaint(capsys, "b.pth", *QUICK, *members, "--out", "found")
+    assert "--out=found: holds findings of other conditions (sha256)" in line
+    before = attack("a.pth", *QUICK, *members)
+    rows.write_text("\n".join(map(str, range(50))))
+    assert run_command(["leakage", "a.pth", *QUICK, *members, "--out", "found"]) == 2
+    assert "(examples): name another folder" in capsys.readouterr().err
+    assert run_command(["leakage", "a.pth", *QUICK, *members]) == 0
+    assert len(os.listdir("outputs/leakage")) == 2
+    assert before in os.listdir("outputs/leakage")
+
+
+@pytest.mark.slow
+def test_a_runs_folder_takes_no_findings_of_a_file(here, trained, capsys):
+    torch.save(trained, "model.pth")
+    (here / "run").mkdir()
+    (here / "run" / "config.yaml").write_text("seed: 0\n")
+    line = complaint(capsys, "model.pth", *QUICK, *MEMBERS, "--out", "run")
+    assert "--out=run: is a run's folder: findings in it are of that run" in line
+    assert sorted(path.name for path in (here / "run").iterdir()) == ["config.yaml"]
