@@ -20,7 +20,7 @@ from fedexp.run_folder.documents import read_config
 from fedexp.run_folder.findings import read_findings
 from fedexp.run_folder.format import PROVENANCE, WITHOUT_EFFECT
 
-OF_RUNS = ("dataset", "train_examples", "seed", "paths.data_dir", "task")
+OF_FILES = ("dataset", "model", "train_examples", "seed", "task")
 ONLY_OF_RUNS = (
     *("partition", "rounds", "n_clients", "setting", "training", "attack", "privacy", "channel"),
     *("algorithm", "aggregator"),
@@ -53,10 +53,12 @@ def compare(
     if not any(override.startswith("leakage") for override in overrides):
         reason = "choose what to compare: leakage=model_inversion or leakage=loss_threshold"
         raise InputError(reason, "leakage", None)
+    with_files = any(path.is_file() for path in paths)
+    of_a_run = [o for o in overrides if not (with_files and o.startswith(OF_FILES))]
     a, b = (
         attack_file(path, overrides, model, members, scale, None, force)
         if path.is_file()
-        else _attacked_run(path, overrides, force)
+        else _attacked_run(path, of_a_run, force)
         for path, model in zip(paths, models, strict=True)
     )
     return a, b
@@ -88,9 +90,8 @@ def unequal_conditions(a: Attacked, b: Attacked) -> dict[str, str]:
     return found
 
 
-def _attacked_run(path: Path, overrides: Sequence[str], force: bool) -> Attacked:
+def _attacked_run(path: Path, own: Sequence[str], force: bool) -> Attacked:
     config = read_config(path)
-    own = [o for o in overrides if not o.startswith(OF_RUNS) or o.startswith("paths.")]
     leak(path, own, None, force)
     wanted = {o.split("=")[1].strip("[]") for o in own if o.startswith("leakage=")}
     names = {name.strip() for words in wanted for name in words.split(",")}

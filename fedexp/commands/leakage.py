@@ -9,7 +9,9 @@ from pathlib import Path
 from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
 from fedexp.config.folders import config_folders
+from fedexp.core.checks import InputError
 
+AS_FEDEXP = "fedexp"  # --scale, where none is given
 OVERRIDES = (
     "leakage=NAME or leakage=[NAME,NAME] (see: fedexp list leakage), leakage.NAME.key=value for a "
     "study's own keys, paths.data_dir=FOLDER; of a file of weights also dataset=NAME, "
@@ -38,8 +40,12 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--force", action="store_true", help="do again what is there already")
     options.add_argument("--config-dir", help="a folder of configs of your own")
     _of_files(options)
+    options.add_argument("--out", metavar="FOLDER", type=Path, help="of a file: for the findings")
     given = options.parse_intermixed_args(arguments)
+    if given.run_dir.is_dir():
+        _refuse(given, ("model", "members", "scale", "out"), "a file of weights", "a folder")
     if given.run_dir.is_file() or given.model is not None:
+        _refuse(given, ("name", "config_dir"), "a run", "no run's folder")
         from fedexp.commands.documents import of_attacked
         from fedexp.commands.model_files import attack_file
         from fedexp.reporting.leakage import studies_report
@@ -49,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
             given.overrides,
             given.model,
             given.members,
-            given.scale,
+            AS_FEDEXP if given.scale is None else given.scale,
             given.out,
             given.force,
         )
@@ -78,11 +84,19 @@ def _of_files(options: argparse.ArgumentParser) -> None:
     )
     options.add_argument(
         "--scale",
-        default="fedexp",
         metavar="fedexp|none|MEAN,DEVIATION",
         help="of a file: how its pixels in [0, 1] were scaled (default: by the training part's)",
     )
-    options.add_argument("--out", metavar="FOLDER", type=Path, help="of a file: for the findings")
+
+
+def _refuse(given: argparse.Namespace, names: Sequence[str], whose: str, what: str) -> None:
+    """Raise InputError for an option that would have no effect."""
+    paths = [given.run_dir] if "run_dir" in given else [given.first, given.second]
+    for name in names:
+        if (value := getattr(given, name)) is not None:
+            option = {"name": "--as"}.get(name, f"--{name.replace('_', '-')}")
+            reason = f"is of {whose}, and {' and '.join(map(str, paths))} is {what}"
+            raise InputError(reason, option, value)
 
 
 def _compare(arguments: Sequence[str]) -> int:
@@ -94,6 +108,8 @@ def _compare(arguments: Sequence[str]) -> int:
     _of_files(options)
     options.add_argument("--model-b", metavar="NAME", help="of B, if it is another model than A")
     given = options.parse_intermixed_args(arguments)
+    if not (given.first.is_file() or given.second.is_file()):
+        _refuse(given, ("model", "model_b", "members", "scale"), "a file of weights", "none")
     from fedexp.commands.comparison import compare, side_by_side
     from fedexp.commands.documents import of_comparison
 
@@ -102,7 +118,7 @@ def _compare(arguments: Sequence[str]) -> int:
         given.overrides,
         (given.model, given.model_b or given.model),
         given.members,
-        given.scale,
+        AS_FEDEXP if given.scale is None else given.scale,
         given.force,
     )
     answer(side_by_side(a, b), lambda: of_comparison(a, b))

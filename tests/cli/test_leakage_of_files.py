@@ -182,7 +182,9 @@ def test_two_side_by_side_with_what_was_not_equal(here, trained, capsys):
     first, second = re.findall(r"0\.\d+ \[0\.\d+, 0\.\d+\]", auc)
     assert first == second
     victim = finished_run(here / "victim")
-    assert run_command(["leakage", "compare", "a.pth", str(victim), *QUICK, *MEMBERS]) == 0
+    of_the_file = "model.hidden=[200,200]"
+    said = ["a.pth", str(victim), *QUICK, *MEMBERS, of_the_file]
+    assert run_command(["leakage", "compare", *said]) == 0
     printed = capsys.readouterr().out
     assert "Not equal, so that a difference may come from these:" in printed
     assert "rounds: not known of a file against" in printed
@@ -229,3 +231,21 @@ def test_a_runs_folder_takes_no_findings_of_a_file(here, trained, capsys):
     line = complaint(capsys, "model.pth", *QUICK, *MEMBERS, "--out", "run")
     assert "--out=run: is a run's folder: findings in it are of that run" in line
     assert sorted(path.name for path in (here / "run").iterdir()) == ["config.yaml"]
+
+
+OF_THE_OTHER = {
+    "members": ("run --members train", "--members=train: is of a file of weights, and run is"),
+    "scale": ("run --scale none", "--scale=none: is of a file of weights"),
+    "out": ("run --out found", "--out=found: is of a file of weights"),
+    "model": ("run --model mlp", "--model=mlp: is of a file of weights"),
+    "name": ("model.pth --model mlp --as x", "--as=x: is of a run, and model.pth is no run's"),
+    "two runs": ("compare run run --scale none", "--scale=none: is of a file of weights, and run"),
+    "two places": ("compare model.pth run --out found", "unrecognized arguments: --out"),
+}
+
+
+@pytest.mark.parametrize(("said", "words"), OF_THE_OTHER.values(), ids=OF_THE_OTHER)
+def test_an_option_without_effect_is_refused(here, capsys, said, words):
+    (here / "run").mkdir()
+    (here / "model.pth").write_bytes(b"")
+    assert words in complaint(capsys, *said.split(), "leakage=loss_threshold")
