@@ -39,7 +39,7 @@ from fedexp.observers.progress import progress_for
 from fedexp.observers.redraw import Redraw
 from fedexp.observers.round_log import RoundLog
 from fedexp.partition.document import partition_document
-from fedexp.run_folder.documents import read_summary
+from fedexp.run_folder.documents import read_summary, write_config
 from fedexp.run_folder.origin import remarks_on_origin
 from fedexp.run_folder.record import Recorder
 from fedexp.run_folder.thresholds import write_thresholds
@@ -50,7 +50,11 @@ log = logging.getLogger("fedexp")
 
 
 def run(
-    config: Mapping[str, Any], folder: Path, resume: bool, built: Built | None = None
+    config: Mapping[str, Any],
+    folder: Path,
+    resume: bool,
+    built: Built | None = None,
+    longer: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Run a resolved config in an existing folder; its summary, and a text about it to read.
 
@@ -59,6 +63,7 @@ def run(
         folder: where everything is written, locked by the caller.
         resume: go on from the newest checkpoint in `folder`, if there is one.
         built: what was built of `config` already; closed in the end.
+        longer: the config of a run that is given more rounds, written once it may go on.
 
     Raises:
         InputError: something the user gave cannot be used; nothing was written.
@@ -100,6 +105,8 @@ def run(
             taken = state.round if state else 0
             state = state or initial_state(exp, vector_of(built.model))
         else:
+            if longer is not None:
+                write_config(folder, longer)
             recorder.describe_partition(document)
         if taken:
             log.info("rounds 1 to %d were computed before, and are taken from the store", taken)

@@ -22,7 +22,7 @@ from fedexp.config.folders import conf_folder, own_conf_folder
 from fedexp.core.checks import InputError, did_you_mean, one_of
 from fedexp.core.files import locked
 from fedexp.core.plots import Plots
-from fedexp.run_folder.documents import read_config, read_summary, write_config
+from fedexp.run_folder.documents import read_config, read_summary
 from fedexp.run_folder.format import PROVENANCE, WITHOUT_EFFECT
 
 
@@ -69,11 +69,12 @@ def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
         built = prepare(changed)
         with closing(built.experiment.backend), locked(folder):
             refuse_borrowed_trackers(built.observers, overrides)
+            longer = None
             if changed["rounds"] != saved["rounds"]:
                 before = prepare({**changed, "rounds": saved["rounds"]})
                 built = refuse_other_noise(folder, built, before, changed["rounds"])
-                write_config(folder, {**saved, **{key: changed[key] for key in LONGER}})
-            text = run(changed, folder, resume=True, built=built)[1]
+                longer = {**saved, **{key: changed[key] for key in LONGER}}
+            text = run(changed, folder, resume=True, built=built, longer=longer)[1]
     return "" if changed["quiet"] else text
 
 

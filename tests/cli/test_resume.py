@@ -209,6 +209,14 @@ def test_a_config_that_was_edited_is_noticed(killed, capfd):
     assert "is not the one that its checkpoints were made with" in capfd.readouterr().err
 
 
+def test_more_rounds_that_are_refused_are_not_written_down(killed, capfd):
+    path = killed / "config.yaml"
+    path.write_text(edited := path.read_text().replace("lr: 0.1", "lr: 0.2"))
+    assert run_command(["resume", "killed", "rounds=8"]) == 2
+    assert "is not the one that its checkpoints were made with" in capfd.readouterr().err
+    assert path.read_text() == edited
+
+
 @pytest.mark.parametrize("content", ["", "- 1\n", "a: [1\n", "seed: 0\n", "\0"])
 def test_a_broken_config_is_refused(killed, capfd, content):
     (killed / "config.yaml").write_text(content)
