@@ -35,17 +35,26 @@ class Columns:
     subject: str | None = None
     official: str | None = None
 
+    def named(self) -> dict[str, str]:
+        """Key -> column, of those that are given."""
+        return {key: name for key in USUAL if (name := getattr(self, key)) is not None}
+
     def found(self, frame: pd.DataFrame, source: Path, needed: tuple[str, ...]) -> dict[str, str]:
         """Key -> column of `frame`, for those that there are.
 
         Raises:
-            InputError: a column that is named, or `needed`, is not there.
+            InputError: a column that is named, or `needed`, is not there, or is named twice.
         """
         columns = [str(column) for column in frame.columns]
         there: dict[str, str] = {}
+        given = self.named()
         for key, usual in USUAL.items():
-            named: str | None = getattr(self, key)
-            choices = [named] if named is not None else [c for c in columns if c.lower() in usual]
+            named = given.get(key)
+            choices = [c for c in columns if c.lower() in usual and c not in given.values()]
+            if named is not None:
+                choices = [named]
+                if other := [k for k, column in given.items() if k < key and column == named]:
+                    raise InputError(f"is {other[0]} already: name another column", key, named)
             if len(choices) > 1:
                 reason = f"{source.name} has {' and '.join(choices)}: say which it is"
                 raise InputError(reason, key, None)

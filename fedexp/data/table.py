@@ -120,6 +120,9 @@ class Table:
             for column in self.drop:
                 if column not in table:
                     raise InputError(f"{path.name} has no such column", "drop", column)
+                if key := next((key for key, name in found.items() if name == column), None):
+                    reason = f"is dataset.{key}, which is used and not learned from: drop others"
+                    raise InputError(reason, "drop", column)
             return _Read.of(table, found, self.drop, path)
 
     @cached_property

@@ -48,6 +48,17 @@ def test_what_is_dropped_is_not_learned_from(file):
     assert loaded(file, drop=["sex"]).input_shape == (1,)
     with pytest.raises(InputError, match=r"drop=sexe: t\.csv has no such column"):
         loaded(file, drop=["sexe"])
+    with pytest.raises(InputError, match=r"drop=split: is dataset\.official, which is used"):
+        loaded(file, drop=["split"])
+
+
+def test_one_column_is_one_thing(file):
+    with pytest.raises(InputError, match=r"site=y: is label already: name another column"):
+        loaded(file, site="y")
+    rows = [f"{k};{'ab'[k % 2]}" for k in range(40)]
+    file.write_text("\n".join(["n;site", *rows]))  # which is looked for as the site as well
+    dataset = loaded(file, label="site")
+    assert (dataset.class_names, dataset.site_names) == (("a", "b"), ())
 
 
 def test_a_parquet_file_is_read_by_its_own_types(tmp_path, monkeypatch):
