@@ -46,7 +46,8 @@ def listed(path: str, manifest: str | None, columns: Columns) -> Listing:
         columns: of the manifest.
 
     Raises:
-        InputError: there is no such folder, nothing in it, or its tree or manifest is no such.
+        InputError: there is no such folder, nothing in it, its tree or manifest is no such, or a
+            column is named and there is no manifest.
     """
     root = Path(path).expanduser()
     try:
@@ -57,6 +58,9 @@ def listed(path: str, manifest: str | None, columns: Columns) -> Listing:
     if not root.is_dir():
         raise InputError("is no folder", "path", path)
     if manifest is None and not (root / MANIFEST).is_file():
+        for key, column in columns.named().items():
+            reason = f"is a column of a manifest, and {root} has no {MANIFEST}"
+            raise InputError(f"{reason}; say which it is: dataset.manifest=FILE", key, column)
         found = _of_tree(root, path)
     else:
         found = _of_manifest(root, manifest or MANIFEST, columns)
