@@ -233,6 +233,8 @@ def _records(columns: Arrays_, class_names: np.ndarray | None, file: str) -> Rec
         if key in columns:
             frame[column] = _words(columns[key], key)
     names = None if class_names is None else tuple(map(str, class_names.tolist()))
+    if twice := [name for name in names or () if (names or ()).count(name) > 1]:
+        raise InputError(f"class_names has {twice[0]} twice")
     if y.ndim == 2:
         return Records.of(frame, _several(y, names))
     if names is not None:
@@ -259,8 +261,9 @@ def _named(y: np.ndarray, names: tuple[str, ...]) -> Labels:
 
 def _words(column: np.ndarray, name: str) -> list[str]:
     if column.dtype.kind == "f":
-        if not np.isfinite(column).all() or (column != column.round()).any():
-            row = int((~np.isfinite(column) | (column != column.round())).argmax())
+        wrong = ~(np.abs(column) <= 2.0**53) | (column != column.round())
+        if wrong.any():  # beyond 2**53 whole numbers that differ are one float
+            row = int(wrong.argmax())
             raise InputError(f"{name}[{row}] is {column[row]:g}, and no whole number or word")
         column = column.astype(np.int64)
     if column.dtype.kind not in "iubUS":

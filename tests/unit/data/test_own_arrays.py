@@ -1,0 +1,29 @@
+"""Arrays of a person's own: labels that would become others are refused."""
+
+import numpy as np
+import pytest
+
+from fedexp.core.checks import InputError
+from fedexp.data.arrays import Arrays
+
+X = np.zeros((30, 4, 4), np.uint8)
+Y = np.arange(30) % 3
+
+
+def loaded(path, **arrays):
+    np.savez(path, x=X, **arrays)
+    nobody = dict.fromkeys(("label", "site", "subject", "official"))
+    shares = {"validation_share": 0.1, "test_share": 0.2, "split_seed": 0}
+    return Arrays("a", str(path), **nobody, split="auto", **shares)(None)
+
+
+def test_floats_that_are_no_whole_number_of_their_own(tmp_path):
+    assert loaded(tmp_path / "a.npz", y=Y.astype(float)).class_names == ("0", "1", "2")
+    for wrong in (1e300, 2.0**60, np.nan, 0.5):
+        with pytest.raises(InputError, match=r"is .*, and no whole number or word"):
+            loaded(tmp_path / "a.npz", y=Y * wrong)
+
+
+def test_two_classes_have_two_names(tmp_path):
+    with pytest.raises(InputError, match="class_names has a twice"):
+        loaded(tmp_path / "a.npz", y=Y, class_names=np.array(["a", "b", "a"]))
