@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from fedexp.config.parts import prefixed
-from fedexp.core.capabilities import ChecksTheCohort, of_head
+from fedexp.core.capabilities import ChecksTheCohort, called, of_head
 from fedexp.core.checks import InputError
 from fedexp.core.protection import Combination
 from fedexp.core.protocols import Aggregator
@@ -40,5 +41,36 @@ def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[
         with prefixed(f"pre_aggregation.{name}"):
             rows = mix(rows, rng)
     rule = of_head(aggregator, slice(0, 1))
+    before = rows.matrix._version
     with prefixed("aggregator"):
-        rule(rows, rule.init(1), rng)
+        try:
+            wrong, cause = _why_no_step(rule(rows, rule.init(1), rng)), None
+        except InputError:
+            raise
+        except Exception as error:  # of a rule of somebody's own
+            said = (str(error) or "no words").splitlines()[0]
+            wrong, cause = f"cannot aggregate {n} rows: {type(error).__name__}: {said}", error
+    if not wrong and rows.matrix._version != before:
+        wrong = "changes the rows that it is given: copy them first (updates.matrix.clone())"
+    if wrong:
+        raise InputError(wrong, "aggregator", called(aggregator)) from cause
+
+
+def _why_no_step(made: object) -> str:
+    """What is wrong with what a rule made of rows `[n, 1]`; "": nothing."""
+    if not (isinstance(made, tuple) and len(made) == 2):
+        return f"must return (step, state), and returned a {type(made).__name__}"
+    step, state = made
+    if not isinstance(step, Tensor):
+        return f"must return a tensor as the step, and returned a {type(step).__name__}"
+    if step.shape != (1,):
+        return f"must return a step [d], and of rows [n, 1] returned one of {list(step.shape)}"
+    if not step.is_floating_point() or step.requires_grad:
+        return f"must return a plain floating-point step, and returned one of {step.dtype}" + (
+            " with a gradient" * step.requires_grad
+        )
+    if not bool(step.isfinite().all()):
+        return "must return a finite step, and of rows of zeros returned NaN or infinity"
+    if not (isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())):
+        return f"must return its state as a dict of tensors, and returned a {type(state).__name__}"
+    return ""

@@ -1,0 +1,54 @@
+"""A rule of one's own that gives no step is refused before the run, in one line."""
+
+import pytest
+import torch
+
+from fedexp.config.cohort_rehearsal import rehearse_cohort
+from fedexp.core.checks import InputError
+
+
+class Plain:
+    def rows(self, cohort_size):
+        return cohort_size
+
+    sums = False
+
+
+class Parts:
+    channel, cohort_size, n_clients, pre_aggregation = Plain(), 3, 5, {}
+
+
+class Rule:
+    def __init__(self, give):
+        self.give = give
+
+    def init(self, d):
+        return {}
+
+    def __call__(self, updates, state, rng):
+        return self.give(updates.matrix, state)
+
+
+WRONG = {
+    "nothing": (lambda rows, state: None, "must return (step, state), and returned a NoneType"),
+    "no state": (lambda rows, state: rows.mean(0), "must return (step, state)"),
+    "an array": (lambda rows, state: (rows.mean(0).numpy(), state), "a tensor as the step"),
+    "a row too many": (lambda rows, state: (rows[:1], state), "returned one of [1, 1]"),
+    "whole numbers": (lambda rows, state: (rows.mean(0).long(), state), "one of torch.int64"),
+    "a gradient": (lambda rows, state: (rows.mean(0).requires_grad_(), state), "with a gradient"),
+    "no number": (lambda rows, state: (rows.mean(0) / 0, state), "must return a finite step"),
+    "another state": (lambda rows, state: (rows.mean(0), ()), "a dict of tensors, and returned a"),
+    "its rows": (lambda rows, state: (rows.mul_(2)[0], state), "changes the rows that it is given"),
+    "an error": (lambda rows, state: 1 / 0, "3 rows: ZeroDivisionError: division by zero"),
+}
+
+
+@pytest.mark.parametrize(("give", "words"), WRONG.values(), ids=WRONG)
+def test_what_is_no_step_is_refused_by_name(give, words):
+    with pytest.raises(InputError, match=r"^aggregator=\S*Rule: ") as refused:
+        rehearse_cohort(Parts(), Rule(give))
+    assert words in str(refused.value)
+
+
+def test_a_mean_is_one():
+    rehearse_cohort(Parts(), Rule(lambda rows, state: (rows.mean(0), {"m": torch.zeros(1)})))
