@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     if of_this_process:
                         show_preparation(command, rest)
                     if command:
+                        _refuse_lost_folder()
                         module = importlib.import_module(f"fedexp.commands.{command}")
                         if command not in ("run", "resume", "rerun"):  # which have a run to build
                             over()
@@ -149,6 +150,16 @@ def _completion(arguments: list[str]) -> tuple[str, list[str]]:
     if query:  # Hydra drops the first word only: the application's name
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     return "run", arguments
+
+
+def _refuse_lost_folder() -> None:
+    """Raise InputError where the folder that the shell stands in was removed: torch dies of it."""
+    try:
+        os.getcwd()
+    except OSError:
+        folder = os.environ.get("PWD", ".")
+        reason = "is not there any more: cd to a folder that is"
+        raise InputError(reason, "current folder", folder) from None
 
 
 def _mend_streams() -> None:

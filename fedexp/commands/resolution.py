@@ -11,6 +11,7 @@ from fedexp.commands.hydra_setup import FoldersOfTheUser
 from fedexp.config import composition, schema
 from fedexp.config.folders import config_folders
 from fedexp.config.naming import names_of
+from fedexp.core.checks import InputError
 
 
 def resolve(cfg: DictConfig, of_hydra: Any) -> dict[str, Any]:
@@ -57,4 +58,11 @@ def run_folder(config: DictConfig) -> tuple[Path, bool]:
     """The folder of a single run, and whether the clock has named it, to the second or coarser."""
     stated = OmegaConf.to_container(config.hydra.run, resolve=False)
     assert isinstance(stated, dict)
+    refuse_no_name("hydra.run.dir", config.hydra.run.dir)
     return Path(config.hydra.run.dir), "${now:" in str(stated["dir"])
+
+
+def refuse_no_name(key: str, folder: str) -> None:
+    """Raise InputError for an empty name: `Path("")` is the current folder."""
+    if not folder.strip():
+        raise InputError("must name a folder (. is the current one)", key, folder)

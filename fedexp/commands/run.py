@@ -31,7 +31,7 @@ from fedexp.commands.hydra_documents import write_hydra_documents
 from fedexp.commands.hydra_setup import FoldersOfTheUser
 from fedexp.commands.job_of_a_sweep import job_of_a_sweep
 from fedexp.commands.past_hydra import PastHydra, past_hydra
-from fedexp.commands.resolution import resolve, run_folder
+from fedexp.commands.resolution import refuse_no_name, resolve, run_folder
 from fedexp.commands.run_help import WORDS, run_help
 from fedexp.commands.sweep_folder import sweep_overrides
 from fedexp.config import composition
@@ -67,6 +67,7 @@ class Gatekeeper(Callback):
         """Before a sweep."""
         folder = Path(config.hydra.sweep.dir)
         with past_hydra():
+            refuse_no_name("hydra.sweep.dir", config.hydra.sweep.dir)
             refuse_ways_out(folder, below=False)  # Hydra writes multirun.yaml through a link
             refuse_unwritable(folder, "hydra.sweep.dir")
             _follow_the_objective(config)

@@ -1,0 +1,23 @@
+"""Where a run would lie, or its user stands, is no folder."""
+
+import os
+
+from fedexp.commands.cli import run_command
+
+
+def test_an_empty_name_is_not_the_current_folder(here, capfd):
+    assert run_command(["run", "rounds=1", "hydra.run.dir="]) == 2
+    assert "hydra.run.dir=: must name a folder" in capfd.readouterr().err
+    assert run_command(["run", "-m", "seed=0,1", "rounds=1", "hydra.sweep.dir="]) == 2
+    assert "hydra.sweep.dir=: must name a folder" in capfd.readouterr().err
+    assert os.listdir() == []
+
+
+def test_a_folder_that_is_gone_is_named(here, capfd, monkeypatch):
+    (here / "gone").mkdir()
+    monkeypatch.chdir("gone")
+    monkeypatch.setenv("PWD", str(here / "gone"))
+    (here / "gone").rmdir()
+    assert run_command(["list", "model"]) == 2
+    line = capfd.readouterr().err
+    assert line.startswith(f"fedexp: current folder={here / 'gone'}: is not there any more")
