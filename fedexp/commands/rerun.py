@@ -97,7 +97,11 @@ def _compared(before: Path, after: Path) -> int:
     first, second = (_figures(shared_rows(folder)) for folder in (before, after))
     both = [key for key in first if key in second]
     different = [key for key in both if first[key] != second[key]]
-    lines = [f"Not the same as {before}: {len(different)} of {len(both)} figures differ, from"]
+    lines = [f"Not the same as {before}: {len(different)} of {len(both)} figures differ"]
+    lines[0] += ", from" * bool(different)
+    for folder, figures_of in ((before, first), (after, second)):
+        if alone := len(figures_of) - len(both):
+            lines.append(f"  {alone} figures are of {folder} alone")
     for key in different[:3]:
         round, scope, client, metric = key
         name = printable(f"round {round}, {scope} {metric} of {client}")
