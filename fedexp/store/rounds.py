@@ -83,12 +83,14 @@ class Beginnings:
             self._leave(state, ended=False)
 
     def leave_end(self, state: ServerState) -> None:
-        """Keep the folder of a complete run, unless rounds of it are another machine's."""
-        if self._takes_part and not remarks_on_origin(self.recorder.folder):
+        """Keep the folder of a complete run."""
+        if self._takes_part:
             self._leave(state, ended=True)
 
     def _leave(self, state: ServerState, ended: bool) -> None:
         folder = self.recorder.folder
+        if remarks_on_origin(folder):  # rounds of it are another machine's
+            return
 
         def fill(place: Path) -> None:
             for path in folder.rglob("*"):
@@ -117,7 +119,8 @@ class Beginnings:
     @property
     def _parts_of_steps(self) -> tuple[object, ...]:
         exp = self.built.experiment
-        return (self.built.mechanism, exp.trainer, exp.server.privacy, exp.channel)
+        # The sampler too: one that goes by who is malicious does so before they attack.
+        return (self.built.mechanism, exp.trainer, exp.server.privacy, exp.channel, exp.sampler)
 
     def _evaluated(self, round: int) -> bool:
         return bool(round % self.config["eval_every"] == 0)

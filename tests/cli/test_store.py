@@ -3,6 +3,7 @@
 import pytest
 
 from fedexp.commands.cli import run_command
+from fedexp.run_folder.record import Recorder
 from tests.support.commands import assert_same_bits, summary_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_pictures")]
@@ -71,6 +72,40 @@ def test_honest_rounds_are_shared_by_attacks_and_detectors(here):
     arguments = [*SMALL, *DETECTING, "attack=sign_flip", "detector=norm", "hydra.run.dir=alone"]
     assert run_command(["run", *arguments]) == 0
     assert_same_bits(here / "two" / "attack=sign_flip", here / "alone")
+
+
+AMBUSH = ("rounds=3", "cohort_size=2", "assumed_malicious=1", "attack.n_malicious=2")
+
+
+def test_cohorts_with_so_many_malicious_clients_are_not_those_without(here):
+    """They have them before the first attack, too."""
+    later = [*AMBUSH, "attack.first_round=2", "attack=sign_flip"]
+    fixed = [*later, "attack.schedule.clients_a_round=2"]
+    _sweep("one", *later)
+    _sweep("two", *fixed)
+    assert _computed(here / "two") == 3
+    assert run_command(["run", *SMALL, *fixed, "hydra.run.dir=alone"]) == 0
+    assert_same_bits(here / "two" / "0", here / "alone")
+    _sweep("three", *fixed, "attack=ipm")
+    assert _computed(here / "three") == 1
+
+
+def test_a_beginning_that_went_on_on_another_machine_is_not_kept(here, monkeypatch):
+    def stopping(self, state, record):
+        done(self, state, record)
+        raise KeyboardInterrupt
+
+    job = ["rounds=3", "attack.first_round=2", "attack=sign_flip"]
+    done = Recorder.round_done
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(Recorder, "round_done", stopping)
+        elsewhere.setattr("fedexp.config.origin.kernels", lambda: "OTHER")
+        with pytest.raises(AssertionError):
+            _sweep("one", *job)
+    assert summary_of(here / "one" / "0")["status"] == "interrupted"
+    _sweep("one", *job)
+    assert summary_of(here / "one" / "0")["rounds"] == 3
+    assert _entries(here) == []
 
 
 @pytest.mark.parametrize(
