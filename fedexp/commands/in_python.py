@@ -29,6 +29,7 @@ from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, refusal
 from fedexp.core.checks import InputError
 from fedexp.core.renames import present_overrides
+from fedexp.store.use import named, using
 
 
 def run_here(overrides: Sequence[str]) -> Path:
@@ -42,7 +43,8 @@ def run_here(overrides: Sequence[str]) -> Path:
     with _one_thread_for_now():
         present = present_overrides([str(override) for override in overrides])
         config = composed(continued(present))
-        with admit(*config) as admitted:
+        store = named(config[0]["store"], one_of_many=False)
+        with admit(*config) as admitted, using(store):
             run(admitted.config, admitted.folder, resume=False, built=admitted.built)
     return admitted.folder
 

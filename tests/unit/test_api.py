@@ -155,6 +155,12 @@ def test_the_same_bits_as_on_the_command_line(here, run):
         assert (here / "run" / name).read_bytes() == (run.folder / name).read_bytes()
 
 
+def test_a_store_that_is_named_is_used(here):
+    one, two = (fedexp.run(["rounds=1", *SMALL[1:], "store=kept"]) for _ in range(2))
+    assert "rounds_from_store" not in one.summary
+    assert two.summary["rounds_from_store"] == 1
+
+
 def test_several_runs_in_one_process_each_get_a_folder(here):
     folders = {fedexp.run(["rounds=1", *SMALL[1:]]).folder for _ in range(2)}
     assert len(folders) == 2
