@@ -58,6 +58,7 @@ def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
         )
     changed = extended(folder, saved, changed)
     if _is_complete(read_summary(folder), changed["rounds"]):
+        _refuse_too_late(saved, changed)
         from fedexp.commands.execution import draw, study
 
         with locked(folder):
@@ -78,9 +79,24 @@ def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
     return "" if changed["quiet"] else text
 
 
+def _refuse_too_late(saved: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    """Raise InputError where a complete run is asked for what only its rounds could have left."""
+    for key in ("record_updates", "tracker", "mean_last_rounds"):
+        if changed.get(key) and changed[key] != saved.get(key):
+            reason = "has an effect on rounds to come, and the run is complete"
+            raise InputError(reason, key, changed[key])
+
+
 def _is_complete(summary: Mapping[str, Any], rounds: int) -> bool:
     """Whether all rounds are done; not if it was given more since it was."""
     return summary.get("status") == "complete" and summary.get("rounds_planned", rounds) == rounds
+
+
+def _has(config: Any, key: str) -> bool:
+    """Whether the config has the key, be its value null."""
+    above, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, above) if above else config
+    return OmegaConf.is_dict(node) and last in node
 
 
 def _with_overrides(
@@ -103,7 +119,7 @@ def _with_overrides(
             paths = {path.stem: path for path in found}
             one_of(sorted(paths), **{key: value})
             changed[key] = OmegaConf.load(paths[value])
-        elif OmegaConf.select(changed, key) is None and key != "paths.data_dir":
+        elif not _has(changed, key) and key != "paths.data_dir":
             suggestion = did_you_mean(key, saved)
             raise InputError(f"{suggestion}It is not in the run's config.yaml", key, value)
         else:

@@ -202,6 +202,19 @@ def test_what_cannot_be_changed(killed, capfd, override, words):
     assert {p: p.read_bytes() for p in killed.rglob("*") if p.is_file()} == before
 
 
+def test_what_was_null_may_be_given(killed):
+    assert run_command(["resume", "killed", "mean_last_rounds=2"]) == 0
+    assert "mean_last_rounds" in summary_of(killed)
+
+
+@pytest.mark.parametrize("override", ["record_updates=true", "mean_last_rounds=2"])
+def test_what_only_rounds_leave_is_not_asked_of_a_complete_run(here, whole_run, capfd, override):
+    whole = shutil.copytree(whole_run, here / "whole")
+    assert run_command(["resume", "whole", override]) == 2
+    assert "the run is complete" in capfd.readouterr().err
+    assert not (whole / "updates").exists()
+
+
 def test_a_config_that_was_edited_is_noticed(killed, capfd):
     path = killed / "config.yaml"
     path.write_text(path.read_text().replace("lr: 0.1", "lr: 0.2"))
