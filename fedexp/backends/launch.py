@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -12,6 +14,8 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from typing import Any, final
 
+import numpy as np
+import torch
 import torch.multiprocessing as multiprocessing
 
 BEGINS_WITHIN = 5.0  # seconds in which a thread that was started begins
@@ -93,6 +97,43 @@ def _nothing_of_this_folder() -> Iterator[None]:
             del os.environ["PYTHONSAFEPATH"]
         else:
             os.environ["PYTHONSAFEPATH"] = before
+
+
+@contextmanager
+def main_left_out(*parts: object) -> Iterator[None]:
+    """Workers begin with the main module of who starts them: a script would run again in each.
+
+    It is left to them where they could not read `parts` without it.
+    """
+    main = sys.modules["__main__"]
+    names = ("__spec__", "__file__")
+    before = {name: vars(main)[name] for name in names if name in vars(main)}
+    if not _are_of_main(parts):
+        vars(main).update(__spec__=None, __file__=None)
+    try:
+        yield
+    finally:
+        for name in names:
+            vars(main).pop(name, None)
+        vars(main).update(before)
+
+
+def _are_of_main(parts: object) -> bool:
+    """Whether anything in them is made of a class that a script defines."""
+    content = io.BytesIO()
+    try:
+        _WithoutArrays(content).dump(parts)
+    except Exception:  # whatever a part of somebody else's raises; the start will say it
+        return True
+    return b"__main__" in content.getvalue()
+
+
+class _WithoutArrays(pickle.Pickler):
+    """For a look at what else there is."""
+
+    def persistent_id(self, obj: object) -> str | None:
+        """A word in the place of an array."""
+        return "array" if isinstance(obj, torch.Tensor | np.ndarray) else None
 
 
 @contextmanager

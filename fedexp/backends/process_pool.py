@@ -27,7 +27,12 @@ import torch
 from torch import Tensor
 
 from fedexp.backends.board import Board, Needs, refuse_small_shared_memory, shared, write
-from fedexp.backends.launch import Launch, context_that_preloads, signals_held_back
+from fedexp.backends.launch import (
+    Launch,
+    context_that_preloads,
+    main_left_out,
+    signals_held_back,
+)
 from fedexp.backends.pool_worker import Evaluate, Train, job_of, serve
 from fedexp.backends.workspace import layout_of, sends_of
 from fedexp.core.checks import InputError, at_least
@@ -76,7 +81,7 @@ class ProcessPool:
         if not tasks:
             return Updates.of(torch.empty(0, row_size(sends_of(trainer), self._d)), (), ())
         like = tasks[0]
-        board = self._running(self._needs(trainer, tasks))
+        board = self._running(self._needs(trainer, tasks), trainer)
         matrix = board.matrix[:n]
         own_start = any(task.params is not like.params for task in tasks)
         for row, task in enumerate(tasks):
@@ -143,7 +148,7 @@ class ProcessPool:
         Raises:
             TooLittleSharedMemory: as from `train`.
         """
-        self._start(self._needs(trainer, tasks))
+        self._start(self._needs(trainer, tasks), trainer)
 
     @property
     def is_ready(self) -> bool:
@@ -161,9 +166,9 @@ class ProcessPool:
         width, like = row_size(sends_of(trainer), self._d), tasks[0]
         return Needs(len(tasks), width, layout_of(like.state), layout_of(like.broadcast))
 
-    def _running(self, needs: Needs) -> Board:
+    def _running(self, needs: Needs, trainer: Trainer | None = None) -> Board:
         """The running pool's board, with at least as many rows as are needed."""
-        board = self._start(needs)
+        board = self._start(needs, trainer)
         assert self._launch is not None
         try:
             self._launch.join()
@@ -173,7 +178,7 @@ class ProcessPool:
             raise
         return board
 
-    def _start(self, needs: Needs) -> Board:
+    def _start(self, needs: Needs, trainer: Trainer | None) -> Board:
         """Make the board and begin to start the workers, unless that is done."""
         if self._board is not None and needs.met_by(self._made_for):
             return self._board
@@ -185,13 +190,13 @@ class ProcessPool:
         board = Board.made_for(needs, self._count, self._d, context)
         self._board, self._made_for = board, needs
         self._wanted = True
-        self._launch = Launch(self._launched, context, board)
+        self._launch = Launch(self._launched, context, board, trainer)
         self._launch.begin()
         return board
 
-    def _launched(self, context: Any, board: Board) -> None:
+    def _launched(self, context: Any, board: Board, trainer: Trainer | None) -> None:
         """Start the workers and wait until each says that it is ready."""
-        with signals_held_back():
+        with signals_held_back(), main_left_out(self._workload, trainer):
             for number in range(self._count):
                 if not self._wanted:
                     raise ChildProcessError("the pool was closed while its workers started")

@@ -2,6 +2,8 @@
 
 import logging
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +155,16 @@ def test_the_same_bits_as_on_the_command_line(here, run):
     assert done.returncode == 0, done.stderr
     for name in ("metrics.csv", "model.safetensors", "config.yaml"):
         assert (here / "run" / name).read_bytes() == (run.folder / name).read_bytes()
+
+
+def test_workers_do_not_start_the_callers_script_again(here):
+    pool = ["backend=process_pool", "backend.workers=2"]
+    overrides = [*SMALL, "n_clients=4", *pool]
+    script = here / "script.py"
+    script.write_text(f"import fedexp\nprint(fedexp.run({overrides!r}).folder)\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stderr
+    assert len(list((here / "outputs").glob("*/*/config.yaml"))) == 1
 
 
 def test_a_store_that_is_named_is_used(here):
