@@ -25,6 +25,7 @@ from fedexp.core.origin import Origin
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "opacus", "medmnist")
 # Groups whose code is not that of the figures.
 DECIDES_NOTHING = ("backend", "tracker", "leakage", "verdict")
+NOT_OF_THE_USER = frozenset({"fedexp", *sys.stdlib_module_names})
 
 
 def origin_of(config: Config, built: Built) -> Origin:
@@ -94,15 +95,34 @@ def _device(built: Built) -> str:
 
 
 def _own_sources(config: Config) -> dict[str, str]:
-    """By module: the user's own parts, and what lies in the same packages and is loaded."""
+    """By module: the user's own parts, what lies in the same packages, and whatever these import.
+
+    Of what is loaded.
+    """
     deciding = {key: node for key, node in config.items() if key not in DECIDES_NOTHING}
     targets = {t for t in _targets(deciding) if not t.startswith(NOT_THE_USERS)}
-    packages = {target.partition(".")[0] for target in targets}
+    waiting, seen = {target.partition(".")[0] for target in targets}, set[str]()
     sources = {}
-    for name, module in sorted(sys.modules.items()):
-        if name.partition(".")[0] in packages and (source := _source_of(module)) is not None:
-            sources[name] = hashlib.sha256(source.encode()).hexdigest()
-    return sources
+    while waiting:
+        seen |= waiting
+        imported = set[str]()
+        for name, module in sorted(sys.modules.items()):
+            if name.partition(".")[0] in waiting and (source := _source_of(module)) is not None:
+                sources[name] = hashlib.sha256(ast.unparse(source).encode()).hexdigest()
+                imported |= _imported_by(source)
+        waiting = imported - seen - NOT_OF_THE_USER
+    return dict(sorted(sources.items()))
+
+
+def _imported_by(source: ast.Module) -> set[str]:
+    """The packages that a module imports from, beside its own."""
+    names = set[str]()
+    for node in ast.walk(source):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
 
 
 def _targets(node: Any) -> Iterator[str]:
@@ -116,12 +136,12 @@ def _targets(node: Any) -> Iterator[str]:
             yield from _targets(child)
 
 
-def _source_of(module: ModuleType) -> str | None:
+def _source_of(module: ModuleType) -> ast.Module | None:
     """A module's code without comments and layout; None of an installed one, or without a file."""
     file = getattr(module, "__file__", None)
     if not file or not file.endswith(".py") or "-packages" in file:
         return None
     try:
-        return ast.unparse(ast.parse(Path(file).read_bytes()))
+        return ast.parse(Path(file).read_bytes())
     except (OSError, SyntaxError, ValueError):
         return None

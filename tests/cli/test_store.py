@@ -1,5 +1,7 @@
 """`store=`: what was computed with the same bits is not computed again, and is the same bits."""
 
+import sys
+
 import pytest
 
 from fedexp.commands.cli import run_command
@@ -72,6 +74,25 @@ def test_honest_rounds_are_shared_by_attacks_and_detectors(here):
     arguments = [*SMALL, *DETECTING, "attack=sign_flip", "detector=norm", "hydra.run.dir=alone"]
     assert run_command(["run", *arguments]) == 0
     assert_same_bits(here / "two" / "attack=sign_flip", here / "alone")
+
+
+def test_what_code_of_ones_own_imports_counts_too(here, monkeypatch):
+    (here / "ownhelper.py").write_text("FACTOR = 1.0\n")
+    (here / "ownrule.py").write_text(
+        "import ownhelper\nfrom fedexp.aggregation.mean import Mean\n\n"
+        "class Rule(Mean):\n    def __call__(self, *given):\n"
+        "        step, *more = super().__call__(*given)\n"
+        "        return (ownhelper.FACTOR * step, *more)\n"
+    )
+    monkeypatch.syspath_prepend(here)
+    own = ["rounds=2", "aggregator._target_=ownrule.Rule"]
+    own += ["trust=[ownrule.]"]
+    _sweep("one", *own)
+    (here / "ownhelper.py").write_text("FACTOR = 0.1  # another\n")
+    for name in ("ownrule", "ownhelper"):
+        monkeypatch.delitem(sys.modules, name)
+    _sweep("two", *own)
+    assert _computed(here / "two") == 2
 
 
 AMBUSH = ("rounds=3", "cohort_size=2", "assumed_malicious=1", "attack.n_malicious=2")
