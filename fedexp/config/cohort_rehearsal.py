@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedexp.config.parts import prefixed
-from fedexp.core.capabilities import ChecksTheCohort, called, of_head
+from fedexp.core.capabilities import ChecksTheCohort, called, of_head, shares_one_model
 from fedexp.core.checks import InputError
 from fedexp.core.protection import Combination
 from fedexp.core.protocols import Aggregator
@@ -41,10 +41,11 @@ def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[
         with prefixed(f"pre_aggregation.{name}"):
             rows = mix(rows, rng)
     rule = of_head(aggregator, slice(0, 1))
+    shape = (1,) if shares_one_model(parts.setting) else (parts.n_clients, 1)
     before = rows.matrix._version
     with prefixed("aggregator"):
         try:
-            wrong, cause = _why_no_step(rule(rows, rule.init(1), rng)), None
+            wrong, cause = _why_no_step(rule(rows, rule.init(1), rng), shape), None
         except InputError:
             raise
         except Exception as error:  # of a rule of somebody's own
@@ -56,14 +57,14 @@ def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[
         raise InputError(wrong, "aggregator", called(aggregator)) from cause
 
 
-def _why_no_step(made: object) -> str:
+def _why_no_step(made: object, shape: tuple[int, ...]) -> str:
     """What is wrong with what a rule made of rows `[n, 1]`; "": nothing."""
     if not (isinstance(made, tuple) and len(made) == 2):
         return f"must return (step, state), and returned a {type(made).__name__}"
     step, state = made
     if not isinstance(step, Tensor):
         return f"must return a tensor as the step, and returned a {type(step).__name__}"
-    if step.shape != (1,):
+    if step.shape != shape:
         return f"must return a step [d], and of rows [n, 1] returned one of {list(step.shape)}"
     if not step.is_floating_point() or step.requires_grad:
         return f"must return a plain floating-point step, and returned one of {step.dtype}" + (

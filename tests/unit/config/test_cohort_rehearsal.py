@@ -14,8 +14,13 @@ class Plain:
     sums = False
 
 
+class Shared:
+    shares_one_model = True
+
+
 class Parts:
     channel, cohort_size, n_clients, pre_aggregation = Plain(), 3, 5, {}
+    setting, detector = Shared(), None
 
 
 class Rule:
