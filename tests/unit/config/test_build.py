@@ -143,6 +143,7 @@ def test_the_rehearsal_finds_what_cannot_hold_for_the_cohort():
             cohort_size=cohort_size,
             pre_aggregation=mixers,
             detector=detector or NoDetector(),
+            setting=SimpleNamespace(shares_one_model=True),
         )
         rehearse_cohort(parts, TrimmedMean(2))
 
