@@ -144,7 +144,7 @@ def audit_figure(run: Run, study: StudyRecord) -> Figure | None:
         )
     bound, claim = (study.headline.get(f"epsilon_{what}") for what in ("lower_bound", "claimed"))
     if bound is not None and claim is not None:
-        alarm = bound > claim
+        alarm = study.headline.get("alarm", float(bound > claim)) > 0
         verdict = "ALARM: the claim is ruled out" if alarm else "no contradiction"
         axes.set_title(
             f"epsilon is at least {bound:.3g}, claimed is {claim:.3g}: {verdict}",

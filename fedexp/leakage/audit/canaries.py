@@ -22,6 +22,7 @@ from fedexp.core.protection import Mechanism, Plan, Protection
 from fedexp.core.protocols import Backend, Channel, Privacy, Trainer
 from fedexp.core.round_record import Metric, RoundRecord, ServerState
 from fedexp.federation.rounds import Experiment
+from fedexp.leakage.audit.measured_noise import Looks
 from fedexp.leakage.audit.sight import Sight
 from fedexp.leakage.victim import Victim
 from fedexp.privacy.account import NoAccount
@@ -57,6 +58,8 @@ class CanaryRun:
     sight: Sight  # what the scores are like, at best
     canaries: str  # what they are, a sentence
     adversary: str  # what the scores are made of, in words
+    looks: Looks | None = None  # at the noise itself, where it can be seen by itself
+    n_looks: int = 0  # in all rounds
 
 
 @final

@@ -15,7 +15,8 @@ claimed noise,
     sum over steps of ln(1 - q + q e^((x - 1/2) / z^2)),
 
 the best one that there is against the claim, however many and small the steps. What is done with
-the steps afterwards (local epochs, momentum, the server) loses nothing of it.
+the steps afterwards (local epochs, momentum, the server) loses nothing of it. The x of canaries
+that are out say how much noise there was (`measured_noise`).
 
 It sees noise that is too small, or not drawn in some step, and more steps than were counted. It
 does not see a clip that is missing or a wrong rate of the batches: canaries need no clipping, and
@@ -50,6 +51,8 @@ from fedexp.leakage.audit.sight import OfSteps, Schedule, log_ratio
 from fedexp.leakage.study import refuse_several_labels
 from fedexp.leakage.victim import Victim
 from fedexp.training.steps import NoisySteps
+
+SQUARES, LOOKS = "canary_noise_squares", "canary_noise_looks"  # as clients report them
 
 
 @runtime_checkable
@@ -117,6 +120,8 @@ class Steps:
         self._step = held.clip_norm / (q * n)  # how far one canary moves a released gradient
         self._joins = generator(task.seed, "canary_batches")
         self._scores = torch.zeros(len(self._mine), dtype=torch.float64)
+        self._out = torch.from_numpy(~held.inside[self._mine])
+        self._squares, self._looks = 0.0, 0
 
     def with_canaries(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         """The released gradients with those canaries that join; the others' coins are no matter."""
@@ -127,14 +132,18 @@ class Steps:
         joins = torch.from_numpy(drawn & self._held.inside[self._mine]).to(flat.device)
         flat.index_add_(0, where[joins].flatten(), self._step * unit[joins].flatten())
         x = torch.sum(flat[where] * unit, dim=1).cpu().double() / self._step
-        self._scores += torch.from_numpy(log_ratio(x.numpy(), self._q, self._held.noise_multiplier))
+        z = self._held.noise_multiplier
+        self._scores += torch.from_numpy(log_ratio(x.numpy(), self._q, z))
+        self._squares += float((x[self._out] / z).square().sum())
+        self._looks += int(self._out.sum())
         sizes = [g.numel() for g in gradients]
         return [p.view(g.shape) for p, g in zip(flat.split(sizes), gradients, strict=True)]
 
     def reported(self) -> dict[str, float]:
-        """The scores by place; 0 for places at which this client holds none."""
+        """The scores by place, 0 for places at which this client holds none; and the noise."""
         scores = dict(zip(self._held.names, self._scores.tolist(), strict=False))
-        return {**dict.fromkeys(self._held.names, 0.0), **scores}
+        noise = {SQUARES: self._squares, LOOKS: float(self._looks)}
+        return {**dict.fromkeys(self._held.names, 0.0), **scores, **noise}
 
 
 def gradient_canaries(
@@ -185,8 +194,14 @@ def gradient_canaries(
             found[torch.from_numpy(mine)] = torch.tensor(scores, dtype=torch.float64)
         return found
 
+    def looks(record: RoundRecord) -> tuple[float, int]:
+        assert record.received is not None
+        said = record.received.metrics
+        return sum(own[SQUARES] for own in said), int(sum(own[LOOKS] for own in said))
+
     sizes = [len(shard) for shard in exp.setting.shards(victim.partition)]
     spends = [private.spends(size) for size in sizes]
+    schedule = Schedule.of(exp, owners, spends, private.noise_multiplier)
     return CanaryRun(
         experiment=replace(
             exp,
@@ -194,9 +209,11 @@ def gradient_canaries(
             evaluator=NoEvaluation(),
         ),
         score=score,
-        sight=OfSteps(Schedule.of(exp, owners, spends, private.noise_multiplier)),
+        sight=OfSteps(schedule),
         canaries=f"{m} gradients of the clip norm in directions of their own, which join the "
         "batches of clients whose own examples are left out",
         adversary="Whoever sees every local step of every client, as DP-SGD's account supposes; it "
         "knows the canaries' directions.",
+        looks=looks,
+        n_looks=int(schedule.steps[~inside].sum()),
     )

@@ -12,7 +12,19 @@ from typing import final
 
 import numpy as np
 
-SHARES = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.03, 0.01)  # of the noise that is claimed
+SHARES = (
+    0.99,
+    0.98,
+    0.95,
+    0.9,
+    0.7,
+    0.5,
+    0.3,
+    0.2,
+    0.1,
+    0.03,
+    0.01,
+)  # of the noise that is claimed
 TRIALS = 40
 OFTEN = 0.8  # of the trials: what counts as seen
 

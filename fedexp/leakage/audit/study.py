@@ -2,15 +2,17 @@
 
 The claim is the epsilon that was recorded with the run, and the whole curve that its account stands
 for (`claim`); the audited training has the run's noise, clip norm, rounds and sampling rate. The
-alarm: so many guesses are right that the curve is ruled out (`f_dp`). What sabotage it can see at
-best is said before it begins (`power`). An honest mechanism raises it with a probability of at most
-1 - confidence. No alarm proves nothing: a mechanism may be broken where these canaries do not look.
-`noise_scale` sabotages the training, to see that the alarm works.
+alarm: so many guesses are right that the curve is ruled out (`f_dp`), or there was less noise than
+is claimed, where that can be seen by itself (`measured_noise`; either has half of the level then).
+What sabotage it can see at best is said before it begins (`power`). An honest mechanism raises it
+with a probability of at most 1 - confidence. No alarm proves nothing: a mechanism may be broken
+where these canaries do not look. `noise_scale` sabotages the training, to see that the alarm works.
 
 Two lower bounds are reported. `epsilon_lower_bound` supposes the claimed mechanism with some other
-noise: the epsilon of the least noise that is ruled out. `epsilon_lower_bound_any_mechanism`
-supposes nothing: the largest (epsilon, delta) that is ruled out as a claim of its own; where
-epsilon is above a few it says little. Either is above the claim only if there is an alarm.
+noise: the epsilon of the least noise that is ruled out, by guesses or, if it is too little, by
+looking at it. `epsilon_lower_bound_any_mechanism` supposes nothing: the largest (epsilon, delta)
+that is ruled out as a claim of its own; where epsilon is above a few it says little. Either is
+above the claim only if there is an alarm.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from fedexp.leakage.audit.f_dp import (
     guesses_of,
 )
 from fedexp.leakage.audit.gradients import NoisyGradients, gradient_canaries
+from fedexp.leakage.audit.measured_noise import MeasuredNoise, made_up
 from fedexp.leakage.audit.power import power
 from fedexp.leakage.audit.sight import spent_as_planned
 from fedexp.leakage.study import Progress
@@ -100,24 +103,29 @@ class OneRunAudit:
         exp, m = run.experiment, len(inside)
         claim = Claim.of(victim, exp.account, spent_as_planned(exp))
         curve, counts = claim.curve(), self._counts(m)
-        needed = [fewest_right(curve, m, g, self._level / len(counts)) for g in counts]
+        level = self._level(run)
+        needed = [fewest_right(curve, m, g, level / len(counts)) for g in counts]
         enough = [(g, n) for g, n in zip(counts, needed, strict=True) if n is not None]
-        if not enough:
+        if not enough and not run.n_looks:
             return (
                 f"no number of right guesses about {m} canaries could rule out the recorded "
                 f"epsilon {claim.epsilon:.3g}: use more canaries, or leakage=audit_many_runs"
             )
 
         def alarm(share: float, rng: np.random.Generator) -> bool:
+            if made_up(share, run.n_looks, level, rng).alarm:
+                return True
             inside = rng.random(m) < 1 / 2
             scores, truth = run.sight(inside, share, rng), np.where(inside, 1, -1)
             return any(np.sum(guesses_of(scores, g) == truth) >= n for g, n in enough)
 
-        tests = " or ".join(f"{n} right of {g}" for g, n in enough)
+        tests = [f"{' or '.join(f'{n} right of {g}' for g, n in enough)} guesses"] if enough else []
+        if run.n_looks:
+            tests.append(f"too little noise in {run.n_looks:,} looks")
         seen = power(alarm, generator(victim.seed, "audit_power"))
         return (
-            f"the recorded epsilon {claim.epsilon:.3g} is ruled out by {tests} guesses about {m} "
-            f"canaries; {seen.sentence()}"
+            f"the recorded epsilon {claim.epsilon:.3g} is ruled out by {' or '.join(tests)} about "
+            f"{m} canaries; {seen.sentence()}"
         )
 
     def __call__(self, victim: Victim, progress: Progress) -> Findings:
@@ -128,8 +136,8 @@ class OneRunAudit:
         """
         outcome = self.trained(victim, progress)
         run, inside, scores = outcome.run, outcome.inside, outcome.scores
-        found, claim = outcome.guessed, outcome.claim
-        verdict = Verdict.of(found, claim)
+        found, claim, noise = outcome.guessed, outcome.claim, outcome.noise
+        verdict = outcome.verdict
         where = [f"canary {'in' if there else 'out'}" for there in inside]
         figures = [
             Figure(subject, victim.last_round, i, "score", score)
@@ -146,9 +154,10 @@ class OneRunAudit:
                 "p_value": verdict.p_value,
                 "canaries": float(len(inside)),
                 **{f"right_of_{guesses}_guesses": float(right) for guesses, right in found.counts},
+                **({"noise": noise.share, "noise_at_most": noise.at_most} if noise else {}),
             },
             arrays={"scores_in": scores[inside], "scores_out": scores[~inside]},
-            conclusions=[*self._conclusions(run, found, claim, verdict), *claim.remarks()],
+            conclusions=[*self._conclusions(outcome, verdict), *claim.remarks()],
             adversary=run.adversary,
             adversaries={"": adversaries.AUDITOR},
         )
@@ -161,14 +170,16 @@ class OneRunAudit:
         """
         run, inside = self._planned(victim)
         Claim.of(victim, run.experiment.account, spent_as_planned(run.experiment))  # or refuse now
-        scores, spent = _carried_out(run, victim.models[0], progress)
+        level = self._level(run)
+        scores, seen, spent = _carried_out(run, victim.models[0], progress)
         claim = Claim.of(victim, run.experiment.account, spent)
-        found = guessed(scores, inside, self._counts(len(inside)), self._level)
-        return Outcome(run, inside, scores, found, claim)
+        found = guessed(scores, inside, self._counts(len(inside)), level)
+        noise = MeasuredNoise(*seen, level) if run.looks else None
+        return Outcome(run, inside, scores, found, noise, claim)
 
-    @property
-    def _level(self) -> float:
-        return 1 - self.confidence
+    def _level(self, run: CanaryRun) -> float:
+        """Of the guesses, and of the look at the noise where there is one."""
+        return (1 - self.confidence) / (2 if run.looks else 1)
 
     def _counts(self, canaries: int) -> tuple[int, ...]:
         """The numbers of guesses, which no score has a say in."""
@@ -197,9 +208,8 @@ class OneRunAudit:
             return clients.run(exp.seed, inside, self.noise_scale), inside
         raise InputError(NO_CLAIM, "privacy", called(victim.mechanism))
 
-    def _conclusions(
-        self, run: CanaryRun, found: Guessed, claim: Claim, verdict: Verdict
-    ) -> list[str]:
+    def _conclusions(self, outcome: Outcome, verdict: Verdict) -> list[str]:
+        found, claim, noise = outcome.guessed, outcome.claim, outcome.noise
         right = ", ".join(f"{right} of {guesses}" for guesses, right in found.counts)
         how = (
             f"{right} guesses about {found.canaries} canaries were right: epsilon is at least "
@@ -208,10 +218,11 @@ class OneRunAudit:
             f"is, and the claim is {claim.epsilon:.3g} (delta {claim.delta:g})"
         )
         sentences = [
-            f"ALARM: the claim is ruled out (p {verdict.p_value:.1g}). {how}."
+            f"ALARM: the claim is ruled out ({_p(verdict.p_value)}). {how}."
             if verdict.alarm
             else f"No contradiction; a low bound never proves DP. {how}.",
-            f"The canaries: {run.canaries}.",
+            *([f"{noise.sentence()} ({_p(noise.p_value)})."] if noise and noise.looks else []),
+            f"The canaries: {outcome.run.canaries}.",
         ]
         if self.noise_scale != 1:
             sentences.append(
@@ -222,8 +233,7 @@ class OneRunAudit:
             claim.curve()
         ):
             sentences.append(
-                "This audit could not have raised the alarm, had all guesses been right. Use more "
-                "canaries."
+                "Guesses could not have raised the alarm, had all been right. Use more canaries."
             )
         return sentences
 
@@ -237,13 +247,19 @@ class Outcome:
     inside: np.ndarray  # [m] bool, which canaries were in
     scores: np.ndarray  # [m]
     guessed: Guessed
+    noise: MeasuredNoise | None  # where it can be seen by itself
     claim: Claim
+
+    @property
+    def verdict(self) -> Verdict:
+        """What all of it says of the claim."""
+        return Verdict.of(self.guessed, self.noise, self.claim)
 
 
 @final
 @dataclass(frozen=True)
 class Verdict:
-    """What guesses say of a claim."""
+    """What guesses, and the noise, say of a claim."""
 
     alarm: bool
     p_value: float
@@ -251,29 +267,44 @@ class Verdict:
     of_any_mechanism: float
 
     @classmethod
-    def of(cls, found: Guessed, claim: Claim) -> Verdict:
+    def of(cls, found: Guessed, noise: MeasuredNoise | None, claim: Claim) -> Verdict:
         """The alarm by the whole curve; the bounds by curves of other noise, and by pairs alone."""
         curve = claim.curve()
         least, pair = (
             found.least_noise_ruled_out(claim.curve),
             found.least_noise_ruled_out(claim.pair),
         )
+        bound = 0.0 if least is None else claim.epsilon_with(least)
+        alarm, p_value = found.rules_out(curve), found.p_value(curve)
+        if noise is not None:
+            alarm, p_value = alarm or noise.alarm, 2 * min(p_value, noise.p_value)
+            if noise.alarm:
+                bound = max(bound, claim.epsilon_with(noise.at_most))
         return cls(
-            alarm=found.rules_out(curve),
-            p_value=found.p_value(curve),
-            bound=0.0 if least is None else claim.epsilon_with(least),
+            alarm=alarm,
+            p_value=min(1.0, p_value),
+            bound=bound,
             of_any_mechanism=0.0 if pair is None else claim.epsilon / pair,
         )
 
 
-def _carried_out(run: CanaryRun, start: Tensor, progress: Progress) -> tuple[np.ndarray, State]:
-    """(scores `[m]`, the ledger at the end) of the training from `start` `[d]`."""
+def _p(value: float) -> str:
+    return f"p {value:.1g}" if value >= 1e-16 else "p below 1e-16"
+
+
+def _carried_out(
+    run: CanaryRun, start: Tensor, progress: Progress
+) -> tuple[np.ndarray, tuple[float, int], State]:
+    """(scores `[m]`, what was seen of the noise, the ledger) of the training from `start` `[d]`."""
     exp = run.experiment
     before = state = initial_state(exp, start)
-    total = np.zeros(1)
+    total, squares, looks = np.zeros(1), 0.0, 0
     for state, record in run_rounds(exp, before):
         total = total + run.score(before, state, record).numpy()
+        if run.looks is not None:
+            more, looked = run.looks(record)
+            squares, looks = squares + more, looks + looked
         before = state
         progress(state.round / exp.rounds)
     progress(1.0)  # also where max_epsilon ended the run
-    return total, state.ledger
+    return total, (squares, looks), state.ledger

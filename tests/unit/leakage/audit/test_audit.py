@@ -65,6 +65,18 @@ def test_an_honest_run_is_not_contradicted_and_a_tenth_of_the_noise_is(name, see
     assert any("Sabotaged on purpose" in sentence for sentence in sabotaged.conclusions)
 
 
+def test_a_tenth_less_noise_is_seen_by_looking_at_it():
+    """Guesses would not: they have to rule out an epsilon."""
+    honest, less = (audit(audited(*CLAIMS["dp_sgd"]), noise_scale=s) for s in (1.0, 0.9))
+    assert honest.headline["noise"] == pytest.approx(1, abs=0.05)
+    assert honest.headline["noise_at_most"] > 1
+    assert less.headline["alarm"] == 1
+    assert less.headline["noise_at_most"] < 1
+    assert less.headline["epsilon_lower_bound"] > less.headline["epsilon_claimed"]
+    assert less.headline["epsilon_lower_bound_any_mechanism"] < less.headline["epsilon_claimed"]
+    assert any("times what is claimed, and at most 0.9" in line for line in less.conclusions)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dp_sgd", "client_dp"])
 def test_alarms_over_many_seeds(name):
