@@ -112,7 +112,7 @@ class Updates:
     client_ids: tuple[int, ...]  # negative: a mixture of clients, which no rule can tell apart
     num_examples: Tensor  # [n] float64, the weights of rules that weigh
     processed: int = 0  # examples that passed through the gradient, all clients together
-    metrics: tuple[Mapping[str, float], ...] = ()
+    metrics: tuple[Mapping[str, float], ...] = ()  # for the record, not for the server
     reference: Tensor | None = None  # [D] the server's own update, for rules that ask for one
     model: RoundModel | None = None  # that the rows change; the server adds it for its detector
     kept: tuple[State, ...] = ()  # [n] never sent: the round loop takes it off (`without_kept`)
@@ -201,8 +201,12 @@ class Delivery:
 
     @property
     def received(self) -> Updates:
-        """The rows, and how many clients are in each."""
-        return replace(self.updates, clients_in=tuple(map(len, self.members)))
+        """The rows that the server computes with, and how many clients are in each.
+
+        Without what clients say of their training, which is for the record: no mechanism protects
+        it, and a rule that went by it would put it into the model.
+        """
+        return replace(self.updates, clients_in=tuple(map(len, self.members)), metrics=())
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,16 @@ def test_a_channel_that_does_not_say_whose_rows_it_brings_is_refused():
         trained(*CLIENT_DP, own("channel", "NamesNobody"))
 
 
+def test_no_rule_goes_by_what_clients_say_of_their_training():
+    """No mechanism protects it; the record has it all the same."""
+    _, records = trained(
+        "privacy=dp_sgd", own("aggregator", "ByWhatClientsSay"), "~aggregator.weighting"
+    )
+    assert all("loss" in metrics for metrics in records[0].received.metrics)
+    (step,) = (m.value for m in records[0].metrics if m.metric == "step_norm")
+    assert step == 0
+
+
 def test_an_algorithm_that_does_not_say_how_often_it_trains_is_refused_behind_dp_sgd():
     line = said("privacy=dp_sgd", own("algorithm", "TrainsTwice"))
     assert line.startswith(f"algorithm={OWN}.TrainsTwice: does not say that clients look at their")
