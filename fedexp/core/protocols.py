@@ -107,8 +107,9 @@ class Task(Protocol):
         """The accuracy that is to be expected on examples that come in other mixes of classes.
 
         One value a row of `mixes` `[k, num_classes]`, shares of the classes: the mean of what is
-        to be expected of each class by itself, weighed by them. An estimate from what was answered
-        on `y`; empty where examples do not come in classes.
+        to be expected of each class by itself, weighed by them, over the classes that `y` has; NaN
+        for a mix without any. An estimate from what was answered on `y`; empty where examples do
+        not come in classes.
         """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, final
@@ -84,8 +85,9 @@ class ModelEvaluator:
             wants some images answered its way: only the share that is, is of interest there.
         class_mixes: `[n_clients, classes]`, each client's share of each class. A client's
             `own_mix_accuracy` is the test accuracy it would see if its patients came in this mix:
-            sum over classes of its share of the class times the recall of the class. There is none
-            where examples do not come in classes, or where its patients are known. Of the shared
+            sum over classes of its share of the class times the recall of the class, over the
+            classes that test has. There is none where examples do not come in classes, where test
+            has none of its classes, or where its patients are known. Of the shared
             model the recalls are measured, in rows of scope `recall`: whoever reads them makes
             the estimates (`fedexp.run_folder.estimates`): they would be a row for every client of
             a federation, whoever took part.
@@ -140,7 +142,8 @@ class ModelEvaluator:
         for client, of_client in enumerate(measured):
             mix = self.class_mixes[client : client + 1]
             for value in self.task.own_mix_accuracy(predicted[client], y, mix):
-                of_client["own_mix_accuracy"] = value
+                if not math.isnan(value):
+                    of_client["own_mix_accuracy"] = value
         return None, []
 
     def _on_own_patients(
@@ -169,8 +172,8 @@ def _over_clients(round: int, scope: str, measured: list[dict[str, float]]) -> l
         for metric, value in values.items()
         if scope == "test" and metric in ("accuracy", "own_mix_accuracy")
     ]
-    for metric in measured[0]:
-        rows += _spread(round, scope, metric, [m[metric] for m in measured])
+    for metric in dict.fromkeys(metric for values in measured for metric in values):
+        rows += _spread(round, scope, metric, [m[metric] for m in measured if metric in m])
     return rows
 
 

@@ -2,8 +2,9 @@
 
     own_mix_accuracy of client k = sum over c of (share of class c in k's examples) (recall of c)
 
-The recalls are in the record once an evaluation (scope `recall`), the counts in partition.json; the
-estimates of all clients would be most of a record, and nothing that these do not say.
+over the classes that the test part has (`fedexp.core.mixes`). The recalls are in the record once an
+evaluation (scope `recall`), the counts in partition.json; the estimates of all clients would be
+most of a record, and nothing that these do not say.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fedexp.core.mixes import expected_in
 from fedexp.run_folder.client_rows import Table
 
 RECALL, PART, METRIC = "recall", "test", "own_mix_accuracy"
@@ -19,11 +21,11 @@ MOST_ROWS = 1_000_000  # beyond these, of the last evaluation only
 
 
 def estimates(recalls: Mapping[int, Mapping[str, float]], counts: np.ndarray) -> list[Table]:
-    """One table an evaluation.
+    """One table an evaluation; NaN for who has no example of a class that was measured.
 
     Args:
-        recalls: by round, the recall of every class by its number; a round that lacks one is
-            left out.
+        recalls: by round, the recall of every class by its number, NaN where the test part has
+            none; a round that lacks one is left out.
         counts: `[n_clients, classes]` examples of each class.
 
     >>> (table,) = estimates({3: {"0": 1.0, "1": 0.5}}, np.array([[2, 2], [0, 4]]))
@@ -38,6 +40,6 @@ def estimates(recalls: Mapping[int, Mapping[str, float]], counts: np.ndarray) ->
     mixes = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     vectors = {round: np.array([recalls[round][c] for c in names]) for round in whole}
     return [
-        Table(round, np.arange(n), {(PART, METRIC): (mixes * vector).sum(axis=1)})
+        Table(round, np.arange(n), {(PART, METRIC): expected_in(mixes, vector)})
         for round, vector in vectors.items()
     ]

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from fedexp.core.capabilities import slope_by_autograd
 from fedexp.core.checks import InputError
+from fedexp.core.mixes import expected_in
 from fedexp.tasks.focal import focal, gamma_of
 from fedexp.tasks.scores import area_under_roc, balanced_accuracy, macro_f1
 from fedexp.tasks.weights import ClassWeights, balanced, check_number, stated
@@ -173,11 +174,12 @@ class Multiclass:
         return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
     def own_mix_accuracy(self, predicted: Tensor, y: Tensor, mixes: np.ndarray) -> list[float]:
-        """The recalls of the classes, weighed by each mix; a class that `y` lacks counts as 0."""
+        """The recalls of the classes that `y` has, weighed by each mix; NaN where it has none."""
         classes = mixes.shape[1]
         present = self.label_counts(y, classes)
-        recalls = self.label_counts(y[predicted == y], classes) / np.maximum(present, 1)
-        return [float(value) for value in (mixes * recalls).sum(axis=1)]
+        right = self.label_counts(y[predicted == y], classes)
+        recalls = np.where(present > 0, right / np.maximum(present, 1), np.nan)
+        return [float(value) for value in expected_in(mixes, recalls)]
 
 
 def _auc(logits: Tensor, truth: np.ndarray) -> float:

@@ -85,9 +85,15 @@ def test_clients_own_models_are_summed_up():
     assert value_of(rows, "test", "1", "own_mix_accuracy") == pytest.approx(0)
 
 
-def test_a_client_that_holds_a_class_which_test_lacks_is_measured():
-    # Nothing is known of that class, so nothing is credited.
+def test_of_a_class_which_test_lacks_nothing_is_known():
     data = Split(torch.zeros(2, 1, 1, 1), torch.tensor([0, 1]))
-    evaluator = ModelEvaluator(Multiclass(), {"test": data}, np.array([[0.5, 0.0, 0.5]]))
-    rows, _ = evaluator(Backend(test=[torch.eye(3)[:2]]), [torch.tensor(0)], 1)
-    assert [value_of(rows, "recall", "all", str(c)) for c in range(3)] == [1, 1, 0]
+    mixes = np.array([[0.0, 0.0, 1.0], [0.5, 0.0, 0.5]])
+    evaluator = ModelEvaluator(Multiclass(), {"test": data}, mixes)
+    right = torch.eye(3)[:2]
+    rows, _ = evaluator(Backend(test=[right]), [torch.tensor(0)], 1)
+    recalls = [value_of(rows, "recall", "all", str(c)) for c in range(3)]
+    assert recalls == pytest.approx([1, 1, np.nan], nan_ok=True)
+    rows, _ = evaluator(Backend(test=[right, right]), [torch.tensor(0), torch.tensor(1)], 1)
+    # Client 0 holds that class alone and has no figure; of client 1 the other half is known.
+    own = {row.client: row.value for row in rows if row.metric == "own_mix_accuracy"}
+    assert own == {"1": 1, "mean": 1, "std": 0, "min": 1, "max": 1}

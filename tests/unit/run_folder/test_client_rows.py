@@ -89,6 +89,13 @@ def test_a_broken_file_is_refused_by_its_name(tmp_path, content, words):
     assert "\n" not in str(refusal.value)
 
 
+def test_estimates_are_over_the_classes_that_test_has():
+    counts = np.array([[0, 4], [2, 2], [4, 0], [0, 0]])
+    (table,) = estimates({1: {"0": 0.5, "1": math.nan}}, counts)
+    found = table.columns["test", "own_mix_accuracy"]
+    assert found.tolist() == pytest.approx([math.nan, 0.5, 0.5, math.nan], nan_ok=True)
+
+
 def test_estimates_of_too_many_clients_are_those_of_the_last_evaluation():
     counts = np.ones((MOST_ROWS // 2, 1), dtype=np.int64)
     recalls = {r: {"0": r / 10} for r in (1, 2, 3)} | {4: {"1": 0.5}}
