@@ -30,7 +30,8 @@ model (`Updates.model`); of rows alone only the angles are read.
 
 The rate: where what a client does is the cohort's usual and chance, either score is above 1 in at
 most false_alarm_rate / 2 of rows. How much honest clients differ in earnest is an estimate, with no
-such promise. Blind to lengths. A client that trains on wrong labels pushes back as an honest one
+such promise. Blind to lengths, but a row that is too long for its squares to be counted is flagged
+at once. A client that trains on wrong labels pushes back as an honest one
 does: only its angles can tell.
 
 The idea of a client's own past is FLDetector's (Zhang, Cao, Jia and Gong, KDD 2022), that of angles
@@ -49,6 +50,7 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, one_of
 from fedexp.core.types import State, Updates, Verdict
+from fedexp.detection.acting import countable
 from fedexp.detection.answers import answers, own_parts
 from fedexp.detection.evidence import COLUMNS, FEWEST, Evidence, deviation_above, together
 from fedexp.detection.features import DECAY
@@ -57,6 +59,7 @@ from fedexp.detection.sketch import count_sketch
 AT_ODDS = 1.0  # of the usual agreement, by which an honest client may lack it for its classes
 MARGIN = 0.3  # deviations on the other side of nothing, before a client is accused
 TURN = 0.5  # of the usual cosine with the own past: who turns by less is left alone
+AT_ONCE = torch.finfo(torch.float64).max  # the score of a row that cannot be counted
 _LEAST = 1e-30
 
 
@@ -126,7 +129,12 @@ class Consistency:
             self._against_the_others(agree, answer),
             _against_the_own_past(units, past.habits, floor, self.quantile),
         )
-        verdict = Verdict(scores, 1.0, self._trust(scores))
+        usable = countable(updates.matrix)
+        scores[~usable] = AT_ONCE
+        trust = self._trust(scores)
+        if self.action != "report":
+            trust[~usable] = 0  # down-weighted, NaN would still be NaN
+        verdict = Verdict(scores, 1.0, trust)
         habits = past.habits.clone()
         kept = ~verdict.flagged
         habits[kept] = DECAY * habits[kept] + (1 - DECAY) * units[kept]

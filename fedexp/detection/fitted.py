@@ -33,6 +33,7 @@ from torch import Tensor
 from fedexp.core.checks import InputError, at_least, in_range
 from fedexp.core.rng import seed_for, torch_generator
 from fedexp.core.types import State, Updates
+from fedexp.detection.acting import countable
 from fedexp.detection.features import (
     RELATIONS,
     RESIDUAL,
@@ -49,6 +50,7 @@ FOLDS = 4
 LEAST_ROWS = 2 * FOLDS
 COPIES = 4
 JITTER = 0.75
+MOST = torch.finfo(torch.float64).max
 
 
 @final
@@ -99,6 +101,8 @@ class Fitted:
     ) -> tuple[Tensor, State]:
         """Scores `[n]` float64 of a round's rows `[n, d]`, and the memory for the next round.
 
+        A row that cannot be counted is as suspicious as can be, and has no part in the others'.
+
         Args:
             matrix: the rows.
             clients: who sent them, if that is known: then each is compared with its own past, too.
@@ -108,6 +112,11 @@ class Fitted:
             InputError: rows of another length.
         """
         self.check(matrix.shape[1])
+        usable = countable(matrix)
+        if not bool(usable.all()):
+            named = None if clients is None else _those(clients, usable)
+            scores, memory = self.score_round(matrix[usable], named, memory)
+            return with_uncountable(scores, usable), memory
         senders = clients if self.by_client else None
         short = shorten(matrix, self.scorer.sketch_size, self.seed)
         scores = scores_of(self.scorer, round_features(short, senders, memory), self.tensors)
@@ -168,7 +177,8 @@ _NUMBERS = ("by_client", "d", "seed", "quantile", "threshold", "rows")
 def fit(scorer: Scorer, rounds: Iterable[Tensor | Updates], quantile: float, seed: int) -> Fitted:
     """Fit a detector on honest updates, round by round in their order.
 
-    A round's rows are made short as they come, and only their features are kept.
+    A round's rows are made short as they come, and only their features are kept; of a row that
+    cannot be counted, none.
 
     Args:
         scorer: see `SCORERS`.
@@ -188,6 +198,10 @@ def fit(scorer: Scorer, rounds: Iterable[Tensor | Updates], quantile: float, see
     for item in rounds:
         matrix = item.matrix if isinstance(item, Updates) else item
         clients = item.client_ids if isinstance(item, Updates) else None
+        usable = countable(matrix)
+        if not bool(usable.all()):
+            clients = None if clients is None else _those(clients, usable)
+            matrix = matrix[usable]
         if not len(matrix):
             continue
         if d and matrix.shape[1] != d:
@@ -235,8 +249,18 @@ def calibrate(
 
 def scores_of(scorer: Scorer, features: Tensor, fitted: State) -> Tensor:
     """Scores `[n]` float64 of `features` `[n, p]`; what overflows is as suspicious as can be."""
-    largest = torch.finfo(torch.float64).max
-    return scorer.score(features, fitted).nan_to_num(largest, largest)
+    return scorer.score(features, fitted).nan_to_num(MOST, MOST)
+
+
+def with_uncountable(scores: Tensor, usable: Tensor) -> Tensor:
+    """The scores of the rows that are `usable` `[n]` bool, among the others': `[n]` float64."""
+    among = torch.full(usable.shape, MOST, dtype=torch.float64)
+    among[usable] = scores
+    return among
+
+
+def _those(clients: Sequence[int], usable: Tensor) -> tuple[int, ...]:
+    return tuple(client for client, good in zip(clients, usable.tolist(), strict=True) if good)
 
 
 def _folds(rounds: Sequence[Tensor]) -> Tensor:

@@ -16,6 +16,7 @@ mean score. Without an attack it flags nearly half of the honest clients.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from torch import Tensor
 from fedexp.core.checks import InputError, at_least, in_range, one_of
 from fedexp.core.documents import read_regular
 from fedexp.core.types import State, Updates, Verdict
+from fedexp.detection.acting import countable
 from fedexp.detection.features import (
     RELATIONS,
     RESIDUAL,
@@ -37,7 +39,13 @@ from fedexp.detection.features import (
     round_features,
     shorten,
 )
-from fedexp.detection.fitted import LEAST_ROWS, Fitted, calibrate, scores_of
+from fedexp.detection.fitted import (
+    LEAST_ROWS,
+    Fitted,
+    calibrate,
+    scores_of,
+    with_uncountable,
+)
 from fedexp.detection.scorers import Scorer
 
 _MEMORY = ("direction", "clients", "habits")
@@ -121,7 +129,24 @@ class FittedDetector:
     def __call__(
         self, updates: Updates, state: State, rng: np.random.Generator
     ) -> tuple[Verdict, State]:
-        """Scores and trust of the rows, and the next state; no opinion during the warm-up."""
+        """Scores and trust of the rows, and the next state; no opinion during the warm-up.
+
+        A row that cannot be counted is flagged; it has no part in what is learned, nor in what the
+        others are compared with.
+        """
+        usable = countable(updates.matrix)
+        if bool(usable.all()):
+            return self._judged(updates, state, rng)
+        said, after = self._judged(updates.select(usable), state, rng)
+        if math.isnan(said.threshold):
+            return Verdict.no_opinion(len(updates)), after
+        trust = torch.full((len(updates),), 1.0 if self.action == "report" else 0.0).double()
+        trust[usable] = said.trust
+        return Verdict(with_uncountable(said.scores, usable), said.threshold, trust), after
+
+    def _judged(
+        self, updates: Updates, state: State, rng: np.random.Generator
+    ) -> tuple[Verdict, State]:
         file = self._file
         scorer, seed = (self.scorer, self.seed) if file is None else (file.scorer, file.seed)
         clients = updates.client_ids if file is None or file.by_client else None
@@ -132,9 +157,8 @@ class FittedDetector:
             return self._warm_up(updates, short, features, state, rng)
         fitted = {k.removeprefix("fitted."): v for k, v in state.items() if k.startswith("fitted.")}
         scores = scores_of(scorer, features, fitted)
-        threshold = float(
-            state["threshold"] if self.threshold_rule == "quantile" else scores.mean()
-        )
+        of_round = self.threshold_rule == "round_mean" and len(scores)
+        threshold = float(scores.mean() if of_round else state["threshold"])
         verdict = Verdict(scores, threshold, self._trust(scores, threshold))
         return verdict, {**state, **remember(memory, short, clients, ~verdict.flagged)}
 

@@ -210,6 +210,8 @@ def test_a_row_that_cannot_be_counted_says_nothing_of_the_others():
     rounds = list(played(6, (0,)))
     rounds[2].matrix[5] = torch.inf
     verdicts = judged(rounds)
+    assert verdicts[2].flagged[5]
+    assert verdicts[2].trust[5] == 0
     assert verdicts[-1].flagged.nonzero().flatten().tolist() == [0]
     assert all(verdict.scores.isfinite().all() for verdict in verdicts)
 

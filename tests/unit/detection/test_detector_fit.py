@@ -86,3 +86,15 @@ def test_rounds_of_any_size_can_be_learned_from(scorer, rounds):
     assert fitted.rows == sum(rounds)
     assert fitted.score(rows(1, 50)).isfinite().all()
     assert fitted.score(torch.zeros(0, 50)).shape == (0,)
+
+
+def test_rows_that_cannot_be_counted_are_left_out_and_as_suspicious_as_can_be():
+    rounds = [rows(9, 50, seed=k) + 1 for k in range(4)]
+    expected = fit(Norm(), [matrix[1:] for matrix in rounds], 0.99, 0)
+    for matrix in rounds:
+        matrix[0] = torch.nan
+    fitted = fit(Norm(), rounds, 0.99, 0)
+    assert (fitted.threshold, fitted.rows) == (expected.threshold, 32)
+    scores = fitted.score(rounds[0])
+    assert fitted.flag(scores)[0]
+    assert torch.equal(scores[1:], expected.score(rounds[0][1:]))

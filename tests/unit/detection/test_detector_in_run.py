@@ -62,6 +62,39 @@ def fitted():
     return fit(AUTOENCODER, [honest_round(r) for r in range(6)], 0.99, 0)
 
 
+@pytest.mark.parametrize("rule", ["quantile", "round_mean"])
+@pytest.mark.parametrize("action", ["drop", "down_weight", "report"])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, 3e38])
+def test_a_row_that_cannot_be_counted_is_flagged_and_changes_nobody_elses(
+    warmed_up, rule, action, broken
+):
+    found, given = detector(threshold_rule=rule, action=action), honest_round(5)
+    expected, after = found(given.select(torch.arange(len(given)) > 1), warmed_up, rng())
+    matrix = given.matrix.clone()
+    matrix[:2] = broken
+    verdict, broken_after = found(given.with_matrix(matrix), warmed_up, rng())
+    assert verdict.flagged[:2].all()
+    assert (verdict.trust[:2] == float(action == "report")).all()
+    assert torch.equal(verdict.scores[2:], expected.scores)
+    assert torch.equal(verdict.trust[2:], expected.trust)
+    assert verdict.threshold == expected.threshold
+    assert all(torch.equal(tensor, broken_after[name]) for name, tensor in after.items())
+    nobody, _ = found(given.with_matrix(torch.full_like(matrix, broken)), warmed_up, rng())
+    assert nobody.flagged.all()
+
+
+def test_rows_that_cannot_be_counted_are_not_learned_from():
+    found = detector()
+    state = found.init(400)
+    for r in range(found.warm_up_rounds):
+        given = honest_round(r)
+        given.matrix[0] = torch.nan
+        verdict, state = found(given, state, rng(r))
+        assert verdict.scores.isnan().all()
+    assert all(tensor.isfinite().all() for tensor in state.values())
+    assert found(attacked(6), state, rng())[0].flagged[1:4].all()
+
+
 def test_who_changes_after_the_warm_up_is_found_and_never_learned(warmed_up):
     found, state = detector(), warmed_up
     habits = dict(zip(state["clients"].tolist(), state["habits"], strict=True))
