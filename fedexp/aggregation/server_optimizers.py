@@ -23,7 +23,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from fedexp.core.checks import in_range, positive
+from fedexp.core.checks import InputError, in_range, positive
 from fedexp.core.types import State
 
 
@@ -82,7 +82,8 @@ class Adam:
 
     def __post_init__(self) -> None:
         positive(lr=self.lr, tau=self.tau)
-        in_range(0, 1, beta1=self.beta1, beta2=self.beta2)
+        _check_beta1(self.beta1)
+        in_range(0, 1, beta2=self.beta2)
 
     def init(self, params: Tensor) -> State:
         """Start with m = 0, v = tau^2."""
@@ -113,7 +114,8 @@ class Yogi:
 
     def __post_init__(self) -> None:
         positive(lr=self.lr, tau=self.tau)
-        in_range(0, 1, beta1=self.beta1, beta2=self.beta2)
+        _check_beta1(self.beta1)
+        in_range(0, 1, beta2=self.beta2)
 
     def init(self, params: Tensor) -> State:
         """Start with m = 0, v = tau^2."""
@@ -143,7 +145,7 @@ class Adagrad:
 
     def __post_init__(self) -> None:
         positive(lr=self.lr, tau=self.tau)
-        in_range(0, 1, beta1=self.beta1)
+        _check_beta1(self.beta1)
 
     def init(self, params: Tensor) -> State:
         """Start with m = 0, v = tau^2."""
@@ -160,6 +162,12 @@ class Adagrad:
             self.tau,
             lambda v, squared: v + squared,
         )
+
+
+def _check_beta1(beta1: float) -> None:
+    in_range(0, 1, beta1=beta1)
+    if beta1 == 1:
+        raise InputError("must be below 1: with it no step would ever count", "beta1", beta1)
 
 
 def _adaptive_state(params: Tensor, tau: float) -> State:

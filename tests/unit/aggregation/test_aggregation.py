@@ -148,3 +148,10 @@ def test_server_adagrad_two_rounds():
     v1, v2 = 1e-4 + 0.25, 1e-4 + 0.5
     expected = 1 + 0.05 / (math.sqrt(v1) + 0.01) + 0.05 / (math.sqrt(v2) + 0.01)
     assert w.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("rule", [Adam, Yogi, Adagrad])
+def test_a_first_moment_that_takes_in_no_step_is_refused(rule):
+    others = {} if rule is Adagrad else {"beta2": 0.99}
+    with pytest.raises(InputError, match=r"^beta1=1\.0: must be below 1"):
+        rule(lr=0.1, beta1=1.0, tau=0.01, **others)
