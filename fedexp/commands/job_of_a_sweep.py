@@ -13,10 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fedexp.commands.hydra_documents import write_hydra_documents
-from fedexp.commands.past_hydra import PastHydra
+from fedexp.commands.past_hydra import PastHydra, past_hydra
 from fedexp.commands.resolution import resolve
 from fedexp.config.hydra_errors import one_line
-from fedexp.core.checks import InputError
+from fedexp.core.checks import InputError, NotThere
 from fedexp.core.files import AtWork, locked
 from fedexp.core.plots import Plots
 
@@ -55,13 +55,20 @@ def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     name, started = folder.name, (folder / "metrics.csv").exists()
     resolved: dict[str, Any] = {}
     try:
-        resolved = resolve(cfg, HydraConfig.get())
-        if started and config_hash(read_config(folder)) != config_hash(resolved):
+        before = read_summary(folder)
+        complete = before.get("status") == "complete"
+        saved = read_config(folder) if started else {}
+        # The data of a complete job may be gone: what they said stands in its config.
+        resolved = resolve(cfg, HydraConfig.get(), saved if complete else None)
+        if started and config_hash(saved) != config_hash(resolved):
             reason = "holds the results of another config; take another hydra.sweep.dir"
             raise PastHydra(InputError(reason, "job", name))  # no failure of this job alone
-        before = read_summary(folder)
-        if before.get("status") == "complete":
+        if complete:
+            with past_hydra():  # nor this
+                remark = _held_to_today(resolved, folder)
             _say(resolved, f"{name}: complete already")
+            if remark:
+                print(f"fedexp: {name}: {remark}", file=sys.stderr)
             study(resolved, folder)
             if not (folder / "report.md").exists():  # killed between its last round and that
                 draw(folder, Plots.of(resolved["plots"]))
@@ -79,6 +86,28 @@ def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         note_failure(folder, one_line(error))
         (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         return {}
+
+
+def _held_to_today(config: Mapping[str, Any], folder: Path) -> str:
+    """A remark about a complete job that might have other figures today; empty for most.
+
+    Raises:
+        InputError: it is of other data, another partition, or other code of the user's own; or it
+            could not be made today.
+    """
+    from fedexp.config.origin_today import origin_today
+    from fedexp.run_folder.origin import other_machine, refuse_other_origin
+
+    try:
+        today = origin_today(config)
+    except NotThere as error:
+        return f"kept as it is, and not compared with what it was made of: {one_line(error)}"
+    except InputError as error:
+        reason = f"it was made with other data or code, which today is refused: {one_line(error)}"
+        raise InputError(reason, "RUN_DIR", folder) from error
+    refuse_other_origin(folder, today)
+    changes = other_machine(folder, today)
+    return f"kept as it is, and computed with others: {changes}" if changes else ""
 
 
 def note_failure(folder: Path, reason: str) -> None:

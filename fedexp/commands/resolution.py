@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,20 @@ from fedexp.config.naming import names_of
 from fedexp.core.checks import InputError
 
 
-def resolve(cfg: DictConfig, of_hydra: Any) -> dict[str, Any]:
-    """The config as plain dicts and lists, all interpolations resolved, without Hydra's part."""
+def resolve(
+    cfg: DictConfig, of_hydra: Any, known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The config as plain dicts and lists, all interpolations resolved, without Hydra's part.
+
+    Args:
+        cfg: as composed.
+        of_hydra: Hydra's part.
+        known: where the data's answers stand already, as in `settle`.
+    """
     from fedexp.config.found import settle  # with torch, which a question to Hydra can do without
 
     plain = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    settle(plain)
+    settle(plain, known)
     container = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     config = {str(key): value for key, value in container.items()}

@@ -32,10 +32,14 @@ CLIENTS = "partition.n_clients"
 """What the root's n_clients is, unless somebody says another number."""
 
 
-def settle(config: DictConfig) -> None:
+def settle(config: DictConfig, known: Mapping[str, Any] | None = None) -> None:
     """Write into `config`, not yet resolved, whatever it leaves to its data.
 
     The data are looked at only if there is such a key.
+
+    Args:
+        config: to be completed.
+        known: a resolved config in which the answers stand already; the data are not asked.
 
     Raises:
         InputError: they cannot be loaded, or it is not said which they are.
@@ -43,6 +47,9 @@ def settle(config: DictConfig) -> None:
     node = config.get("dataset") if not OmegaConf.is_missing(config, "dataset") else None
     for key in sorted(OmegaConf.missing_keys(node)) if isinstance(node, DictConfig) else ():
         raise InputError(f"must be said: {key}=...", key, "")
+    for key in (*FOUND, CLIENTS) if known else ():
+        if _is_null(config, key) and (answer := _said(known, key)) is not None:
+            OmegaConf.update(config, key, answer)
     left_open = [key for key in FOUND if _is_null(config, key)]
     if left_open:
         facts = _facts(config)
@@ -50,6 +57,12 @@ def settle(config: DictConfig) -> None:
             OmegaConf.update(config, key, FOUND[key](facts))
     if _is_null(config, CLIENTS):
         OmegaConf.update(config, CLIENTS, _clients(config))
+
+
+def _said(config: Mapping[str, Any], key: str) -> Any:
+    group, _, last = key.partition(".")
+    node = config.get(group)
+    return node.get(last) if isinstance(node, Mapping) else None
 
 
 def _is_null(config: DictConfig, key: str) -> bool:

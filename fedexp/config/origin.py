@@ -38,18 +38,25 @@ def origin_of(config: Config, built: Built) -> Origin:
     return Origin(
         data=built.loaded.digest,
         partition=built.partition.hash,
-        sources=_own_sources(config),
+        sources=own_sources(config),
         weights=built.lineage.start.digest,
         machine={
-            **versions(),
-            "code": code_of_fedexp()[:12],
-            "machine": platform.machine(),
-            "processor": processor(),
-            "kernels": kernels(),
+            **machine(),
             "threads": str(torch.get_num_threads()),
             "device": _device(built),
         },
     )
+
+
+def machine() -> dict[str, str]:
+    """What this process computes on, whatever the run."""
+    return {
+        **versions(),
+        "code": code_of_fedexp()[:12],
+        "machine": platform.machine(),
+        "processor": processor(),
+        "kernels": kernels(),
+    }
 
 
 def versions() -> dict[str, str]:
@@ -94,14 +101,13 @@ def _device(built: Built) -> str:
     return f"{name}, clients in blocks" if has_own_bits(built.experiment.backend) else name
 
 
-def _own_sources(config: Config) -> dict[str, str]:
+def own_sources(config: Config) -> dict[str, str]:
     """By module: the user's own parts, what lies in the same packages, and whatever these import.
 
     Of what is loaded.
     """
     deciding = {key: node for key, node in config.items() if key not in DECIDES_NOTHING}
-    targets = {t for t in _targets(deciding) if not t.startswith(NOT_THE_USERS)}
-    waiting, seen = {target.partition(".")[0] for target in targets}, set[str]()
+    waiting, seen = {name.partition(".")[0] for name in users_targets(deciding)}, set[str]()
     sources = {}
     while waiting:
         seen |= waiting
@@ -123,6 +129,11 @@ def _imported_by(source: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module)
     return {name.partition(".")[0] for name in names}
+
+
+def users_targets(node: Any) -> set[str]:
+    """Every `_target_` in a config that is the user's own."""
+    return {target for target in _targets(node) if not target.startswith(NOT_THE_USERS)}
 
 
 def _targets(node: Any) -> Iterator[str]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from fedexp.config.parts import Config
-from fedexp.core.checks import InputError, one_of
+from fedexp.core.checks import InputError, NotThere, one_of
 from fedexp.run_folder.untrusted import SUFFIXES, NotUsable, read_bytes, tensors_in
 
 MODEL_FILE = "model.safetensors"
@@ -119,7 +119,8 @@ def starting_point(config: Config) -> Start:
         tensors = tensors_in(content, path.suffix)
     except NotUsable as error:
         inside = "" if path == Path(str(value)).expanduser() else f"{MODEL_FILE} in it "
-        raise InputError(f"{inside}{error}", key, value) from error
+        kind = InputError if path.exists() else NotThere
+        raise kind(f"{inside}{error}", key, value) from error
     return Start(tensors, hashlib.sha256(content).hexdigest(), key, str(value), frozen)
 
 

@@ -37,8 +37,12 @@ class InputError(ValueError):
     def under(self, group: str) -> InputError:
         """The same error with the config group in front of its key."""
         return (
-            self if self.key is None else InputError(self.reason, f"{group}.{self.key}", self.value)
+            self if self.key is None else type(self)(self.reason, f"{group}.{self.key}", self.value)
         )
+
+
+class NotThere(InputError):
+    """A file that a run is made of is missing, which says nothing of what was in it."""
 
 
 def _is_number(value: object) -> bool:

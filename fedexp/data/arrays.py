@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fedexp.core.checks import InputError, did_you_mean
+from fedexp.core.checks import InputError, NotThere, did_you_mean
 from fedexp.core.examples import Dataset
 from fedexp.data.division import By, Division
 from fedexp.data.download import RemoteFile
@@ -134,7 +134,7 @@ class Arrays:
 def _arrays(path: Path) -> Arrays_:
     """All arrays of a file; raises InputError if it is no such file."""
     if not path.is_file():
-        raise InputError("there is no such file")
+        raise NotThere("there is no such file")
     try:
         # Unpickling runs whatever code the file holds.
         with np.load(path, allow_pickle=False) as file:

@@ -17,7 +17,7 @@ from typing import final
 
 import pandas as pd
 
-from fedexp.core.checks import InputError, did_you_mean
+from fedexp.core.checks import InputError, NotThere, did_you_mean
 from fedexp.data.columns import Columns, read_csv, row_of
 from fedexp.data.records import OF_WORDS, some
 
@@ -54,7 +54,8 @@ def listed(path: str, manifest: str | None, columns: Columns) -> Listing:
         root = root.resolve(strict=True)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "the link leads nowhere"
-        raise InputError(f"cannot be read: {reason}", "path", path) from None
+        kind = NotThere if isinstance(error, FileNotFoundError) else InputError
+        raise kind(f"cannot be read: {reason}", "path", path) from None
     if not root.is_dir():
         raise InputError("is no folder", "path", path)
     if manifest is None and not (root / MANIFEST).is_file():

@@ -69,4 +69,4 @@ def about(path: str) -> Iterator[None]:
     except InputError as error:
         if error.key is not None:
             raise
-        raise InputError(error.reason, "path", path) from None
+        raise type(error)(error.reason, "path", path) from None

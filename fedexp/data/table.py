@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fedexp.core.checks import InputError
+from fedexp.core.checks import InputError, NotThere
 from fedexp.core.examples import Dataset
 from fedexp.data.columns import Columns, read_csv, row_of
 from fedexp.data.division import By, Division
@@ -167,7 +167,7 @@ class _Read:
 def _table(path: Path) -> pd.DataFrame:
     """A file of rows; raises InputError."""
     if not path.is_file():
-        raise InputError("there is no such file")
+        raise NotThere("there is no such file")
     if path.suffix.lower() not in (".parquet", ".pq"):
         return read_csv(path)
     try:

@@ -19,7 +19,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from fedexp.core.checks import InputError
+from fedexp.core.checks import InputError, NotThere
 from fedexp.core.documents import DOCUMENT_BYTES, parse_json, read_regular
 from fedexp.core.examples import Split
 from fedexp.core.partition import Partition
@@ -73,7 +73,7 @@ class FromFile:
         except InputError as error:
             raise InputError(error.reason, "path", self.path) from error
         except FileNotFoundError as error:
-            raise InputError("there is no such file", "path", self.path) from error
+            raise NotThere("there is no such file", "path", self.path) from error
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"cannot be read: {reason}", "path", self.path) from error

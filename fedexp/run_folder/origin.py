@@ -69,14 +69,22 @@ def remarks_on_origin(folder: Path) -> list[str]:
     return [_sentence(before, after) for before, after in pairwise(stretches)]
 
 
+def other_machine(folder: Path, origin: Origin) -> str:
+    """What has changed since the run's last rounds were computed; empty: nothing that is known."""
+    return _changes(_machine(_stretches(folder)[-1]), origin.machine)
+
+
 def _sentence(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     old, new = _machine(before), _machine(after)
-    changes = [f"{k} {old[k]} -> {v}" for k, v in new.items() if k in old and old[k] != v]
-    how = ", ".join(changes) or "on a machine that is not known to be that of the rounds before"
+    how = _changes(old, new) or "on a machine that is not known to be that of the rounds before"
     return (
         f"from round {after['from_round']} on: {how}; the last digits are not those of a run on "
         "one machine"
     )
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} {old[k]} -> {v}" for k, v in new.items() if k in old and old[k] != v)
 
 
 def _machine(stretch: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """`fedexp run -m`: one folder a job, one table, failures named, complete jobs skipped."""
 
 import csv
+import json
 import math
+import sys
 from typing import ClassVar
 
 import pytest
@@ -9,6 +11,7 @@ from hydra.experimental.callback import Callback
 
 from fedexp.commands.cli import run_command
 from fedexp.core.files import locked
+from fedexp.data import loader
 from tests.support.commands import fedexp, rows_of, summary_of
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -133,6 +136,89 @@ def test_another_config_is_not_mixed_in(here, capfd):
     )
     assert _times(here / "sweep" / "seed=0") == before
     assert (here / "sweep" / "seed=0" / ".hydra" / "overrides.yaml").read_text() == asked_for
+
+
+OWN_TABLE = ("dataset=table", "dataset.path=d.csv", "dataset.label=ill", "model.hidden=[4]")
+
+
+@pytest.fixture
+def own_table(here, monkeypatch):
+    """A complete sweep over a table of one's own, and a second start of it."""
+    rows = [f"{k % 7},{k % 5},{k % 2}" for k in range(60)]
+    (here / "d.csv").write_text("\n".join(["a,b,ill", *rows, ""]))
+
+    def start(*more):
+        loader._kept.clear()  # as in a process of its own
+        own = [*OWN_TABLE, "n_clients=2", "hydra/launcher=basic", "quiet=true"]
+        return run_command(["run", "-m", "seed=0,1", *FAST, *own, *more])
+
+    assert start() == 0
+    return start
+
+
+def _held(start, folder, capfd, words):
+    before = {job: _times(folder / job) for job in _jobs(folder)}
+    assert start() == 2
+    said, error = capfd.readouterr()
+    assert said == ""
+    assert error.startswith(f"fedexp: RUN_DIR={folder / 'seed=0'}: ")
+    assert words in error
+    assert error.count("\n") == 1
+    assert {job: _times(folder / job) for job in _jobs(folder)} == before
+
+
+def test_complete_jobs_are_held_to_their_data(here, own_table, capfd):
+    table = here / "d.csv"
+    content = table.read_text()
+    table.write_text(content.replace(",0\n", ",x\n").replace(",1\n", ",0\n"))
+    _held(own_table, here / "sweep", capfd, "it was made with other data")
+    wider = [f"{line},{k}" for k, line in enumerate(content.splitlines())]
+    table.write_text("\n".join(wider))  # of another shape than the config's
+    _held(own_table, here / "sweep", capfd, "it was made with other data or code")
+    table.write_text(content)
+    assert own_table() == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_complete_jobs_stay_where_their_data_are_gone(here, own_table, capfd):
+    (here / "d.csv").unlink()
+    before = _times(here / "sweep" / "seed=0")
+    assert own_table() == 0
+    errors = capfd.readouterr().err.splitlines()
+    assert [line.split(":")[1] for line in errors] == [" seed=0", " seed=1"]
+    assert errors[0].endswith("dataset.path=d.csv: there is no such file")
+    assert _times(here / "sweep" / "seed=0") == before
+    assert own_table("training.lr=0.3") == 2
+    assert "holds the results of another config" in capfd.readouterr().err
+
+
+def test_complete_jobs_say_which_fedexp_computed_them(here, own_table, capfd):
+    path = here / "sweep" / "seed=1" / "origin.json"
+    origin = json.loads(path.read_text())
+    origin["stretches"][0]["fedexp"] = "0.0.1"
+    path.write_text(json.dumps(origin))
+    assert own_table() == 0
+    (error,) = capfd.readouterr().err.splitlines()
+    assert error.startswith("fedexp: seed=1: kept as it is, and computed with others: fedexp 0.0.1")
+
+
+def test_complete_jobs_are_held_to_code_of_ones_own(here, monkeypatch, capfd):
+    code = (
+        "from fedexp.models import mlp\n\n"
+        "def own(input_shape: list, num_classes: int, hidden: list):\n"
+        "    return mlp(input_shape, num_classes, hidden)\n"
+    )
+    (here / "ownmodel.py").write_text(code)
+    monkeypatch.syspath_prepend(here)
+    own = ["model._target_=ownmodel.own", "trust=[ownmodel.]", "hydra/launcher=basic"]
+
+    def start():
+        sys.modules.pop("ownmodel", None)
+        return run_command(["run", "-m", "seed=0,1", *FAST, *own, "quiet=true"])
+
+    assert start() == 0
+    (here / "ownmodel.py").write_text(code.replace("hidden)", "hidden[:1])"))
+    _held(start, here / "sweep", capfd, "it was made with other code of ownmodel")
 
 
 def test_a_job_that_another_process_is_at_is_left_to_it(here, capfd):
