@@ -48,6 +48,7 @@ def job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run, go on with, or skip one job; a failure is written down and does not stop the others."""
     from fedexp.commands.execution import draw, run, study
+    from fedexp.commands.resumption import refuse_too_late
     from fedexp.run_folder.documents import read_config, read_summary, write_config
     from fedexp.run_folder.format import config_hash
     from fedexp.store.use import named, using
@@ -65,6 +66,7 @@ def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             raise PastHydra(InputError(reason, "job", name))  # no failure of this job alone
         if complete:
             with past_hydra():  # nor this
+                refuse_too_late(folder, saved, resolved)
                 remark = _held_to_today(resolved, folder)
             _say(resolved, f"{name}: complete already")
             if remark:

@@ -42,6 +42,7 @@ def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
     """
     saved = read_config(folder)
     schema.check_root_keys({k: v for k, v in saved.items() if k not in PROVENANCE})
+    _refuse_store(overrides)
     refuse_borrowed_trust(saved, overrides)
     refuse_missing_data(saved, overrides)
     try:
@@ -52,13 +53,15 @@ def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
     if not same_but_for_rounds(saved, changed):
         raise InputError(
             "would change the results of the run; may change: rounds (to more), "
-            f"{', '.join(WITHOUT_EFFECT)}",
+            f"{', '.join(key for key in WITHOUT_EFFECT if key != 'store')}",
             "override",
             " ".join(overrides),
         )
     changed = extended(folder, saved, changed)
     if _is_complete(read_summary(folder), changed["rounds"]):
-        _refuse_too_late(saved, changed)
+        refuse_too_late(folder, saved, changed)
+        if changed["checkpoint_every"] != saved["checkpoint_every"]:
+            raise _too_late(folder, "checkpoint_every", changed["checkpoint_every"])
         from fedexp.commands.execution import draw, study
 
         with locked(folder):
@@ -79,12 +82,31 @@ def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
     return "" if changed["quiet"] else text
 
 
-def _refuse_too_late(saved: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
-    """Raise InputError where a complete run is asked for what only its rounds could have left."""
+def refuse_too_late(folder: Path, saved: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    """Raise InputError where a complete run is asked for what only its rounds could have left.
+
+    Args:
+        folder: of the run.
+        saved: its config.
+        changed: what is asked for now.
+    """
     for key in ("record_updates", "tracker", "mean_last_rounds"):
         if changed.get(key) and changed[key] != saved.get(key):
-            reason = "has an effect on rounds to come, and the run is complete"
-            raise InputError(reason, key, changed[key])
+            raise _too_late(folder, key, changed[key])
+
+
+def _too_late(folder: Path, key: str, value: Any) -> InputError:
+    reason = f"has an effect on rounds to come, and the run is complete: {folder}"
+    return InputError(reason, key, value)
+
+
+def _refuse_store(overrides: Sequence[str]) -> None:
+    """Raise InputError where the command line names a store, which only a run that starts uses."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key == "store":
+            reason = "has no effect on a run that goes on: a store is asked as a run starts"
+            raise InputError(reason, key, value)
 
 
 def _is_complete(summary: Mapping[str, Any], rounds: int) -> bool:

@@ -207,12 +207,22 @@ def test_what_was_null_may_be_given(killed):
     assert "mean_last_rounds" in summary_of(killed)
 
 
-@pytest.mark.parametrize("override", ["record_updates=true", "mean_last_rounds=2"])
+@pytest.mark.parametrize(
+    "override", ["record_updates=true", "mean_last_rounds=2", "checkpoint_every=2"]
+)
 def test_what_only_rounds_leave_is_not_asked_of_a_complete_run(here, whole_run, capfd, override):
     whole = shutil.copytree(whole_run, here / "whole")
     assert run_command(["resume", "whole", override]) == 2
     assert "the run is complete" in capfd.readouterr().err
     assert not (whole / "updates").exists()
+
+
+@pytest.mark.parametrize("folder", ["killed", "whole"])
+def test_a_store_has_no_effect_on_a_run_that_goes_on(here, killed, whole_run, capfd, folder):
+    shutil.copytree(whole_run, here / "whole")
+    assert run_command(["resume", folder, "store=kept"]) == 2
+    assert capfd.readouterr().err.startswith("fedexp: store=kept: has no effect on a run that goes")
+    assert not (here / "kept").exists()
 
 
 def test_a_config_that_was_edited_is_noticed(killed, capfd):

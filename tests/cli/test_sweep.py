@@ -180,6 +180,18 @@ def test_complete_jobs_are_held_to_their_data(here, own_table, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("key", ["record_updates=true", "mean_last_rounds=2"])
+def test_complete_jobs_are_not_asked_for_what_only_rounds_leave(here, own_table, capfd, key):
+    job = here / "sweep" / "seed=0"
+    before = _times(job)
+    assert own_table(key) == 2
+    said = key.replace("true", "True")
+    assert capfd.readouterr().err == (
+        f"fedexp: {said}: has an effect on rounds to come, and the run is complete: {job}\n"
+    )
+    assert _times(job) == before
+
+
 def test_complete_jobs_stay_where_their_data_are_gone(here, own_table, capfd):
     (here / "d.csv").unlink()
     before = _times(here / "sweep" / "seed=0")
