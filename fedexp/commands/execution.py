@@ -112,6 +112,8 @@ def run(
             log.info("rounds 1 to %d were computed before, and are taken from the store", taken)
         if resume and draws_anew(built.mechanism):
             state, said = _charged_twice(exp, state, left)
+            if said:  # before anything can stop the run once more
+                recorder.save(state)
             built = replace(built, remarks=(*built.remarks, *said))
         for remark in (*built.remarks, *remarks_on_origin(folder)):
             log.warning("%s", remark)

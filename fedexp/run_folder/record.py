@@ -236,6 +236,11 @@ class Recorder:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, self._content(state))
 
+    def save(self, state: ServerState) -> None:
+        """Have the run go on from this, and from no older state, should it be stopped now."""
+        self._save(state, best=False, due=True)
+        remove_old_checkpoints(self.folder / "checkpoints", 1)
+
     def _content(self, state: ServerState) -> bytes:
         """A checkpoint of the state that the record is at."""
         carried = {one.path.name: one.carried() for one in (self._shared, self._clients)}

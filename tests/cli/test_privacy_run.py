@@ -115,6 +115,33 @@ def test_rounds_that_are_made_again_with_other_noise_are_charged_again(
     assert said == (source == "os")
 
 
+@pytest.mark.parametrize("saved", [0, 2])
+def test_rounds_that_were_made_again_stay_charged_when_the_run_is_stopped_again(
+    here, monkeypatch, saved
+):
+    """Killed after round 3, and again when round 3 is made a second time; by then it is running."""
+    rounds = ("rounds=4", f"checkpoint_every={saved or 4}", f"hydra.run.dir={here / 'run'}")
+    noise = ("privacy=local_laplace", "privacy.noise_seed=os")
+
+    class Killed(BaseException):
+        """Nothing more is written."""
+
+    def stop(self, state, record):
+        if state.round == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fedexp.observers.round_log.RoundLog.round_done", stop)
+        with pytest.raises(Killed):
+            run_command(["run", *SMALL, *noise, *rounds])
+        with pytest.raises(Killed):
+            run_command(["resume", str(here / "run")])
+    assert summary_of(here / "run")["status"] == "running"
+    assert run_command(["resume", str(here / "run")]) == 0
+    made = 4 + 2 * (4 - saved)  # the last round may have been under way both times
+    assert summary_of(here / "run")["privacy"]["epsilon"] == pytest.approx(8.0 * made)
+
+
 def test_client_level_dp_costs_a_release_a_round_and_gives_one_also_without_clients(run):
     folder = run("privacy=client_dp", "sampler=poisson", "cohort_size=1", "rounds=6")
     clients = values(folder, "round", "clients")
