@@ -29,6 +29,7 @@ from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, refusal
 from fedexp.core.checks import InputError
 from fedexp.core.renames import present_overrides
+from fedexp.data.loader import forget
 from fedexp.store.use import named, using
 
 
@@ -40,6 +41,7 @@ def run_here(overrides: Sequence[str]) -> Path:
     """
     if isinstance(overrides, str):
         raise InputError("give a list: [...]", "overrides", repr(overrides))
+    forget()  # a notebook's process outlives the data that its last run has seen
     with _one_thread_for_now():
         present = present_overrides([str(override) for override in overrides])
         config = composed(continued(present))

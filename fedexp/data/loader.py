@@ -91,6 +91,11 @@ def load(loader: Loader, data_dir: Path) -> Dataset:
     return _kept[key]
 
 
+def forget() -> None:
+    """Have everything loaded anew: files may have changed since."""
+    _kept.clear()
+
+
 def load_anew(loader: Loader, data_dir: Path) -> Dataset:
     """What `loader(data_dir)` gives, checked.
 

@@ -1,5 +1,6 @@
 """fedexp.run and fedexp.load: the frames, the refusals, and a process left as it was."""
 
+import json
 import logging
 import re
 import subprocess
@@ -171,6 +172,16 @@ def test_a_store_that_is_named_is_used(here):
     one, two = (fedexp.run(["rounds=1", *SMALL[1:], "store=kept"]) for _ in range(2))
     assert "rounds_from_store" not in one.summary
     assert two.summary["rounds_from_store"] == 1
+
+
+def test_data_that_have_changed_since_the_last_run_are_loaded_anew(here):
+    table = ["dataset=table", "dataset.path=d.csv", "dataset.label=ill", "n_clients=2"]
+    for number in (0, 1):
+        rows = [f"{k % 7},{(k + number) % 2}" for k in range(60)]
+        (here / "d.csv").write_text("\n".join(["a,ill", *rows, ""]))
+        fedexp.run([*table, "rounds=1", *SMALL[1:], f"hydra.run.dir={number}"])
+    before, after = (json.loads((here / n / "origin.json").read_text()) for n in "01")
+    assert before["data"] != after["data"]
 
 
 def test_several_runs_in_one_process_each_get_a_folder(here):
