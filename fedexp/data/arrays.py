@@ -28,7 +28,7 @@ from fedexp.data.division import By, Division
 from fedexp.data.download import RemoteFile
 from fedexp.data.loader import Facts
 from fedexp.data.own import about, dataset_of, in_order
-from fedexp.data.records import Labels, Records
+from fedexp.data.records import Labels, Records, without_missing
 from fedexp.data.survey import Survey, counted, tried
 
 Arrays_ = Mapping[str, np.ndarray]
@@ -83,7 +83,7 @@ class Arrays:
             255 if x.dtype == np.uint8 else 1.0,
             records.rows(order),
             parts[order],
-            self._division.remarks(records, parts),
+            (*records.remarks(), *self._division.remarks(records, parts)),
         )
 
     def facts(self, data_dir: Path) -> Facts:
@@ -100,7 +100,11 @@ class Arrays:
         parts, faults = tried(records, self._division)
         kind = "images" if x.ndim == 4 else "rows"
         size = "x".join(map(str, x.shape[1:]))
-        return Survey((*counted(records, parts), f"{kind} of {size}, {x.dtype}"), tuple(faults))
+        return Survey(
+            (*counted(records, parts), f"{kind} of {size}, {x.dtype}"),
+            tuple(faults),
+            tuple(records.remarks()),
+        )
 
     def _read(self) -> tuple[np.ndarray, Records]:
         """The examples `[n, *shape]` uint8 or float32, and what is known of them."""
@@ -231,7 +235,8 @@ def _records(columns: Arrays_, class_names: np.ndarray | None, file: str) -> Rec
     frame = pd.DataFrame({"place": [f"{file} row {row}" for row in range(len(y))]})
     for column, key in (("site", "site"), ("subject", "subject"), ("part", "official")):
         if key in columns:
-            frame[column] = _words(columns[key], key)
+            words = _words(columns[key], key)
+            frame[column] = words if column == "part" else without_missing(words)
     names = None if class_names is None else tuple(map(str, class_names.tolist()))
     if twice := [name for name in names or () if (names or ()).count(name) > 1]:
         raise InputError(f"class_names has {twice[0]} twice")

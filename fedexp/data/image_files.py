@@ -19,7 +19,7 @@ import pandas as pd
 
 from fedexp.core.checks import InputError, NotThere, did_you_mean
 from fedexp.data.columns import Columns, read_csv, row_of
-from fedexp.data.records import OF_WORDS, some
+from fedexp.data.records import OF_WORDS, some, without_missing
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 MANIFEST = "manifest.csv"
@@ -186,7 +186,8 @@ def _of_manifest(root: Path, manifest: str, columns: Columns) -> Listing:
     frame = pd.DataFrame({"label": table[found["label"]]})
     for column, key in (("site", "site"), ("subject", "subject"), ("part", "official")):
         if key in found:
-            frame[column] = table[found[key]]
+            words = table[found[key]]
+            frame[column] = words if column == "part" else without_missing(words)
     used, files, left_out = _rows(root, place, table[found["file"]].tolist(), frame["label"])
     frame = frame.iloc[used].assign(place=files).reset_index(drop=True)
     return Listing(root, tuple(files), frame, tuple(left_out))

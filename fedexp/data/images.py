@@ -117,6 +117,7 @@ class Images:
         remarks = (
             *said(found.left_out, self.path),
             *found.notes,
+            *found.records.remarks(),
             *self._division.remarks(found.records, parts),
             *_of_pictures(found.pictures, self._decoding),
             *_of_twins(twins(found.hashes, found.records, parts)),
@@ -153,7 +154,7 @@ class Images:
                 *faults,
                 *twins(found.hashes, records, parts),
             ),
-            remarks=tuple(_of_pictures(pictures, self._decoding)),
+            remarks=(*records.remarks(), *_of_pictures(pictures, self._decoding)),
         )
 
     def readable(self, data_dir: Path) -> Readable:

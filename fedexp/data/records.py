@@ -7,7 +7,7 @@ with the columns of `COLUMNS`; here they become the numbers that a `Split` carri
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -29,6 +29,9 @@ OF_WORDS = {
 """What people call the official parts -> place in `PARTS`."""
 
 UNKNOWN = -1
+MISSING = ("nan", "na", "<na>", "n/a", "#n/a", "null", "none", "?")
+"""What people and programs write, in small letters, where they do not know."""
+
 SHOWN = 5  # names in a message
 
 
@@ -82,6 +85,22 @@ class Records:
             part=_parts(frame["part"], places) if "part" in frame else None,
         )
 
+    def remarks(self) -> list[str]:
+        """What a person may not have meant: classes called missing, and examples of nobody."""
+        found = [
+            f"class {name} counts as a class; a label that is not known is left empty"
+            for name in self.class_names
+            if name.lower() in MISSING
+        ]
+        for codes, what, so in (
+            (self.site, "site", "partition=site refuses training examples of none"),
+            (self.subject, "patient", "each counts as one of its own"),
+        ):
+            if codes is not None and (nobody := codes == UNKNOWN).any():
+                first = self.places[int(nobody.argmax())]
+                found.append(f"{nobody.sum()} examples have no {what}, as {first}: {so}")
+        return found
+
     def rows(self, chosen: np.ndarray) -> Records:
         """Those at `chosen` `[k]`, in that order."""
 
@@ -126,6 +145,15 @@ def coded(words: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     rank = {name: place for place, name in enumerate(order)} | {"": UNKNOWN}
     ranks = np.array([rank[name] for name in names], dtype=np.int64)
     return ranks[codes], tuple(order)
+
+
+def without_missing(words: Iterable[str]) -> list[str]:
+    """Names of sites or patients, those that say that there is none as "".
+
+    >>> without_missing(["north", "NaN", "7"])
+    ['north', '', '7']
+    """
+    return ["" if word.lower() in MISSING else word for word in words]
 
 
 def naturally(word: str) -> tuple[tuple[int, int, str], ...]:

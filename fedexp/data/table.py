@@ -25,7 +25,7 @@ from fedexp.data.download import RemoteFile
 from fedexp.data.image_files import said
 from fedexp.data.loader import Facts
 from fedexp.data.own import about, dataset_of, in_order
-from fedexp.data.records import Records, some
+from fedexp.data.records import MISSING, Records, some, without_missing
 from fedexp.data.survey import Survey, counted, tried
 
 MOST_CATEGORIES = 50
@@ -85,6 +85,7 @@ class Table:
             parts[order],
             (
                 *said(read.left_out, self.path),
+                *read.records.remarks(),
                 *self._division.remarks(read.records, parts),
                 *remarks,
             ),
@@ -103,9 +104,10 @@ class Table:
         read = self._read()
         parts, faults = tried(read.records, self._division)
         told = [f"{place} {why}" for place, why in read.left_out]
-        remarks: list[str] = []
+        remarks = read.records.remarks()
         if (parts == 0).any():
-            features, remarks = prepared(read.values, read.records, parts)
+            features, of_columns = prepared(read.values, read.records, parts)
+            remarks += of_columns
             lines = [*counted(read.records, parts), f"{features.shape[1]} numbers a row"]
         else:
             lines = counted(read.records, parts)
@@ -151,7 +153,8 @@ class _Read:
             ("part", "official"),
         ):
             if key in found:
-                frame[column] = words[found[key]].to_numpy()
+                of_key = words[found[key]].to_list()
+                frame[column] = without_missing(of_key) if key in ("site", "subject") else of_key
         labelled = (frame["label"] != "").to_numpy()
         left_out = tuple((place, "has no label") for place in frame["place"][~labelled])
         values = table.drop(columns=[*found.values(), *drop]).iloc[labelled]
@@ -191,7 +194,7 @@ def _column(values: pd.Series[Any]) -> pd.Series[Any]:
         return values.astype(np.float64)
     words = values.map(_word)
     there = words != ""
-    missing = words.str.lower().isin(("nan", "na", "n/a", "null", "none", "?"))
+    missing = words.str.lower().isin(MISSING)
     numbers = pd.to_numeric(words.where(there & ~missing), errors="coerce").astype(np.float64)
     if bool(numbers[there & ~missing].notna().all()):
         return numbers.replace([np.inf, -np.inf], np.nan)

@@ -225,7 +225,7 @@ FOLDERS = {
     path_twice_with_other_labels: "!manifest.csv line 34: 4.png is labelled b, and a in line 6",
     not_utf8: "!manifest.csv, line 34: is not UTF-8 text",
     labels_from_one: "",
-    quoted_labels: "",
+    quoted_labels: "class NA counts as a class",
     empty_class: "the folder c holds no image",
     empty_folder: "!holds no images",
     rgba: "1 of 17 images are in colour",

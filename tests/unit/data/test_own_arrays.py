@@ -27,3 +27,11 @@ def test_floats_that_are_no_whole_number_of_their_own(tmp_path):
 def test_two_classes_have_two_names(tmp_path):
     with pytest.raises(InputError, match="class_names has a twice"):
         loaded(tmp_path / "a.npz", y=Y, class_names=np.array(["a", "b", "a"]))
+
+
+def test_a_patient_called_nan_is_nobody(tmp_path):
+    patients = np.where(Y, np.arange(30) // 10, np.nan).astype(str)
+    dataset = loaded(tmp_path / "a.npz", y=Y, patient=patients)
+    subjects = np.concatenate([part.subject.numpy() for part in dataset.parts.values()])
+    assert sorted(set(subjects.tolist())) == [-1, 0, 1, 2]
+    assert any("10 examples have no patient, as a.npz row 0" in r for r in dataset.remarks)

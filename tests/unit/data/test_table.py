@@ -61,6 +61,21 @@ def test_one_column_is_one_thing(file):
     assert (dataset.class_names, dataset.site_names) == (("a", "b"), ())
 
 
+def test_a_patient_called_na_is_nobody(tmp_path):
+    words = ["NA", "nan", "null", "", "None", "?"]
+    rows = [f"{k},{words[k % 6]},{'north' if k % 3 else 'N/A'},{'ab'[k % 2]}" for k in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["n,patient,site,y", *rows[:-1], "59,p7,north,none"]))
+    dataset = loaded(tmp_path / "t.csv")
+    everybody = np.concatenate([part.subject.numpy() for part in dataset.parts.values()])
+    assert sorted(set(everybody.tolist())) == [-1, 0]
+    assert dataset.site_names == ("north",)
+    assert all(len(part) for part in dataset.parts.values())
+    said = "\n".join(dataset.remarks)
+    assert "class none counts as a class;" in said
+    assert "59 examples have no patient" in said
+    assert "20 examples have no site" in said
+
+
 def test_a_parquet_file_is_read_by_its_own_types(tmp_path, monkeypatch):
     path = tmp_path / "t.parquet"
     path.touch()
