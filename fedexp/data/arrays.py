@@ -205,10 +205,13 @@ def _examples(arrays: Arrays_) -> np.ndarray:
         return x.astype(np.float32)
     if x.dtype.kind not in ("fiub" if x.ndim == 2 else "f"):
         raise InputError(f"x is {x.dtype}: save bytes (uint8) or floating numbers")
-    numbers = np.ascontiguousarray(x, np.float32)
+    with np.errstate(over="ignore"):  # which is refused
+        numbers = np.ascontiguousarray(x, np.float32)
     wrong = ~np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
     if wrong.any():
-        raise InputError(f"x[{int(wrong.argmax())}] holds numbers that are not finite")
+        row = int(wrong.argmax())
+        first = x[row][~np.isfinite(numbers[row])][0]
+        raise InputError(f"x[{row}] holds numbers that are not finite as float32: {first:g}")
     if x.ndim == 4:
         outside = ((numbers < 0) | (numbers > 1)).reshape(len(numbers), -1).any(axis=1)
         if outside.any():

@@ -104,13 +104,14 @@ class Table:
         read = self._read()
         parts, faults = tried(read.records, self._division)
         told = [f"{place} {why}" for place, why in read.left_out]
-        remarks = read.records.remarks()
+        lines, remarks = counted(read.records, parts), read.records.remarks()
         if (parts == 0).any():
-            features, of_columns = prepared(read.values, read.records, parts)
-            remarks += of_columns
-            lines = [*counted(read.records, parts), f"{features.shape[1]} numbers a row"]
-        else:
-            lines = counted(read.records, parts)
+            try:
+                features, of_columns = prepared(read.values, read.records, parts)
+                remarks += of_columns
+                lines.append(f"{features.shape[1]} numbers a row")
+            except InputError as error:
+                faults.append(error.reason)
         return Survey(tuple(lines), (*told, *faults), tuple(remarks))
 
     def _read(self) -> _Read:
@@ -207,7 +208,7 @@ def prepared(
     """The features `[n, f]` float32, fitted on the training rows, and what a person should know.
 
     Raises:
-        InputError: no column is left.
+        InputError: no column is left, or one holds numbers that float32 cannot.
     """
     from sklearn.compose import make_column_transformer
     from sklearn.impute import SimpleImputer
@@ -220,13 +221,15 @@ def prepared(
         raise InputError(f"no column is left to learn from: {'; '.join(remarks)}")
     remarks += _unseen(values, words, records, train)
     remarks += _missing(values, numbers)
+    _refuse_large(values[numbers].to_numpy(), numbers, records, "")
     transform = make_column_transformer(
         (make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numbers),
         (OneHotEncoder(handle_unknown="ignore", sparse_output=False), words),
     )
     transform.fit(values[train])
-    features = np.ascontiguousarray(transform.transform(values), np.float32)
-    return features, remarks
+    features = transform.transform(values)
+    _refuse_large(features[:, : len(numbers)], numbers, records, ", standardised,")
+    return np.ascontiguousarray(features, np.float32), remarks
 
 
 def _kinds(values: pd.DataFrame, train: np.ndarray) -> tuple[list[str], list[str], list[str]]:
@@ -253,6 +256,15 @@ def _kinds(values: pd.DataFrame, train: np.ndarray) -> tuple[list[str], list[str
         else:
             (numbers if number else words).append(str(column))
     return numbers, words, remarks
+
+
+def _refuse_large(numbers: np.ndarray, columns: Sequence[str], records: Records, how: str) -> None:
+    """Raise InputError for a number `[n, columns]` that is infinite as float32."""
+    for row, k in np.argwhere(np.abs(numbers) > np.finfo(np.float32).max):
+        raise InputError(
+            f"column {columns[k]} holds {numbers[row, k]:g}{how} in {records.places[row]}, which "
+            f"is too large to learn from: mend it, or leave it out (dataset.drop=[{columns[k]}])"
+        )
 
 
 def _unseen(

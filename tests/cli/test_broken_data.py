@@ -275,6 +275,11 @@ TABLES = {
     "unseen category": ({"sex": new_in_test}, "column sex: no training row has x, as t.csv line"),
     "no label at all": ({"label": ""}, "!t.csv has no row with a label"),
     "empty column": ({"void": ""}, "column void is left out: no training row has a value"),
+    "too large": ({"dose": lambda f: f.index * 1e300}, "!column dose holds 1e+300 in t.csv line 3"),
+    "too large at last": (
+        {"dose": lambda f: np.where(f.index == 9, 1e30, 1e-30 * f.index)},
+        "!, standardised, in t.csv line 11, which is too large to learn from",
+    ),
     "names": (
         {"age": lambda f: [f"n{k}" for k in f.index], "sex": lambda f: [f"s{k}" for k in f.index]},
         "!no column is left to learn from: column age is left out: 24 different words",
@@ -297,7 +302,11 @@ ARRAYS = {
     "halves": ({"y": np.arange(20) % 2 / 2}, "!y[1] is 0.5, and no whole number or word"),
     "sixteen bits": ({"x": np.zeros((20, 4, 4), np.uint16)}, "!x is uint16: save bytes (uint8)"),
     "too bright": ({"x": np.full((20, 4, 4), 7.0)}, "!x[0] holds pixels 7 to 7"),
-    "not finite": ({"x": np.full((20, 4), np.nan)}, "!x[0] holds numbers that are not finite"),
+    "not finite": (
+        {"x": np.full((20, 4), np.nan)},
+        "!x[0] holds numbers that are not finite as float32: nan",
+    ),
+    "too large": ({"x": np.full((20, 4), 1e300)}, "!x[0] holds numbers that are not finite as"),
     "one image": ({"x": np.zeros((20,))}, "!x is [20]: it must hold n images or n rows"),
     "class names too few": ({"class_names": np.array(["a"])}, "!y must hold whole numbers 0 to 0"),
 }

@@ -8,11 +8,15 @@ from fedexp.core.checks import InputError
 from fedexp.data.table import Table
 
 
-def loaded(path, **keys):
+def table(path, **keys):
     plain = dict.fromkeys(("site", "subject", "official"))
     shares = {"split": "auto", "validation_share": 0.1, "test_share": 0.2, "split_seed": 0}
     given = {"name": "t", "path": str(path), "label": "y", "drop": []} | plain | shares | keys
-    return Table(**given)(None)
+    return Table(**given)
+
+
+def loaded(path, **keys):
+    return table(path, **keys)(None)
 
 
 @pytest.fixture
@@ -74,6 +78,19 @@ def test_a_patient_called_na_is_nobody(tmp_path):
     assert "class none counts as a class;" in said
     assert "59 examples have no patient" in said
     assert "20 examples have no site" in said
+
+
+def test_what_a_run_refuses_is_no_clean_table(tmp_path):
+    path = tmp_path / "t.csv"
+    for column, reason in (
+        ([k * 1e300 for k in range(40)], "column n holds 1e+300 in t.csv line 3"),
+        ([f"name {k}" for k in range(40)], "no column is left to learn from: column n is left out"),
+    ):
+        pd.DataFrame({"n": column, "y": ["a", "b"] * 20}).to_csv(path, index=False)
+        faults = table(path).survey(None).faults
+        assert [fault[: len(reason)] for fault in faults] == [reason]
+        with pytest.raises(InputError, match=r"path=.*t\.csv: "):
+            loaded(path)
 
 
 def test_a_parquet_file_is_read_by_its_own_types(tmp_path, monkeypatch):
