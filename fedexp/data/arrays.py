@@ -197,6 +197,11 @@ def _examples(arrays: Arrays_) -> np.ndarray:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
         x = np.moveaxis(x, 3, 1)
+    elif x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (2, 4):
+        raise InputError(
+            f"x is {list(x.shape)}: images of {x.shape[3]} channels in the last axis are not read; "
+            "save [n, height, width, 1 or 3], or channels first: numpy.moveaxis(x, 3, 1)"
+        )
     if x.ndim not in (2, 4) or x.size == 0:
         raise InputError(f"x is {list(arrays['x'].shape)}: it must hold n images or n rows")
     if x.dtype == np.uint8:
