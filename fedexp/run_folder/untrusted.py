@@ -142,8 +142,10 @@ def _unpickled(content: bytes, max_bytes: int) -> object:
     if content[:4] == b"PK\x03\x04":
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
-        if size > max_bytes:
-            raise NotUsable(f"unpacks to {size:,} bytes; at most {max_bytes:,} are read")
+            if size > max_bytes:
+                raise NotUsable(f"unpacks to {size:,} bytes; at most {max_bytes:,} are read")
+            if damaged := archive.testzip():  # torch compares no checksum
+                raise NotUsable(f"is damaged: its {damaged} is not what was written (CRC)")
     try:
         refuse_deep_pickles(content)
     except TooDeep as error:

@@ -48,6 +48,12 @@ def with_nan(value):
     return {**TENSORS, "bias": torch.tensor([0.0, value])}
 
 
+def one_bit_off(content):
+    """A file whose first number is another, in the middle of what torch reads without looking."""
+    at = content.index(TENSORS["weight"].numpy().tobytes())
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
 LEGACY = pth(TENSORS, _use_new_zipfile_serialization=False)
 
 BAD = {
@@ -59,6 +65,7 @@ BAD = {
     "text": (".pth", b"hello world\n", "is broken or no such file: "),
     "text safetensors": (".safetensors", b"hello world, hello", "is broken or no such file: "),
     "zip": (".pth", compressed(pth({}))[:-22] + b"PK\5\6" + bytes(18), "is broken or no such"),
+    "one bit off": (".pth", one_bit_off(pth(TENSORS)), "is damaged: its archive/data/0 is not"),
     "module": (".pth", pth(nn.Linear(3, 2)), "holds something else than tensors (torch.nn."),
     "script": (".pt", script(), "holds a program (TorchScript), and was not loaded"),
     "tensor": (".pth", pth(torch.ones(8)), "holds a Tensor, not a state dict"),
