@@ -26,7 +26,7 @@ from fedexp.core.checks import InputError
 from fedexp.core.cohort import drawn
 from fedexp.core.files import not_through_links
 from fedexp.core.flat import vector_of
-from fedexp.core.interrupt import endings_as_interrupts
+from fedexp.core.interrupt import endings_as_interrupts, no_end_by_a_part
 from fedexp.core.library_warnings import into_the_log
 from fedexp.core.observer import Observer, RunStart
 from fedexp.core.plots import Plots
@@ -128,24 +128,27 @@ def run(
         )
         start = RunStart(config, folder, about(config, built, document), state, recorder.recorded)
         try:
-            stopped = _first(observer.run_started(start) for observer in observers)
-            if taken:
-                recorder.found(rounds_from_store=taken)
-            if not stopped:
-                for state, record in run_rounds(exp, state):  # noqa: B020 - it is carried on
-                    stopped = _first(observer.round_done(state, record) for observer in observers)
-                    beginnings.leave_beginning(state)
-                    if stopped:
-                        break
-            if not stopped and state.round < exp.rounds:
-                stopped = (
-                    f"round {state.round + 1} of {exp.rounds} could take epsilon above "
-                    f"max_epsilon={exp.account.max_epsilon:g}"
-                )
-            models = exp.setting.models(state.params)
-            if sites := figures_of_sites(built, models, config["seed"]):
-                recorder.found(sites=sites)
-            write_thresholds(folder, thresholds_of(built, models))
+            with no_end_by_a_part():
+                stopped = _first(observer.run_started(start) for observer in observers)
+                if taken:
+                    recorder.found(rounds_from_store=taken)
+                if not stopped:
+                    for state, record in run_rounds(exp, state):  # noqa: B020 - it is carried on
+                        stopped = _first(
+                            observer.round_done(state, record) for observer in observers
+                        )
+                        beginnings.leave_beginning(state)
+                        if stopped:
+                            break
+                if not stopped and state.round < exp.rounds:
+                    stopped = (
+                        f"round {state.round + 1} of {exp.rounds} could take epsilon above "
+                        f"max_epsilon={exp.account.max_epsilon:g}"
+                    )
+                models = exp.setting.models(state.params)
+                if sites := figures_of_sites(built, models, config["seed"]):
+                    recorder.found(sites=sites)
+                write_thresholds(folder, thresholds_of(built, models))
             summary = recorder.summary("complete", stopped=stopped)
             _end(observers, summary)
             if taken < state.round:
@@ -223,6 +226,7 @@ def prepare(config: Mapping[str, Any]) -> Built:
         over()
 
 
+@no_end_by_a_part()
 def study(config: Mapping[str, Any], folder: Path, built: Built | None = None) -> None:
     """Carry out the studies and the verdict that the config asks for and the folder lacks.
 

@@ -42,6 +42,7 @@ from fedexp.core.cohort import drawn
 from fedexp.core.devices import repeatable
 from fedexp.core.examples import Dataset, Split
 from fedexp.core.flat import vector_of
+from fedexp.core.interrupt import no_end_by_a_part
 from fedexp.core.normalise import Normalisation, normalisation_of
 from fedexp.core.observer import Observer
 from fedexp.core.partition import Partition
@@ -80,6 +81,7 @@ class Built:
     remarks: tuple[str, ...]  # what a person should know before the run
 
 
+@no_end_by_a_part()
 def build(config: Config, pixels: Dataset | None = None) -> Built:
     """Build every part of a resolved config (plain dicts and lists).
 
@@ -206,6 +208,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     )
 
 
+@no_end_by_a_part()
 def refuse_parts(config: Config) -> None:
     """Raise InputError for parts that do not go together, as far as that shows without data."""
     check_root(config)

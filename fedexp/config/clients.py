@@ -9,7 +9,7 @@ import numpy as np
 from fedexp.config.adversary import malicious_clients
 from fedexp.config.construction import Chosen
 from fedexp.config.parts import Config, prefixed
-from fedexp.core.checks import InputError
+from fedexp.core.checks import InputError, of_its_own
 from fedexp.core.examples import Dataset
 from fedexp.core.partition import Partition
 from fedexp.core.protocols import OfDataset
@@ -32,11 +32,19 @@ class Clients:
 def partitioned(config: Config, chosen: Chosen, dataset: Dataset) -> Partition:
     """The training part, dealt out to `n_clients`; InputError where that cannot be."""
     n_clients, partitioner = config["n_clients"], chosen.partitioner
+    name = type(partitioner).__name__
     with prefixed("partition"):
-        if isinstance(partitioner, OfDataset):
-            partitioner = partitioner.of(dataset)
-        partition = partitioner(dataset.train, n_clients, generator(config["seed"], "partition"))
-    return checked(partition, dataset.train, n_clients, type(chosen.partitioner).__name__)
+        try:
+            if isinstance(partitioner, OfDataset):
+                partitioner = partitioner.of(dataset)
+            rng = generator(config["seed"], "partition")
+            partition = partitioner(dataset.train, n_clients, rng)
+        except InputError:
+            raise
+        except Exception as error:  # of a partition of somebody's own
+            reason = f"cannot deal {len(dataset.train)} examples to {n_clients} clients"
+            raise InputError(f"{reason}: {of_its_own(error)}", "partition", name) from error
+    return checked(partition, dataset.train, n_clients, name)
 
 
 def clients_of(config: Config, partition: Partition, everybody: int, root_examples: int) -> Clients:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedexp.config.parts import prefixed
 from fedexp.core.capabilities import ChecksTheCohort, called, of_head, shares_one_model
-from fedexp.core.checks import InputError
+from fedexp.core.checks import InputError, of_its_own
 from fedexp.core.protection import Combination
 from fedexp.core.protocols import Aggregator
 from fedexp.core.rng import generator
@@ -49,8 +49,7 @@ def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[
         except InputError:
             raise
         except Exception as error:  # of a rule of somebody's own
-            said = (str(error) or "no words").splitlines()[0]
-            wrong, cause = f"cannot aggregate {n} rows: {type(error).__name__}: {said}", error
+            wrong, cause = f"cannot aggregate {n} rows: {of_its_own(error)}", error
     if not wrong and rows.matrix._version != before:
         wrong = "changes the rows that it is given: copy them first (updates.matrix.clone())"
     if wrong:

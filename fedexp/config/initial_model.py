@@ -44,6 +44,9 @@ def initial_model(
         raise InputError(f"gives {shape} for 2 {kind}, not {expected}", "model", name)
     said = start.prepare(model)
     vector_of(model)  # refuses a module that has nothing to train
+    if wrong := [n for n, p in model.named_parameters() if not bool(p.isfinite().all())]:
+        reason = f"its initial {wrong[0]} holds NaN or infinite numbers (was it filled?)"
+        raise InputError(reason, "model", name)
     x = made_up(dataset.input_shape)
     y = dataset.train.y[torch.arange(len(x)) % len(dataset.train)]
     for part in (chosen.combination.privacy, chosen.combination.detector, *chosen.studies.values()):

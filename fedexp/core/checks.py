@@ -120,6 +120,15 @@ def refuse_majority(n: int, assumed_malicious: int) -> None:
         )
 
 
+def of_its_own(error: Exception) -> str:
+    """An error of somebody's own code, in a line.
+
+    >>> of_its_own(KeyError("rows"))
+    "KeyError: 'rows'"
+    """
+    return f"{type(error).__name__}: {(str(error) or 'no words').splitlines()[0]}"
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """A question that suggests the choice nearest to `word`; empty when none is near.
 

@@ -26,6 +26,7 @@ def _config(model, *overrides):
 @pytest.mark.parametrize(
     ("model", "overrides", "said"),
     [
+        ("NeverFilled", [], "model=NeverFilled: its initial layer.weight holds NaN or infinite"),
         (
             "Normalises",
             ["training.batch_size=25"],

@@ -16,6 +16,14 @@ class _Flat(nn.Module):
         return self.layer(x.flatten(1))
 
 
+class NeverFilled(_Flat):
+    """Starts from no numbers."""
+
+    def __init__(self):
+        super().__init__()
+        nn.init.constant_(self.layer.weight, torch.nan)
+
+
 class UnusedHead(_Flat):
     """Has a layer that forward never calls."""
 

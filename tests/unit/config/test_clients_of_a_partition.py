@@ -2,12 +2,14 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from fedexp.config.build import build
+from fedexp.config.clients import partitioned
 from fedexp.core.checks import InputError
 from fedexp.partition.document import partition_document
 from tests.support.composing import config_for
@@ -96,3 +98,15 @@ def test_the_partition_of_another_run_gives_the_same_hash_and_the_same_bits(tmp_
     assert partition_document(its.partition, names, its.task) == document
     assert torch.equal(again.params, state.params)
     assert [r.metrics for r in its_records] == [r.metrics for r in records]
+
+
+def test_a_partition_that_fails_is_refused_by_name():
+    class Deals:
+        def __call__(self, train, n_clients, rng):
+            return train.shards
+
+    dataset, chosen = SimpleNamespace(train=[0] * 9), SimpleNamespace(partitioner=Deals())
+    with pytest.raises(
+        InputError, match=r"^partition=Deals: cannot deal 9 .* AttributeError: 'list"
+    ):
+        partitioned({"n_clients": 3, "seed": 0}, chosen, dataset)

@@ -1,10 +1,13 @@
 """A rule of one's own that gives no step is refused before the run, in one line."""
 
+import sys
+
 import pytest
 import torch
 
 from fedexp.config.cohort_rehearsal import rehearse_cohort
 from fedexp.core.checks import InputError
+from fedexp.core.interrupt import no_end_by_a_part
 
 
 class Plain:
@@ -57,3 +60,12 @@ def test_what_is_no_step_is_refused_by_name(give, words):
 
 def test_a_mean_is_one():
     rehearse_cohort(Parts(), Rule(lambda rows, state: (rows.mean(0), {"m": torch.zeros(1)})))
+
+
+def test_a_rule_that_ends_the_program_is_named_by_its_line():
+    def give(rows, state):
+        sys.exit(0)
+
+    where = r"test_cohort_rehearsal.py, line \d+, ends the program"
+    with pytest.raises(InputError, match=where), no_end_by_a_part():
+        rehearse_cohort(Parts(), Rule(give))
