@@ -79,7 +79,7 @@ def attack_file(
         raise InputError(
             "say which model the weights are of, such as --model mlp (see: fedexp list model)",
             "--model",
-            None,
+            "",
         )
     file = ModelFile(path, members, _scale(scale))
     try:

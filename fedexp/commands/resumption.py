@@ -141,8 +141,10 @@ def _with_overrides(
             paths = {path.stem: path for path in found}
             one_of(sorted(paths), **{key: value})
             changed[key] = OmegaConf.load(paths[value])
+        elif key == "leakage":
+            raise InputError("a run is attacked by: fedexp leakage RUN leakage=NAME", key, value)
         elif not _has(changed, key) and key != "paths.data_dir":
-            suggestion = did_you_mean(key, saved)
+            suggestion = did_you_mean(key, [k for k in saved if not key.startswith(f"{k}.")])
             raise InputError(f"{suggestion}It is not in the run's config.yaml", key, value)
         else:
             changed = OmegaConf.merge(changed, OmegaConf.from_dotlist([override]))  # type: ignore[assignment]

@@ -58,8 +58,7 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
         present = _present_value(found[1], overrides)
         return f"{found[1]}: is set already, to {present}; leave out the + to change it"
     if found := re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text):
-        suggestion = did_you_mean(found[1], _known_keys(found[1], overrides))
-        return f"{found[1]}: there is no such key; {suggestion}See: fedexp run --cfg job"
+        return f"{found[1]}: there is no such key; {_other_keys(found[1], overrides)}"
     if found := re.search(r"In '(.+)': .* raised while composing config:?\s+(.+)", text):
         return f"{found[1]}.yaml: {_slip_in_a_file(found[2], text)}"
     if found := re.search(r"Error merging override (\S+)", text):
@@ -119,6 +118,17 @@ def _nameless_choice(overrides: Sequence[str]) -> str:
 def _present_value(key: str, overrides: Sequence[str]) -> Any:
     composed = _composed_without(key, overrides)
     return None if composed is None else OmegaConf.select(composed, key)
+
+
+def _other_keys(wrong: str, overrides: Sequence[str]) -> str:
+    """What may be meant, and what there is: beside a key, those of its group."""
+    known = _known_keys(wrong, overrides)
+    group, _, name = wrong.rpartition(".")
+    beside = [k.removeprefix(f"{group}.") for k in known if k.rpartition(".")[0] == group != ""]
+    if not beside:
+        return f"{did_you_mean(wrong, known)}See: fedexp run --cfg job"
+    suggestion = did_you_mean(name, beside).replace("mean ", f"mean {group}.", 1)
+    return f"{suggestion}Known here: {', '.join(k for k in beside if not k.startswith('_'))}"
 
 
 def _known_keys(wrong: str, overrides: Sequence[str]) -> list[str]:

@@ -28,7 +28,8 @@ class InputError(ValueError):
 
     def __init__(self, reason: str, key: str | None = None, value: object = None) -> None:
         self.reason, self.key, self.value = reason, key, value
-        super().__init__(reason if key is None else f"{key}={value}: {reason}")
+        said = "null" if value is None else value  # as it is written in a config
+        super().__init__(reason if key is None else f"{key}={said}: {reason}")
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str | None, object]]:
         # Exceptions cross process borders; the default would rebuild this one from its message.

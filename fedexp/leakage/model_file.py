@@ -60,7 +60,7 @@ def check_study(name: str, study: object, members: str | None) -> None:
             "say who was trained on: --members train (the dataset's training part as fedexp deals "
             "it), or a file with a row number a line",
             "--members",
-            None,
+            "",
         )
 
 

@@ -99,7 +99,7 @@ def _curves(axes: Axes, groups: Sequence[Configuration]) -> None:
         axes.set_ylim(*limits_of_interest(drawn))
     axes.set_xlabel("Round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_ylabel("Test accuracy (fraction of images right)")
+    axes.set_ylabel("Test accuracy (fraction of examples right)")
     title = "Mean over the seeds"
     if spreads:
         title += f"; shaded: {' or '.join(sorted(spreads))}"
@@ -140,7 +140,7 @@ def _dots(axes: Axes, groups: Sequence[Configuration], labels: Sequence[str], ke
     axes.set_yticks(range(len(groups)), labels, fontsize=9.5)
     axes.tick_params("y", length=0, pad=44 if keys else 6)
     axes.set_ylim(len(groups) - 0.4, -0.6)
-    axes.set_xlabel("Test accuracy (fraction of images right)")
+    axes.set_xlabel("Test accuracy (fraction of examples right)")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_title("○ one seed    | mean over the seeds", loc="left", fontsize=10)
 

@@ -37,7 +37,7 @@ def confusion_figure(run: Run) -> Figure | None:
     if run.confusion is None or run.confusion.empty:
         return None
     counts = run.confusion.to_numpy(dtype=np.float64)
-    # A class without test images has no shares: its row stays 0.
+    # A class without test examples has no shares: its row stays 0.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [str(name) for name in run.confusion.columns]
     side = float(np.clip(0.62 * len(names), 2.4, 9.5))
@@ -46,12 +46,12 @@ def confusion_figure(run: Run) -> Figure | None:
     figure = new_figure(
         side + 3.0,
         side + 1.6,
-        f"Which class is taken for which: test images{when}",
+        f"Which class is taken for which: test examples{when}",
         run.description,
     )
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    bar = figure.colorbar(image, ax=axes, shrink=0.9, label="Share of the true class's images")
+    bar = figure.colorbar(image, ax=axes, shrink=0.9, label="Share of the true class's examples")
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     name_rows(axes, names)
     name_columns(axes, names, width=side / len(names))

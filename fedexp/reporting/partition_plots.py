@@ -18,7 +18,7 @@ _MOST_NUMBERED_CLASSES = 12
 
 
 def partition_figure(run: Run) -> Figure | None:
-    """Who holds what: training images of each class at each client."""
+    """Who holds what: training examples of each class at each client."""
     partition = run.partition or {}
     counts = np.asarray(partition.get("counts") or [], dtype=np.int64)
     if counts.ndim != 2 or counts.size == 0:
@@ -42,7 +42,7 @@ def _few_clients(run: Run, counts: np.ndarray, names: list[str]) -> Figure:
     figure = new_figure(
         matrix_width + (1.8 if said else 4.2) + name_width,
         row_height * n_clients + 1.7,
-        "Who holds what: training images of each class at each client",
+        "Who holds what: training examples of each class at each client",
         f"{run.description}. {said}" if said else run.description,
     )
     widths = [matrix_width] if said else [matrix_width, 2.2]
@@ -59,7 +59,7 @@ def _few_clients(run: Run, counts: np.ndarray, names: list[str]) -> Figure:
         words = [[str(count) for count in row] for row in counts.tolist()]
         number_cells(left, words, counts / max(1, counts.max()), size=8.5)
     else:
-        figure.colorbar(image, ax=left, location="left", label="Training images", pad=0.02)
+        figure.colorbar(image, ax=left, location="left", label="Training examples", pad=0.02)
     for right in beside:
         _size_bars(right, sizes)
     return figure
@@ -71,14 +71,14 @@ def _equal_sizes(sizes: np.ndarray) -> str:
     Bars of one length say nothing, and take a third of the picture.
 
     >>> _equal_sizes(np.array([126, 125, 126]))
-    'Every client holds 125 or 126 images.'
+    'Every client holds 125 or 126 examples.'
     >>> _equal_sizes(np.array([126, 12]))
     ''
     """
     low, high = int(sizes.min()), int(sizes.max())
     if high - low > 1:
         return ""
-    return f"Every client holds {' or '.join(f'{n:,}' for n in sorted({low, high}))} images."
+    return f"Every client holds {' or '.join(f'{n:,}' for n in sorted({low, high}))} examples."
 
 
 def _size_bars(axes: Axes, sizes: np.ndarray) -> None:
@@ -90,11 +90,11 @@ def _size_bars(axes: Axes, sizes: np.ndarray) -> None:
     axes.set_xlim(0, max(1, sizes.max()) * 1.35)
     axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes.tick_params("y", length=0)
-    axes.set_xlabel("Images in all")
+    axes.set_xlabel("Examples in all")
 
 
 def _many_clients(run: Run, counts: np.ndarray, names: list[str]) -> Figure:
-    """A column a client: the share of each class; below, how many images the clients hold."""
+    """A column a client: the share of each class; below, how many examples the clients hold."""
     n_clients, n_classes = counts.shape
     sizes = counts.sum(axis=1)
     shares = counts / np.maximum(sizes, 1)[:, None]
@@ -111,7 +111,7 @@ def _many_clients(run: Run, counts: np.ndarray, names: list[str]) -> Figure:
     heights = [matrix_height] if said else [matrix_height, 1.9]
     top, *below = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     image = top.imshow(shares[order].T, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    bar = figure.colorbar(image, ax=top, label="Share of the\nclient's images", pad=0.01)
+    bar = figure.colorbar(image, ax=top, label="Share of the\nclient's examples", pad=0.01)
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     name_rows(top, names)
     top.set_ylabel("Class")
@@ -127,7 +127,7 @@ def _size_histogram(axes: Axes, sizes: np.ndarray) -> None:
     axes.hist(sizes, bins=_whole_bins(sizes), color=BLUE, edgecolor="white", linewidth=0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.set_xlabel("Training images that a client holds")
+    axes.set_xlabel("Training examples that a client holds")
     axes.set_ylabel("Clients")
 
 

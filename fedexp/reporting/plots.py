@@ -124,8 +124,8 @@ def accuracy_figure(run: Run) -> Figure | None:
     if start is not None and start > 1:
         label = f"first attacked round ({start})"
         axes.axvline(start, color=GREY, linestyle=":", linewidth=1.6, label=label)
-    right = "Accuracy (fraction of images right)"
-    axes.set_ylabel(right if success.empty else "Fraction of images")
+    right = "Accuracy (fraction of examples right)"
+    axes.set_ylabel(right if success.empty else "Fraction of examples")
     _finish_curves(figure, axes)
     return figure
 
@@ -188,7 +188,7 @@ def _client_bars(run: Run, axes: Axes, measured: Mapping[str, pd.Series[float]])
     axes.set_xlim(-0.7, max(len(first), 5) - 0.3)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel(f"{'Client' if run.names_clients else 'Client number'}, best to worst")
-    axes.set_ylabel("Accuracy (fraction of images right)")
+    axes.set_ylabel("Accuracy (fraction of examples right)")
 
 
 def _client_histogram(axes: Axes, measured: Mapping[str, pd.Series[float]]) -> None:
@@ -207,7 +207,7 @@ def _client_histogram(axes: Axes, measured: Mapping[str, pd.Series[float]]) -> N
             linewidth=0.5,
             label=meaning,
         )
-    axes.set_xlabel("Accuracy (fraction of images right)")
+    axes.set_xlabel("Accuracy (fraction of examples right)")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 

@@ -15,6 +15,7 @@ RUN = {
     # Keys.
     "partiton.alpha=1": "partiton.alpha=1: there is no such key; did you mean partition.alpha?",
     "training.lrr=1": "training.lrr=1: there is no such key; did you mean training.lr?",
+    "training.foo=1": "training.foo=1: there is no such key; Known here: schedule, lr, ",
     "+training.lrr=1": "training.lrr=1: did you mean lr?",
     "~seed": "seed=: has no value",
     "~aggregator": "aggregator",

@@ -130,8 +130,8 @@ def test_a_file_that_cannot_be_used_is_refused_by_name(here, trained, capsys, wr
 
 
 MISSING = {
-    "members": (QUICK, "--members=None: say who was trained on"),
-    "a model": (QUICK[2:], "--model=None: say which model the weights are of"),
+    "members": (QUICK, "--members=: say who was trained on"),
+    "a model": (QUICK[2:], "--model=: say which model the weights are of"),
     "a study": (QUICK[:3], "choose what to do"),
     "a run": (("--model", "mlp", "leakage=geiping"), "leakage=geiping: needs a run"),
     "a run to set": ((*QUICK, *MEMBERS, "rounds=3"), "override=rounds=3: there is no run to set"),

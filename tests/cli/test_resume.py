@@ -177,6 +177,8 @@ def test_leftovers_of_a_write_are_cleared_away(killed, whole_run):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("leakage=idlg", "leakage=idlg: a run is attacked by: fedexp leakage RUN leakage=NAME"),
+        ("training.foo=1", "training.foo=1: It is not in the run's config.yaml"),
         ("training.lr=0.2", "training.lr=0.2: would change the results"),
         ("seed=1", "would change the results"),
         ("rounds=5", "rounds=5: the run has 6, and can only be given more"),

@@ -43,7 +43,7 @@ REFUSED = {
         ["training.batch_size=2.5"],
         "training.batch_size=2.5: must be a whole number or null",
     ),
-    "null for a number": (["training.lr=null"], "training.lr=None: must be a number"),
+    "null for a number": (["training.lr=null"], "training.lr=null: must be a number"),
     "list for a number": (["training.lr=[1]"], "training.lr=[1]: must be a number"),
     "number for a list": (
         ["model.hidden=200"],

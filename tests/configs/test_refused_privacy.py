@@ -140,7 +140,7 @@ REFUSED = {
     ),
     "noise neither given nor calibrated": (
         ["privacy=dp_sgd", "privacy.noise_multiplier=null"],
-        "privacy.noise_multiplier=None: the noise is not given; set it, or target_epsilon",
+        "privacy.noise_multiplier=null: the noise is not given; set it, or target_epsilon",
     ),
     "noise given and calibrated": (
         ["privacy=dp_sgd", "privacy.noise_multiplier=1", "privacy.target_epsilon=3"],

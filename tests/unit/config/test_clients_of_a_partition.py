@@ -79,7 +79,7 @@ def test_who_says_nothing_has_ten_clients_and_who_says_a_number_has_that():
 
 
 def test_a_partition_that_does_not_know_may_not_leave_it_open():
-    with pytest.raises(InputError, match=r"partition.n_clients=None: .*does not know it"):
+    with pytest.raises(InputError, match=r"partition.n_clients=null: .*does not know it"):
         config_for("+partition.n_clients=null")
 
 

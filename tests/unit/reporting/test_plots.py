@@ -91,7 +91,7 @@ def test_bars_of_one_length_are_a_sentence(tmp_path: Path) -> None:
         path.write_text(json.dumps({**document, "counts": counts}))
         figure = partition_figure(load_run(folder))
         said = figure.texts[1].get_text().replace("\n", " ")
-        assert said.endswith("Every client holds 9 or 10 images.")
+        assert said.endswith("Every client holds 9 or 10 examples.")
         assert len(partition_figure(load_run(folder)).axes) == (1 if n_clients == 3 else 2)
         path.write_text(json.dumps({**document, "counts": [[0, 2, *[1] * 8], *counts[1:]]}))
         assert len(partition_figure(load_run(folder)).axes) == len(figure.axes)
