@@ -18,7 +18,7 @@ from fedexp.core.capabilities import (
     sampling_of,
     targets_by_example,
 )
-from fedexp.core.checks import InputError
+from fedexp.core.checks import InputError, of_its_own
 from fedexp.core.examples import Split
 from fedexp.core.mapping import let_go
 from fedexp.core.partition import Partition
@@ -94,7 +94,18 @@ def _with_poison(partition: Partition, attack: Attack, malicious: np.ndarray, se
         held = torch.from_numpy(partition.shards[client])
         own = train.rows(held).as_floats()
         its = attack_of_client(attack, number)
-        poisoned = its.poison(own, generator(seed, "poison", client))
+        before = own.x._version, own.y._version
+        try:
+            poisoned: object = its.poison(own, generator(seed, "poison", client))
+        except InputError:
+            raise
+        except Exception as error:  # of an attack of somebody's own
+            reason = f"cannot poison client {client}'s examples: {of_its_own(error)}"
+            raise InputError(reason, "attack", type(attack).__name__) from error
+        if (own.x._version, own.y._version) != before or not isinstance(poisoned, Split):
+            given = f"returned a {type(poisoned).__name__}, or changed its examples in place"
+            reason = f"must return new examples (dataclasses.replace), and {given}"
+            raise InputError(reason, "attack", type(attack).__name__)
         if poisoned is own:
             continue
         if poisoned.x.shape != own.x.shape or poisoned.y.shape != own.y.shape:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedexp.config.parts import prefixed
-from fedexp.core.capabilities import ChecksTheCohort, called, of_head, shares_one_model
+from fedexp.core.capabilities import IN_PLACE, ChecksTheCohort, called, of_head, shares_one_model
 from fedexp.core.checks import InputError, of_its_own
 from fedexp.core.protection import Combination
-from fedexp.core.protocols import Aggregator
+from fedexp.core.protocols import Aggregator, PreAggregator
 from fedexp.core.rng import generator
 from fedexp.core.types import Updates
 
@@ -39,7 +40,7 @@ def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[
     rng = generator(0, "rehearsal")
     for name, mix in parts.pre_aggregation.items():
         with prefixed(f"pre_aggregation.{name}"):
-            rows = mix(rows, rng)
+            rows = _mixed(mix, rows, rng, name)
     rule = of_head(aggregator, slice(0, 1))
     shape = (1,) if shares_one_model(parts.setting) else (parts.n_clients, 1)
     before = rows.matrix._version
@@ -51,9 +52,31 @@ def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[
         except Exception as error:  # of a rule of somebody's own
             wrong, cause = f"cannot aggregate {n} rows: {of_its_own(error)}", error
     if not wrong and rows.matrix._version != before:
-        wrong = "changes the rows that it is given: copy them first (updates.matrix.clone())"
+        wrong = IN_PLACE
     if wrong:
         raise InputError(wrong, "aggregator", called(aggregator)) from cause
+
+
+def _mixed(mix: PreAggregator, rows: Updates, rng: np.random.Generator, name: str) -> Updates:
+    """What a mixer makes of the rows; InputError where that is no rows."""
+    before, cause = rows.matrix._version, None
+    made: object = None
+    try:
+        made = mix(rows, rng)
+        wrong = "" if isinstance(made, Updates) else f"returned a {type(made).__name__}"
+    except InputError:
+        raise
+    except Exception as error:  # of a mixer of somebody's own
+        wrong, cause = of_its_own(error), error
+    if isinstance(made, Updates) and len(made.matrix) != len(made):
+        wrong = f"returned {len(made.matrix)} rows of {len(made)} clients"
+    if wrong:
+        wrong = f"must return updates of {len(rows)} rows: {wrong}"
+    elif rows.matrix._version != before:
+        wrong = IN_PLACE
+    if wrong or not isinstance(made, Updates):
+        raise InputError(wrong, f"pre_aggregation.{name}", called(mix)) from cause
+    return made
 
 
 def _why_no_step(made: object, shape: tuple[int, ...]) -> str:

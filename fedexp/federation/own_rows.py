@@ -14,7 +14,7 @@ from typing import ClassVar, final
 import numpy as np
 from torch import Tensor
 
-from fedexp.core.capabilities import called, sees_other_clients
+from fedexp.core.capabilities import IN_PLACE, called, sees_other_clients
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.protocols import Attack
@@ -54,7 +54,10 @@ class OwnRowsOnly:
         if not malicious.any():
             return updates
         own = updates.select(malicious)
+        before = own.matrix._version
         crafted = self.attack.rewrite(own, malicious[malicious], _Unseen(self.attack), rng)
+        if own.matrix._version != before:  # which would be lost
+            raise InputError(IN_PLACE, "attack", called(self.attack))
         if crafted is own:
             return updates
         matrix = updates.matrix.clone()

@@ -122,6 +122,24 @@ def test_only_the_malicious_clients_rows_are_poisoned(partition):
     assert partition.train.x.abs().max() == 0
 
 
+def test_poison_in_place_is_no_poison(partition):
+    class Zeroes:
+        def poison(self, data, rng):
+            data.y.zero_()
+            return data
+
+    class Fails:
+        def poison(self, data, rng):
+            return data.labels
+
+    for attack, words in (
+        (Zeroes(), "must return new examples"),
+        (Fails(), "cannot poison client"),
+    ):
+        with pytest.raises(InputError, match=f"^attack={type(attack).__name__}: {words}"):
+            poisoned(partition, attack, np.ones(3, dtype=bool), 3, seed=0)
+
+
 def test_every_client_is_poisoned_by_a_stream_of_its_own(partition):
     both = poisoned(partition, ShiftLabels(), np.array([True, True, False]), 3, seed=0)
     one = poisoned(partition, ShiftLabels(), np.array([False, True, False]), 3, seed=0)

@@ -58,6 +58,24 @@ def test_what_is_no_step_is_refused_by_name(give, words):
     assert words in str(refused.value)
 
 
+MIXES = {
+    "nothing": (lambda rows, rng: None, "must return updates of 3 rows: returned a NoneType"),
+    "a tensor": (lambda rows, rng: rows.matrix, "returned a Tensor"),
+    "fewer": (lambda rows, rng: rows.with_matrix(rows.matrix[:1]), "returned 1 rows of 3 clients"),
+    "an error": (lambda rows, rng: rows.rows, "AttributeError: 'Updates' object has no"),
+    "its rows": (lambda rows, rng: rows.with_matrix(rows.matrix.mul_(2)), "changes the rows"),
+}
+
+
+@pytest.mark.parametrize(("mix", "words"), MIXES.values(), ids=MIXES)
+def test_what_is_no_mixer_is_refused_by_name(mix, words):
+    parts = Parts()
+    parts.pre_aggregation = {"mine": mix}
+    with pytest.raises(InputError, match=r"^pre_aggregation\.mine=\S*") as refused:
+        rehearse_cohort(parts, Rule(lambda rows, state: (rows.mean(0), state)))
+    assert words in str(refused.value)
+
+
 def test_a_mean_is_one():
     rehearse_cohort(Parts(), Rule(lambda rows, state: (rows.mean(0), {"m": torch.zeros(1)})))
 
