@@ -47,8 +47,8 @@ def settle(config: DictConfig, known: Mapping[str, Any] | None = None) -> None:
     node = config.get("dataset") if not OmegaConf.is_missing(config, "dataset") else None
     for key in sorted(OmegaConf.missing_keys(node)) if isinstance(node, DictConfig) else ():
         raise InputError(f"must be said: {key}=...", key, "")
-    for key in (*FOUND, CLIENTS) if known else ():
-        if _is_null(config, key) and (answer := _said(known, key)) is not None:
+    for key in (*FOUND, CLIENTS):
+        if known and _is_null(config, key) and (answer := _said(known, key)) is not None:
             OmegaConf.update(config, key, answer)
     left_open = [key for key in FOUND if _is_null(config, key)]
     if left_open:

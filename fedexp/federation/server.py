@@ -19,7 +19,7 @@ the noise: that nobody was there is what noise has to hide, and a step of noise 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
@@ -41,6 +41,7 @@ from fedexp.core.protocols import (
 from fedexp.core.round_model import Architecture, NoArchitecture
 from fedexp.core.round_record import ServerState
 from fedexp.core.types import State, Updates, Verdict, row_size
+from fedexp.federation.form import no_model, no_opinion
 
 Streams = Callable[[str], np.random.Generator]
 
@@ -99,7 +100,7 @@ class Server:
                 refused = f"the detector refused: {refusal}"
             else:
                 changed = shown.matrix._version != before
-                if wrong := IN_PLACE if changed else _no_opinion(told, len(shown)):
+                if wrong := IN_PLACE if changed else no_opinion(told, len(shown)):
                     raise InputError(wrong, "detector", called(self.detector))
                 verdict, detector = told
         trusted = _trusted(bounded, verdict)
@@ -113,7 +114,7 @@ class Server:
             step, algorithm = self.algorithm.server_step(whole, state.algorithm, share)
             before = state.params._version
             moved = self.optimizer(state.params, step, state.optimizer)
-            if wrong := _no_model(moved, state.params, state.params._version != before):
+            if wrong := no_model(moved, state.params, state.params._version != before):
                 raise InputError(wrong, "server_optimizer", called(self.optimizer))
             params, optimizer = moved
             after = replace(
@@ -160,38 +161,6 @@ class Server:
         for mix in self.pre_aggregation:
             updates = mix(updates, rng)
         return self.aggregator(updates, state, rng)
-
-
-def _no_opinion(told: object, n: int) -> str:
-    """What is wrong with what a detector has said about n rows; "": nothing."""
-    if not (isinstance(told, tuple) and len(told) == 2 and isinstance(told[0], Verdict)):
-        given = told[0] if isinstance(told, tuple) and told else told
-        return f"must return (Verdict, state), and returned a {type(given).__name__}"
-    verdict, state = told
-    for name, values in (("scores", verdict.scores), ("trust", verdict.trust)):
-        if not isinstance(values, Tensor) or values.shape != (n,):
-            given = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            return f"must return {name} [{n}], one a row, and returned {given}"
-    if not bool(((verdict.trust >= 0) & (verdict.trust <= 1)).all()):
-        return "must return trust in [0, 1], and returned some that is not"
-    if not (isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())):
-        return f"must return its state as a dict of tensors, and returned a {type(state).__name__}"
-    return ""
-
-
-def _no_model(moved: object, params: Tensor, in_place: bool) -> str:
-    """What is wrong with what a server optimiser made of `params`; "": nothing."""
-    if in_place:
-        return "changes the parameters that it is given: return new ones (params + step)"
-    if not (isinstance(moved, tuple) and len(moved) == 2 and isinstance(moved[0], Tensor)):
-        return f"must return (params, state), and returned a {type(moved).__name__}"
-    new = moved[0]
-    if new.shape != params.shape or new.dtype != params.dtype or new.requires_grad:
-        wanted = f"plain parameters {list(params.shape)} {params.dtype}"
-        return f"must return {wanted}, and returned {list(new.shape)} {new.dtype}" + (
-            " with a gradient" * new.requires_grad
-        )
-    return ""
 
 
 def _usable(received: Updates, complaints: Sequence[str]) -> Updates:
