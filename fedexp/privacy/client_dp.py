@@ -108,7 +108,13 @@ class ClientDP:
         if not communicates(parts.setting):
             raise InputError(NOTHING_SHARED, "privacy", called(self))
         if parts.channel.sums:
-            self._refuse_sums()
+            raise InputError(
+                "the server has to clip every update, and this channel hands on sums over clients; "
+                "use channel=secure_skellam with privacy=none (the clients clip and add the "
+                "noise), or channel=plain",
+                "privacy",
+                called(self),
+            )
         if not a_client_a_row(parts.channel):
             raise InputError(
                 "does not say that every row is of one client alone (a_client_a_row), and the "
@@ -159,22 +165,6 @@ class ClientDP:
                 "privacy.sampling",
                 self.sampling,
             )
-
-    def _refuse_sums(self) -> None:
-        if self.adaptive:
-            raise InputError(
-                "adaptive clipping counts who was clipped, and secure aggregation hides every "
-                "update; use privacy.adaptive=false with channel=secure_skellam, or channel=plain",
-                "privacy.adaptive",
-                self.adaptive,
-            )
-        raise InputError(
-            "the server has to clip every update, and secure aggregation hides them; use "
-            "channel=secure_skellam with privacy=none (the clients clip and add the noise), or "
-            "channel=plain",
-            "privacy",
-            called(self),
-        )
 
     def protect(self, plan: Plan, bare: Protection) -> Protection:
         """Noise on the sum of the clipped updates, at the rate of the sampler that runs."""

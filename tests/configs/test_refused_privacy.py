@@ -49,12 +49,12 @@ REFUSED = {
     "client-level DP behind secure aggregation": (
         [CLIENT_DP, SECURE],
         "privacy=fedexp.privacy.client_dp.ClientDP: the server has to clip every update, and "
-        "secure aggregation hides them; use channel=secure_skellam with privacy=none",
+        "this channel hands on sums over clients; use channel=secure_skellam with privacy=none",
     ),
-    "adaptive clipping behind secure aggregation": (
-        [CLIENT_DP, SECURE, "privacy.adaptive=true"],
-        "privacy.adaptive=True: adaptive clipping counts who was clipped, and secure aggregation "
-        "hides every update",
+    "client-level DP and means of neighbours": (
+        [CLIENT_DP, "channel=block_means", "privacy.adaptive=true"],
+        "privacy=fedexp.privacy.client_dp.ClientDP: the server has to clip every update, and "
+        "this channel hands on sums over clients; use channel=secure_skellam with privacy=none",
     ),
     "adaptive clipping that costs all of the noise": (
         [CLIENT_DP, "privacy.adaptive=true"],
