@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -48,16 +49,12 @@ class Roc:
     """Every pair of rates that the scores allow, from the strictest threshold to the loosest.
 
     Attributes:
-        fpr: `[k]` false-positive rates, from 0 to 1, not falling.
-        tpr: `[k]` true-positive rates, from 0 to 1, not falling.
-        n_non_members: how many the false-positive rates are shares of.
-        n_members: how many the true-positive rates are shares of.
+        false: `[k]` non-members that pass, from 0 to all, not falling.
+        true: `[k]` members that pass, from 0 to all, not falling.
     """
 
-    fpr: np.ndarray
-    tpr: np.ndarray
-    n_non_members: int
-    n_members: int
+    false: np.ndarray
+    true: np.ndarray
 
     @classmethod
     def of(cls, members: np.ndarray, non_members: np.ndarray) -> Roc:
@@ -79,7 +76,29 @@ class Roc:
         """
         true = np.concatenate([[0], is_member.cumsum()[ends]])
         false = np.concatenate([[0], ends + 1]) - true
-        return cls(false / false[-1], true / true[-1], int(false[-1]), int(true[-1]))
+        return cls(false, true)
+
+    @property
+    def n_non_members(self) -> int:
+        """How many the false-positive rates are shares of."""
+        return int(self.false[-1])
+
+    @property
+    def n_members(self) -> int:
+        """How many the true-positive rates are shares of."""
+        return int(self.true[-1])
+
+    @cached_property
+    def fpr(self) -> np.ndarray:
+        """`[k]` false-positive rates, from 0 to 1."""
+        rates: np.ndarray = self.false / self.n_non_members
+        return rates
+
+    @cached_property
+    def tpr(self) -> np.ndarray:
+        """`[k]` true-positive rates, from 0 to 1."""
+        rates: np.ndarray = self.true / self.n_members
+        return rates
 
     @property
     def auc(self) -> float:
@@ -117,8 +136,8 @@ class Roc:
         tail = (100 - COVERAGE_PERCENT) / 100 / 4
         fewest, most = binom.ppf([tail, 1 - tail], n, fpr)
         # Just before the next false alarm: a threshold may lie anywhere between two scores.
-        least = self.tpr[self.fpr * n <= fewest - 1].max(initial=0) * m
-        greatest = self.tpr[self.fpr * n <= most].max() * m
+        least = int(self.true[self.false <= fewest - 1].max(initial=0))
+        greatest = int(self.true[self.false <= most].max())
         low = float(beta.ppf(tail, least, m - least + 1)) if least else 0.0
         high = float(beta.ppf(1 - tail, greatest + 1, m - greatest)) if greatest < m else 1.0
         return Interval(rate, low, high)

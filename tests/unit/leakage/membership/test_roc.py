@@ -172,6 +172,13 @@ def test_the_interval_of_a_rate_by_hand():
     assert np.isnan(Roc.of(members, non_members).tpr_interval(0.001)).all()
 
 
+def test_the_interval_of_a_rate_counts_alarms_and_not_shares_of_them():
+    # Of Binomial(147, 0.01) up to 5 at 98.75 %; (5 / 147) * 147 is above 5.
+    members = np.concatenate([np.full(10, 141.5), np.full(30, -1.0)])  # 5 of 0 to 146 are above
+    interval = Roc.of(members, np.arange(147.0)).tpr_interval(0.01)
+    assert interval.high == pytest.approx(binomtest(10, 40).proportion_ci(0.975, "exact").high)
+
+
 def test_pooled_runs_have_thresholds_of_their_own():
     rng = generator(0, "test_pooled")
     runs = [(rng.normal(1, 1, 600), rng.normal(0, 1, 600)) for _ in range(3)]
