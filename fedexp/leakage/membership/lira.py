@@ -139,7 +139,6 @@ class LiRA:
             truth,
             np.tile(pool.examples.y.numpy(), len(attacked)),
             victim.pixels.class_names,
-            generator(victim.seed, "lira_classes"),
         )
         headline = chosen.headline(right)
         progress(1.0)

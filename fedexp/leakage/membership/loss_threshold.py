@@ -91,7 +91,6 @@ class LossThreshold:
             pool.is_member,
             pool.examples.y.numpy(),
             victim.pixels.class_names,
-            generator(victim.seed, "loss_threshold_classes"),
         )
         headline = judged.headline(right)
         return Findings(

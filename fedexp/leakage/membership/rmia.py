@@ -132,7 +132,6 @@ class RMIA:
             truth,
             y.numpy()[asked],
             victim.pixels.class_names,
-            generator(victim.seed, "rmia_classes"),
         )
         headline = judged[chosen].headline(right)
         progress(1.0)

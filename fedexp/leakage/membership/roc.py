@@ -15,9 +15,17 @@ NaN: 0.1 % takes 1,000 non-members, 1 % takes 100.
 The null interval holds 95 % of what the same scores give when who is a member is shuffled. Scores
 of several runs share no scale; pooled, each is replaced by its run's own false-positive rate.
 
+The interval of an AUC is Wilson's, of as many examples as would be as sure of a share:
+AUC (1 - AUC) over DeLong's variance; an example's scores by several models are one (Obuchowski).
+Below 30 examples of a kind, and where all of one kind are above all of the other, what is seen of
+the variance says little: then as many as the rarer kind has, as none is larger (van Dantzig).
+
 Sources: Carlini, Chien, Nasr, Song, Terzis and Tramèr, "Membership Inference Attacks From First
 Principles", IEEE S&P 2022, section 3 (why low FPR); Good, "Permutation, Parametric and Bootstrap
-Tests of Hypotheses", 3rd edition 2005, chapter 3 (shuffled labels).
+Tests of Hypotheses", 3rd edition 2005, chapter 3 (shuffled labels); DeLong, DeLong and
+Clarke-Pearson, Biometrics 1988; Obuchowski, "Nonparametric Analysis of Clustered ROC Curve Data",
+Biometrics 1997; van Dantzig, "On the Consistency and the Power of Wilcoxon's Two Sample Test",
+1951.
 """
 
 from __future__ import annotations
@@ -31,6 +39,7 @@ from typing import final
 import numpy as np
 
 from fedexp.core.checks import InputError, at_least
+from fedexp.core.wilson import wilson
 from fedexp.leakage.intervals import Interval
 
 RATES: Mapping[str, float] = {
@@ -40,7 +49,8 @@ RATES: Mapping[str, float] = {
 """Metric -> the false-positive rate at which the true-positive rate is read."""
 
 COVERAGE_PERCENT = 95
-RESAMPLES = 1_000
+FEW = 30  # examples of a side from which on they say themselves how unlike each other they are
+LEAST_VARIANCE = 1e-12  # below it, no two sides were in another order anywhere
 
 
 @final
@@ -204,31 +214,37 @@ def middle_of(chance: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, f
 
 
 def auc_interval(
-    members: np.ndarray, non_members: np.ndarray, rng: np.random.Generator
+    members: np.ndarray, non_members: np.ndarray, examples: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """The ends between which 95 % of the AUCs of resamples of both sides lie.
+    """The ends between which the attack's own AUC lies with 95 % confidence.
 
     Args:
         members: scores `[m]`.
         non_members: scores `[n]`.
-        rng: draws the resamples, as many of each side as there are, with replacement.
+        examples: `[m + n]` which example each score is of, members first; None: each of its own.
 
     Raises:
         InputError: as `Roc.of`.
     """
     _joined(members, non_members)
-    others = np.sort(non_members)
-    below, up_to = (np.searchsorted(others, members, side) for side in ("left", "right"))
-    m, n = len(members), len(others)
-    aucs = np.empty(RESAMPLES)
-    for k in range(RESAMPLES):
-        counts = np.bincount(rng.integers(n, size=n), minlength=n)
-        passed = np.concatenate([[0], counts.cumsum()])
-        wins = passed[below] + passed[up_to]  # twice: a tie is half a win
-        aucs[k] = wins[rng.integers(m, size=m)].mean() / (2 * n)
-    tail = (100 - COVERAGE_PERCENT) / 2
-    low, high = np.percentile(aucs, [tail, 100 - tail])
+    m, n = len(members), len(non_members)
+    of = np.arange(m + n) if examples is None else np.unique(examples, return_inverse=True)[1]
+    passed, passing = _share_below(members, non_members), 1 - _share_below(non_members, members)
+    auc = float(passed.mean())
+    parts = np.bincount(of, np.concatenate([(passed - auc) / m, (passing - auc) / n]))
+    variance = float((parts**2).sum()) * len(parts) / max(len(parts) - 1, 1)
+    size = min(len(np.unique(side)) for side in (of[:m], of[m:]))
+    if size >= FEW and variance > LEAST_VARIANCE:
+        size = auc * (1 - auc) / variance
+    low, high = wilson(np.array(auc), np.array(size))
     return float(low), float(high)
+
+
+def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Of each score `[k]`, the share of the others that it is above; ties count half."""
+    sides = [np.searchsorted(np.sort(others), scores, side) for side in ("left", "right")]
+    share: np.ndarray = np.mean(sides, axis=0) / len(others)
+    return share
 
 
 def _joined(members: np.ndarray, non_members: np.ndarray) -> np.ndarray:

@@ -198,7 +198,7 @@ class Judged:
         for metric, rate in RATES.items():
             interval = roc.tpr_interval(rate)
             figures |= {f"{metric}_low": interval.low, f"{metric}_high": interval.high}
-        low, high = auc_interval(members, non_members, rng)
+        low, high = auc_interval(members, non_members)
         figures |= {"auc_low": low, "auc_high": high}
         return cls(figures, roc, members, non_members)
 
@@ -251,6 +251,7 @@ class Judged:
         )
 
 
+LEAST_OF_CLASS = 5  # members, and non-members: fewer say nothing of a class
 BY_CLASS = ", by class"
 """Stands behind the subject of figures whose targets are classes."""
 
@@ -262,9 +263,8 @@ def class_figures(
     is_member: np.ndarray,
     labels: np.ndarray,
     names: Sequence[str],
-    rng: np.random.Generator,
 ) -> tuple[list[Figure], list[str]]:
-    """The figures of every class that has both kinds, each against its own kind, and a sentence.
+    """The figures of every class that has a few of both kinds, against its own kind; a sentence.
 
     Their mean is the class-balanced figure: a class counts as much as another, however rare it is.
 
@@ -275,24 +275,26 @@ def class_figures(
         is_member: `[n]` bool.
         labels: `[n]` classes.
         names: of the classes.
-        rng: draws the resamples.
     """
     rows, aucs = [], {}
     for c in np.unique(labels).tolist():
         inside, outside = scores[is_member & (labels == c)], scores[~is_member & (labels == c)]
-        if not len(inside) or not len(outside):
+        if min(len(inside), len(outside)) < LEAST_OF_CLASS:
             continue
         roc = Roc.of(inside, outside)
         aucs[names[c]] = roc.auc
-        low, high = auc_interval(inside, outside, rng)
+        low, high = auc_interval(inside, outside)
         values = {"auc": roc.auc, "auc_low": low, "auc_high": high}
         values |= {metric: roc.tpr_at(rate) for metric, rate in RATES.items()}
         rows += [Figure(subject + BY_CLASS, round, c, name, v) for name, v in values.items()]
     if len(aucs) < 2:
         return rows, []
+    there = len(np.unique(labels))
+    which = "" if len(aucs) == there else f"{len(aucs)} of {there} "
+    some = f" with {LEAST_OF_CLASS} of either side or more" if which else ""
     least, most = min(aucs, key=aucs.__getitem__), max(aucs, key=aucs.__getitem__)
     return rows, [
-        f"{subject[0].upper()}{subject[1:]}: the mean AUC over the classes is "
+        f"{subject[0].upper()}{subject[1:]}: the mean AUC over the {which}classes{some} is "
         f"{np.mean(list(aucs.values())):.3f}, from {aucs[least]:.3f} ({least}) to "
         f"{aucs[most]:.3f} ({most})."
     ]

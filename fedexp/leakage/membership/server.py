@@ -96,7 +96,6 @@ class ServerMembership:
             asked.is_member[view.took_part],
             asked.examples.y.numpy()[view.took_part],
             victim.pixels.class_names,
-            generator(victim.seed, "server_membership_classes"),
         )
         source = _Source.of(view, generator(victim.seed, "server_membership_source"))
         progress(1.0)

@@ -17,6 +17,7 @@ from fedexp.leakage.membership.scoring import (
     Judged,
     Pool,
     accuracies,
+    class_figures,
     negative_loss,
     rounds_of,
     true_class_logits,
@@ -192,3 +193,13 @@ def test_headline_rows_and_arrays_hold_the_same_figures():
     arrays = found.arrays()
     assert len(arrays["scores_members"]) == 300
     assert np.trapezoid(arrays["tpr"], arrays["fpr"]) == pytest.approx(headline["auc"])
+
+
+def test_classes_with_a_handful_of_either_side_are_not_judged():
+    rng = generator(0, "test_membership")
+    labels = np.repeat([0, 1, 2], [60, 40, 2])
+    is_member = np.arange(102) % 2 == 0
+    scores = rng.normal(size=102) + 9 * (labels == 2) * is_member
+    figures, (sentence,) = class_figures("LiRA", 1, scores, is_member, labels, ["a", "b", "c"])
+    assert {figure.target for figure in figures} == {0, 1}
+    assert sentence.startswith("LiRA: the mean AUC over the 2 of 3 classes with 5 of either side")

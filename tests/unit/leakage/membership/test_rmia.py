@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from fedexp.core import parallel
 from fedexp.core.checks import InputError
 from fedexp.core.rng import generator
-from fedexp.leakage.membership import roc, shadows
+from fedexp.leakage.membership import shadows
 from fedexp.leakage.membership.lira import LiRA
 from fedexp.leakage.membership.rmia import RMIA
 from fedexp.leakage.membership.shadows import halves
@@ -63,7 +63,6 @@ def test_probabilities_that_round_to_0_keep_their_order():
 @pytest.fixture
 def trainings(monkeypatch):
     monkeypatch.setattr(parallel, "available_cores", lambda: 1)
-    monkeypatch.setattr(roc, "RESAMPLES", 40)
     numbers, train = [], shadows._train
     monkeypatch.setattr(shadows, "_train", lambda job: numbers.append(job.path.stem) or train(job))
     return numbers

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from fedexp.core.checks import InputError
 from fedexp.core.rng import generator
-from fedexp.leakage.membership.roc import Roc, null_intervals, pooled
+from fedexp.leakage.membership.roc import Roc, auc_interval, null_intervals, pooled
 
 # Ten scores in order: .9+ .8+ .7- .6+ .6- .5+ .4- .3+ .2- .1-; one tie between the two kinds.
 MEMBERS = np.array([0.9, 0.8, 0.6, 0.5, 0.3])
@@ -157,6 +157,23 @@ def test_the_interval_of_a_rate_holds_the_attacks_own(rate, n):
         roc = Roc.of(rng.normal(1.5, 1, n), rng.normal(0, 1, n))
         held += roc.tpr_interval(rate).holds(truth)
     assert held >= 55
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2])
+@pytest.mark.parametrize("n", [3, 5, 10, 20, 50])
+def test_the_interval_of_an_auc_holds_the_attacks_own(n, shift):
+    rng, truth, held = generator(n, "test_roc", shift), norm.cdf(shift / math.sqrt(2)), 0
+    for _ in range(400):
+        low, high = auc_interval(rng.normal(shift, 1, n), rng.normal(0, 1, n))
+        held += low <= truth <= high
+    assert held >= 0.92 * 400
+
+
+def test_where_all_members_are_above_the_interval_has_a_width():
+    low, high = auc_interval(np.array([1.0]), np.array([0.0]))
+    assert (round(low, 2), high) == (0.21, 1)
+    low, high = auc_interval(np.arange(100.0, 200), np.arange(100.0))
+    assert (round(low, 2), high) == (0.96, 1)
 
 
 def test_the_interval_of_a_rate_by_hand():
