@@ -67,7 +67,8 @@ class LiRA:
         targets: "run" attacks the run; "shadows" attacks each shadow in turn with the help of the
             others, its pair left out, and pools the scores: what training like this leaks, with
             many more non-members than one run has. As a shadow helps to score those that help to
-            score it, the null interval is of halves drawn anew, with all scores computed again.
+            score it, the null interval is of halves drawn anew, with all scores computed again;
+            the interval of an AUC counts examples, and not what all shadows say of them.
         permutations: shuffles behind the null interval, at least 40.
     """
 
@@ -109,13 +110,14 @@ class LiRA:
             attacked = [(phi[t], inside[t], all_but_pair(t, len(phi))) for t in range(len(phi))]
         asked = np.concatenate([target for target, _, _ in attacked])
         truth = np.concatenate([is_member for _, is_member, _ in attacked])
+        examples = np.tile(np.arange(len(pool.examples)), len(attacked))
 
         def judge(scores: np.ndarray, study: LiRA | None = None) -> Judged:
             chance = None
             if self.targets == "shadows":
                 chance = partial(_by_halves_drawn_anew, study=study, phi=phi)
             rng = generator(victim.seed, "lira_null")
-            return Judged.of(scores, truth, self.permutations, rng, chance)
+            return Judged.of(scores, truth, self.permutations, rng, chance, examples)
 
         # The other variant costs nothing more, and where models are noisy it is the stronger one.
         judged: dict[str, Judged] = {}
@@ -137,8 +139,9 @@ class LiRA:
             round,
             of_subject[f"LiRA {self.variant}"],
             truth,
-            np.tile(pool.examples.y.numpy(), len(attacked)),
+            pool.examples.y.numpy()[examples],
             victim.pixels.class_names,
+            examples,
         )
         headline = chosen.headline(right)
         progress(1.0)

@@ -181,10 +181,17 @@ class Judged:
         permutations: int,
         rng: np.random.Generator,
         chance: Callable[[np.random.Generator], Roc] | None = None,
+        examples: np.ndarray | None = None,
     ) -> Judged:
         """Of scores `[n]`, larger for "member", against the truth `[n]` bool.
 
-        `chance` draws what comes out where there is nothing to be told; None: labels shuffled.
+        Args:
+            scores: `[n]`.
+            is_member: `[n]` bool.
+            permutations: draws behind the null interval.
+            rng: draws them.
+            chance: draws what comes out where there is nothing to be told; None: labels shuffled.
+            examples: `[n]` which example each score is of; None: each of its own.
         """
         members, non_members = scores[is_member], scores[~is_member]
         roc = Roc.of(members, non_members)
@@ -198,7 +205,7 @@ class Judged:
         for metric, rate in RATES.items():
             interval = roc.tpr_interval(rate)
             figures |= {f"{metric}_low": interval.low, f"{metric}_high": interval.high}
-        low, high = auc_interval(members, non_members)
+        low, high = auc_interval(members, non_members, _members_first(examples, is_member))
         figures |= {"auc_low": low, "auc_high": high}
         return cls(figures, roc, members, non_members)
 
@@ -251,6 +258,10 @@ class Judged:
         )
 
 
+def _members_first(values: np.ndarray | None, is_member: np.ndarray) -> np.ndarray | None:
+    return None if values is None else np.concatenate([values[is_member], values[~is_member]])
+
+
 LEAST_OF_CLASS = 5  # members, and non-members: fewer say nothing of a class
 BY_CLASS = ", by class"
 """Stands behind the subject of figures whose targets are classes."""
@@ -263,6 +274,7 @@ def class_figures(
     is_member: np.ndarray,
     labels: np.ndarray,
     names: Sequence[str],
+    examples: np.ndarray | None = None,
 ) -> tuple[list[Figure], list[str]]:
     """The figures of every class that has a few of both kinds, against its own kind; a sentence.
 
@@ -275,15 +287,18 @@ def class_figures(
         is_member: `[n]` bool.
         labels: `[n]` classes.
         names: of the classes.
+        examples: `[n]` which example each score is of; None: each of its own.
     """
     rows, aucs = [], {}
+    examples = np.arange(len(scores)) if examples is None else examples
     for c in np.unique(labels).tolist():
-        inside, outside = scores[is_member & (labels == c)], scores[~is_member & (labels == c)]
-        if min(len(inside), len(outside)) < LEAST_OF_CLASS:
+        sides = is_member & (labels == c), ~is_member & (labels == c)
+        if min(len(np.unique(examples[side])) for side in sides) < LEAST_OF_CLASS:
             continue
+        inside, outside = (scores[side] for side in sides)
         roc = Roc.of(inside, outside)
         aucs[names[c]] = roc.auc
-        low, high = auc_interval(inside, outside)
+        low, high = auc_interval(inside, outside, np.concatenate([examples[s] for s in sides]))
         values = {"auc": roc.auc, "auc_low": low, "auc_high": high}
         values |= {metric: roc.tpr_at(rate) for metric, rate in RATES.items()}
         rows += [Figure(subject + BY_CLASS, round, c, name, v) for name, v in values.items()]

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from fedexp.core.checks import InputError
 from fedexp.core.rng import generator
 from fedexp.leakage.membership.roc import Roc, auc_interval, null_intervals, pooled
+from fedexp.leakage.membership.shadows import halves
 
 # Ten scores in order: .9+ .8+ .7- .6+ .6- .5+ .4- .3+ .2- .1-; one tie between the two kinds.
 MEMBERS = np.array([0.9, 0.8, 0.6, 0.5, 0.3])
@@ -167,6 +168,23 @@ def test_the_interval_of_an_auc_holds_the_attacks_own(n, shift):
         low, high = auc_interval(rng.normal(shift, 1, n), rng.normal(0, 1, n))
         held += low <= truth <= high
     assert held >= 0.92 * 400
+
+
+def test_scores_of_one_example_by_several_models_are_no_more_examples():
+    held, alone, n, models = 0, 0, 60, 16
+    examples = np.tile(np.arange(n), models)
+    for i in range(200):
+        rng = generator(i, "test_roc_models")
+        leaks = 1 + 2 * np.abs(rng.normal(size=n))  # some much more than others
+        inside = halves(i, models, n)
+        scores = (leaks * inside + rng.normal(size=(models, n))).ravel()
+        sides = np.flatnonzero(inside.ravel()), np.flatnonzero(~inside.ravel())
+        members, non_members = (scores[side] for side in sides)
+        low, high = auc_interval(members, non_members, examples[np.concatenate(sides)])
+        held += low <= 0.9275 <= high  # the integral of Phi((1 + 2 |z|) / sqrt(2))
+        low, high = auc_interval(members, non_members)
+        alone += low <= 0.9275 <= high
+    assert held >= 180 > alone
 
 
 def test_where_all_members_are_above_the_interval_has_a_width():
