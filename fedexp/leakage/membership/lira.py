@@ -41,6 +41,7 @@ from fedexp.leakage.membership.scoring import (
     class_figures,
     negative_loss,
     of_clients_never_asked,
+    of_other_classes,
     true_class_logits,
 )
 from fedexp.leakage.membership.shadows import confidence_of, halves, refuse_number, shadows_of
@@ -113,10 +114,10 @@ class LiRA:
         examples = np.tile(np.arange(len(pool.examples)), len(attacked))
 
         def judge(scores: np.ndarray, study: LiRA | None = None) -> Judged:
-            chance = None
-            if self.targets == "shadows":
-                chance = partial(_by_halves_drawn_anew, study=study, phi=phi)
             rng = generator(victim.seed, "lira_null")
+            if self.targets == "run":
+                return pool.judged(scores, self.permutations, rng)
+            chance = partial(_by_halves_drawn_anew, study=study, phi=phi)
             return Judged.of(scores, truth, self.permutations, rng, chance, examples)
 
         # The other variant costs nothing more, and where models are noisy it is the stronger one.
@@ -157,6 +158,7 @@ class LiRA:
                 *(line for subject in judged for line in judged[subject].conclusions(subject)),
                 *of_classes,
                 self._sizes(victim, inside),
+                *(of_other_classes(pool) if self.targets == "run" else ()),
                 *of_clients_never_asked(victim),
                 *caveats(victim, headline),
             ],

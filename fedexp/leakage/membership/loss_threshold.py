@@ -23,7 +23,6 @@ from fedexp.core.rng import generator
 from fedexp.leakage import adversaries
 from fedexp.leakage.membership.scoring import (
     OUTSIDER,
-    Judged,
     Pool,
     accuracies,
     caveats,
@@ -32,7 +31,6 @@ from fedexp.leakage.membership.scoring import (
     of_clients_never_asked,
     of_other_classes,
     rounds_of,
-    shuffled_within,
     true_class_logits,
 )
 from fedexp.leakage.study import Progress, refuse_several_labels
@@ -75,11 +73,7 @@ class LossThreshold:
             params = victim.models[round].to(victim.device)
             phi = true_class_logits(victim.model, params, victim.normalisation, pool.examples)
             rng = generator(victim.seed, "loss_threshold_null", round)
-            chance = None
-            if not pool.classes_alike:
-                labels = pool.examples.y.numpy()
-                chance = shuffled_within(labels, negative_loss(phi), pool.is_member)
-            judged = Judged.of(negative_loss(phi), pool.is_member, self.permutations, rng, chance)
+            judged = pool.judged(negative_loss(phi), self.permutations, rng)
             right = accuracies(victim, params)
             rows += judged.rows("loss threshold", round)
             rows += [Figure("model", round, 0, name, value) for name, value in right.items()]

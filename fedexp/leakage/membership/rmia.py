@@ -34,7 +34,6 @@ from fedexp.leakage import adversaries
 from fedexp.leakage.membership.confidence import Confidence
 from fedexp.leakage.membership.scoring import (
     OUTSIDER,
-    Judged,
     Pool,
     accuracies,
     caveats,
@@ -42,6 +41,7 @@ from fedexp.leakage.membership.scoring import (
     finite_logits,
     negative_loss,
     of_clients_never_asked,
+    of_other_classes,
     phi_of,
 )
 from fedexp.leakage.membership.shadows import logits_of, shadows_of
@@ -111,15 +111,15 @@ class RMIA:
         params = victim.models[round].to(victim.device)
         logits = finite_logits(victim.model, params, victim.normalisation, pool.examples)
         asked = np.any(~inside, axis=0)  # of whom a reference was trained without
-        target, truth = self.confidence(logits, y)[asked], pool.is_member[asked]
+        target, those = self.confidence(logits, y)[asked], pool.only(asked)
         scores = {
             f"RMIA {variant}": self.scores(variant, target, log_p[:, asked], inside[:, asked])
             for variant in (VARIANTS if self.references > 1 else ("offline",))
         }
         scores["loss threshold"] = negative_loss(phi_of(logits, y))[asked]
         judged = {
-            subject: Judged.of(
-                its, truth, self.permutations, generator(victim.seed, "rmia_null", place)
+            subject: those.judged(
+                its, self.permutations, generator(victim.seed, "rmia_null", place)
             )
             for place, (subject, its) in enumerate(scores.items())
         }
@@ -129,8 +129,8 @@ class RMIA:
             chosen,
             round,
             scores[chosen],
-            truth,
-            y.numpy()[asked],
+            those.is_member,
+            those.examples.y.numpy(),
             victim.pixels.class_names,
         )
         headline = judged[chosen].headline(right)
@@ -148,6 +148,7 @@ class RMIA:
                 *of_classes,
                 f"Asked: the {int(asked.sum()):,} of {len(asked):,} examples that a reference was "
                 f"trained without.",
+                *of_other_classes(those),
                 *of_clients_never_asked(victim),
                 *caveats(victim, headline),
             ],

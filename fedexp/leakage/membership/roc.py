@@ -233,7 +233,7 @@ def auc_interval(
     auc = float(passed.mean())
     parts = np.bincount(of, np.concatenate([(passed - auc) / m, (passing - auc) / n]))
     variance = float((parts**2).sum()) * len(parts) / max(len(parts) - 1, 1)
-    size = min(len(np.unique(side)) for side in (of[:m], of[m:]))
+    size: float = min(len(np.unique(side)) for side in (of[:m], of[m:]))
     if size >= FEW and variance > LEAST_VARIANCE:
         size = auc * (1 - auc) / variance
     low, high = wilson(np.array(auc), np.array(size))

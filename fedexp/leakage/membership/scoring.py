@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -78,7 +79,18 @@ class Pool:
         examples = members.joined(others)
         return cls(examples, np.arange(len(examples)) < len(members))
 
-    @property
+    def only(self, chosen: np.ndarray) -> Pool:
+        """The examples `[n]` bool alone."""
+        return Pool(self.examples.rows(torch.from_numpy(chosen)), self.is_member[chosen])
+
+    def judged(self, scores: np.ndarray, permutations: int, rng: np.random.Generator) -> Judged:
+        """What scores `[n]` of its examples are worth, within classes where the sides' differ."""
+        chance = None
+        if not self.classes_alike:
+            chance = shuffled_within(self.examples.y.numpy(), scores, self.is_member)
+        return Judged.of(scores, self.is_member, permutations, rng, chance)
+
+    @cached_property
     def classes_alike(self) -> bool:
         """Whether both sides may be drawn from one mix of classes: chi-squared, at one in 1,000."""
         from scipy.stats import chi2_contingency

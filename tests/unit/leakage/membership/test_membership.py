@@ -19,6 +19,7 @@ from fedexp.leakage.membership.scoring import (
     accuracies,
     class_figures,
     negative_loss,
+    of_other_classes,
     rounds_of,
     true_class_logits,
 )
@@ -203,3 +204,15 @@ def test_classes_with_a_handful_of_either_side_are_not_judged():
     figures, (sentence,) = class_figures("LiRA", 1, scores, is_member, labels, ["a", "b", "c"])
     assert {figure.target for figure in figures} == {0, 1}
     assert sentence.startswith("LiRA: the mean AUC over the 2 of 3 classes with 5 of either side")
+
+
+def test_scores_that_go_by_class_are_no_membership_where_the_classes_differ():
+    y = torch.tensor([0] * 80 + [1] * 20 + [0] * 20 + [1] * 80)
+    pool = Pool(Split(torch.zeros(200, 1), y), np.arange(200) < 100)
+    rng = generator(0, "test_membership")
+    figures = pool.judged(rng.normal(size=200) - 3 * y.numpy(), 200, rng).figures
+    assert figures["auc_null_low"] < figures["auc"] < figures["auc_null_high"]
+    assert figures["auc_null_low"] > 0.6
+    (sentence,) = of_other_classes(pool)
+    assert "shuffled within the classes" in sentence
+    assert of_other_classes(pool.only(y.numpy() == 0)) == []

@@ -1,5 +1,7 @@
 """RMIA against the paper's pairwise score, known answers, and shadows that are trained once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -91,6 +93,18 @@ def test_one_reference_is_asked_about_the_half_that_it_has_not_seen(tmp_path, tr
     assert found.adversaries == {"": "outsider"}
     rmia(references=2)(victim, lambda share: None)
     assert len(trainings) == 2  # the one that was there, and its pair
+
+
+def test_members_of_other_classes_are_judged_within_them(tmp_path, trainings):
+    pixels, reserve = digits(200, 100)
+    low = (pixels.train.y < 5).nonzero().flatten()
+    thinned = replace(pixels, train=pixels.train.rows(low))
+    victim = victim_of(tmp_path, thinned, reserve, *QUICK)
+    for study in (rmia(), LiRA(4, "online", "auto", "run", 40)):
+        found = study(victim, lambda share: None)
+        assert any("shuffled within the classes" in line for line in found.conclusions)
+        rows = {(f.subject, f.metric): f.value for f in found.figures}
+        assert rows["loss threshold", "auc_null_low"] > 0.6  # what the classes alone tell
 
 
 @pytest.mark.parametrize(
