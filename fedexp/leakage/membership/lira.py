@@ -40,11 +40,17 @@ from fedexp.leakage.membership.scoring import (
     caveats,
     class_figures,
     negative_loss,
-    of_clients_never_asked,
     of_other_classes,
+    of_those_left_out,
     true_class_logits,
 )
-from fedexp.leakage.membership.shadows import confidence_of, halves, refuse_number, shadows_of
+from fedexp.leakage.membership.shadows import (
+    confidence_of,
+    halves,
+    of_idle_clients,
+    refuse_number,
+    shadows_of,
+)
 from fedexp.leakage.study import Progress, refuse_several_labels
 from fedexp.leakage.victim import Victim
 
@@ -91,7 +97,7 @@ class LiRA:
 
     def __call__(self, victim: Victim, progress: Progress) -> Findings:
         """Train what is missing, score and judge; raises InputError where `Pool.of` does."""
-        pool = Pool.of(victim, None)
+        pool = Pool.of(victim)
         trained = 0
 
         def one_more() -> None:
@@ -104,10 +110,16 @@ class LiRA:
         phi = np.stack([confidence_of(victim, shadow, pool.examples) for shadow in shadows])
         round = victim.last_round
         params = victim.models[round].to(victim.device)
+        remarks = [self._sizes(victim, inside)]
         if self.targets == "run":
+            remarks += of_those_left_out(pool.clear[pool.is_member])
+            remarks += of_idle_clients(pool, "the attack could be stronger")
+            phi, inside, pool = phi[:, pool.clear], inside[:, pool.clear], pool.only(pool.clear)
+            remarks += of_other_classes(pool)
             own = true_class_logits(victim.model, params, victim.normalisation, pool.examples)
             attacked = [(own, pool.is_member, np.ones(len(phi), dtype=bool))]
         else:
+            remarks += of_idle_clients(pool, "shadows leak more than the figures say")
             attacked = [(phi[t], inside[t], all_but_pair(t, len(phi))) for t in range(len(phi))]
         asked = np.concatenate([target for target, _, _ in attacked])
         truth = np.concatenate([is_member for _, is_member, _ in attacked])
@@ -157,9 +169,7 @@ class LiRA:
             conclusions=[
                 *(line for subject in judged for line in judged[subject].conclusions(subject)),
                 *of_classes,
-                self._sizes(victim, inside),
-                *(of_other_classes(pool) if self.targets == "run" else ()),
-                *of_clients_never_asked(victim),
+                *remarks,
                 *caveats(victim, headline),
             ],
             adversary=(
@@ -197,7 +207,7 @@ class LiRA:
         own, shadow = len(victim.pixels.train), int(inside[0].sum())
         attacked = "run" if self.targets == "run" else f"{self.shadows} shadows, each by the others"
         return (
-            f"Attacked: the {attacked}. The run trained on {own:,} examples, a shadow on "
+            f"Attacked: the {attacked}. The run's clients hold {own:,} examples, a shadow's "
             f"{shadow:,}" + ("." if own == shadow else ": shadows know a little less than it.")
         )
 

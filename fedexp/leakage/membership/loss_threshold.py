@@ -27,9 +27,10 @@ from fedexp.leakage.membership.scoring import (
     accuracies,
     caveats,
     class_figures,
+    members_of,
     negative_loss,
-    of_clients_never_asked,
     of_other_classes,
+    of_those_left_out,
     rounds_of,
     true_class_logits,
 )
@@ -63,11 +64,10 @@ class LossThreshold:
         at_least(40, permutations=self.permutations)
 
     def __call__(self, victim: Victim, progress: Progress) -> Findings:
-        """Rank and judge; raises InputError where `Pool.of` or `rounds_of` does."""
+        """Rank and judge; raises InputError where `members_of` or `rounds_of` does."""
         rounds = rounds_of(victim, self.rounds)
-        available = min(len(victim.pixels.train), len(victim.held_out))
-        wanted = available if self.most_examples is None else min(available, self.most_examples)
-        pool = Pool.of(victim, wanted)
+        members = members_of(victim, rounds[-1])
+        pool = Pool.drawn(victim, self.most_examples, members)
         rows: list[Figure] = []
         for place, round in enumerate(rounds):
             params = victim.models[round].to(victim.device)
@@ -95,7 +95,7 @@ class LossThreshold:
                 *judged.conclusions("loss threshold"),
                 *of_classes,
                 *of_other_classes(pool),
-                *of_clients_never_asked(victim),
+                *of_those_left_out(members),
                 *caveats(victim, headline),
             ],
             adversaries={"": adversaries.OUTSIDER},

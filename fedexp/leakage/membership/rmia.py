@@ -40,11 +40,11 @@ from fedexp.leakage.membership.scoring import (
     class_figures,
     finite_logits,
     negative_loss,
-    of_clients_never_asked,
     of_other_classes,
+    of_those_left_out,
     phi_of,
 )
-from fedexp.leakage.membership.shadows import logits_of, shadows_of
+from fedexp.leakage.membership.shadows import logits_of, of_idle_clients, shadows_of
 from fedexp.leakage.study import Progress, refuse_several_labels
 from fedexp.leakage.victim import Victim
 
@@ -94,7 +94,7 @@ class RMIA:
 
     def __call__(self, victim: Victim, progress: Progress) -> Findings:
         """Train what is missing, score and judge; raises InputError where `Pool.of` does."""
-        pool = Pool.of(victim, None)
+        pool = Pool.of(victim)
         trained = 0
 
         def one_more() -> None:
@@ -110,7 +110,7 @@ class RMIA:
         round = victim.last_round
         params = victim.models[round].to(victim.device)
         logits = finite_logits(victim.model, params, victim.normalisation, pool.examples)
-        asked = np.any(~inside, axis=0)  # of whom a reference was trained without
+        asked = pool.clear & np.any(~inside, axis=0)  # of whom a reference was trained without
         target, those = self.confidence(logits, y)[asked], pool.only(asked)
         scores = {
             f"RMIA {variant}": self.scores(variant, target, log_p[:, asked], inside[:, asked])
@@ -146,10 +146,11 @@ class RMIA:
             conclusions=[
                 *(line for subject in judged for line in judged[subject].conclusions(subject)),
                 *of_classes,
-                f"Asked: the {int(asked.sum()):,} of {len(asked):,} examples that a reference was "
-                f"trained without.",
+                f"Asked: the {int(asked.sum()):,} of {int(pool.clear.sum()):,} examples that a "
+                f"reference was trained without.",
                 *of_other_classes(those),
-                *of_clients_never_asked(victim),
+                *of_those_left_out(pool.clear[pool.is_member]),
+                *of_idle_clients(pool, "the attack could be stronger"),
                 *caveats(victim, headline),
             ],
             adversary=(

@@ -8,8 +8,9 @@ made of scores. How sure a model is of example (x, y) is the logit of its probab
 z being the model's logits, taken to float64 and never turned into a probability, which would round
 to 1 for every example that a model has learned by heart.
 
-The adversary is an outsider with the final model. Members are the run's training examples, as the
-clients hold them; non-members are its reserve or, without one, its test part.
+The adversary is an outsider with the final model. Members are the run's training examples, as
+honest clients hold them that some round asked; non-members are its reserve or, without one, its
+test part.
 
 Source of phi: Carlini, Chien, Nasr, Song, Terzis and Tramèr, "Membership Inference Attacks From
 First Principles", IEEE S&P 2022, section 4.
@@ -27,13 +28,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedexp.core.capabilities import does_nothing
 from fedexp.core.checks import InputError
+from fedexp.core.cohort import drawn
 from fedexp.core.examples import Split
 from fedexp.core.findings import Figure
 from fedexp.core.flat import FlatModel
 from fedexp.core.normalise import Normalisation
 from fedexp.core.rng import generator
-from fedexp.core.shards import are_listed
+from fedexp.core.shards import all_rows, sizes_of
 from fedexp.core.workload import evaluation_batch
 from fedexp.leakage.membership.roc import RATES, Roc, auc_interval, middle_of, null_intervals
 from fedexp.leakage.study import refuse_several_labels
@@ -56,32 +59,46 @@ class Pool:
     Attributes:
         examples: pixels in [0, 1].
         is_member: `[n]` bool, the truth.
+        clear: `[n]` bool; not those dealt to clients that never trained on them, or lied.
     """
 
     examples: Split
     is_member: np.ndarray
+    clear: np.ndarray
 
     @classmethod
-    def of(cls, victim: Victim, most_members: int | None) -> Pool:
-        """Training examples, and as many of `victim.held_out`, or all where there are fewer.
-
-        Args:
-            victim: the run.
-            most_members: draw so many; None takes all.
+    def of(cls, victim: Victim) -> Pool:
+        """All training examples, and as many of `victim.held_out`, or all where there are fewer.
 
         Raises:
             InputError: the run has no one model, or members differ from non-members by more than
-                having been trained on.
+                having been trained on; or there are none.
         """
-        refuse_no_clean_answer(victim)
-        members = _drawn(victim.pixels.train, most_members, victim.seed, "members")
-        others = _drawn(victim.held_out, len(members), victim.seed, "non_members")
-        examples = members.joined(others)
-        return cls(examples, np.arange(len(examples)) < len(members))
+        clear = members_of(victim)
+        others = _drawn(victim.held_out, len(clear), victim.seed, "non_members")
+        examples = victim.pixels.train.joined(others)
+        is_member = np.arange(len(examples)) < len(clear)
+        return cls(examples, is_member, np.append(clear, np.ones(len(others), dtype=bool)))
+
+    @classmethod
+    def drawn(cls, victim: Victim, most: int | None, clear: np.ndarray) -> Pool:
+        """Of the training examples that are `clear` `[n]` bool and of the others, equally many.
+
+        Args:
+            victim: the run.
+            most: of either side at most; None: as many as there are.
+            clear: from `members_of`.
+        """
+        members = victim.pixels.train.rows(torch.from_numpy(clear))
+        n = min(len(members), len(victim.held_out), len(members) if most is None else most)
+        inside = _drawn(members, n, victim.seed, "members")
+        examples = inside.joined(_drawn(victim.held_out, n, victim.seed, "non_members"))
+        return cls(examples, np.arange(2 * n) < n, np.ones(2 * n, dtype=bool))
 
     def only(self, chosen: np.ndarray) -> Pool:
         """The examples `[n]` bool alone."""
-        return Pool(self.examples.rows(torch.from_numpy(chosen)), self.is_member[chosen])
+        examples = self.examples.rows(torch.from_numpy(chosen))
+        return Pool(examples, self.is_member[chosen], self.clear[chosen])
 
     def judged(self, scores: np.ndarray, permutations: int, rng: np.random.Generator) -> Judged:
         """What scores `[n]` of its examples are worth, within classes where the sides' differ."""
@@ -365,27 +382,44 @@ def shuffled_within(
     return drawn
 
 
-def never_asked(victim: Victim) -> int:
-    """Examples of clients that were in no round's cohort, which nobody has trained on."""
+def members_of(victim: Victim, rounds: int | None = None) -> np.ndarray:
+    """Which training examples `[n]` bool an honest client holds that was asked to train.
+
+    Nobody trained on the others, and a malicious client sends what it likes.
+
+    Args:
+        victim: the run.
+        rounds: so many, from the first; None: all that it had.
+
+    Raises:
+        InputError: as `refuse_no_clean_answer`, or there are none.
+    """
+    refuse_no_clean_answer(victim)
     exp = victim.experiment
+    asked = np.zeros(exp.n_clients, dtype=bool)
+    for round in range(rounds or victim.last_round):
+        asked[drawn(exp.sampler, exp.n_clients, generator(exp.seed, "cohort", round))] = True
+    if not does_nothing(exp.attack):
+        asked &= ~exp.malicious
     shards = exp.setting.shards(victim.partition)
-    if not are_listed(shards):
-        return 0
-    idle = np.ones(exp.n_clients, dtype=bool)
-    for round in range(victim.last_round):
-        idle[exp.sampler(exp.n_clients, generator(exp.seed, "cohort", round))] = False
-    return sum(len(shard) for shard, away in zip(shards, idle, strict=False) if away)
+    members = np.zeros(len(victim.pixels.train), dtype=bool)
+    members[all_rows(shards)[np.repeat(asked[: len(shards)], sizes_of(shards))]] = True
+    if not members.any():
+        raise InputError(
+            "no round asked an honest client that holds examples: there are no members",
+            "cohort_size",
+            victim.config["cohort_size"],
+        )
+    return members
 
 
-def of_clients_never_asked(victim: Victim) -> list[str]:
-    """What that does to figures in which their examples count as members."""
-    idle = never_asked(victim)
-    if not idle:
+def of_those_left_out(members: np.ndarray) -> list[str]:
+    """How many training examples `[n]` bool nobody is asked about."""
+    if members.all():
         return []
     return [
-        f"{idle:,} of the {len(victim.pixels.train):,} training examples are of clients that no "
-        "round asked: they count as members, and nobody trained on them. Those of the others leak "
-        "more than the figures say."
+        f"Left out: {int((~members).sum()):,} of the {len(members):,} training examples, which no "
+        "honest client holds that a round asked."
     ]
 
 

@@ -47,7 +47,7 @@ from fedexp.core.protocols import Backend
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.round_record import Metric
 from fedexp.federation.rounds import initial_state, run_rounds
-from fedexp.leakage.membership.scoring import finite_logits, phi_of
+from fedexp.leakage.membership.scoring import Pool, finite_logits, phi_of
 from fedexp.leakage.victim import Victim
 from fedexp.run_folder.format import backend_of_studies, config_hash
 from fedexp.store.files import leave_file, take_file
@@ -209,6 +209,16 @@ def _read(job: _Job, d: int) -> Shadow | None:
 def _from_store(job: _Job, d: int) -> Shadow | None:
     """The shadow as another run of the same settings has trained it."""
     return _read(job, d) if take_file("shadow", job.config, job.digest, job.path) else None
+
+
+def of_idle_clients(pool: Pool, what_follows: str) -> list[str]:
+    """What a reader has to know where the run left clients out, as its shadows do."""
+    if pool.clear.all():
+        return []
+    return [
+        "A shadow has clients, too, that no round asks or that are malicious; what these hold "
+        f"counts as trained on, so {what_follows}."
+    ]
 
 
 def confidence_of(victim: Victim, shadow: Shadow, examples: Split) -> np.ndarray:

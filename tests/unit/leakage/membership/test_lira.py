@@ -162,7 +162,7 @@ def test_a_run_is_attacked_with_shadows_of_its_own(victim):
     findings = lira()(victim, shares.append)
     assert shares == sorted(shares)
     assert (len(shares), shares[-1]) == (9, 1.0)
-    pool = Pool.of(victim, None)
+    pool = Pool.of(victim)
     kept = sorted((victim.folder / "leakage" / "shadows").iterdir())
     tensors = [safetensors.torch.load_file(path) for path in kept]
     inside = np.stack([each["inside"].numpy() for each in tensors])
@@ -182,7 +182,7 @@ def test_a_run_is_attacked_with_shadows_of_its_own(victim):
     assert math.isnan(headline["tpr_at_0.1_percent_fpr"])
     assert headline["train_accuracy"] > headline["test_accuracy"]
     assert any(
-        "The run trained on 120 examples, a shadow on 120." in c for c in findings.conclusions
+        "The run's clients hold 120 examples, a shadow's 120." in c for c in findings.conclusions
     )
 
 
@@ -209,7 +209,7 @@ def test_a_second_attack_of_another_kind_trains_nothing(victim, monkeypatch):
 def test_shadows_smaller_than_the_run_are_admitted(victim):
     few = replace(victim, reserve=victim.reserve.rows(torch.arange(20)), folder=victim.folder / "b")
     conclusions = lira(shadows=4)(few, lambda share: None).conclusions
-    assert any("trained on 120 examples, a shadow on 70: shadows know" in c for c in conclusions)
+    assert any("hold 120 examples, a shadow's 70: shadows know" in c for c in conclusions)
 
 
 @pytest.mark.parametrize(

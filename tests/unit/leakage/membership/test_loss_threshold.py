@@ -77,11 +77,12 @@ def test_what_100_non_members_allow(victim):
     assert any("it takes 1,000 non-members, not 100" in c for c in found(victim).conclusions)
 
 
-def test_members_of_clients_that_no_round_asked_are_counted(victim, tmp_path):
+def test_members_of_clients_that_no_round_asked_are_left_out(victim, tmp_path):
     asked = ("n_clients=5", "sampler=uniform", "cohort_size=2", "rounds=1", "model.hidden=[8]")
     few = found(victim_of(tmp_path, *digits(100, 100), *asked))
-    assert any(line.startswith("60 of the 100 training examples") for line in few.conclusions)
-    assert not any("no round asked" in line for line in found(victim).conclusions)
+    assert any(line.startswith("Left out: 60 of the 100 training") for line in few.conclusions)
+    assert (few.headline["n_members"], few.headline["n_non_members"]) == (40, 40)
+    assert not any("Left out" in line for line in found(victim).conclusions)
 
 
 def test_a_model_that_never_saw_either_side_does_not_tell_them_by_their_classes(tmp_path):

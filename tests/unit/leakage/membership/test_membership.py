@@ -18,6 +18,7 @@ from fedexp.leakage.membership.scoring import (
     Pool,
     accuracies,
     class_figures,
+    members_of,
     negative_loss,
     of_other_classes,
     rounds_of,
@@ -89,7 +90,7 @@ def rows(split):
 
 
 def test_members_are_trained_on_and_non_members_are_not(victim):
-    pool = Pool.of(victim, None)
+    pool = Pool.of(victim)
     members = pool.examples.rows(torch.from_numpy(np.flatnonzero(pool.is_member)))
     others = pool.examples.rows(torch.from_numpy(np.flatnonzero(~pool.is_member)))
     assert len(members) == len(others) == 120  # of 150 in reserve
@@ -99,18 +100,19 @@ def test_members_are_trained_on_and_non_members_are_not(victim):
 
 def test_without_a_reserve_the_test_part_gives_all_it_has(victim):
     few = replace(victim.pixels, test=victim.pixels.test.rows(torch.arange(50)))
-    pool = Pool.of(replace(victim, reserve=nobody(), pixels=few), None)
+    pool = Pool.of(replace(victim, reserve=nobody(), pixels=few))
     assert (pool.is_member.sum(), (~pool.is_member).sum()) == (120, 50)
     assert rows(pool.examples.rows(torch.arange(120, 170))) == rows(few.test)
 
 
 def test_a_smaller_pool_is_drawn_from_both_sides(victim):
-    pool = Pool.of(victim, 30)
+    members = members_of(victim)
+    pool = Pool.drawn(victim, 30, members)
     assert (pool.is_member.sum(), (~pool.is_member).sum()) == (30, 30)
     assert rows(pool.examples.rows(torch.arange(30))) < rows(victim.pixels.train)
-    again = Pool.of(victim, 30)
+    again = Pool.drawn(victim, 30, members)
     assert torch.equal(again.examples.x, pool.examples.x)
-    other = Pool.of(replace(victim, seed=1), 30)
+    other = Pool.drawn(replace(victim, seed=1), 30, members)
     assert not torch.equal(other.examples.x, pool.examples.x)
 
 
@@ -125,13 +127,37 @@ def test_a_smaller_pool_is_drawn_from_both_sides(victim):
 def test_runs_in_which_members_differ_by_more(tmp_path, override, reason):
     run = victim_of(tmp_path, *digits(60, 60), *QUICK, "rounds=1", override)
     with pytest.raises(InputError, match=reason):
-        Pool.of(run, None)
+        Pool.of(run)
 
 
 def test_an_attack_on_updates_changes_no_members(tmp_path):
     run = victim_of(tmp_path, *digits(60, 60), *QUICK, "rounds=1", "attack=sign_flip")
     assert rows(run.pixels.train) == rows(digits(60, 60)[0].train)
-    assert Pool.of(run, None).is_member.sum() == 60
+    malicious = run.partition.shards[np.flatnonzero(run.experiment.malicious)[0]]
+    np.testing.assert_array_equal(np.flatnonzero(~members_of(run)), np.sort(malicious))
+    pool = Pool.of(run)
+    assert (pool.is_member.sum(), pool.clear.sum()) == (60, 120 - len(malicious))
+
+
+@pytest.mark.parametrize("partition", ["partition=iid", "partition=virtual"])
+def test_examples_of_clients_that_no_round_asked_are_not_asked_about(tmp_path, partition):
+    asked = ("n_clients=6", "sampler=uniform", "cohort_size=2", "rounds=2", "model=logistic")
+    run = victim_of(tmp_path, *digits(60, 60), *asked, partition)
+    cohorts = [
+        run.experiment.sampler(6, generator(run.seed, "cohort", round)).tolist()
+        for round in range(2)
+    ]
+    for rounds in (1, 2):
+        took_part = sorted({client for cohort in cohorts[:rounds] for client in cohort})
+        trained = np.concatenate([run.partition.shards[client] for client in took_part])
+        assert set(np.flatnonzero(members_of(run, rounds))) == set(trained.tolist())
+    few = Pool.drawn(run, None, members_of(run))
+    assert few.is_member.sum() == (~few.is_member).sum() == members_of(run).sum() < 60
+
+
+def test_all_examples_of_a_centralised_run_are_members(tmp_path):
+    run = victim_of(tmp_path, *digits(60, 60), *QUICK, "setting=centralised")
+    assert members_of(run).all()
 
 
 def test_accuracies_are_those_of_the_run(victim):
@@ -208,7 +234,7 @@ def test_classes_with_a_handful_of_either_side_are_not_judged():
 
 def test_scores_that_go_by_class_are_no_membership_where_the_classes_differ():
     y = torch.tensor([0] * 80 + [1] * 20 + [0] * 20 + [1] * 80)
-    pool = Pool(Split(torch.zeros(200, 1), y), np.arange(200) < 100)
+    pool = Pool(Split(torch.zeros(200, 1), y), np.arange(200) < 100, np.ones(200, dtype=bool))
     rng = generator(0, "test_membership")
     figures = pool.judged(rng.normal(size=200) - 3 * y.numpy(), 200, rng).figures
     assert figures["auc_null_low"] < figures["auc"] < figures["auc_null_high"]

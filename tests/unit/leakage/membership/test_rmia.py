@@ -107,6 +107,19 @@ def test_members_of_other_classes_are_judged_within_them(tmp_path, trainings):
         assert rows["loss threshold", "auc_null_low"] > 0.6  # what the classes alone tell
 
 
+def test_members_that_nobody_trained_on_are_not_asked_about(tmp_path, trainings):
+    asked = ("n_clients=5", "sampler=uniform", "cohort_size=2", "rounds=1", "model.hidden=[8]")
+    victim = victim_of(tmp_path, *digits(100, 100), *asked)
+    for study in (rmia(), LiRA(4, "online", "auto", "run", 40)):
+        found = study(victim, lambda share: None)
+        assert (found.headline["n_members"], found.headline["n_non_members"]) == (40, 100)
+        assert any(line.startswith("Left out: 60 of the 100") for line in found.conclusions)
+        assert any(line.startswith("A shadow has clients, too") for line in found.conclusions)
+    pooled = LiRA(6, "online", "auto", "shadows", 40)(victim, lambda share: None)
+    assert pooled.headline["n_members"] == 6 * 100
+    assert any("shadows leak more than the figures say" in line for line in pooled.conclusions)
+
+
 @pytest.mark.parametrize(
     ("changed", "key"),
     [

@@ -35,7 +35,7 @@ def victim(tmp_path):
 def trained(victim, number, examples=None):
     """The shadows, and how often `done` was called."""
     calls = []
-    pool = Pool.of(victim, None).examples if examples is None else examples
+    pool = Pool.of(victim).examples if examples is None else examples
     found = shadows_of(victim, pool, number, lambda: calls.append(1))
     return found, len(calls)
 
@@ -69,7 +69,7 @@ def test_every_example_is_in_exactly_half_of_the_models(n):
 
 
 def test_a_shadow_is_the_run_on_its_half_with_a_seed_of_its_own(victim):
-    pool = Pool.of(victim, None)
+    pool = Pool.of(victim)
     found, _ = trained(victim, 4)
     half = torch.from_numpy(np.flatnonzero(found[2].inside))
     content = shadows._digest(pool.examples.x.numpy().tobytes(), pool.examples.y.numpy().tobytes())
@@ -120,7 +120,7 @@ def other_settings(victim):
 
 
 def other_data(victim):
-    pool = Pool.of(victim, None).examples
+    pool = Pool.of(victim).examples
     return victim, replace(pool, x=pool.x.flip(3))
 
 
