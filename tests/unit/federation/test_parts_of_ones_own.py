@@ -10,8 +10,8 @@ from fedexp.channel.plain import Plain
 from fedexp.core.capabilities import rewritten, transmitted
 from fedexp.core.checks import InputError
 from fedexp.core.types import Updates, Verdict
+from fedexp.federation.form import no_model, no_opinion
 from fedexp.federation.own_rows import OwnRowsOnly
-from fedexp.federation.server import _no_model, _no_opinion
 
 MALICIOUS = torch.tensor([True, False, False])
 
@@ -70,7 +70,7 @@ def test_an_attack_on_its_own_rows_is_not_lost():
 def test_what_is_no_opinion():
     n = torch.ones(3, dtype=torch.float64)
     good = Verdict(n, 1.0, n)
-    assert not _no_opinion((good, {}), 3)
+    assert not no_opinion((good, {}), 3)
     for told, words in (
         (good, "must return (Verdict, state), and returned a Verdict"),
         ((n, {}), "must return (Verdict, state)"),
@@ -80,7 +80,7 @@ def test_what_is_no_opinion():
         ((replace(good, trust=n * torch.nan), {}), "must return trust in [0, 1]"),
         ((good, None), "must return its state as a dict of tensors, and returned a NoneType"),
     ):
-        assert words in _no_opinion(told, 3)
+        assert words in no_opinion(told, 3)
 
 
 def test_what_is_no_delivery():
@@ -101,7 +101,7 @@ def test_what_is_no_delivery():
 
 def test_what_is_no_model():
     params = torch.zeros(3)
-    assert not _no_model((params + 1, {}), params, in_place=False)
+    assert not no_model((params + 1, {}), params, in_place=False)
     for moved, words in (
         (None, "must return (params, state), and returned a NoneType"),
         (
@@ -111,5 +111,5 @@ def test_what_is_no_model():
         ((params.double(), {}), "and returned [3] torch.float64"),
         (((params + 1).requires_grad_(), {}), "with a gradient"),
     ):
-        assert words in _no_model(moved, params, in_place=False)
-    assert "changes the parameters" in _no_model((params, {}), params, in_place=True)
+        assert words in no_model(moved, params, in_place=False)
+    assert "changes the parameters" in no_model((params, {}), params, in_place=True)
