@@ -25,7 +25,7 @@ from fedexp.commands.trust import refuse_borrowed_trust, refuse_missing_data
 from fedexp.config.build import Built
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
-from fedexp.config.parts import Parts, prefixed
+from fedexp.config.parts import Parts, as_typed
 from fedexp.config.schema import register
 from fedexp.core.checks import InputError
 from fedexp.core.files import locked
@@ -71,14 +71,17 @@ def leak(folder: Path, overrides: Sequence[str], name: str | None, force: bool) 
     }
     if not nodes:
         raise InputError("choose what to do, e.g. leakage=geiping (see: fedexp list leakage)")
+    kinds: dict[str, str] = {}
     if name is not None:
         if len(nodes) > 1 or not re.fullmatch(r"\w[\w.-]*", name):
             raise InputError("must be a plain name, for one study", "--as", name)
-        nodes = {name: node for node in nodes.values()}  # noqa: B035 - there is one
+        ((asked, node),) = nodes.items()
+        nodes, kinds = {name: node}, {name: _kind(asked)}
     paths, trust = chosen[0][0]["paths"], chosen[0][0]["trust"]
     quiet = chosen[0][0]["quiet"]
     with locked(folder):
-        study_run(folder, nodes, paths["data_dir"], trust, force, _nobody if quiet else print)
+        say = _nobody if quiet else print
+        study_run(folder, nodes, paths["data_dir"], trust, force, say, kinds=kinds)
         plots = Plots.of(saved.get("plots", True))
         text = report_run(folder, also=plots.also, style=plots.style)
     return "" if quiet else text
@@ -96,6 +99,7 @@ def study_run(
     force: bool,
     say: Callable[[str], object],
     built: Built | None = None,
+    kinds: Mapping[str, str] | None = None,
 ) -> None:
     """Carry out studies of the run in `folder`, which the caller has locked.
 
@@ -108,12 +112,14 @@ def study_run(
         force: carry out studies again whose findings are there.
         say: is given a line now and then.
         built: what was built of the run's config, if that is at hand.
+        kinds: what the studies are called in the config, of those that have another name.
 
     Raises:
         InputError: a study cannot be made of its node, or not of this run.
     """
+    kinds = kinds or {}
     torch.set_num_threads(1)  # as in a run: the same bits for any number of cores
-    studies = {name: study_of(name, node, trust) for name, node in nodes.items()}
+    studies = {name: study_of(kinds.get(name, name), node, trust) for name, node in nodes.items()}
     there = {found.name: found for found in read_findings(folder)}
     victim = open_victim(folder, data_dir, built, trust)
     kept = named(victim.config["store"], one_of_many=True)
@@ -124,7 +130,9 @@ def study_run(
             continue
         if isinstance(study, SaysBeforehand) and (sentence := study.beforehand(victim)):
             say(f"{name}: {sentence}")
-        add_to_summary(folder, name, carry_out(name, study, victim, nodes[name], say, kept))
+        kind = kinds.get(name, name)
+        headline = carry_out(name, study, victim, nodes[name], say, kept, kind)
+        add_to_summary(folder, name, headline)
 
 
 def carry_out(
@@ -134,13 +142,17 @@ def carry_out(
     node: Mapping[str, Any],
     say: Callable[[str], object],
     kept: Kept,
+    kind: str | None = None,
 ) -> Mapping[str, float]:
-    """The headline of one study, whose findings are left in the victim's folder."""
+    """The headline of one study, whose findings are left in the victim's folder.
+
+    `kind` is what the config calls it, if that is not its name.
+    """
     started = time.perf_counter()
     with (
         using(kept),  # what a study trains is asked for again, by others and of other runs
         _progress(name, say) as progress,
-        prefixed(f"leakage.{_kind(name)}"),
+        as_typed(f"leakage.{_kind(kind or name)}", node),
     ):
         findings = study(victim, progress)
     write_findings(victim.folder, name, node, findings, time.perf_counter() - started)
@@ -162,7 +174,7 @@ def watchers_of(folder: Path, config: Mapping[str, Any], built: Built) -> list[O
     for name, node in config["leakage"].items():
         study = study_of(name, node, config["trust"])
         if isinstance(study, Watches):
-            with prefixed(f"leakage.{name}"):
+            with as_typed(f"leakage.{name}", node):
                 start = built.experiment.setting.init(
                     vector_of(built.model), built.experiment.n_clients
                 )

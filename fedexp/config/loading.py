@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fedexp.config.construction import Chosen
-from fedexp.config.parts import Config, prefixed
+from fedexp.config.parts import Config, as_typed, prefixed
 from fedexp.config.unvalidated import without_validation
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Dataset, Split
@@ -55,7 +55,7 @@ def load_data(config: Config, chosen: Chosen, given: Dataset | None = None) -> L
         dataset = long_tailed(dataset, imbalance, generator(seed, "imbalance"), of)
     for study, carried_out in chosen.studies.items():
         if isinstance(carried_out, ChecksData):
-            with prefixed(f"leakage.{study}"):
+            with as_typed(f"leakage.{study}", config["leakage"][study]):
                 carried_out.check_data(dataset)
     dataset, reserve = _with_reserve(dataset, limit, seed)
     return Loaded(as_loaded, dataset, reserve, (*dataset.remarks, *unvalidated))

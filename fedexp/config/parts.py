@@ -11,8 +11,8 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import is_dataclass
 from functools import partial
 from typing import Any, Literal, Union
@@ -96,6 +96,32 @@ class prefixed:
         root = ("n_clients", "cohort_size", "device")  # arguments that are root keys as well
         if isinstance(error, InputError) and error.key and error.key not in (*root, self._group):
             raise error.under(self._group) from None
+
+
+@contextmanager
+def as_typed(group: str, node: Mapping[str, Any]) -> Iterator[None]:
+    """Names the keys of InputErrors that pass as a user types them.
+
+    A key of the group's config, or of a part inside it, has the way to it in front; another is one
+    of the run's own.
+    """
+    try:
+        yield
+    except InputError as error:
+        place = None if error.key is None else _place_of(error.key, node)
+        if place is None:
+            raise
+        raise InputError(error.reason, f"{group}.{place}", error.value) from None
+
+
+def _place_of(key: str, node: Mapping[str, Any]) -> str | None:
+    """The key as it is reached from `node`; None if it is not below it."""
+    if key in node:
+        return key
+    for part, below in node.items():
+        if isinstance(below, Mapping) and (place := _place_of(key, below)) is not None:
+            return f"{part}.{place}"
+    return None
 
 
 def _check_node(node: Any, path: str, trust: Sequence[str], runtime: Sequence[str]) -> None:

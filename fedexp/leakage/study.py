@@ -53,8 +53,8 @@ def refuse_other_than_images(dataset: Dataset) -> None:
     """Raise InputError unless the examples are images, which a study gives back or compares."""
     if not dataset.train.are_images:
         raise InputError(
-            f"is about images [channels, height, width], and the examples are "
-            f"{list(dataset.input_shape)}; use leakage=loss_threshold, lira or audit",
+            f"this study of leakage is about images [channels, height, width], and the examples "
+            f"are {list(dataset.input_shape)}; use leakage=loss_threshold, lira or audit",
             "dataset",
             dataset.name,
         )
@@ -64,8 +64,9 @@ def refuse_several_labels(dataset: Dataset) -> None:
     """Raise InputError unless every example has one class, which a study asks for."""
     if not dataset.train.one_class:
         raise InputError(
-            "needs one class an example, and these examples have any number of labels; use a "
-            "study that asks for none, such as leakage=audit of a run with privacy=client_dp",
+            "this study of leakage needs one class an example, and these examples have any number "
+            "of labels; use one that asks for none, such as leakage=audit of a run with "
+            "privacy=client_dp",
             "dataset",
             dataset.name,
         )

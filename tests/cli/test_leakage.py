@@ -148,3 +148,34 @@ def test_a_run_that_could_not_be_studied_is_refused_before_it_starts(tmp_path, c
         in line
     )
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (
+            ("leakage=analytic", "leakage.analytic.exposure.rounds=[7]"),
+            "analytic.exposure.rounds=7",
+        ),
+        (
+            (
+                "leakage=geiping",
+                "leakage/exposure@leakage.geiping.exposure=recorded",
+                "leakage.geiping.exposure.largest_client=1",
+            ),
+            "geiping.exposure.largest_client=1",
+        ),
+        (
+            ("leakage=loss_threshold", "leakage.loss_threshold.rounds=[7]"),
+            "loss_threshold.rounds=7",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", [(), ("--as", "mine")])
+def test_a_refusal_names_the_key_of_a_study_as_it_is_typed(run, capsys, overrides, key, name):
+    line = complaint(capsys, "leakage", run, *overrides, *name)
+    assert f"leakage.{key}: " in line
+
+
+def test_a_refusal_names_a_key_of_the_run_without_the_study(run, capsys):
+    assert complaint(capsys, "leakage", run, "leakage=audit").startswith("fedexp: privacy=")

@@ -77,11 +77,15 @@ REFUSED = {
         "attack.trigger_size=3: stamps images [channels, height, width], and these examples are "
         "[30]",
     ),
-    "inversion of rows": (TABLE, ["leakage=analytic"], "leakage.analytic.dataset=table: is about"),
+    "inversion of rows": (
+        TABLE,
+        ["leakage=analytic"],
+        "dataset=table: this study of leakage is about",
+    ),
     "pictures of rows": (
         TABLE,
         ["leakage=model_inversion"],
-        "leakage.model_inversion.dataset=table: is about images",
+        "dataset=table: this study of leakage is about images",
     ),
     "one class of several labels": (FINDINGS, [], "task=multiclass: needs one class an example"),
     "several labels of one class": (TABLE, ["task=multilabel"], "task=multilabel: needs labels"),
@@ -108,7 +112,7 @@ REFUSED |= {
     f"{study} of several labels": (
         FINDINGS,
         ["task=multilabel", f"leakage={study}"],
-        f"leakage.{study}.dataset=findings: needs one class an example",
+        "dataset=findings: this study of leakage needs one class an example",
     )
     for study in ("loss_threshold", "lira")
 }
