@@ -87,7 +87,9 @@ def _attacks(run: Run) -> list[tuple[StudyRecord, str, dict[str, float]]]:
                 (figures["subject"] == f"{subject}{_BY_CLASS}") & (figures["metric"] == "auc")
             ]
             known = {str(metric): float(value) for metric, value in values.items()}
-            known["class_balanced"] = float(of_classes["value"].mean())
+            # Of one class alone it is no mean over classes.
+            several = len(of_classes) > 1
+            known["class_balanced"] = float(of_classes["value"].mean()) if several else math.nan
             found.append((study, str(subject), known))
     return found
 

@@ -116,7 +116,7 @@ class ServerMembership:
             conclusions=[
                 _verdict(judged[KNOWN]),
                 *judged[KNOWN].conclusions(KNOWN),
-                *(judged[s].conclusions(s)[0] for s in judged if s != KNOWN),
+                *(_of_another_question(s, judged[s]) for s in judged if s != KNOWN),
                 _control(judged.get(CONTROL)),
                 *of_classes,
                 *source.conclusions(),
@@ -279,6 +279,13 @@ def _both(asked: Asked, chosen: np.ndarray) -> bool:
 def _key(subject: str) -> str:
     """A subject as part of a metric's name."""
     return subject.replace(",", "").replace("(", "").replace(")", "").replace(" ", "_")
+
+
+def _of_another_question(subject: str, judged: Judged) -> str:
+    (said, *_) = judged.conclusions(subject)
+    if subject == NOT_MATCHED:
+        return f"{said} It may read the clients' classes, and no members."
+    return said
 
 
 def _verdict(known: Judged) -> str:
