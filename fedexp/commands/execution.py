@@ -26,9 +26,10 @@ from fedexp.core.checks import InputError
 from fedexp.core.cohort import drawn
 from fedexp.core.files import not_through_links
 from fedexp.core.flat import vector_of
-from fedexp.core.interrupt import endings_as_interrupts, no_end_by_a_part
+from fedexp.core.interrupt import endings_as_interrupts
 from fedexp.core.library_warnings import into_the_log
 from fedexp.core.observer import Observer, RunStart
+from fedexp.core.own_code import own_code_named
 from fedexp.core.plots import Plots
 from fedexp.core.preparation import over, say
 from fedexp.core.rng import generator
@@ -128,7 +129,7 @@ def run(
         )
         start = RunStart(config, folder, about(config, built, document), state, recorder.recorded)
         try:
-            with no_end_by_a_part():
+            with own_code_named():
                 stopped = _first(observer.run_started(start) for observer in observers)
                 if taken:
                     recorder.found(rounds_from_store=taken)
@@ -226,7 +227,7 @@ def prepare(config: Mapping[str, Any]) -> Built:
         over()
 
 
-@no_end_by_a_part()
+@own_code_named()
 def study(config: Mapping[str, Any], folder: Path, built: Built | None = None) -> None:
     """Carry out the studies and the verdict that the config asks for and the folder lacks.
 

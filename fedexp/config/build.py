@@ -42,9 +42,9 @@ from fedexp.core.cohort import drawn
 from fedexp.core.devices import repeatable
 from fedexp.core.examples import Dataset, Split
 from fedexp.core.flat import vector_of
-from fedexp.core.interrupt import no_end_by_a_part
 from fedexp.core.normalise import Normalisation, normalisation_of
 from fedexp.core.observer import Observer
+from fedexp.core.own_code import own_code_named
 from fedexp.core.partition import Partition
 from fedexp.core.protection import Combination, Mechanism, Plan
 from fedexp.core.protocols import Backend, Task
@@ -81,7 +81,7 @@ class Built:
     remarks: tuple[str, ...]  # what a person should know before the run
 
 
-@no_end_by_a_part()
+@own_code_named()
 def build(config: Config, pixels: Dataset | None = None) -> Built:
     """Build every part of a resolved config (plain dicts and lists).
 
@@ -208,7 +208,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     )
 
 
-@no_end_by_a_part()
+@own_code_named()
 def refuse_parts(config: Config) -> None:
     """Raise InputError for parts that do not go together, as far as that shows without data."""
     check_root(config)

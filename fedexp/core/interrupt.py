@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import signal
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from fedexp.core.checks import InputError
 
 ENDINGS = tuple(
     getattr(signal, name)
@@ -65,22 +62,6 @@ def endings_as_interrupts() -> Iterator[None]:
     finally:
         for number in listened:
             signal.signal(number, before[number])
-
-
-@contextmanager
-def no_end_by_a_part() -> Iterator[None]:
-    """Of a part that ends the program (`sys.exit()`) an error that says where it does.
-
-    Raises:
-        InputError: it did; nobody but the command line ends a run, which would look complete.
-    """
-    try:
-        yield
-    except SystemExit as end:
-        frames = traceback.extract_tb(end.__traceback__)
-        last = [f for f in frames if not f.filename.endswith("_sitebuiltins.py")][-1]
-        reason = f"ends the program (SystemExit: {end.code}), as no part may; raise an error there"
-        raise InputError(f"{last.filename}, line {last.lineno}, {reason}") from end
 
 
 @contextmanager

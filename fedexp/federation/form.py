@@ -5,11 +5,19 @@ Said where it was made: further on it would be a traceback, or a wrong figure wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from fedexp.core.types import Verdict
+
+
+def no_complaints(said: object, n: int) -> str:
+    """What is wrong with what a validation has said about n rows; "": nothing."""
+    if not isinstance(said, Sequence) or len(said) != n or not all(type(s) is str for s in said):
+        given = f"{len(said)}" if isinstance(said, Sequence) else type(said).__name__
+        return f'must return a word for each of {n} rows, "" for none to say, and returned {given}'
+    return ""
 
 
 def no_opinion(told: object, n: int) -> str:

@@ -41,7 +41,7 @@ from fedexp.core.protocols import (
 from fedexp.core.round_model import Architecture, NoArchitecture
 from fedexp.core.round_record import ServerState
 from fedexp.core.types import State, Updates, Verdict, row_size
-from fedexp.federation.form import no_model, no_opinion
+from fedexp.federation.form import no_complaints, no_model, no_opinion
 
 Streams = Callable[[str], np.random.Generator]
 
@@ -130,11 +130,14 @@ class Server:
 
     def _complaints(self, received: Updates, state: ServerState) -> tuple[str, ...]:
         row = row_size(self.algorithm.sends, state.params.shape[-1])
-        if not self.privacy.releases_every_round:
-            return tuple(self.update_validation(received, row))
         # Noise on the sum is for one row a client: nobody's may decide whether another's is used.
-        alone = (self.update_validation(received.only(k), row) for k in range(len(received)))
-        return tuple(complaint for complaints in alone for complaint in complaints)
+        alone = self.privacy.releases_every_round
+        parts = [received.only(k) for k in range(len(received))] if alone else [received]
+        said = [self.update_validation(rows, row) for rows in parts]
+        for rows, complaints in zip(parts, said, strict=True):
+            if wrong := no_complaints(complaints, len(rows)):
+                raise InputError(wrong, "update_validation", called(self.update_validation))
+        return tuple(complaint for complaints in said for complaint in complaints)
 
     def _step(
         self, trusted: Updates, state: ServerState, rng: Streams, refused: str

@@ -7,7 +7,7 @@ import torch
 
 from fedexp.config.cohort_rehearsal import rehearse_cohort
 from fedexp.core.checks import InputError
-from fedexp.core.interrupt import no_end_by_a_part
+from fedexp.core.own_code import own_code_named
 
 
 class Plain:
@@ -85,5 +85,5 @@ def test_a_rule_that_ends_the_program_is_named_by_its_line():
         sys.exit(0)
 
     where = r"test_cohort_rehearsal.py, line \d+, ends the program"
-    with pytest.raises(InputError, match=where), no_end_by_a_part():
+    with pytest.raises(InputError, match=where), own_code_named():
         rehearse_cohort(Parts(), Rule(give))

@@ -10,7 +10,7 @@ from fedexp.channel.plain import Plain
 from fedexp.core.capabilities import rewritten, transmitted
 from fedexp.core.checks import InputError
 from fedexp.core.types import Updates, Verdict
-from fedexp.federation.form import no_model, no_opinion
+from fedexp.federation.form import no_complaints, no_model, no_opinion
 from fedexp.federation.own_rows import OwnRowsOnly
 
 MALICIOUS = torch.tensor([True, False, False])
@@ -65,6 +65,12 @@ def test_what_it_may_do_is_not_refused():
 def test_an_attack_on_its_own_rows_is_not_lost():
     with pytest.raises(InputError, match="changes the rows that it is given"):
         sent(lambda u: (u.matrix.mul_(2), u)[1], OwnRowsOnly)
+
+
+def test_what_is_no_complaint():
+    assert not no_complaints(("", "too long"), 2)
+    for said in (None, ("",), ("", None)):
+        assert no_complaints(said, 2).startswith("must return a word for each of 2 rows")
 
 
 def test_what_is_no_opinion():

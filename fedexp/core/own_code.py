@@ -1,0 +1,48 @@
+"""Errors of code that is not fedexp's, in one line that says where.
+
+A part of the user's own that fails in the middle of a run is bad input like any other. Whose line
+it was shows in the traceback: the innermost that is neither fedexp's nor a library's.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedexp.core.checks import InputError, of_its_own
+
+OURS = str(Path(__file__).parents[1])
+LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+
+
+@contextmanager
+def own_code_named() -> Iterator[None]:
+    """Of what fails in a part of the user's own, or ends the program, an error that says where.
+
+    Raises:
+        InputError: it did; nobody but the command line ends a run, which would look complete.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        reason = f"ends the program (SystemExit: {end.code}), as no part may; raise an error there"
+        raise InputError(f"{_users_line(end) or 'a part'}, {reason}") from end
+    except (InputError, ChildProcessError, BrokenPipeError):
+        raise
+    except Exception as error:
+        if line := _users_line(error):
+            raise InputError(f"{line}: {of_its_own(error)}") from error
+        raise
+
+
+def _users_line(error: BaseException) -> str:
+    """FILE, line N; "" for an error of fedexp's own."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename.startswith(OURS):
+            return ""
+        if not frame.filename.startswith(("<", *LIBRARIES)):
+            return f"{frame.filename}, line {frame.lineno}"
+    return ""
