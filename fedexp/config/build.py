@@ -58,7 +58,7 @@ from fedexp.federation.own_patients import OwnPatients
 from fedexp.federation.own_rows import held_to_its_word
 from fedexp.federation.rounds import Experiment
 from fedexp.federation.server import Server
-from fedexp.partition.check import refuse_shared_rows
+from fedexp.partition.check import patients_apart, refuse_shared_rows
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             *_of_folders(config),
             *pace_remarks(config),
             *_disagreements(config, parts),
+            *(patients_apart(shards, dataset.train) if communicates(setting) else ()),
             *remarks(parts),
             *of_weights,
             *protection.remarks,

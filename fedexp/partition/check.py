@@ -91,6 +91,23 @@ def refuse_shared_rows(shards: Sequence[np.ndarray], name: str) -> None:
         )
 
 
+def patients_apart(shards: Sequence[np.ndarray], train: Split) -> tuple[str, ...]:
+    """A sentence where several clients hold examples of one patient; none where nobody is known."""
+    if train.subject is None:
+        return ()
+    owners = np.repeat(np.arange(len(shards)), sizes_of(shards))
+    of = train.subject.numpy()[all_rows(shards)]
+    pairs = np.unique(np.stack([of, owners])[:, of >= 0], axis=1)
+    _, clients = np.unique(pairs[0], return_counts=True)
+    if not (apart := int((clients > 1).sum())):
+        return ()
+    return (
+        f"{apart:,} of {len(clients):,} patients have examples with several clients, as "
+        "partition=site would not deal them; what is promised for an example or a client is not "
+        "promised for a patient",
+    )
+
+
 def _wrong_of_computed(partition: Partition, n: int) -> str:
     """The same of shards that are computed, a block of clients at a time; "" for nothing."""
     held = np.zeros(n, dtype=bool)

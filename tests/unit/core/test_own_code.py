@@ -11,15 +11,19 @@ from fedexp.core.own_code import own_code_named
 
 
 def test_an_error_is_told_by_the_users_line():
-    with pytest.raises(InputError, match=r"test_own_code.py, line \d+: ZeroDivisionError: div"):
-        with own_code_named():
-            print(1 / 0)
+    with (
+        pytest.raises(InputError, match=r"test_own_code.py, line \d+: ZeroDivisionError: div"),
+        own_code_named(),
+    ):
+        print(1 / 0)
 
 
 def test_of_an_error_in_a_library_the_users_line_that_led_there():
-    with pytest.raises(InputError, match=r"test_own_code.py, line \d+: JSONDecodeError: "):
-        with own_code_named():
-            json.loads("{")
+    with (
+        pytest.raises(InputError, match=r"test_own_code.py, line \d+: JSONDecodeError: "),
+        own_code_named(),
+    ):
+        json.loads("{")
 
 
 def test_an_error_of_fedexps_own_stays_what_it_is():
@@ -33,6 +37,8 @@ def test_what_has_its_words_already_keeps_them():
 
 
 def test_a_part_that_ends_the_program_does_not():
-    with pytest.raises(InputError, match=r"test_own_code.py, line \d+, ends the program"):
-        with own_code_named():
-            sys.exit(3)
+    with (
+        pytest.raises(InputError, match=r"test_own_code.py, line \d+, ends the program"),
+        own_code_named(),
+    ):
+        sys.exit(3)
