@@ -3,7 +3,7 @@
 The claim is the epsilon that was recorded with the run, and the whole curve that its account stands
 for (`claim`); the audited training has the run's noise, clip norm, rounds and sampling rate. The
 alarm: so many guesses are right that the curve is ruled out (`f_dp`), or there was less noise than
-is claimed, where that can be seen by itself (`measured_noise`; either has half of the level then).
+is claimed, where that can be seen by itself (`measured_noise`, with a fifth of the level).
 What sabotage it can see at best is said before it begins (`power`). An honest mechanism raises it
 with a probability of at most 1 - confidence. No alarm proves nothing: a mechanism may be broken
 where these canaries do not look. `noise_scale` sabotages the training, to see that the alarm works.
@@ -50,6 +50,7 @@ from fedexp.leakage.study import Progress
 from fedexp.leakage.victim import Victim
 
 GRADIENT, IMAGE = "gradient", "image"
+OF_NOISE = 0.2  # share of the level: a look at it sees a hundredth less with any
 MANY, FEW = 1000, 200  # canaries that cost next to nothing, and that train or send
 
 
@@ -103,7 +104,7 @@ class OneRunAudit:
         exp, m = run.experiment, len(inside)
         claim = Claim.of(victim, exp.account, spent_as_planned(exp))
         curve, counts = claim.curve(), self._counts(m)
-        level = self._level(run)
+        level, of_noise = self._levels(run)
         needed = [fewest_right(curve, m, g, level / len(counts)) for g in counts]
         enough = [(g, n) for g, n in zip(counts, needed, strict=True) if n is not None]
         if not enough and not run.n_looks:
@@ -113,7 +114,7 @@ class OneRunAudit:
             )
 
         def alarm(share: float, rng: np.random.Generator) -> bool:
-            if made_up(share, run.n_looks, level, rng).alarm:
+            if made_up(share, run.n_looks, of_noise, rng).alarm:
                 return True
             inside = rng.random(m) < 1 / 2
             scores, truth = run.sight(inside, share, rng), np.where(inside, 1, -1)
@@ -170,16 +171,17 @@ class OneRunAudit:
         """
         run, inside = self._planned(victim)
         Claim.of(victim, run.experiment.account, spent_as_planned(run.experiment))  # or refuse now
-        level = self._level(run)
+        level, of_noise = self._levels(run)
         scores, seen, spent = _carried_out(run, victim.models[0], progress)
         claim = Claim.of(victim, run.experiment.account, spent)
         found = guessed(scores, inside, self._counts(len(inside)), level)
-        noise = MeasuredNoise(*seen, level) if run.looks else None
+        noise = MeasuredNoise(*seen, of_noise) if run.looks else None
         return Outcome(run, inside, scores, found, noise, claim)
 
-    def _level(self, run: CanaryRun) -> float:
-        """Of the guesses, and of the look at the noise where there is one."""
-        return (1 - self.confidence) / (2 if run.looks else 1)
+    def _levels(self, run: CanaryRun) -> tuple[float, float]:
+        """Of the guesses, and of the look at the noise where there is one; together the whole."""
+        of_noise = OF_NOISE * (1 - self.confidence) if run.looks else 0.0
+        return 1 - self.confidence - of_noise, of_noise
 
     def _counts(self, canaries: int) -> tuple[int, ...]:
         """The numbers of guesses, which no score has a say in."""
@@ -277,7 +279,10 @@ class Verdict:
         bound = 0.0 if least is None else claim.epsilon_with(least)
         alarm, p_value = found.rules_out(curve), found.p_value(curve)
         if noise is not None:
-            alarm, p_value = alarm or noise.alarm, 2 * min(p_value, noise.p_value)
+            alarm, p_value = (
+                alarm or noise.alarm,
+                min(p_value / (1 - OF_NOISE), noise.p_value / OF_NOISE),
+            )
             if noise.alarm:
                 bound = max(bound, claim.epsilon_with(noise.at_most))
         return cls(
