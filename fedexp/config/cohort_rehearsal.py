@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from fedexp.config.parts import prefixed
-from fedexp.core.capabilities import IN_PLACE, ChecksTheCohort, called, of_head, shares_one_model
+from fedexp.core.capabilities import ChecksTheCohort, called, of_head, shares_one_model
 from fedexp.core.checks import InputError, of_its_own
 from fedexp.core.protection import Combination
 from fedexp.core.protocols import Aggregator, PreAggregator
 from fedexp.core.rng import generator
 from fedexp.core.types import Updates
+from fedexp.federation.form import IN_PLACE
 
 
 def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[int] = ()) -> None:

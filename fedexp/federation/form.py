@@ -11,6 +11,8 @@ from torch import Tensor
 
 from fedexp.core.types import Verdict
 
+IN_PLACE = "changes the rows that it is given: copy them first (updates.matrix.clone())"
+
 
 def no_complaints(said: object, n: int) -> str:
     """What is wrong with what a validation has said about n rows; "": nothing."""

@@ -14,11 +14,12 @@ from typing import ClassVar, final
 import numpy as np
 from torch import Tensor
 
-from fedexp.core.capabilities import IN_PLACE, called, sees_other_clients
+from fedexp.core.capabilities import called, sees_other_clients
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.protocols import Attack
 from fedexp.core.types import Outcome, Rule, Updates
+from fedexp.federation.form import IN_PLACE
 
 
 def held_to_its_word(attack: Attack) -> Attack:

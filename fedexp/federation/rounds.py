@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.attack_schedule import AttackSchedule
-from fedexp.core.capabilities import communicates, rewritten, transmitted
+from fedexp.core.capabilities import communicates
 from fedexp.core.checks import InputError
 from fedexp.core.cohort import drawn
 from fedexp.core.protocols import (
@@ -45,6 +45,7 @@ from fedexp.federation.describe import (
 from fedexp.federation.evaluation import Pace, Unhurried
 from fedexp.federation.gather import Merged, Rows
 from fedexp.federation.root import NoRootData, RootData
+from fedexp.federation.sending import rewritten, transmitted
 from fedexp.federation.server import Server
 from fedexp.federation.trial import Judge, NoJudge, Trial, known_server
 from fedexp.federation.worker_momentum import in_place_of

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import IN_PLACE, called
+from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
     Aggregator,
@@ -41,7 +41,7 @@ from fedexp.core.protocols import (
 from fedexp.core.round_model import Architecture, NoArchitecture
 from fedexp.core.round_record import ServerState
 from fedexp.core.types import State, Updates, Verdict, row_size
-from fedexp.federation.form import no_complaints, no_model, no_opinion
+from fedexp.federation.form import IN_PLACE, no_complaints, no_model, no_opinion
 
 Streams = Callable[[str], np.random.Generator]
 

@@ -23,7 +23,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ from fedexp.privacy.account import (
     PrivacyAccount,
     StepsOfEachClient,
 )
+from fedexp.privacy.counted_steps import CountedSteps
 from fedexp.privacy.ledger import Ledger
 from fedexp.privacy.lone_examples import refuse_examples_that_mix
 from fedexp.privacy.noise import NOISE_SEEDS, add_noise
@@ -148,42 +149,6 @@ class PrivateSteps:
 
 
 @final
-class _Once:
-    """A source of steps that counts them, and makes them once: a second time has the same noise.
-
-    Args:
-        steps: the source, of one client or of a block.
-        trainer: that asks for them; the account goes by its work.
-    """
-
-    def __init__(
-        self, steps: Callable[..., Generator[Any, None, None]], trainer: StepTrainer
-    ) -> None:
-        self._steps, self._work, self._by = steps, trainer.work(), called(trainer)
-        self._begun, self.made = False, 0
-
-    def __call__(self, *given: Any, **named: Any) -> Generator[Any, None, None]:
-        """The source's steps, for what it is given; the work comes last.
-
-        Raises:
-            InputError: they were made before, or are asked for with other work.
-        """
-        if self._begun:
-            raise self._refusal("asks for its steps twice: the second time has the first's noise")
-        if named.get("work", given[-1:]) not in (self._work, (self._work,)):
-            raise self._refusal("asks for other steps than its work() says, which epsilon counts")
-        self._begun = True
-        with closing(self._steps(*given, **named)) as made:
-            for step in made:
-                self.made += 1
-                yield step
-                del step  # or the next gradients could not lie where these do
-
-    def _refusal(self, reason: str) -> InputError:
-        return InputError(f"{reason}; DP-SGD cannot train so", "training", self._by)
-
-
-@final
 @dataclass(frozen=True)
 class PrivateTraining:
     """A trainer on DP-SGD's steps instead of ordinary ones.
@@ -259,7 +224,7 @@ class PrivateTraining:
     def _train(
         self, steps: StepSource, model: Model, shard: Split, task: ClientTask
     ) -> ClientReport:
-        counted = _Once(steps, self._trainer())
+        counted = CountedSteps(steps, self._trainer())
         report = self._trainer()(model, shard, task, counted)
         self._check_made(counted.made, self.steps_for(len(shard)))
         d = sum(p.numel() for p in model.parameters)
@@ -288,7 +253,7 @@ class PrivateTraining:
         assert isinstance(self.trainer, StepBlockTrainer)
         of = self.steps
         steps = PrivateBlockSteps(of.clip_norm, of.noise_multiplier, of.noise_seed)
-        counted = _Once(steps, self._trainer())
+        counted = CountedSteps(steps, self._trainer())
         reports = self.trainer.train_block(block, adjust, counted)
         self._check_made(counted.made, max(map(self.steps_for, block.sizes)))
         return [

@@ -20,7 +20,7 @@ from fedexp.run_folder.findings import StudyRecord
 
 _METRICS = ("auc", "tpr_at_1_percent_fpr", "tpr_at_0.1_percent_fpr")
 MEMBERSHIP_ATTACK = "membership attack"
-_BY_CLASS = ", by class"  # as `fedexp.leakage.membership.scoring` ends a subject
+_BY_CLASS = ", by class"  # as `fedexp.leakage.membership.judged` ends a subject
 
 
 def membership_table(run: Run) -> pd.DataFrame:

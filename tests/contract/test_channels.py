@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.core.capabilities import Remembers, SendsLess, a_client_a_row, transmitted
+from fedexp.core.capabilities import Remembers, SendsLess, a_client_a_row
 from fedexp.core.types import Updates
+from fedexp.federation.sending import transmitted
 from tests.support.composing import choices, part
 
 N, D = 12, 37

@@ -10,6 +10,7 @@ from fedexp.channel.plain import Plain
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import Sent
 from fedexp.federation.settings import Federated
+from tests.strangers.five import Halves
 
 
 @dataclass(frozen=True)
@@ -234,22 +235,13 @@ class MeanOfCohort:
         return updates.with_matrix(rows), [{} for _ in kept]
 
 
-class NamesNobody:
+class NamesNobody(Halves):
     """A channel that does not say whose rows it brings."""
 
-    sums, a_client_a_row = False, True
-
-    def __init__(self):
-        self._plain = Plain()
-
-    def rows(self, n):
-        return n
-
-    def check(self, n, d):
-        pass
+    a_client_a_row = True
 
     def transmit(self, updates, rng):
-        return replace(self._plain.transmit(updates, rng), members=((),) * len(updates))
+        return replace(super().transmit(updates, rng), members=((),) * len(updates))
 
 
 @dataclass(frozen=True)

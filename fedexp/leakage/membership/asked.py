@@ -26,7 +26,7 @@ from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.rng import generator
 from fedexp.core.shards import are_listed
-from fedexp.leakage.membership.scoring import refuse_no_clean_answer
+from fedexp.leakage.membership.pool import refuse_no_clean_answer
 from fedexp.leakage.victim import Victim
 
 

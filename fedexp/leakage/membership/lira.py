@@ -3,7 +3,7 @@
     online:  score = log N(phi; mu_in, s_in^2) - log N(phi; mu_out, s_out^2)
     offline: score = (phi - mu_out) / s_out
 
-phi is how sure the attacked model is of the example (`fedexp.leakage.membership.scoring`); mu and s
+phi is how sure the attacked model is of the example (`fedexp.leakage.membership.answers`); mu and s
 are mean and deviation of the same over shadow models (`fedexp.leakage.membership.shadows`) that
 were trained with the example (in) and without it (out), so hard examples are compared with
 themselves. `per_example`
@@ -31,19 +31,16 @@ from fedexp.core.examples import Dataset
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator
 from fedexp.leakage import adversaries
-from fedexp.leakage.membership.roc import Roc
-from fedexp.leakage.membership.scoring import (
+from fedexp.leakage.membership.answers import accuracies, negative_loss, true_class_logits
+from fedexp.leakage.membership.judged import Judged, class_figures
+from fedexp.leakage.membership.pool import (
     OUTSIDER,
-    Judged,
     Pool,
-    accuracies,
     caveats,
-    class_figures,
-    negative_loss,
     of_other_classes,
     of_those_left_out,
-    true_class_logits,
 )
+from fedexp.leakage.membership.roc import Roc
 from fedexp.leakage.membership.shadows import (
     confidence_of,
     halves,

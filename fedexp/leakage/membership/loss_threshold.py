@@ -21,18 +21,16 @@ from fedexp.core.examples import Dataset
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator
 from fedexp.leakage import adversaries
-from fedexp.leakage.membership.scoring import (
+from fedexp.leakage.membership.answers import accuracies, negative_loss, true_class_logits
+from fedexp.leakage.membership.judged import class_figures
+from fedexp.leakage.membership.pool import (
     OUTSIDER,
     Pool,
-    accuracies,
     caveats,
-    class_figures,
     members_of,
-    negative_loss,
     of_other_classes,
     of_those_left_out,
     rounds_of,
-    true_class_logits,
 )
 from fedexp.leakage.study import Progress, refuse_several_labels
 from fedexp.leakage.victim import Victim

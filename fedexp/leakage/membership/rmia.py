@@ -31,18 +31,15 @@ from fedexp.core.examples import Dataset
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator
 from fedexp.leakage import adversaries
+from fedexp.leakage.membership.answers import accuracies, finite_logits, negative_loss, phi_of
 from fedexp.leakage.membership.confidence import Confidence
-from fedexp.leakage.membership.scoring import (
+from fedexp.leakage.membership.judged import class_figures
+from fedexp.leakage.membership.pool import (
     OUTSIDER,
     Pool,
-    accuracies,
     caveats,
-    class_figures,
-    finite_logits,
-    negative_loss,
     of_other_classes,
     of_those_left_out,
-    phi_of,
 )
 from fedexp.leakage.membership.shadows import logits_of, of_idle_clients, shadows_of
 from fedexp.leakage.study import Progress, refuse_several_labels

@@ -36,10 +36,12 @@ from fedexp.core.observer import Observer
 from fedexp.core.rng import generator
 from fedexp.leakage.adversaries import OTHER_CLIENT, server_of
 from fedexp.leakage.intervals import share_interval
+from fedexp.leakage.membership.answers import accuracies
 from fedexp.leakage.membership.asked import Asked
+from fedexp.leakage.membership.judged import Judged, class_figures
 from fedexp.leakage.membership.others import OTHERS, asked_of, of_every_client
+from fedexp.leakage.membership.pool import caveats
 from fedexp.leakage.membership.roc import Roc
-from fedexp.leakage.membership.scoring import Judged, accuracies, caveats, class_figures
 from fedexp.leakage.membership.seen import Seen, read_seen
 from fedexp.leakage.membership.seen_in_record import seen_in_record
 from fedexp.leakage.membership.watching import Watching

@@ -47,7 +47,8 @@ from fedexp.core.protocols import Backend
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.round_record import Metric
 from fedexp.federation.rounds import initial_state, run_rounds
-from fedexp.leakage.membership.scoring import Pool, finite_logits, phi_of
+from fedexp.leakage.membership.answers import finite_logits, phi_of
+from fedexp.leakage.membership.pool import Pool
 from fedexp.leakage.victim import Victim
 from fedexp.run_folder.format import backend_of_studies, config_hash
 from fedexp.store.files import leave_file, take_file

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from fedexp.channel.plain import Plain
-from fedexp.core.capabilities import rewritten, transmitted
 from fedexp.core.checks import InputError
 from fedexp.core.types import Updates, Verdict
 from fedexp.federation.form import no_complaints, no_model, no_opinion
 from fedexp.federation.own_rows import OwnRowsOnly
+from fedexp.federation.sending import rewritten, transmitted
 
 MALICIOUS = torch.tensor([True, False, False])
 

@@ -19,9 +19,10 @@ from fedexp.core.checks import InputError
 from fedexp.core.normalise import Normalisation
 from fedexp.core.rng import generator
 from fedexp.leakage.membership import shadows
+from fedexp.leakage.membership.answers import true_class_logits
 from fedexp.leakage.membership.lira import LiRA, _by_halves_drawn_anew, all_but_pair
 from fedexp.leakage.membership.loss_threshold import LossThreshold
-from fedexp.leakage.membership.scoring import Pool, true_class_logits
+from fedexp.leakage.membership.pool import Pool
 from fedexp.leakage.membership.shadows import halves
 from tests.support.composing import CONF, part
 from tests.support.membership_victims import digits, victim_of

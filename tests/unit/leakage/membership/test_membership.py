@@ -13,17 +13,9 @@ from fedexp.core.flat import vector_of
 from fedexp.core.normalise import Normalisation
 from fedexp.core.rng import generator
 from fedexp.core.workload import EVALUATION_BATCH
-from fedexp.leakage.membership.scoring import (
-    Judged,
-    Pool,
-    accuracies,
-    class_figures,
-    members_of,
-    negative_loss,
-    of_other_classes,
-    rounds_of,
-    true_class_logits,
-)
+from fedexp.leakage.membership.answers import accuracies, negative_loss, true_class_logits
+from fedexp.leakage.membership.judged import Judged, class_figures
+from fedexp.leakage.membership.pool import Pool, members_of, of_other_classes, rounds_of
 from tests.support.membership_victims import digits, nobody, victim_of
 
 QUICK = ("model=logistic", "n_clients=4", "rounds=2", "training.epochs=1")

@@ -13,7 +13,7 @@ from fedexp.core.flat import vector_of
 from fedexp.core.rng import seed_for
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage.membership import shadows
-from fedexp.leakage.membership.scoring import Pool
+from fedexp.leakage.membership.pool import Pool
 from fedexp.leakage.membership.shadows import halves, refuse_number, shadows_of
 from fedexp.store.entries import Store
 from fedexp.store.use import using

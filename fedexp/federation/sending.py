@@ -1,0 +1,102 @@
+"""What an attack makes of a round's rows and what a channel brings of them, held to form.
+
+Either may be somebody's own: what is more than theirs to change is refused where it was changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedexp.core.capabilities import Remembers, RemembersRounds, called
+from fedexp.core.checks import InputError
+from fedexp.core.protocols import Attack, Channel
+from fedexp.core.types import Delivery, Rule, State, Updates
+from fedexp.federation.form import IN_PLACE
+
+
+def rewritten(
+    attack: Attack,
+    updates: Updates,
+    malicious: Tensor,
+    rule: Rule,
+    rng: np.random.Generator,
+    memory: State,
+) -> tuple[Updates, State]:
+    """A round's rows as they are sent, and what the attack remembers: mostly nothing.
+
+    Nobody malicious, nothing to ask: what is honest so far is the same under every attack.
+
+    Raises:
+        InputError: the attack has changed more than the rows of the malicious clients.
+    """
+    if not malicious.any():
+        return updates, memory
+    before = updates.matrix._version, updates.num_examples._version
+    if isinstance(attack, RemembersRounds):
+        made, memory = attack.rewrite_remembering(updates, malicious, rule, rng, memory)
+    else:
+        made = attack.rewrite(updates, malicious, rule, rng)
+    after = updates.matrix._version, updates.num_examples._version
+    if wrong := IN_PLACE if after != before else _of_others(made, updates, malicious):
+        raise InputError(wrong, "attack", called(attack))
+    return made, memory
+
+
+def _of_others(made: object, updates: Updates, malicious: Tensor) -> str:
+    """What an attack has changed that is not the malicious clients' to change; "": nothing."""
+    if made is updates:
+        return ""
+    if not isinstance(made, Updates):
+        return f"must return updates, and returned a {type(made).__name__}"
+    there, rows = updates.matrix, made.matrix
+    if rows.shape != there.shape or rows.dtype != there.dtype:
+        given = f"{list(rows.shape)} {rows.dtype}"
+        return f"must return rows {list(there.shape)} {there.dtype}, and returned {given}"
+    honest = ~malicious
+    weights = honest.to(updates.num_examples.device)
+    if made.client_ids != updates.client_ids or not torch.equal(
+        made.num_examples[weights], updates.num_examples[weights]
+    ):
+        return "may change the malicious clients' rows, and changed whose they are or their weight"
+    for k in honest.nonzero()[:, 0].tolist() if rows is not there else ():
+        # As bits: a row of a client whose training diverged is not equal to itself.
+        if not torch.equal(rows[k].view(torch.int32), there[k].view(torch.int32)):
+            return (
+                f"may change the malicious clients' rows, and changed client {made.client_ids[k]}'s"
+            )
+    return ""
+
+
+def transmitted(
+    channel: Channel, updates: Updates, kept: Sequence[State], rng: np.random.Generator
+) -> tuple[Delivery, list[State]]:
+    """A round's transport, and what each client keeps of it: mostly nothing.
+
+    Raises:
+        InputError: the channel does not say whose rows it delivers, which accounts charge for, or
+            has changed what was sent.
+    """
+    before = updates.matrix._version
+    if isinstance(channel, Remembers):
+        delivery, left = channel.carried(updates, kept, rng)
+    else:
+        delivery, left = channel.transmit(updates, rng), [{} for _ in kept]
+    if not isinstance(delivery, Delivery) or updates.matrix._version != before:
+        kind = type(delivery).__name__
+        wrong = (
+            IN_PLACE if isinstance(delivery, Delivery) else f"must return a Delivery, not {kind}"
+        )
+        raise InputError(wrong, "channel", called(channel))
+    known = set(updates.client_ids)
+    told = len(delivery.members) == len(delivery.updates)
+    if not told or not all(members and known.issuperset(members) for members in delivery.members):
+        raise InputError(
+            "does not name the clients in every row that it delivers (Delivery.members)",
+            "channel",
+            called(channel),
+        )
+    return delivery, left
