@@ -10,6 +10,7 @@ from typing import Literal, final
 from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError, positive
 from fedexp.core.protection import Combination, Plan, Protection
+from fedexp.core.text import rounded_up
 from fedexp.core.types import Sent
 from fedexp.privacy.account import OPERATING_SYSTEM, SEEDED
 from fedexp.privacy.accounting import (
@@ -203,9 +204,10 @@ class Terms:
         start, cohort = account.init(), plan.cohort(0)
         if account.would_exceed(start, cohort):
             after = account.epsilon(account.at_most(start, cohort))
+            assert after is not None  # or nothing would be exceeded
             raise InputError(
-                f"not even the first round keeps within it: epsilon would be {after:.4g}; raise it "
-                "or the noise",
+                f"not even the first round keeps within it: epsilon would be {rounded_up(after)}; "
+                "raise it or the noise",
                 "max_epsilon",
                 self.max_epsilon,
             )

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedexp.core.text import rounded_up
 from fedexp.reporting.figures import (
     BLACK,
     BLUE,
@@ -38,7 +39,8 @@ def epsilon_figure(run: Run) -> Figure | None:
     title = f"Epsilon over the rounds (delta {promise.get('delta', '?')})"
     figure = new_figure(7.5, 3.8, title, run.description)
     axes = tidy(figure.subplots(), grid="both")
-    label = f"epsilon for {promise.get('unit', 'the unit')} ({curve.iloc[-1]:.3g} at the end)"
+    spent = rounded_up(float(curve.iloc[-1]))
+    label = f"epsilon for {promise.get('unit', 'the unit')} ({spent} at the end)"
     axes.plot(curve.index, curve, color=BLUE, marker="o", markersize=4, linewidth=1.6, label=label)
     if promise.get("max_epsilon") is not None:
         limit = float(promise["max_epsilon"])
