@@ -34,6 +34,7 @@ from fedexp.commands.past_hydra import PastHydra, past_hydra
 from fedexp.commands.resolution import refuse_no_name, resolve, run_folder
 from fedexp.commands.run_help import WORDS, run_help
 from fedexp.commands.sweep_folder import sweep_overrides
+from fedexp.commands.sweep_jobs import number_of
 from fedexp.config import composition
 from fedexp.config.folders import conf_folder, config_folders
 from fedexp.config.hydra_errors import COMPLAINTS, refusal
@@ -72,6 +73,7 @@ class Gatekeeper(Callback):
             refuse_unwritable(folder, "hydra.sweep.dir")
             _follow_the_objective(config)
             Gatekeeper.new_folders = [p for p in (folder, *folder.parents) if not p.exists()]
+            _say_how_many(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """After a sweep: its table, and exit code 1 if a job failed."""
@@ -113,6 +115,15 @@ class Gatekeeper(Callback):
                 (folders[0] / "multirun.yaml").unlink()
                 for folder in folders:
                     folder.rmdir()
+
+
+def _say_how_many(config: DictConfig) -> None:
+    """A first sign of a sweep, whose settings take up to minutes to compose before a job starts."""
+    said = [str(override) for override in config.hydra.overrides.task]
+    jobs = number_of(config.hydra.sweeper, said)
+    if jobs is not None and not config.quiet:
+        many = "1 job" if jobs == 1 else f"{jobs:,} jobs"
+        print(f"{many}, into {config.hydra.sweep.dir}", flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -12,7 +12,6 @@ that composes is replaced by its child below, for single runs and for the jobs o
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fedexp.config.folders import conf_folder
+from fedexp.config.swept_choices import Composed, Entry, Lines, SweptChoices, entries_of
 from fedexp.core.checks import InputError
 
 OWN = "./conf"
@@ -58,7 +58,8 @@ class Loader(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: Any) -> None:
         super().__init__(config_search_path)
-        self._choices: dict[tuple[Any, ...], bytes] = {}
+        self._swept: dict[tuple[str, ...], SweptChoices] = {}
+        self._entries: tuple[Entry, ...] = ()  # of the defaults list composed last
         self._said = tuple(self.said)  # goes with it to the processes of a launcher
         self._composed: tuple[tuple[str | None, ...], DictConfig] | None = None
 
@@ -66,6 +67,7 @@ class Loader(ConfigLoaderImpl):
         if any(source.provider == OWN for source in repo.get_sources()):
             for default in defaults:
                 _refuse_shadow(str(default.config_path), repo)
+        self._entries = entries_of(defaults)
         return super()._compose_config_from_defaults_list(defaults=defaults, repo=repo)
 
     def load_configuration(
@@ -104,27 +106,20 @@ class Loader(ConfigLoaderImpl):
     ) -> DictConfig:
         """The config of one job, as Hydra makes it; called twice a job, to check and to start it.
 
-        Most of the work is to find and merge the files of the groups, and jobs differ in the
-        choice of few groups. What a choice of groups gives is kept, and its copy takes the values.
+        Most of the work is to find and merge the files of the groups, which `SweptChoices` does
+        for few of the jobs. What it gives takes the values.
         """
         parsed = [_parsed(line) for line in sweep_overrides]
         of_hydra = OmegaConf.to_container(master_config.hydra.overrides.hydra)
         assert isinstance(of_hydra, list)
         if any(override.key_or_group.startswith("hydra") for override in parsed):
             return super().load_sweep_config(master_config, sweep_overrides)
-        groups = [
+        groups = tuple(
             str(override.input_line)
             for override in parsed
             if override.package is not None or self.repository.group_exists(override.key_or_group)
-        ]
-        name = master_config.hydra.job.config_name
-        key = (str(name), tuple(map(str, of_hydra)), tuple(groups))
-        if key not in self._choices:
-            composed = super().load_configuration(
-                config_name=name, overrides=[*of_hydra, *groups], run_mode=RunMode.RUN
-            )
-            self._choices[key] = pickle.dumps(composed)  # small, and copied faster than by copying
-        config: DictConfig = pickle.loads(self._choices[key])
+        )
+        config = self._swept_choices(master_config.hydra.job.config_name, of_hydra).config(groups)
         values = [override for override in parsed if override.input_line not in groups]
         self._apply_overrides_to_config(values, config)
         stated = config.hydra.job.config.override_dirname
@@ -137,6 +132,17 @@ class Loader(ConfigLoaderImpl):
             _refuse_code(config, self._said)
         OmegaConf.copy_cache(from_config=master_config, to_config=config)
         return config
+
+    def _swept_choices(self, name: str | None, of_hydra: list[str]) -> SweptChoices:
+        """What has been composed of the choices of a sweep with these settings of Hydra's."""
+
+        def compose(choices: Lines) -> Composed:
+            config = super(Loader, self).load_configuration(
+                config_name=name, overrides=[*of_hydra, *choices], run_mode=RunMode.RUN
+            )
+            return Composed(config, self._entries)
+
+        return self._swept.setdefault((str(name), *of_hydra), SweptChoices(compose))
 
 
 @lru_cache(maxsize=4096)
