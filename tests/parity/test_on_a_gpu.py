@@ -12,6 +12,7 @@ import torch
 import fedexp
 from fedexp.backends.blocks import Blocks
 from fedexp.backends.in_process import InProcess
+from fedexp.commands.cli import main
 from fedexp.core.devices import repeatable
 from fedexp.privacy.private_blocks import OfTheDevice
 from tests.parity.test_blocks import TRAINERS, assert_alike, of_model
@@ -92,6 +93,18 @@ def test_the_same_bits_each_time(tmp_path, override, backend):
     given = [*small(override), "device=cuda", f"backend={backend}"]
     once, again = (run(tmp_path / name, *given) for name in ("once", "again"))
     assert model(once) == model(again)
+
+
+@pytest.mark.parametrize("backend", ["in_process", "blocks"])
+@pytest.mark.parametrize(
+    "override", ["aggregator=median", "privacy=dp_sgd", "algorithm=scaffold training.momentum=0"]
+)
+def test_a_run_resumed_there_has_the_same_bits(tmp_path, override, backend):
+    given = [*small(override), "device=cuda", f"backend={backend}"]
+    whole = run(tmp_path / "whole", *given, "rounds=4")
+    run(tmp_path / "resumed", *given)
+    assert main(["resume", str(tmp_path / "resumed"), "rounds=4"]) == 0
+    assert model(whole) == (tmp_path / "resumed" / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("override", OWN_NOISE)
