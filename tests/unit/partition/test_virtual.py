@@ -11,7 +11,7 @@ from fedexp.core.rng import generator
 from fedexp.core.shards import all_rows, are_listed, blocks, partition_hash, sizes_of
 from fedexp.partition.check import checked
 from fedexp.partition.document import partition_document
-from fedexp.partition.virtual import LISTED, Permutation, Virtual, VirtualShards
+from fedexp.partition.virtual import FEW, LISTED, Permutation, Virtual, VirtualShards
 from fedexp.tasks.multiclass import Multiclass
 
 
@@ -36,6 +36,14 @@ def test_a_permutation_by_hand():
     # 4 numbers, one round with the keys 2 (made odd: 3) and 1: x ^ (x >> 1) is 0 1 3 2 (shift 1),
     # times 3 plus 1 is 1 4 10 7, modulo 4 is 1 0 2 3.
     assert Permutation(4, np.array([[2, 1]], np.uint64))(np.arange(4)).tolist() == [1, 0, 2, 3]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 64, 65, 1000, 4097, 2**33])
+def test_one_number_goes_where_it_goes_among_many(n):
+    many = np.arange(min(n, 4 * FEW))
+    permutation = Permutation(n, keys(n % 1000))
+    alone = [int(permutation(many[k : k + 1])[0]) for k in range(len(many))]
+    assert alone == permutation(many).tolist()
 
 
 def test_neighbours_in_the_deal_are_no_neighbours_in_the_data():
