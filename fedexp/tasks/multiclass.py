@@ -13,6 +13,7 @@ rest, averaged over classes) and cross-entropy. AUC is NaN where a part lacks a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal, final
 
 import numpy as np
@@ -28,6 +29,10 @@ from fedexp.tasks.scores import area_under_roc, balanced_accuracy, macro_f1
 from fedexp.tasks.weights import ClassWeights, balanced, check_number, stated
 
 IGNORED = -100  # torch's own: cross-entropy leaves it out
+
+_MEAN = 1  # of torch's enumeration of reductions
+_nll_forward = torch.ops.aten.nll_loss_forward.default
+_nll_backward = torch.ops.aten.nll_loss_backward.default
 
 
 @final
@@ -113,13 +118,12 @@ class Multiclass:
         """
         if self.gamma or self.weights or y.is_floating_point():
             return slope_by_autograd(self, logits, y)
-        aten, mean = torch.ops.aten, 1  # of torch's enumeration of reductions
         log_p = torch.log_softmax(logits, 1)
-        loss, count = aten.nll_loss_forward.default(log_p, y, None, mean, IGNORED)
-        one = torch.ones_like(loss)
-        by_log_p = aten.nll_loss_backward.default(one, log_p, y, None, mean, IGNORED, count)
-        slope = aten._log_softmax_backward_data.default(by_log_p, log_p, 1, logits.dtype)
-        return loss, slope
+        loss, count = _nll_forward(log_p, y, None, _MEAN, IGNORED)
+        by_log_p = _nll_backward(
+            _one(loss.dtype, loss.device), log_p, y, None, _MEAN, IGNORED, count
+        )
+        return loss, torch._log_softmax_backward_data(by_log_p, log_p, 1, logits.dtype)
 
     def _weight(self, logits: Tensor) -> Tensor | None:
         """The weights of the classes `[classes]`; None where all are 1."""
@@ -189,3 +193,8 @@ def _auc(logits: Tensor, truth: np.ndarray) -> float:
     probabilities = np.ascontiguousarray(logits.double().softmax(dim=1).numpy().T)
     judged = [1] if classes == 2 else range(classes)
     return float(np.mean([area_under_roc(truth == c, probabilities[c]) for c in judged]))
+
+
+@lru_cache(maxsize=16)
+def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.ones((), dtype=dtype, device=device)

@@ -39,6 +39,7 @@ TOLERANCE = 1e-4  # of the length of a step; rounding leaves 1e-6
 
 log = logging.getLogger(__name__)
 
+_threshold_backward = torch.ops.aten.threshold_backward.default
 _AGREES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
@@ -50,9 +51,8 @@ class Layer:
     weight: Tensor  # [p, q]
     bias: Tensor | None = None  # [p]
 
-    def add(self, d: Tensor, a: Tensor, ones: Tensor, keep: float, rate: float) -> None:
-        """Become keep * self + rate * the gradient of slopes d `[n, p]` at inputs a `[n, q]`."""
-        by_unit = d.t()
+    def add(self, by_unit: Tensor, a: Tensor, ones: Tensor, keep: float, rate: float) -> None:
+        """Become keep * self + rate * the gradient of slopes `[p, n]` at inputs a `[n, q]`."""
         self.weight.addmm_(by_unit, a, beta=keep, alpha=rate)
         if self.bias is not None:
             self.bias.addmv_(by_unit, ones, beta=keep, alpha=rate)
@@ -80,19 +80,21 @@ class DescentByHand:
         velocity = torch.zeros_like(w) if rule.momentum else w
         moved = _layers(model.parameters, velocity)
         goal, batches = batches_of(model, shard, task, work)
-        slope_at = slope_of(goal)
+        slope_at, ones = slope_of(goal), w.new_empty(0)
         for x, y in batches:
             inputs, logits = _forward(layers, x)
             loss, slope = slope_at(logits, y)
+            if len(ones) != len(slope):  # a small model's step is made of what each call costs
+                ones = slope.new_ones(len(slope))
             if rule.momentum:
-                _backward(layers, moved, inputs, slope, rule.momentum, 1.0)
+                _backward(layers, moved, inputs, slope, ones, rule.momentum, 1.0)
                 if pull:
                     velocity.add_(w, alpha=pull)
                 if rule.proximal:
                     velocity.sub_(start, alpha=rule.proximal)
                 w.add_(velocity, alpha=-rule.lr)
             else:
-                _backward(layers, moved, inputs, slope, 1 - rule.lr * pull, -rule.lr)
+                _backward(layers, moved, inputs, slope, ones, 1 - rule.lr * pull, -rule.lr)
                 if rule.proximal:
                     w.add_(start, alpha=rule.lr * rule.proximal)
             del x, inputs  # or the next examples could not lie where these do
@@ -163,12 +165,12 @@ def _layers(parameters: list[nn.Parameter], vector: Tensor) -> list[Layer]:
 
 def _forward(layers: list[Layer], x: Tensor) -> tuple[list[Tensor], Tensor]:
     """What goes into each layer, and the logits, for examples `[n, *shape]`."""
-    inputs, z = [x.flatten(1)], x
-    for layer in layers:
-        z = F.linear(inputs[-1], layer.weight, layer.bias)
-        if layer is not layers[-1]:
-            inputs.append(z.relu_())
-    return inputs, z
+    a = x.flatten(1)
+    inputs = [a]
+    for layer in layers[:-1]:
+        a = F.linear(a, layer.weight, layer.bias).relu_()
+        inputs.append(a)
+    return inputs, F.linear(a, layers[-1].weight, layers[-1].bias)
 
 
 def _backward(
@@ -176,17 +178,20 @@ def _backward(
     moved: list[Layer],
     inputs: list[Tensor],
     d: Tensor,
+    ones: Tensor,
     keep: float,
     rate: float,
 ) -> None:
-    """Add the gradients to `moved`, from the last layer on; `layers` are read before they move."""
-    ones = d.new_ones(d.shape[0])
-    for place in reversed(range(len(layers))):
+    """Add the gradients, by slopes `d` `[n, classes]`, to `moved`, from the last layer on.
+
+    `layers` are read before they move; `ones` are `[n]`.
+    """
+    for place in range(len(layers) - 1, 0, -1):
         a = inputs[place]
-        before = torch.mm(d, layers[place].weight) if place else d
-        moved[place].add(d, a, ones, keep, rate)
-        if place:  # where a is NaN the slope stays, as in autograd
-            d = torch.ops.aten.threshold_backward.default(before, a, 0)
+        before = torch.mm(d, layers[place].weight)
+        moved[place].add(d.t(), a, ones, keep, rate)
+        d = _threshold_backward(before, a, 0)  # where a is NaN the slope stays, as in autograd
+    moved[0].add(d.t(), inputs[0], ones, keep, rate)
 
 
 def _agrees_with_autograd(module: nn.Module, example: Tensor) -> bool:
@@ -201,5 +206,5 @@ def _agrees_with_autograd(module: nn.Module, example: Tensor) -> bool:
     expected = torch.cat([gradient.flatten() for gradient in gradients])
     found = torch.zeros_like(copy.vector)
     layers, moved = (_layers(copy.parameters, v) for v in (copy.vector, found))
-    _backward(layers, moved, _forward(layers, x)[0], slope, 1.0, 1.0)
+    _backward(layers, moved, _forward(layers, x)[0], slope, torch.ones(3).to(x), 1.0, 1.0)
     return bool((found - expected).norm() <= TOLERANCE * expected.norm())

@@ -181,8 +181,8 @@ def test_where_the_two_disagree_autograd_is_used_and_the_log_says_so(monkeypatch
 
 
 def test_a_wrong_product_is_found(monkeypatch):
-    def half(self, d, a, ones, keep, rate):
-        self.weight.addmm_(d.t(), a, beta=keep, alpha=rate / 2)
+    def half(self, by_unit, a, ones, keep, rate):
+        self.weight.addmm_(by_unit, a, beta=keep, alpha=rate / 2)
 
     monkeypatch.setattr(by_hand.Layer, "add", half)
     assert not by_hand.can_be_trained(model_of(mlp(SHAPE, 3, hidden=(6,))), shard().x[:1])
