@@ -160,7 +160,7 @@ def test_a_mean_is_left_worse_than_by_any_member_and_the_same_every_time(built):
     attack = built.experiment.attack
     left, params = after(built, attack)
     assert torch.equal(after(built, attack)[1], params)
-    assert len(attack.members) == 5
+    assert len(attack.members) == 6
     assert left > max(after(built, member)[0] for member in attack.members.values())
 
 
