@@ -31,7 +31,7 @@ from fedexp.core.library_warnings import into_the_log
 from fedexp.core.observer import Observer, RunStart
 from fedexp.core.own_code import own_code_named
 from fedexp.core.plots import Plots
-from fedexp.core.preparation import over, say
+from fedexp.core.preparation import pause, say
 from fedexp.core.rng import generator
 from fedexp.core.round_record import ServerState
 from fedexp.core.text import printable_lines
@@ -169,7 +169,11 @@ def run(
             log.warning("stopped after round %d: %s", state.round, stopped)
         exp.backend.close()  # studies bring their own workers
         study(config, folder, built)
-        return summary, draw(folder, plots)
+        say("report" + " and plots" * plots.draw)
+        try:
+            return summary, draw(folder, plots)
+        finally:
+            pause()
 
 
 def _charged_twice(
@@ -224,7 +228,7 @@ def prepare(config: Mapping[str, Any]) -> Built:
     try:
         return build(config)
     finally:
-        over()
+        pause()
 
 
 @own_code_named()

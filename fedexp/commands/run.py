@@ -43,6 +43,7 @@ from fedexp.core.files import somebody_is_at
 from fedexp.core.links import refuse_ways_out
 from fedexp.core.objective import direction_of, told_direction
 from fedexp.core.plots import Plots
+from fedexp.core.preparation import over
 from fedexp.core.renames import present_overrides
 
 EXIT_FAILED_JOBS = 1
@@ -119,6 +120,7 @@ class Gatekeeper(Callback):
 
 def _say_how_many(config: DictConfig) -> None:
     """A first sign of a sweep, whose settings take up to minutes to compose before a job starts."""
+    over()
     said = [str(override) for override in config.hydra.overrides.task]
     jobs = number_of(config.hydra.sweeper, said)
     if jobs is not None and not config.quiet:

@@ -1,4 +1,4 @@
-"""The first sign of life: what a command prepares, until it can speak of the run itself.
+"""A sign of life while a command cannot speak of the run itself: what it prepares.
 
 The libraries alone take seconds on a cold disk. On a terminal one line on stderr says what is going
 on and is wiped away in the end. Where stderr is no terminal nobody waits for it, and nothing is
@@ -68,8 +68,13 @@ def say(what: str) -> None:
     _shown.say(what)
 
 
+def pause() -> None:
+    """There is something else to say for now, by this process; more may be prepared later."""
+    _shown.over()
+
+
 def over() -> None:
-    """It is over, as there is something else to say."""
+    """It is over: from here on others speak, maybe from several processes."""
     global _shown
     _shown.over()
     _shown = _Nobody()
