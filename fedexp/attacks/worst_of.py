@@ -38,10 +38,11 @@ from torch import Tensor
 
 from fedexp.attacks.base import with_malicious_rows
 from fedexp.attacks.honest import known_rows
+from fedexp.core.capabilities import rewritten_by
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.examples import Split
 from fedexp.core.protocols import Attack
-from fedexp.core.types import Rule, Updates
+from fedexp.core.types import Rule, State, Updates
 
 
 @final
@@ -92,25 +93,33 @@ class WorstOf:
         self, updates: Updates, malicious: Tensor, rule: Rule, rng: np.random.Generator
     ) -> Updates:
         """New updates with the malicious rows of the most harmful trial."""
+        return self.rewrite_remembering(updates, malicious, rule, rng, {})[0]
+
+    def rewrite_remembering(
+        self,
+        updates: Updates,
+        malicious: Tensor,
+        rule: Rule,
+        rng: np.random.Generator,
+        memory: State,
+    ) -> tuple[Updates, State]:
+        """The same, with what members remember: each learns from every round, sent or not."""
         if not malicious.any():
-            return updates
+            return updates, memory
         mean = known_rows(updates, malicious).mean(dim=0)
-        searches = [
-            _search(
-                updates,
-                malicious,
-                mean,
-                member.rewrite(updates, malicious, rule, rng).matrix[malicious],
-                rule,
-            )
-            for member in self.members.values()
-        ]
+        searches, kept = [], {}
+        for name, member in self.members.items():
+            prefix = f"{name}."  # of what is its own
+            own = {k.removeprefix(prefix): t for k, t in memory.items() if k.startswith(prefix)}
+            made, after = rewritten_by(member, updates, malicious, rule, rng, own)
+            searches.append(_search(updates, malicious, mean, made.matrix[malicious], rule))
+            kept.update({prefix + k: t for k, t in after.items()})
         worst = max(searches, key=lambda search: search.most)
         against = max(searches, key=lambda search: (search is not worst, search.most.against))
         for turn in range(self.probes - len(searches)):
             (worst, against)[turn % 2].probe()
         worst = max(worst, against, key=lambda search: search.most)
-        return worst.rows(worst.strength)
+        return worst.rows(worst.strength), kept
 
 
 FIRST = 2.0  # factor on a strength

@@ -321,6 +321,20 @@ def as_received(
     return channel.as_received(updates, rng) if isinstance(channel, StatesWhatArrives) else updates
 
 
+def rewritten_by(
+    attack: Attack,
+    updates: Updates,
+    malicious: Tensor,
+    rule: Rule,
+    rng: np.random.Generator,
+    memory: State,
+) -> tuple[Updates, State]:
+    """What an attack makes of a round's rows, and what it remembers then: mostly nothing."""
+    if isinstance(attack, RemembersRounds):
+        return attack.rewrite_remembering(updates, malicious, rule, rng, memory)
+    return attack.rewrite(updates, malicious, rule, rng), memory
+
+
 def attack_of_client(attack: Attack, number: int) -> Attack:
     """The attack as the malicious client with that number among them carries it out."""
     return attack.of_client(number) if isinstance(attack, DividesTheWork) else attack

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import Remembers, RemembersRounds, called
+from fedexp.core.capabilities import Remembers, called, rewritten_by
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import Attack, Channel
 from fedexp.core.types import Delivery, Rule, State, Updates
@@ -36,10 +36,7 @@ def rewritten(
     if not malicious.any():
         return updates, memory
     before = updates.matrix._version, updates.num_examples._version
-    if isinstance(attack, RemembersRounds):
-        made, memory = attack.rewrite_remembering(updates, malicious, rule, rng, memory)
-    else:
-        made = attack.rewrite(updates, malicious, rule, rng)
+    made, memory = rewritten_by(attack, updates, malicious, rule, rng, memory)
     after = updates.matrix._version, updates.num_examples._version
     if wrong := IN_PLACE if after != before else _of_others(made, updates, malicious):
         raise InputError(wrong, "attack", called(attack))

@@ -11,6 +11,7 @@ from fedexp.attacks.alie import Alie
 from fedexp.attacks.broken import Broken
 from fedexp.attacks.ipm import Ipm
 from fedexp.attacks.label_flip import LabelFlip
+from fedexp.attacks.mimic import Mimic
 from fedexp.attacks.sign_flip import SignFlip
 from fedexp.attacks.worst_of import WorstOf
 from fedexp.config.build import build
@@ -110,6 +111,23 @@ def test_a_small_step_back_goes_before_a_larger_loss():
     row, _ = sent({"hidden": Ipm(0.1), "up": Alie(1.0, "up")}, lambda row: abs(sum(row)), step=step)
     assert row[0] < 0
     assert 1.8 < math.hypot(*row) < 2
+
+
+def test_a_member_that_learns_over_the_rounds_does_so_sent_or_not():
+    """A mimic's warm-up, beside a member that is sent in its place in every round."""
+    g = torch.Generator().manual_seed(3)
+    server = Server(lambda row: -row[0], forwards)
+    members = {"copied": Mimic(None, warmup=3), "far": Ipm(1e3)}
+    portfolio, alone = WorstOf(members, 2, True, False), Mimic(None, warmup=3)
+    left, known = {}, {}
+    for _ in range(5):
+        rows, rng = updates(torch.rand(4, 9, generator=g)), np.random.default_rng
+        made, left = portfolio.rewrite_remembering(rows, LAST, server, rng(0), left)
+        _, known = alone.rewrite_remembering(rows, LAST, server, rng(0), known)
+        assert made.matrix[3, 0] < -10  # the other's
+        assert left.keys() == {f"copied.{name}" for name in known}
+        assert all(torch.equal(left[f"copied.{name}"], there) for name, there in known.items())
+    assert int(left["copied.rounds"]) == 3
 
 
 def test_members_on_data_are_refused_by_name():
