@@ -11,6 +11,7 @@ from torch import Tensor
 from fedexp.config.parts import Config, prefixed
 from fedexp.core.attack_schedule import malicious_in_a_cohort
 from fedexp.core.capabilities import (
+    DrawsByAnother,
     TriesTheServer,
     attack_of_client,
     called,
@@ -44,22 +45,32 @@ def malicious_clients(config: Config, n_clients: int, on_top: int = 0) -> np.nda
 
 
 def attended(sampler: Sampler, config: Config, malicious: np.ndarray) -> Sampler:
-    """The sampler, or one whose cohorts have as many malicious clients as the config asks for."""
+    """The sampler, or one whose cohorts have as many malicious clients as the config asks for.
+
+    Where nobody is malicious, as in the run that others are compared with, it is left alone.
+    """
     with prefixed("attack"):
         number = malicious_in_a_cohort(config["attack"])
-        if number is None:
+        if number is None or not malicious.any():
             return sampler
-        sampling = sampling_of(sampler, len(malicious))
-        if sampling is not None and sampling.kind == "poisson" and sampling.rate < 1:
-            raise InputError(
-                "needs cohorts of one size, and the sampler's may be smaller than that, or empty; "
-                "use sampler=uniform",
-                "schedule.clients_a_round",
-                number,
-            )
-        fixed = WithMalicious(sampler, malicious, number)
+        fixed = _with_malicious(sampler, malicious, number)
         fixed(len(malicious), generator(config["seed"], "cohort", 0))  # what cannot be drawn
         return fixed
+
+
+def _with_malicious(sampler: Sampler, malicious: np.ndarray, number: int) -> Sampler:
+    """Clients are exchanged where they are drawn: who is left out of a cohort later stays out."""
+    if isinstance(sampler, DrawsByAnother):
+        return sampler.around(_with_malicious(sampler.sampler, malicious, number))
+    sampling = sampling_of(sampler, len(malicious))
+    if sampling is not None and sampling.kind == "poisson" and sampling.rate < 1:
+        raise InputError(
+            "needs cohorts of one size, and the sampler's may be smaller than that, or empty; "
+            "use sampler=uniform",
+            "schedule.clients_a_round",
+            number,
+        )
+    return WithMalicious(sampler, malicious, number)
 
 
 def poisoned(

@@ -12,6 +12,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
                       of_head(columns)             the model's last layer is as any other
     sampler           sampling, rate(n_clients)    nothing is amplified by sampling
                       widened(n, n_all)            no canary clients can be added
+                      sampler, around(sampler)     it draws by itself, and may draw anybody
     setting           communicates                 nothing is shared, so nothing can be attacked
                       shares_one_model             there is no shared model
     server optimiser  is_linear                    it is not
@@ -58,7 +59,7 @@ import torch
 from torch import Tensor, nn
 
 from fedexp.core.examples import Split
-from fedexp.core.protocols import Aggregator, Attack, Task
+from fedexp.core.protocols import Aggregator, Attack, Sampler, Task
 from fedexp.core.types import Delivery, Rule, State, Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
@@ -117,6 +118,18 @@ class StatesItsSampling(Protocol):
 
     def rate(self, n_clients: int) -> float:
         """The probability with which each client is in a cohort."""
+
+
+@runtime_checkable
+class DrawsByAnother(Protocol):
+    """A sampler that changes what another one draws."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """The other one."""
+
+    def around(self, sampler: Sampler) -> Sampler:
+        """The same change of what this one draws."""
 
 
 @runtime_checkable

@@ -123,6 +123,10 @@ class AllBut:
     def __post_init__(self) -> None:
         at_least(0, left_out=self.left_out)
 
+    def around(self, sampler: Sampler) -> AllBut:
+        """The same client left out of what another sampler draws."""
+        return replace(self, sampler=sampler)
+
     def __call__(self, n_clients: int, rng: np.random.Generator) -> np.ndarray:
         """Sorted client numbers; none where only that client was drawn."""
         if not self.left_out < n_clients:
@@ -157,8 +161,11 @@ class WithMalicious:
         """
         drawn = self.sampler(n_clients, rng)
         honest = len(drawn) - self.number
+        if honest < 0:
+            reason = f"a cohort has {len(drawn)} clients"
+            raise InputError(reason, "schedule.clients_a_round", self.number)
         for kind, needed in ((True, self.number), (False, honest)):
-            if not 0 <= needed <= (there := int(np.sum(self.malicious == kind))):
+            if needed > (there := int(np.sum(self.malicious == kind))):
                 name = "malicious" if kind else "honest"
                 raise InputError(
                     f"a cohort of {len(drawn)} would need {needed} {name} clients, and there are "

@@ -73,6 +73,34 @@ def test_a_number_of_a_cohort_whose_size_is_drawn_is_refused_before_the_run():
         build(config_for(*SMALL, "sampler=poisson", "cohort_size=4", *of_two))
 
 
+def test_who_is_left_out_of_cohorts_is_not_exchanged_into_them():
+    """Whether that client is honest or malicious, and also where it is drawn by its number."""
+    fixed = ["attack=sign_flip", "attack.schedule.clients_a_round=2", "sampler=all_but"]
+    for left_out in range(6):
+        built = build(config_for(*SMALL, *fixed, "cohort_size=4", f"sampler.left_out={left_out}"))
+        exp, rng = built.experiment, np.random.default_rng(0)
+        cohorts = [exp.sampler(6, rng) for _ in range(50)]
+        assert not any(left_out in cohort for cohort in cohorts)
+        drawn = {int(exp.malicious[cohort].sum()) for cohort in cohorts}
+        assert drawn == {1 if exp.malicious[left_out] else 2}
+    poisson = "sampler.sampler._target_=fedexp.federation.sampling.Poisson"
+    with pytest.raises(InputError, match="sampler=uniform"):
+        build(config_for(*SMALL, *fixed, "cohort_size=4", poisson))
+
+
+@pytest.mark.parametrize("nobody", ["attack=none", "attack.n_malicious=0"])
+def test_the_run_without_an_adversary_draws_as_its_sampler_says(nobody):
+    """It stands beside attacked ones in the same sweep."""
+    fixed = ["attack=sign_flip", "attack.schedule.clients_a_round=1", "cohort_size=4"]
+    built = build(config_for(*SMALL, *fixed, nobody))
+    assert built.experiment.sampler == Uniform(4)
+
+
+def test_more_malicious_clients_than_a_cohort_has_are_refused():
+    with pytest.raises(InputError, match=r"clients_a_round=3: a cohort has 2 clients"):
+        WithMalicious(Uniform(2), np.arange(6) < 3, 3)(6, np.random.default_rng(0))
+
+
 def models(*overrides):
     built = build(config_for(*SMALL, "backend=in_process", *overrides))
     exp = built.experiment
