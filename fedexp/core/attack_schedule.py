@@ -71,9 +71,22 @@ class AttackSchedule:
         if not self.has_begun(round) or (self.last is not None and round > self.last):
             return False
         place = round - self.first
-        return math.floor((place + 1) * self.share_of_rounds) > math.floor(
-            place * self.share_of_rounds
-        )
+        return self._of_the_first(place + 1) > self._of_the_first(place)
+
+    def _of_the_first(self, rounds: int) -> int:
+        # A little more, so that what is a whole number is not rounded down to the one below.
+        return math.floor(rounds * self.share_of_rounds + 1e-9)
+
+    @property
+    def end(self) -> int | None:
+        """The last round that is attacked; None: there is no last one, or none at all.
+
+        >>> AttackSchedule(0, 4, 0.3).end
+        3
+        """
+        if self.last is None:
+            return None
+        return next((r for r in range(self.last, self.first - 1, -1) if self.attacks(r)), None)
 
     def rounds(self, of: int) -> int:
         """How many of the first `of` rounds are attacked."""

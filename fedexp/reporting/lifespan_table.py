@@ -1,6 +1,8 @@
 """How long a backdoor outlives its attack: success over the rounds after the last attacked one.
 
-    rounds after = r - (attack.last_round + 1),   r the number of an evaluated round, from 1
+    rounds after = r - (l + 1),   r the number of an evaluated round, from 1,   l the last attacked
+                                  one, from 0: attack.last_round, or before it where only a share
+                                  of the rounds is attacked
 
 0 is the attack's last round. Zhang et al., "Neurotoxin: Durable Backdoors in Federated Learning",
 ICML 2022, section 4, call lifespan the rounds until success falls below a threshold; a threshold is
@@ -10,10 +12,12 @@ a choice, so that success itself stands here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
+from fedexp.core.attack_schedule import AttackSchedule, schedule_of
 from fedexp.reporting.adversary import attack_success
 from fedexp.reporting.results import Run
 from fedexp.reporting.tables import Configuration, short_names, spread, to_markdown
@@ -84,8 +88,12 @@ def _by_seed(group: Configuration) -> pd.DataFrame:
 
 
 def _after_the_attack(run: Run) -> pd.Series[float]:
-    success, last = attack_success(run), (run.config.get("attack") or {}).get("last_round")
+    success, last = attack_success(run), _schedule(run.config.get("attack") or {}).end
     if last is None:
         return success.iloc[:0]
-    success.index = success.index - (int(last) + 1)
+    success.index = success.index - (last + 1)
     return success[success.index >= 0]
+
+
+def _schedule(attack: Mapping[str, Any]) -> AttackSchedule:
+    return schedule_of({"first_round": 0, **attack})

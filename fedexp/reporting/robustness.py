@@ -40,7 +40,11 @@ _COLUMNS = [
     *("test_accuracy_mean", "test_accuracy_sd", "accuracy_lost", "cost_without_attacker"),
     *("attack_success_mean", "attack_success_sd", "strength"),
 ]
-_NO_STRENGTHS = ("attack.n_malicious", "attack.fraction", "attack.first_round")  # who, and when
+_NO_STRENGTHS = (  # who, and when
+    *("attack.n_malicious", "attack.fraction", "attack.extra_clients"),
+    *("attack.first_round", "attack.last_round"),
+    *("attack.schedule.share_of_rounds", "attack.schedule.clients_a_round"),
+)
 _MOST_COLUMNS = 8  # of a table to read; with more defences than that they become its rows
 _SERVER_PARTS = ("aggregator", "pre_aggregation", "detector")
 _OF_A_DEFENCE = (
@@ -274,11 +278,7 @@ class _Labels:
 
     def __init__(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
         self._attack = [key for key in keys if _below(key, ("attack",))]
-        self._families: dict[str, str] = {}
-        for name in sorted({run.choices.get("attack", NOBODY) for run in runs}, key=len):
-            for run in runs:
-                if run.choices.get("attack", NOBODY) == name:
-                    self._families.setdefault(_kind_of_attack(run), name)
+        self._attacks = {(_kind_of_attack(run), _name_of_attack(run)) for run in runs}
         self._defence = [key for key in keys if _below(key, _OF_A_DEFENCE)]
         self._panel = [key for key in keys if key not in (*self._attack, *self._defence)]
         self._values: dict[tuple[str, str], set[object]] = defaultdict(set)
@@ -290,12 +290,21 @@ class _Labels:
         if not run.attacked:
             return NOBODY
         who = [key for key in self._attack if key in _NO_STRENGTHS]
-        return _joined(self._families[_kind_of_attack(run)], self._parameters(run, who))
+        return _joined(self._family(run), self._parameters(run, who))
+
+    def _family(self, run: Run) -> str:
+        """The shortest name of an attack of this kind that the run's own begins with.
+
+        `ipm_strong` is a strength of `ipm`; what has a name of its own stands by itself.
+        """
+        kind, name = _kind_of_attack(run), _name_of_attack(run)
+        alike = (other for of, other in self._attacks if of == kind and name.startswith(other))
+        return min(alike, key=len)
 
     def strength(self, run: Run) -> str:
         """Which variant of its attack a run is of, by its choice and the values that vary."""
         how = [key for key in self._attack if key not in _NO_STRENGTHS]
-        return _joined(run.choices.get("attack", NOBODY), self._parameters(run, how))
+        return _joined(_name_of_attack(run), self._parameters(run, how))
 
     def defence(self, run: Run) -> str:
         return _joined(defence_of(run), self._parameters(run, self._defence))
@@ -325,7 +334,11 @@ class _Labels:
 def _kind_of_attack(run: Run) -> str:
     """What attacks have in common that differ by their parameters alone."""
     node = run.config.get("attack") or {}
-    return str(node.get("_target_", run.choices.get("attack", NOBODY)))
+    return str(node.get("_target_", _name_of_attack(run)))
+
+
+def _name_of_attack(run: Run) -> str:
+    return run.choices.get("attack", NOBODY)
 
 
 def _below(key: str, groups: Sequence[str]) -> bool:

@@ -35,6 +35,12 @@ def test_a_share_of_the_rounds_is_spread_evenly(share):
     assert all(5 <= r <= 104 for r in rounds)
 
 
+@pytest.mark.parametrize(("share", "of"), [(0.29, 100), (0.57, 200), (0.58, 50)])
+def test_a_share_that_makes_a_whole_number_is_not_rounded_down(share, of):
+    """0.29 times 100 is 28.999999999999996."""
+    assert AttackSchedule(0, None, share).rounds(of) == round(share * of)
+
+
 def test_a_cohort_has_as_many_malicious_clients_as_asked_for():
     malicious = np.arange(20) < 5
     sampler = WithMalicious(Uniform(8), malicious, 3)

@@ -25,7 +25,10 @@ SUCCESS: dict[tuple[str, str], Seeds] = {
 
 
 def write(
-    folder: Path, last_round: int | None = 9, cells: Mapping[tuple[str, str], Seeds] = SUCCESS
+    folder: Path,
+    last_round: int | None = 9,
+    cells: Mapping[tuple[str, str], Seeds] = SUCCESS,
+    share: float = 1.0,
 ) -> list[Configuration]:
     for (attack, rule), seeds in cells.items():
         for seed, values in enumerate(seeds):
@@ -33,7 +36,11 @@ def write(
                 folder / f"aggregator={rule},attack={attack},seed={seed}",
                 seed=seed,
                 choices={"attack": attack, "aggregator": rule},
-                config={"attack.n_malicious": 1, "attack.last_round": last_round},
+                config={
+                    "attack.n_malicious": 1,
+                    "attack.last_round": last_round,
+                    "attack.schedule": {"share_of_rounds": share},
+                },
                 more=[
                     (round, "attack", "all", "success", value)
                     for round, value in zip((5, 10, 15, 20), values, strict=True)
@@ -53,6 +60,12 @@ def test_success_by_the_rounds_since_the_attack_by_hand(tmp_path: Path) -> None:
     assert list(mean.index) == [0, 5, 10]
     assert list(mean["success_mean"]) == pytest.approx([0.8, 0.4, 0.2])
     assert list(mean["success_sd"]) == pytest.approx([math.sqrt(x) for x in (0.02, 0.08, 0.08)])
+
+
+def test_where_a_share_of_the_rounds_is_attacked_the_last_of_these_counts(tmp_path: Path) -> None:
+    """Of rounds 0 to 9, a quarter: 3 and 7; the evaluations are at 5, 10, 15 and 20."""
+    table = lifespan_table(write(tmp_path, share=0.25))
+    assert sorted(set(table["rounds_after"])) == [2, 7, 12]
 
 
 def test_the_text_has_the_last_attacked_round_and_the_end(tmp_path: Path) -> None:

@@ -298,6 +298,50 @@ def test_of_several_strengths_the_one_that_hurts_a_defence_most_counts(tmp_path:
     assert rows.loc[("krum", "ipm"), "strength"] == "ipm"
 
 
+def test_an_attack_with_a_name_of_its_own_stands_by_itself(tmp_path: Path) -> None:
+    """Neurotoxin is the backdoor's class with a mask, and no strength of it."""
+    for attack, value in {"none": 0.9, "backdoor": 0.8, "neurotoxin": 0.7}.items():
+        target = {"attack._target_": "lies.Backdoor", "attack.n_malicious": 1}
+        write_run(
+            tmp_path / attack,
+            rounds=1,
+            choices={"aggregator": "mean", "attack": attack},
+            config=target if attack != "none" else {},
+            final={"accuracy": value},
+        )
+    of_mean = rows_of(tmp_path).loc["mean"]
+    assert list(of_mean.index) == ["none", "backdoor", "neurotoxin", "worst case"]
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("last_round", (3, 5)),
+        ("schedule.share_of_rounds", (0.5, 1.0)),
+        ("schedule.clients_a_round", (1, 2)),
+        ("extra_clients", (False, True)),
+    ],
+)
+def test_who_attacks_and_when_is_no_strength(
+    tmp_path: Path, key: str, values: tuple[object, ...]
+) -> None:
+    """An attack of three rounds is not that of five rounds at another strength."""
+    write_run(tmp_path / "none", rounds=1, choices={"aggregator": "mean", "attack": "none"})
+    group, _, name = key.rpartition(".")
+    for value in values:
+        write_run(
+            tmp_path / str(value),
+            rounds=1,
+            choices={"aggregator": "mean", "attack": "ipm"},
+            config={
+                "attack.n_malicious": 1,
+                f"attack.{group or name}": {name: value} if group else value,
+            },
+        )
+    told = [f"ipm, {name}={value}" for value in values]
+    assert list(rows_of(tmp_path).loc["mean"].index) == ["none", *told, "worst case"]
+
+
 @pytest.mark.usefixtures("real_pictures")
 def test_a_perfect_defence_stands_beside_every_attack(tmp_path: Path) -> None:
     """A mean without what the attackers sent, found by what happened and not by a name."""
