@@ -160,6 +160,36 @@ def wanted(attack: Attack, test: Split) -> Split | None:
     return reduce(Split.joined, found) if found else None
 
 
+def remarks_on_poison(
+    partition: Partition, trained_on: Split, malicious: np.ndarray, wants: bool
+) -> tuple[str, ...]:
+    """A sentence about an attack that wants answers, and teaches none of its clients any.
+
+    Args:
+        partition: over all clients.
+        trained_on: the training part in attacked rounds.
+        malicious: `[n_clients]` bool.
+        wants: whether there are answers that it wants.
+    """
+    clients = np.flatnonzero(malicious).tolist()
+    if not (wants and clients):
+        return ()
+    held = torch.from_numpy(np.concatenate([partition.shards[client] for client in clients]))
+    if trained_on is not partition.train and _differ(partition.train, trained_on, held):
+        return ()
+    return (
+        f"attack changes none of the {len(held):,} examples of the malicious clients: they hold "
+        "none that it would change, or its share of them rounds to none",
+    )
+
+
+def _differ(before: Split, after: Split, rows: Tensor) -> bool:
+    if not torch.equal(before.y[rows], after.y[rows]):  # mostly, and the images are not looked at
+        return True
+    x, changed = before.rows(rows).as_floats().x, after.rows(rows).as_floats().x
+    return not torch.equal(x, changed)
+
+
 def judge(attack: Attack, task: Task, validation: Split) -> Judge:
     """What an attack that measures what it does measures it by."""
     if not isinstance(attack, TriesTheServer):

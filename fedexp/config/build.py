@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedexp.config.adversary import attended, judge, poisoned
+from fedexp.config.adversary import attended, judge, poisoned, remarks_on_poison
 from fedexp.config.clients import clients_of, partitioned
 from fedexp.config.cohort_rehearsal import rehearse_cohort
 from fedexp.config.construction import Chosen, construct
@@ -202,6 +202,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             *_disagreements(config, parts),
             *(patients_apart(shards, dataset.train) if communicates(setting) else ()),
             *remarks(parts),
+            *remarks_on_poison(whole, trained_on, malicious, "attack" in measured.parts),
             *of_weights,
             *protection.remarks,
             *said,

@@ -136,3 +136,24 @@ def test_a_refusal_names_the_target_that_was_given():
 def test_what_is_no_backdoor_is_refused(make, said):
     with pytest.raises(InputError, match=said):
         make()
+
+
+SMALL = ("train_examples=200", "n_clients=10", "plots=false")
+ONE_CLASS_EACH = ("partition=classes", "partition.classes_per_client=1")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "idle"),
+    [
+        (["attack=edge_case", *ONE_CLASS_EACH], True),
+        (["attack=backdoor", "attack.poisoned_fraction=0.001"], True),
+        (["attack=backdoor"], False),
+        (["attack=blended", "attack.poisoned_fraction=1", "attack.n_malicious=10"], False),
+        (["attack=sign_flip"], False),
+        (["attack=backdoor", "attack.n_malicious=0"], False),
+    ],
+)
+def test_a_backdoor_that_teaches_nobody_anything_says_so(chosen, idle):
+    built = build(config_for(*SMALL, *chosen))
+    said = [remark for remark in built.remarks if "changes none of the" in remark]
+    assert len(said) == idle
