@@ -43,11 +43,16 @@ def refuse(parts: Combination) -> None:
     if parts.extra_clients:
         _refuse_copies_of_examples(parts)
     if parts.n_malicious and parts.rounds and not parts.schedule.rounds(parts.rounds):
-        reason = f"never comes: the run has {parts.rounds} rounds, counted from 0"
         if parts.schedule.first >= parts.rounds:
+            reason = f"never comes: the run has {parts.rounds} rounds, counted from 0"
             raise InputError(reason, "attack.first_round", parts.schedule.first)
-        share = parts.schedule.share_of_rounds
-        raise InputError(reason, "attack.schedule.share_of_rounds", share)
+        schedule, last = parts.schedule, parts.rounds - 1
+        last = last if schedule.last is None else min(last, schedule.last)
+        raise InputError(
+            f"is less than one of the rounds {schedule.first} to {last}",
+            "attack.schedule.share_of_rounds",
+            schedule.share_of_rounds,
+        )
     if getattr(parts.detector, "down_weights", False) and not weighs_by_examples(parts.aggregator):
         raise InputError(
             f"has no effect on aggregator={type(parts.aggregator).__name__}, which weighs clients "
@@ -199,6 +204,12 @@ def remarks(parts: Combination) -> tuple[str, ...]:
         )
     if malicious and not attacks:
         said.append(f"attack.n_malicious={malicious} has no effect: attack=none")
+    last = parts.schedule.last
+    if attacks and malicious and last is not None and last >= parts.rounds:
+        said.append(
+            f"attack.last_round={last} is not reached: the run has {parts.rounds} rounds, counted "
+            "from 0, and is attacked to its end"
+        )
     warm_up = getattr(parts.detector, "rounds_without_opinion", 0)
     if warm_up >= parts.rounds:
         said.append(

@@ -72,6 +72,16 @@ def test_what_is_no_schedule_is_refused(attack, said):
         malicious_in_a_cohort({"schedule": {"clients_a_round": 0}})
 
 
+def test_a_share_of_less_than_a_round_and_an_end_that_is_not_reached_are_told():
+    """Rounds count from 0, so that 3 is the last one of four."""
+    half = "attack.schedule.share_of_rounds=0.5"
+    with pytest.raises(InputError, match=r"share_of_rounds=0\.5: is less than one of .* 0 to 0$"):
+        build(config_for(*SMALL, "attack=sign_flip", "attack.last_round=0", half))
+    for last, told in ((3, 0), (4, 1)):
+        built = build(config_for(*SMALL, "attack=sign_flip", f"attack.last_round={last}"))
+        assert sum("is not reached" in remark for remark in built.remarks) == told
+
+
 def test_a_number_of_a_cohort_whose_size_is_drawn_is_refused_before_the_run():
     """A later round's cohort would be too small for it, and end the run there."""
     of_two = ["attack=sign_flip", "attack.n_malicious=4", "+attack.schedule.clients_a_round=2"]
