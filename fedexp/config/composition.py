@@ -112,7 +112,8 @@ class Loader(ConfigLoaderImpl):
         parsed = [_parsed(line) for line in sweep_overrides]
         of_hydra = OmegaConf.to_container(master_config.hydra.overrides.hydra)
         assert isinstance(of_hydra, list)
-        if any(override.key_or_group.startswith("hydra") for override in parsed):
+        elsewhere = master_config.hydra.searchpath  # groups that `repository` has not heard of
+        if elsewhere or any(override.key_or_group.startswith("hydra") for override in parsed):
             return super().load_sweep_config(master_config, sweep_overrides)
         groups = tuple(
             str(override.input_line)

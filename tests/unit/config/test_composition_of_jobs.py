@@ -55,6 +55,17 @@ def test_a_copy_is_nobody_elses(sweep):
     assert loader.load_sweep_config(master, ["seed=1"]).training.lr != 99
 
 
+def test_a_group_that_only_hydras_search_path_has_is_a_group(sweep, tmp_path):
+    loader, _ = sweep
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "slow.yaml").write_text("# @package _global_\ntraining:\n  lr: 0.25\n")
+    of_hydra = [f"hydra.searchpath=[file://{tmp_path}]"]
+    master = loader.load_configuration(
+        "config", overrides=["seed=0,1", *of_hydra], run_mode=RunMode.MULTIRUN
+    )
+    assert loader.load_sweep_config(master, ["+study=slow", "seed=1"]).training.lr == 0.25
+
+
 @pytest.mark.parametrize("wrong", ["nosuch=1", "aggregator=nosuch", "+seed=1", "~nosuch"])
 def test_what_hydra_refuses_is_refused(sweep, wrong):
     loader, master = sweep
