@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     lines = [f"{_made(entry)}  {entry.size / 1e6:9,.1f} MB  {entry.what}" for entry in entries]
     total = sum(entry.size for entry in entries) / 1e6
     whole = f"{len(entries)} entries, {total:,.1f} MB (shared with runs that are there)"
-    text = "\n".join([*lines, f"{folder}: {whole if entries else 'empty'}"])
+    text = "\n".join([*lines, f"{folder}: {whole if entries else 'no entries'}"])
     answer(text, lambda: _document(folder, entries))
     return EXIT_OK
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,7 @@ from fedexp.core.files import flush_folder, to_json, write_atomically
 
 FORMAT = "fedexp-store-1"
 NOTE = "entry.json"
+NAME = re.compile(r"[a-z]+-[0-9a-f]{32}")  # of an entry; other folders are somebody's own
 LARGEST = 2**36  # bytes of a file
 LEFT_OVER = 3600.0  # seconds after which nobody is making an entry any more
 
@@ -81,7 +83,7 @@ class Store:
     A store that cannot be read or written, or is full, costs no run: it is said in the log.
 
     Args:
-        folder: that nothing else lies in.
+        folder: what else lies in it is left alone.
     """
 
     folder: Path
@@ -138,7 +140,7 @@ class Store:
         """All of them, the newest first; one that cannot be read is said to be so."""
         found = []
         for path in self.folder.glob("*-*"):
-            if not path.is_dir() or path.is_symlink():
+            if not NAME.fullmatch(path.name) or not path.is_dir() or path.is_symlink():
                 continue
             size = sum(p.lstat().st_size for p in path.rglob("*") if not p.is_dir())
             try:

@@ -201,7 +201,7 @@ def test_a_file_is_no_store(here, capfd):
 
 def test_the_command_lists_and_empties(here, capfd):
     assert run_command(["store"]) == 0
-    assert "empty" in capfd.readouterr().out
+    assert "no entries" in capfd.readouterr().out
     _sweep("one", "seed=0,1", "rounds=1")
     assert run_command(["store"]) == 0
     said = capfd.readouterr().out

@@ -10,7 +10,7 @@ from fedexp.core.files import append
 from fedexp.store import entries
 from fedexp.store.entries import NOTE, Nowhere, Store, link
 
-KEY = "k" * 64
+KEY = "a" * 64
 
 
 @pytest.fixture
@@ -81,6 +81,17 @@ def test_a_folder_that_no_entry_can_be_made_in_is_no_error(tmp_path):
     leave(store)
     assert take(store, tmp_path / "into") is None
     assert store.empty() == 0
+
+
+def test_emptying_leaves_what_is_no_entry(tmp_path):
+    run = tmp_path / "2026-11-27" / "10-00-00" / "summary.json"
+    run.parent.mkdir(parents=True)
+    run.write_text("{}")
+    store = Store(tmp_path)
+    leave(store)
+    assert [entry.what for entry in store.entries()] == ["what it is"]
+    assert store.empty() == 1
+    assert run.read_text() == "{}"
 
 
 def test_nowhere_has_nothing(tmp_path):
