@@ -73,7 +73,7 @@ class Run:
         With the estimates for clients that follow from them; where those are more than a million,
         the ones of the last evaluation.
         """
-        return read_metrics(self.path, self.shared, self.counts)
+        return read_metrics(self.path, self.complete, self.shared, self.counts)
 
     @property
     def counts(self) -> np.ndarray:

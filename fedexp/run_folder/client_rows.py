@@ -92,11 +92,11 @@ def frame(round: int, rows: Sequence[Metric]) -> bytes:
     return _HEAD.pack(_MAGIC, len(body), zlib.crc32(body)) + body
 
 
-def tables_in(content: bytes) -> Iterator[Table]:
+def tables_in(content: bytes, complete: bool = False) -> Iterator[Table]:
     """The tables of all frames, up to one that was cut off.
 
     Raises:
-        ValueError: a frame is broken.
+        ValueError: a frame is broken; or cut off, where nobody writes any more (`complete`).
     """
     at = 0
     while at + _HEAD.size <= len(content):
@@ -105,16 +105,22 @@ def tables_in(content: bytes) -> Iterator[Table]:
         if magic != _MAGIC:
             raise ValueError(f"no frame begins at byte {at:,}")
         if start + size > len(content):
-            return
+            break
         body = content[start : start + size]
         if zlib.crc32(body) != crc:
             raise ValueError(f"the frame at byte {at:,} does not have its checksum")
         yield from _tables(body)
         at = start + size
+    if complete and at < len(content):
+        raise ValueError(f"the frame at byte {at:,} is cut off")
 
 
-def read_tables(folder: Path) -> list[Table]:
+def read_tables(folder: Path, complete: bool = False) -> list[Table]:
     """The tables of a run folder, in the order of their rounds; none where there is no such file.
+
+    Args:
+        folder: of the run.
+        complete: whether the run is over, so that nothing may be half written.
 
     Raises:
         InputError: it is broken.
@@ -123,7 +129,7 @@ def read_tables(folder: Path) -> list[Table]:
     if not path.exists():
         return []
     try:
-        return list(tables_in(read_regular(path, TABLE_BYTES)))
+        return list(tables_in(read_regular(path, TABLE_BYTES), complete))
     except InputError:
         raise
     except ValueError as error:

@@ -112,6 +112,8 @@ def _of_csv(path: Path, complete: bool) -> Iterator[Sequence[Any]]:
     """The five columns of each line; of a run that goes on, no line that is being written."""
     content = read_regular(path, TABLE_BYTES)
     whole = content if complete else content[: content.rfind(b"\n") + 1]
+    if complete and content and not content.endswith(b"\n"):
+        raise ValueError("its last line is cut off")  # and its number would be another
     lines = csv.reader(io.StringIO(whole.decode(), newline=""))
     header = next(lines, [])
     if missing := [name for name in _COLUMNS if name not in header]:
@@ -150,7 +152,7 @@ def read_of_clients(
     Of a run of an older version it is among `measured`. Of a run that goes on there may be rounds
     that are not in `measured` yet.
     """
-    tables = read_tables(folder)
+    tables = read_tables(folder, complete)
     for table in tables:
         for (about, metric), values in table.columns.items():
             if about == scope and metric in metrics:
@@ -162,16 +164,19 @@ def read_of_clients(
                 yield row
 
 
-def read_metrics(folder: Path, shared: pd.DataFrame, counts: np.ndarray) -> pd.DataFrame:
+def read_metrics(
+    folder: Path, complete: bool, shared: pd.DataFrame, counts: np.ndarray
+) -> pd.DataFrame:
     """Every measured number, and the estimates that follow from them, in the order of the rounds.
 
     Args:
         folder: of the run.
+        complete: whether the run is over.
         shared: what `read_shared` gave.
         counts: `[n_clients, classes]` examples of each class; `[0, 0]` where they are not listed.
     """
     last = shared["round"].max() if len(shared) else 0
-    tables = [table for table in read_tables(folder) if table.round <= last]
+    tables = [table for table in read_tables(folder, complete) if table.round <= last]
     tables += estimates(_recalls(shared), counts)
     if not tables:
         return shared

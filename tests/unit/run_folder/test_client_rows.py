@@ -17,6 +17,7 @@ from fedexp.run_folder.client_rows import (
     tables_in,
 )
 from fedexp.run_folder.estimates import MOST_ROWS, estimates
+from fedexp.run_folder.reading import measured
 
 ROWS = [
     *(Metric(2, "update", str(c), "norm", v) for c, v in ((3, 0.1), (11, math.inf), (-1, 1e-300))),
@@ -87,6 +88,23 @@ def test_a_broken_file_is_refused_by_its_name(tmp_path, content, words):
         read_tables(tmp_path)
     assert FILE in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("cut", [1, 7, len(frame(2, ROWS)) - 5])
+def test_half_a_frame_is_damage_once_nobody_writes(tmp_path, cut):
+    (tmp_path / FILE).write_bytes((frame(1, ROWS) + frame(2, ROWS))[:-cut])
+    assert [table.round for table in read_tables(tmp_path)] == [1, 1]
+    with pytest.raises(InputError, match=r"the frame at byte \d+ is cut off"):
+        read_tables(tmp_path, complete=True)
+
+
+def test_half_a_line_is_damage_once_nobody_writes(tmp_path):
+    (tmp_path / "metrics.csv").write_text(
+        "round,scope,client,metric,value\n1,test,all,loss,2.5\n1,test,all,accuracy,0.9"
+    )
+    assert [row[3] for row in measured(tmp_path, complete=False)] == ["loss"]
+    with pytest.raises(InputError, match="its last line is cut off"):
+        measured(tmp_path, complete=True)
 
 
 def test_estimates_are_over_the_classes_that_test_has():
