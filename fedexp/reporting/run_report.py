@@ -127,7 +127,9 @@ def write_run_report(
     }
     with as_far_as_possible(folder):
         for name, content in pages.items():
-            write_atomically(folder / name, content.encode(), durable=False)
+            # A folder's name need not be text.
+            written = content.encode(errors="backslashreplace")
+            write_atomically(folder / name, written, durable=False)
         lines.append(f"Report: {folder / 'report.md'}, and for a browser report.html")
         asked = Plots.of(run.config.get("plots", True))
         if folder == run.path and (plots, style) == (asked.draw, asked.style):

@@ -187,8 +187,9 @@ def _write(
         for name, figure in figures.items():
             save(figure, folder / name, also, style)
             written.append(name)
-        content = page([folder / name for name in figures]).encode()
-        write_atomically(folder / _PAGE, content)
+        content = page([folder / name for name in figures])
+        # A folder's name need not be text.
+        write_atomically(folder / _PAGE, content.encode(errors="backslashreplace"))
         written += [*vectors, _PAGE]
         for name in earlier - {*names}:  # of a report on fewer or other runs
             (folder / name).unlink(missing_ok=True)

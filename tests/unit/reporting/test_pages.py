@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -66,6 +67,19 @@ def test_words_of_a_hostile_folder_are_only_text(tmp_path: Path) -> None:
         names = {name for _, attributes in seen.tags for name in attributes}
         assert not [name for name in names if name.startswith("on")]
         assert "alert(" in seen.text
+
+
+def test_a_folder_whose_name_is_no_text_has_its_pages(tmp_path: Path) -> None:
+    latin = os.fsdecode(b"caf\xe9")
+    for seed in (0, 1):
+        write_run(tmp_path / "sweep" / f"seed={seed}", seed=seed, rounds=3)
+    sweep = (tmp_path / "sweep").rename(tmp_path / latin)
+    report([sweep], sweep)
+    assert "caf\\udce9" in (sweep / "report.html").read_text()
+    run = (sweep / "seed=0").rename(sweep / latin)
+    report_run(run)
+    for page in ("report.html", "report.md"):
+        assert "caf\\udce9" in (run / page).read_text()
 
 
 def test_a_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
