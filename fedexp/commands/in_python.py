@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -24,7 +23,7 @@ from fedexp.commands.continuation import continued
 from fedexp.commands.execution import run
 from fedexp.commands.hydra_setup import FoldersOfTheUser
 from fedexp.commands.resolution import resolve, run_folder
-from fedexp.config.composition import Loader
+from fedexp.config.composition import Loader, hydra_set_aside
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, refusal
 from fedexp.core.checks import InputError
@@ -86,12 +85,8 @@ def _sweep(overrides: Sequence[str]) -> InputError:
 def _hydra_of_our_own(named: Path | None) -> Iterator[None]:
     """Set aside a Hydra that the caller has initialised, and bring it back."""
     FoldersOfTheUser.config_dir = named
-    of_caller = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
+    with hydra_set_aside():
         yield
-    finally:
-        GlobalHydra.instance().hydra = of_caller
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def _say_how_many(config: DictConfig) -> None:
     over()
     said = [str(override) for override in config.hydra.overrides.task]
     jobs = number_of(config.hydra.sweeper, said)
-    if jobs is not None and not config.quiet:
+    if jobs and not config.quiet:
         many = "1 job" if jobs == 1 else f"{jobs:,} jobs"
         print(f"{many}, into {config.hydra.sweep.dir}", flush=True)
 

@@ -13,12 +13,14 @@ that composes is replaced by its child below, for single runs and for the jobs o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import hydra._internal.hydra as inside_hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
@@ -160,6 +162,17 @@ def _can_sweep(overrides: list[str]) -> bool:
 def install() -> None:
     """Let Hydra compose with `Loader` from here on. Calling it twice is harmless."""
     inside_hydra.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]
+
+
+@contextmanager
+def hydra_set_aside() -> Iterator[None]:
+    """Set aside a Hydra that is initialised already, and bring it back."""
+    there = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = there
 
 
 def says(overrides: Iterable[str], key: str) -> bool:

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
 
+from fedexp.config.composition import hydra_set_aside
 from fedexp.config.folders import conf_folder
 from fedexp.core.checks import InputError, did_you_mean
 
@@ -124,11 +126,20 @@ def _other_keys(wrong: str, overrides: Sequence[str]) -> str:
     """What may be meant, and what there is: beside a key, those of its group."""
     known = _known_keys(wrong, overrides)
     group, _, name = wrong.rpartition(".")
+    if group and (swept := _swept(wrong.partition(".")[0], overrides)):
+        return f"it is looked for before {swept} is chosen; ++{wrong}=... sets it in every job"
     beside = [k.removeprefix(f"{group}.") for k in known if k.rpartition(".")[0] == group != ""]
     if not beside:
         return f"{did_you_mean(wrong, known)}See: fedexp run --cfg job"
     suggestion = did_you_mean(name, beside).replace("mean ", f"mean {group}.", 1)
     return f"{suggestion}Known here: {', '.join(k for k in beside if not k.startswith('_'))}"
+
+
+def _swept(group: str, overrides: Sequence[str]) -> str:
+    """The override that has a job of every choice of a group; empty if none has."""
+    of_group = (o for o in overrides if o.lstrip("+").startswith(f"{group}="))
+    parse = OverridesParser.create().parse_override
+    return next((o for o in of_group if parse(o).is_sweep_override()), "")
 
 
 def _known_keys(wrong: str, overrides: Sequence[str]) -> list[str]:
@@ -139,7 +150,8 @@ def _known_keys(wrong: str, overrides: Sequence[str]) -> list[str]:
 
 def _composed_without(wrong: str, overrides: Sequence[str]) -> DictConfig | None:
     others = [o for o in overrides if wrong not in o and not o.startswith("hydra")]
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+    # A dry run has initialised Hydra, and asks what is wrong with a job.
+    with hydra_set_aside(), initialize_config_dir(str(conf_folder()), version_base="1.3"):
         for attempt in (others, []):
             try:
                 return compose("config", overrides=list(attempt))

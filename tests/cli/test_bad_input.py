@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 
 import pytest
 
@@ -133,6 +134,11 @@ def test_run_with_other_arguments(here, capfd, argument):
         (["run", "-m", "seed=0,a"], "seed=a: must be a whole number"),
         (["run", "-m", "aggregator=mean,mediam"], "did you mean median?"),
         (["run", "-m", "nope=1,2"], "nope=1,2: there is no such key"),
+        (
+            ["run", "-m", "detector=norm,pca", "detector.warm_up_rounds=3"],
+            "detector.warm_up_rounds=3: there is no such key; it is looked for before "
+            "detector=norm,pca is chosen; ++detector.warm_up_rounds=... sets it in every job",
+        ),
         (["run", "-m", "seed=range(0)"], "the sweep has no jobs"),
         (["run", "-m", "seed=range(0,3"], "seed=range(0,3"),
         (["run", "-m", "seed=0,1", "hydra.sweep.dir=/proc/x"], "hydra.sweep.dir=/proc/x"),
@@ -162,7 +168,8 @@ def test_command_lines(here, capfd, arguments, words):
 def _assert_refused(here, capfd, arguments, words):
     assert run_command(arguments) == 2
     said, error = capfd.readouterr()
-    assert said == ""
+    # A sweep says how many jobs it has before it looks at all of them.
+    assert re.fullmatch(r"([1-9]\d* jobs?, into .*\n)?", said)
     assert error.startswith("fedexp: ")
     assert error.endswith("\n")
     assert error.count("\n") == 1, error

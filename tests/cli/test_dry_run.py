@@ -115,6 +115,11 @@ def test_a_sweep_says_which_jobs_would_be_refused(plan):
     assert found["seconds"] * found["at_once"] == pytest.approx(2 * seconds)
 
 
+def test_a_sweep_over_a_key_that_there_is_not_says_so(plan):
+    found = plan("-m", "nope=1,2", *SMALL)
+    assert ["there is no such key" in job["refused"] for job in found["tried"]] == [True, True]
+
+
 @pytest.mark.slow
 def test_a_long_sweep_is_not_tried_whole(plan, monkeypatch):
     monkeypatch.setattr("fedexp.commands.dry_run.PATIENCE", 0.0)
