@@ -43,7 +43,7 @@ from fedexp.core.files import somebody_is_at
 from fedexp.core.links import refuse_ways_out
 from fedexp.core.objective import direction_of, told_direction
 from fedexp.core.plots import Plots
-from fedexp.core.preparation import over
+from fedexp.core.preparation import say
 from fedexp.core.renames import present_overrides
 
 EXIT_FAILED_JOBS = 1
@@ -119,13 +119,10 @@ class Gatekeeper(Callback):
 
 
 def _say_how_many(config: DictConfig) -> None:
-    """A first sign of a sweep, whose settings take up to minutes to compose before a job starts."""
-    over()
+    """Composing the settings of a large sweep takes a while, before a job can start."""
     said = [str(override) for override in config.hydra.overrides.task]
-    jobs = number_of(config.hydra.sweeper, said)
-    if jobs and not config.quiet:
-        many = "1 job" if jobs == 1 else f"{jobs:,} jobs"
-        print(f"{many}, into {config.hydra.sweep.dir}", flush=True)
+    if jobs := number_of(config.hydra.sweeper, said):
+        say("the settings of 1 job" if jobs == 1 else f"the settings of {jobs:,} jobs")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -41,6 +41,7 @@ from omegaconf import DictConfig, open_dict
 from fedexp.core import cores
 from fedexp.core.checks import at_least
 from fedexp.core.interrupt import endings_as_interrupts
+from fedexp.core.preparation import over
 from fedexp.core.text import duration
 
 PATIENCE = 60.0  # seconds in which a worker that is to end saves what it has
@@ -76,6 +77,7 @@ class SideBySide(BasicLauncher):
         import fedexp.commands.execution
         import fedexp.reporting.plots  # noqa: F401
 
+        over()  # or several processes would write into that line
         setup_globals()
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         jobs = [

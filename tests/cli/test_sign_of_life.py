@@ -40,7 +40,7 @@ def test_on_a_terminal_a_line_that_is_wiped_away(here):
 
 def test_a_sweep_says_how_many_jobs_it_has_and_its_workers_prepare_in_silence(here):
     _, _, said = on_a_terminal("-m", "seed=0,1", *SMALL[:-1], "hydra.sweep.dir=sweep")
-    assert "libraries ...\r\x1b[2K2 jobs, into sweep\r\n" in said
+    assert "preparing: the settings of 2 jobs ...\r\x1b[2Kseed=" in said
     assert "data, model and every part" not in said
 
 
