@@ -22,6 +22,13 @@ from fedexp.core.checks import InputError, did_you_mean
 
 # ValueError: Hydra's own for some overrides, and what YAML files that are not text give.
 COMPLAINTS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
+EXTRAS = {
+    "hydra/sweeper=optuna": "optuna",
+    "hydra/launcher=ray": "ray-launcher",
+    "hydra/launcher=submitit_local": "slurm",
+    "hydra/launcher=submitit_slurm": "slurm",
+}
+"""Plugins of Hydra's -> what of ours installs them."""
 TYPES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 
 
@@ -45,7 +52,10 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
     if getattr(error, "options", None) is not None:
         group, _, choice = str(getattr(error, "missing_cfg_file", "")).rpartition("/")
         options: Sequence[str] = getattr(error, "options", ())
-        return f"{group}={choice}: {did_you_mean(choice, options)}Allowed: {', '.join(options)}"
+        said = f"{group}={choice}"
+        if said in EXTRAS:
+            return f"{said}: is not installed; pip install 'fedexp[{EXTRAS[said]}]'"
+        return f"{said}: {did_you_mean(choice, options)}Allowed: {', '.join(options)}"
     if found := re.search(r"Could not load '([^'/]+)/([^']+)'", text):
         choices = sorted(path.stem for path in (conf_folder() / found[1]).glob("*.yaml"))
         suggestion = did_you_mean(found[2], choices)
