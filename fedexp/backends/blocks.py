@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fedexp.backends.block_size import Room, numbers_kept, usable_bytes
 from fedexp.backends.in_process import InProcess
-from fedexp.backends.workspace import check_state, sends_of, write_sent
+from fedexp.backends.workspace import check_report, check_state, sends_of, write_sent
 from fedexp.core.blocks import Block, TrainsBlocks, why_no_blocks
 from fedexp.core.checks import at_least
 from fedexp.core.devices import on_device
@@ -75,6 +75,7 @@ class Blocks:
             moved = matrix.new_empty(len(rows), matrix.shape[1])
             block.model.write(block.starts, moved[:, : block.model.d])
             for report, task, row in zip(made, block.tasks, moved, strict=True):
+                check_report(report, trainer)
                 if report.sent or len(row) > block.model.d:
                     write_sent(report.sent, sends_of(trainer), block.model.d, row)
                 if report.state or task.state:

@@ -18,6 +18,7 @@ from fedexp.backends.board import Board, write
 from fedexp.backends.workspace import Workspace
 from fedexp.core.checks import InputError
 from fedexp.core.library_warnings import into_the_log
+from fedexp.core.own_code import own_code_named, to_be_sent
 from fedexp.core.protocols import Trainer
 from fedexp.core.types import ClientReport, ClientTask
 from fedexp.core.workload import Workload
@@ -105,9 +106,10 @@ def _answer_all(number: int, connection: Connection, board: Board, workspace: Wo
                 break
             board.at_work[number] = job
             try:
-                answers.append(work(job, workspace, board))
+                with own_code_named():
+                    answers.append(work(job, workspace, board))
             except InputError as error:
-                answer = error
+                answer = to_be_sent(error, work.name(job))
                 break
             except Exception:
                 answer = f"{work.name(job)} failed in a worker process:\n{traceback.format_exc()}"

@@ -23,6 +23,7 @@ import fedexp
 from fedexp.backends.workspace import Workspace, sends_of
 from fedexp.core.checks import InputError
 from fedexp.core.library_warnings import into_the_log
+from fedexp.core.own_code import own_code_named, to_be_sent
 from fedexp.core.protocols import Merges, Trainer
 from fedexp.core.types import ClientReport, ClientTask, State, Updates, row_size
 
@@ -119,7 +120,7 @@ def train(
     """
     at = "the start"
     try:
-        with into_the_log():
+        with into_the_log(), own_code_named():
             desk = _looked_up("workload", workload, _desk)
             trainer, params, broadcast = _looked_up("round", work, _round)
             matrix = torch.empty(len(jobs), row_size(sends_of(trainer), len(params)))
@@ -142,7 +143,7 @@ def train(
             kernels=torch.backends.cpu.get_cpu_capability(),
         )
     except InputError as error:
-        return error
+        return to_be_sent(error, at)
     except Exception:
         return RuntimeError(f"{at} failed in a worker process:\n{traceback.format_exc()}")
 
@@ -160,12 +161,12 @@ def evaluate(
         stop: the row behind the last.
     """
     try:
-        with into_the_log():
+        with into_the_log(), own_code_named():
             desk = _looked_up("workload", workload, _desk)
             logits: np.ndarray = desk.evaluate(_got(model), split, start, stop).numpy()
         return logits
     except InputError as error:
-        return error
+        return to_be_sent(error, f"the evaluation on {split}")
     except Exception:
         words = f"the evaluation on {split} failed in a worker process:\n{traceback.format_exc()}"
         return RuntimeError(words)

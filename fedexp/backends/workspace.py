@@ -6,12 +6,14 @@ Both backends do their work through this class, so they run the same kernels on 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
@@ -44,11 +46,12 @@ class Workspace:
         """One client's local training; writes local - global and what else it sends to `row` `[D]`.
 
         Raises:
-            InputError: the trainer sends other tensors than it declares, or keeps others than the
-                client had.
+            InputError: the trainer reports no numbers, sends other tensors than it declares, or
+                keeps others than the client had.
         """
         self.model.load(task.params)
         report = trainer(self.model, self._shard(self._shards[task.examples_of]), task)
+        check_report(report, trainer)
         let_go(self.examples.x)
         d = len(task.params)
         torch.sub(self.model.vector, task.params, out=row[:d])
@@ -87,6 +90,40 @@ class Workspace:
 def sends_of(trainer: Trainer) -> tuple[Sent, ...]:
     """What a trainer declares that it sends beside the delta."""
     return trainer.sends if isinstance(trainer, Sends) else ()
+
+
+def check_report(report: object, trainer: Trainer) -> None:
+    """Raise InputError for what is no report, or holds something else than numbers and tensors.
+
+    A client without an example trains on nothing: such a count would weigh its row with 0 or less.
+    """
+    wrong = ""
+    if not isinstance(report, ClientReport):
+        wrong = f"must return a ClientReport, and returned a {type(report).__name__}"
+    elif not _is_count(report.num_examples) or report.num_examples < 1:
+        wrong = f"must report num_examples of 1 or above, and reported {report.num_examples!r}"
+    elif not _is_count(report.processed) or report.processed < 0:
+        wrong = f"must report processed examples, 0 or above, and reported {report.processed!r}"
+    elif not isinstance(report.metrics, Mapping):
+        wrong = f"must report metrics as a dict, and reported a {type(report.metrics).__name__}"
+    elif odd := [name for name, value in report.metrics.items() if not _is_figure(value)]:
+        wrong = f"must report metrics that are numbers, and {odd[0]} is {report.metrics[odd[0]]!r}"
+    elif not (_are_tensors(report.sent) and _are_tensors(report.state)):
+        wrong = "must report what it sends and what it keeps as dicts of tensors"
+    if wrong:
+        raise InputError(" ".join(wrong.split()), "training", called(trainer))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_figure(value: object) -> bool:
+    return isinstance(value, Real) or (isinstance(value, Tensor) and value.dim() == 0)
+
+
+def _are_tensors(named: object) -> bool:
+    return isinstance(named, Mapping) and all(isinstance(t, Tensor) for t in named.values())
 
 
 def layout_of(state: State) -> Layout:

@@ -21,7 +21,7 @@ from fedexp.commands.verdicts import figures_of_sites, thresholds_of
 from fedexp.commands.workers import in_a_worker
 from fedexp.config.build import Built, build
 from fedexp.config.origin import origin_of
-from fedexp.core.capabilities import draws_anew
+from fedexp.core.capabilities import called, draws_anew
 from fedexp.core.checks import InputError
 from fedexp.core.cohort import drawn
 from fedexp.core.files import not_through_links
@@ -130,13 +130,13 @@ def run(
         start = RunStart(config, folder, about(config, built, document), state, recorder.recorded)
         try:
             with own_code_named():
-                stopped = _first(observer.run_started(start) for observer in observers)
+                stopped = _first((observer, observer.run_started(start)) for observer in observers)
                 if taken:
                     recorder.found(rounds_from_store=taken)
                 if not stopped:
                     for state, record in run_rounds(exp, state):  # noqa: B020 - it is carried on
                         stopped = _first(
-                            observer.round_done(state, record) for observer in observers
+                            (observer, observer.round_done(state, record)) for observer in observers
                         )
                         beginnings.leave_beginning(state)
                         if stopped:
@@ -273,20 +273,33 @@ def watchers(config: Mapping[str, Any], folder: Path, built: Built) -> list[Obse
     return watchers_of(folder, config, built)
 
 
-def _first(reasons: Iterable[str | None]) -> str:
-    """The first reason to stop, after everybody was asked; empty where nobody has one."""
-    return next(iter([reason for reason in reasons if reason]), "")
+def _first(answers: Iterable[tuple[Observer, object]]) -> str:
+    """The first reason to stop, in a line, after everybody was asked; empty where nobody has one.
+
+    Raises:
+        InputError: somebody answers with something else; a summary with that could not be read.
+    """
+    reasons = []
+    for observer, answer in answers:
+        if not isinstance(answer, str | None):
+            wrong = "must answer with why the run is to end, or with None to let it go on, not with"
+            raise InputError(f"{wrong} {answer!r}", "observer", called(observer))
+        reasons.append(" ".join((answer or "").split()))
+    return next((reason for reason in reasons if reason), "")
 
 
+@own_code_named()
 def _end(observers: Sequence[Observer], summary: Mapping[str, Any]) -> None:
-    """Tell everybody; a full disk must hide neither the first error nor the end from others."""
+    """Tell everybody; what fails in one hides neither the first error nor the end from others."""
+    problems = []
     for observer in observers:
         try:
             observer.run_ended(summary)
-        except OSError as problem:
-            if summary["status"] == "complete":
-                raise
-            log.debug("the end could not be written down: %s", problem)
+        except Exception as problem:  # a full disk, or code of the user's own
+            log.debug("the end could not be told: %s", problem)
+            problems.append(problem)
+    if problems and summary["status"] == "complete":
+        raise problems[0]
 
 
 @contextmanager

@@ -27,8 +27,10 @@ from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.config.parts import Parts, as_typed
 from fedexp.config.schema import register
+from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.files import locked
+from fedexp.core.findings import Findings
 from fedexp.core.flat import vector_of
 from fedexp.core.observer import Observer
 from fedexp.core.plots import Plots
@@ -155,6 +157,9 @@ def carry_out(
         as_typed(f"leakage.{_kind(kind or name)}", node),
     ):
         findings = study(victim, progress)
+    if not isinstance(findings, Findings):
+        wrong = f"must return Findings, and returned a {type(findings).__name__}"
+        raise InputError(wrong, f"leakage.{_kind(kind or name)}", called(study))
     write_findings(victim.folder, name, node, findings, time.perf_counter() - started)
     return findings.headline
 

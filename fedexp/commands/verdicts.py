@@ -13,6 +13,7 @@ from torch import Tensor
 from fedexp.config.build import Built, build
 from fedexp.config.origin import origin_of
 from fedexp.config.parts import Parts
+from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.rng import generator
 from fedexp.core.thresholds import Bin, thresholds
@@ -106,7 +107,11 @@ def judge(config: Mapping[str, Any], folder: Path, say: Callable[[str], object])
         def progress(share: float) -> None:
             say(f"verdict: {share:.0%} of the comparisons are trained")
 
-        verdict = study(folder, config, built, final, progress)
+        verdict: object = study(folder, config, built, final, progress)
+    if not isinstance(verdict, Mapping) or not {"sites", "patients"} <= verdict.keys():
+        given = sorted(verdict) if isinstance(verdict, Mapping) else f"a {type(verdict).__name__}"
+        wrong = f"must return a dict with sites and patients, and returned {given}"
+        raise InputError(wrong, "verdict", called(study))
     write_verdict(folder, node, verdict)
 
 

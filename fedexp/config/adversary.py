@@ -112,19 +112,19 @@ def _with_poison(partition: Partition, attack: Attack, malicious: np.ndarray, se
             raise
         except Exception as error:  # of an attack of somebody's own
             reason = f"cannot poison client {client}'s examples: {of_its_own(error)}"
-            raise InputError(reason, "attack", type(attack).__name__) from error
+            raise InputError(reason, "attack", called(attack)) from error
         if (own.x._version, own.y._version) != before or not isinstance(poisoned, Split):
             given = f"returned a {type(poisoned).__name__}, or changed its examples in place"
             reason = f"must return new examples (dataclasses.replace), and {given}"
-            raise InputError(reason, "attack", type(attack).__name__)
+            raise InputError(reason, "attack", called(attack))
         if poisoned is own:
             continue
-        if poisoned.x.shape != own.x.shape or poisoned.y.shape != own.y.shape:
+        if _form(poisoned) != _form(own):
             raise InputError(
                 f"made {len(poisoned)} examples of client {client}'s {len(own)}, or of another "
-                "shape: it may only change them",
+                "shape or type: it may only change them",
                 "attack",
-                type(attack).__name__,
+                called(attack),
             )
         rows.append(held)
         changed.append(poisoned)
@@ -133,16 +133,19 @@ def _with_poison(partition: Partition, attack: Attack, malicious: np.ndarray, se
     return train.with_rows(torch.cat(rows), reduce(Split.joined, changed))
 
 
+def _form(part: Split) -> tuple[object, ...]:
+    return part.x.shape, part.x.dtype, part.y.shape, part.y.dtype
+
+
 def _refuse_unknown_labels(attack: Attack, trained_on: Split, num_classes: int) -> None:
     """An attack that was told of other classes than there are (its own `num_classes`)."""
     y = trained_on.y
     if trained_on.one_class and not bool(((y >= 0) & (y < num_classes)).all()):
         wrong = y[(y < 0) | (y >= num_classes)]
-        raise InputError(
-            f"gives label {int(wrong[0])}, and there are classes 0 to {num_classes - 1}",
-            "num_classes",
-            getattr(attack, "num_classes", called(attack)),
-        )
+        reason = f"gives label {int(wrong[0])}, and there are classes 0 to {num_classes - 1}"
+        if (told := getattr(attack, "num_classes", None)) is not None:
+            raise InputError(reason, "num_classes", told)
+        raise InputError(reason, "attack", called(attack))
 
 
 def wanted(attack: Attack, test: Split) -> Split | None:

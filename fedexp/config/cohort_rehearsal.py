@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedexp.config.parts import prefixed
 from fedexp.core.capabilities import ChecksTheCohort, called, of_head, shares_one_model
@@ -15,7 +14,7 @@ from fedexp.core.protection import Combination
 from fedexp.core.protocols import Aggregator, PreAggregator
 from fedexp.core.rng import generator
 from fedexp.core.types import Updates
-from fedexp.federation.form import IN_PLACE
+from fedexp.federation.form import IN_PLACE, no_mixture, no_step
 
 
 def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[int] = ()) -> None:
@@ -47,7 +46,7 @@ def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[
     before = rows.matrix._version
     with prefixed("aggregator"):
         try:
-            wrong, cause = _why_no_step(rule(rows, rule.init(1), rng), shape), None
+            wrong, cause = no_step(rule(rows, rule.init(1), rng), shape, rows.matrix), None
         except InputError:
             raise
         except Exception as error:  # of a rule of somebody's own
@@ -64,37 +63,13 @@ def _mixed(mix: PreAggregator, rows: Updates, rng: np.random.Generator, name: st
     made: object = None
     try:
         made = mix(rows, rng)
-        wrong = "" if isinstance(made, Updates) else f"returned a {type(made).__name__}"
+        wrong = no_mixture(made, rows)
     except InputError:
         raise
     except Exception as error:  # of a mixer of somebody's own
-        wrong, cause = of_its_own(error), error
-    if isinstance(made, Updates) and len(made.matrix) != len(made):
-        wrong = f"returned {len(made.matrix)} rows of {len(made)} clients"
-    if wrong:
-        wrong = f"must return updates of {len(rows)} rows: {wrong}"
-    elif rows.matrix._version != before:
+        wrong, cause = f"must return updates of {len(rows)} rows: {of_its_own(error)}", error
+    if not wrong and rows.matrix._version != before:
         wrong = IN_PLACE
     if wrong or not isinstance(made, Updates):
         raise InputError(wrong, f"pre_aggregation.{name}", called(mix)) from cause
     return made
-
-
-def _why_no_step(made: object, shape: tuple[int, ...]) -> str:
-    """What is wrong with what a rule made of rows `[n, 1]`; "": nothing."""
-    if not (isinstance(made, tuple) and len(made) == 2):
-        return f"must return (step, state), and returned a {type(made).__name__}"
-    step, state = made
-    if not isinstance(step, Tensor):
-        return f"must return a tensor as the step, and returned a {type(step).__name__}"
-    if step.shape != shape:
-        return f"must return a step [d], and of rows [n, 1] returned one of {list(step.shape)}"
-    if not step.is_floating_point() or step.requires_grad:
-        return f"must return a plain floating-point step, and returned one of {step.dtype}" + (
-            " with a gradient" * step.requires_grad
-        )
-    if not bool(step.isfinite().all()):
-        return "must return a finite step, and of rows of zeros returned NaN or infinity"
-    if not (isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())):
-        return f"must return its state as a dict of tensors, and returned a {type(state).__name__}"
-    return ""

@@ -6,6 +6,7 @@ it was shows in the traceback: the innermost that is neither fedexp's nor a libr
 
 from __future__ import annotations
 
+import os
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -32,10 +33,36 @@ def own_code_named() -> Iterator[None]:
         raise InputError(f"{_users_line(end) or 'a part'}, {reason}") from end
     except (InputError, ChildProcessError, BrokenPipeError):
         raise
-    except Exception as error:
+    except Exception as problem:
+        # What ends a generator within a generator has another name by the time it gets here.
+        error = problem.__cause__ if isinstance(problem.__cause__, StopIteration) else problem
         if line := _users_line(error):
-            raise InputError(f"{line}: {of_its_own(error)}") from error
+            raise InputError(f"{line}: {of_its_own(error)}") from problem
         raise
+
+
+class FailedElsewhere(InputError):
+    """An error of the user's own code in another process, caused by the traceback of there.
+
+    Args:
+        reason: the line.
+        trace: what would be lost on the way here.
+    """
+
+    def __init__(self, reason: str, trace: str) -> None:
+        super().__init__(reason)
+        self._trace = trace
+        self.__cause__ = RuntimeError(trace)
+
+    def __reduce__(self) -> tuple[type[FailedElsewhere], tuple[str, str]]:  # type: ignore[override]
+        return type(self), (self.reason, self._trace)
+
+
+def to_be_sent(error: InputError, at: str) -> InputError:
+    """What a worker process answers in the place of an error, met at a client or a part."""
+    if error.__cause__ is None:  # it has all that is to be said
+        return error
+    return FailedElsewhere(f"{at}: {error}", traceback.format_exc())
 
 
 def _users_line(error: BaseException) -> str:
@@ -43,6 +70,7 @@ def _users_line(error: BaseException) -> str:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename.startswith(OURS):
             return ""
-        if not frame.filename.startswith(("<", *LIBRARIES)):
+        # Code that was compiled names its source as it lay where it was built: numpy/x.pyx.
+        if os.path.isabs(frame.filename) and not frame.filename.startswith(LIBRARIES):
             return f"{frame.filename}, line {frame.lineno}"
     return ""

@@ -64,6 +64,14 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Cause:
+    """Why a round moved nothing."""
+
+    group: str  # of the part that it was
+    words: str  # what that did, to go on from its name
+
+
+@dataclass(frozen=True)
 class RoundRecord:
     """What happened in one round. Only `seconds` may differ between two runs of one config."""
 
@@ -75,3 +83,4 @@ class RoundRecord:
     received: Updates | None = None  # what the server got; its rows last until the next round
     malicious: tuple[bool, ...] = ()  # [n] which of them the adversary sent
     members: tuple[tuple[int, ...], ...] = ()  # [n] the clients that are in each of them
+    cause: Cause | None = None  # of a round that moved nothing, where it was a part's doing

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from fedexp.core.round_record import Metric, RoundRecord
+from fedexp.core.round_record import Metric
 from fedexp.core.types import Delivery, Updates
 from fedexp.federation.server import Receipt
 
@@ -58,14 +58,6 @@ def malicious_in(delivery: Delivery, sent: Updates, malicious: np.ndarray) -> tu
     return tuple(not attackers.isdisjoint(members) for members in delivery.members)
 
 
-def nothing_honest_is_finite(record: RoundRecord) -> bool:
-    """Whether rows without a malicious client arrived, and every one holds NaN or infinity."""
-    if record.received is None:
-        return False
-    honest = record.received.matrix[[not lies for lies in record.malicious]]
-    return len(honest) > 0 and not bool(honest.flatten(1).isfinite().all(dim=1).any())
-
-
 def traffic(round: int, sent_out: int | None, delivery: Delivery) -> list[Metric]:
     """Bytes sent either way.
 
@@ -88,7 +80,7 @@ def remarks(delivery: Delivery, receipt: Receipt) -> tuple[str, ...]:
     for complaint in dict.fromkeys(c for c in receipt.complaints if c):
         pairs = zip(delivery.updates.client_ids, receipt.complaints, strict=True)
         clients = ", ".join(str(client) for client, c in pairs if c == complaint)
-        sentences.append(f"dropped what client {clients} sent: {complaint}")
+        sentences.append(f"dropped what client {clients} sent: {' '.join(complaint.split())}")
     if receipt.skipped:
         sentences.append(f"the round moved nothing: {receipt.skipped}")
     return tuple(sentences)
@@ -167,6 +159,8 @@ def _training(round: int, received: Updates) -> Iterator[Metric]:
     if len(received):
         weights = (received.num_examples / received.num_examples.sum()).tolist()
         for name in received.metrics[0]:
+            if not all(name in metrics for metrics in received.metrics):
+                continue  # it is not what all of them measure
             pairs = zip(weights, received.metrics, strict=True)
             mean = sum(weight * metrics[name] for weight, metrics in pairs)
             yield Metric(round, "train", "all", name, mean)

@@ -19,7 +19,7 @@ from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.protocols import Attack
 from fedexp.core.types import Outcome, Rule, Updates
-from fedexp.federation.form import IN_PLACE
+from fedexp.federation.form import IN_PLACE, no_rows, refuse_form
 
 
 def held_to_its_word(attack: Attack) -> Attack:
@@ -57,8 +57,8 @@ class OwnRowsOnly:
         own = updates.select(malicious)
         before = own.matrix._version
         crafted = self.attack.rewrite(own, malicious[malicious], _Unseen(self.attack), rng)
-        if own.matrix._version != before:  # which would be lost
-            raise InputError(IN_PLACE, "attack", called(self.attack))
+        in_place = own.matrix._version != before  # which would be lost
+        refuse_form(IN_PLACE if in_place else no_rows(crafted, own.matrix), "attack", self.attack)
         if crafted is own:
             return updates
         matrix = updates.matrix.clone()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.attack_schedule import AttackSchedule
-from fedexp.core.capabilities import communicates
+from fedexp.core.capabilities import called, communicates
 from fedexp.core.checks import InputError
 from fedexp.core.cohort import drawn
 from fedexp.core.protocols import (
@@ -35,14 +35,10 @@ from fedexp.core.rng import generator, seed_for
 from fedexp.core.round_record import Metric, RoundRecord, ServerState
 from fedexp.core.types import ClientTask, row_size
 from fedexp.federation.client_state import InMemory, keep, of_part, read
-from fedexp.federation.describe import (
-    describe,
-    malicious_in,
-    nothing_honest_is_finite,
-    remarks,
-    traffic,
-)
+from fedexp.federation.describe import describe, malicious_in, remarks, traffic
 from fedexp.federation.evaluation import Pace, Unhurried
+from fedexp.federation.failed_round import cause_of
+from fedexp.federation.form import no_state, refuse_form
 from fedexp.federation.gather import Merged, Rows
 from fedexp.federation.root import NoRootData, RootData
 from fedexp.federation.sending import rewritten, transmitted
@@ -99,7 +95,8 @@ def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerStat
 
 def _nothing_moves(exp: Experiment, rounds: int, last: RoundRecord | None) -> InputError:
     """What to tell a person after so many rounds in a row that moved nothing."""
-    if last is not None and nothing_honest_is_finite(last):
+    cause = None if last is None else last.cause
+    if cause is not None and cause.group == "training":
         reason = (
             f"diverges: the last {rounds} rounds moved nothing, and no update of an honest client "
             "was finite; use a smaller training.lr"
@@ -109,6 +106,9 @@ def _nothing_moves(exp: Experiment, rounds: int, last: RoundRecord | None) -> In
         return InputError(reason, "training", type(exp.trainer).__name__)
     why = last.notes[-1] if last is not None and last.notes else "see fedexp.log"
     reason = f"the last {rounds} rounds moved nothing; {why}"
+    if cause is not None:
+        part = getattr(exp, cause.group, None) or getattr(exp.server, cause.group)
+        reason += f"; {cause.group}={called(part)} {cause.words}"
     return InputError(reason, "max_failed_rounds", exp.max_failed_rounds)
 
 
@@ -130,6 +130,8 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     cohort = _cohort(exp, r)
     kept = {c: read(state.clients, c) for c in cohort.tolist()}
     broadcast, at_first = algorithm.broadcast(state.algorithm), algorithm.client_init(d)
+    wrong = no_state(broadcast, "what it sends out") or no_state(at_first, "clients' states")
+    refuse_form(wrong, "algorithm", algorithm)
     under_attack = exp.schedule.attacks(r)
     shards = {} if under_attack else exp.unpoisoned
 
@@ -191,6 +193,10 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
         epsilon = exp.account.epsilon(ledger)
         spent = [] if epsilon is None else [Metric(r + 1, "privacy", "all", "epsilon", epsilon)]
         metrics += [*measured, *spent]
+    cause = None
+    if receipt.skipped:
+        stages = {"training": trained, "worker_momentum": averaged, "privacy": protected}
+        cause = cause_of(stages, malicious, delivery, receipt)
     watch.lap("evaluate")
     exp.pace.note(watch.seconds, evaluated)
     return state, RoundRecord(
@@ -202,6 +208,7 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
         received=delivery.updates,
         malicious=malicious_in(delivery, sent, malicious),
         members=delivery.members,
+        cause=cause,
     )
 
 

@@ -6,16 +6,23 @@ Either may be somebody's own: what is more than theirs to change is refused wher
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import Remembers, called, rewritten_by
-from fedexp.core.checks import InputError
+from fedexp.core.capabilities import Remembers, rewritten_by
 from fedexp.core.protocols import Attack, Channel
 from fedexp.core.types import Delivery, Rule, State, Updates
-from fedexp.federation.form import IN_PLACE
+from fedexp.federation.form import (
+    IN_PLACE,
+    no_delivery,
+    no_rows,
+    no_state,
+    no_weights,
+    refuse_form,
+)
 
 
 def rewritten(
@@ -38,21 +45,22 @@ def rewritten(
     before = updates.matrix._version, updates.num_examples._version
     made, memory = rewritten_by(attack, updates, malicious, rule, rng, memory)
     after = updates.matrix._version, updates.num_examples._version
-    if wrong := IN_PLACE if after != before else _of_others(made, updates, malicious):
-        raise InputError(wrong, "attack", called(attack))
-    return made, memory
+    wrong = IN_PLACE if after != before else _of_others(made, updates, malicious)
+    refuse_form(wrong or no_state(memory, "what it remembers"), "attack", attack)
+    # The rest is the record's: how clients say that they trained, and how much.
+    return replace(updates, matrix=made.matrix, num_examples=made.num_examples), memory
 
 
 def _of_others(made: object, updates: Updates, malicious: Tensor) -> str:
     """What an attack has changed that is not the malicious clients' to change; "": nothing."""
     if made is updates:
         return ""
-    if not isinstance(made, Updates):
-        return f"must return updates, and returned a {type(made).__name__}"
+    wrong = no_rows(made, updates.matrix)
+    if wrong or not isinstance(made, Updates):
+        return wrong
+    if wrong := no_weights(made.num_examples, len(updates)):
+        return wrong
     there, rows = updates.matrix, made.matrix
-    if rows.shape != there.shape or rows.dtype != there.dtype:
-        given = f"{list(rows.shape)} {rows.dtype}"
-        return f"must return rows {list(there.shape)} {there.dtype}, and returned {given}"
     honest = ~malicious
     weights = honest.to(updates.num_examples.device)
     if made.client_ids != updates.client_ids or not torch.equal(
@@ -82,18 +90,8 @@ def transmitted(
         delivery, left = channel.carried(updates, kept, rng)
     else:
         delivery, left = channel.transmit(updates, rng), [{} for _ in kept]
-    if not isinstance(delivery, Delivery) or updates.matrix._version != before:
-        kind = type(delivery).__name__
-        wrong = (
-            IN_PLACE if isinstance(delivery, Delivery) else f"must return a Delivery, not {kind}"
-        )
-        raise InputError(wrong, "channel", called(channel))
-    known = set(updates.client_ids)
-    told = len(delivery.members) == len(delivery.updates)
-    if not told or not all(members and known.issuperset(members) for members in delivery.members):
-        raise InputError(
-            "does not name the clients in every row that it delivers (Delivery.members)",
-            "channel",
-            called(channel),
-        )
+    in_place = updates.matrix._version != before
+    refuse_form(IN_PLACE if in_place else no_delivery(delivery, updates), "channel", channel)
+    if len(left) != len(kept):
+        refuse_form(f"must keep something of {len(kept)} clients each", "channel", channel)
     return delivery, left

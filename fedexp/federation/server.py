@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
     Aggregator,
@@ -41,7 +40,17 @@ from fedexp.core.protocols import (
 from fedexp.core.round_model import Architecture, NoArchitecture
 from fedexp.core.round_record import ServerState
 from fedexp.core.types import State, Updates, Verdict, row_size
-from fedexp.federation.form import IN_PLACE, no_complaints, no_model, no_opinion
+from fedexp.federation.form import (
+    IN_PLACE,
+    WrongForm,
+    no_complaints,
+    no_mixture,
+    no_model,
+    no_opinion,
+    no_own_step,
+    no_step,
+    refuse_form,
+)
 
 Streams = Callable[[str], np.random.Generator]
 
@@ -80,7 +89,7 @@ class Server:
         """
         usable = _usable(updates, self._complaints(updates, state))
         bounded = self.privacy.on_receipt(usable, state.privacy)
-        return self._rule(bounded, state.aggregator, rng)[0]
+        return self._rule(bounded, state, rng)[0]
 
     def __call__(
         self, received: Updates, state: ServerState, rng: Streams
@@ -100,8 +109,8 @@ class Server:
                 refused = f"the detector refused: {refusal}"
             else:
                 changed = shown.matrix._version != before
-                if wrong := IN_PLACE if changed else no_opinion(told, len(shown)):
-                    raise InputError(wrong, "detector", called(self.detector))
+                wrong = IN_PLACE if changed else no_opinion(told, len(shown))
+                refuse_form(wrong, "detector", self.detector)
                 verdict, detector = told
         trusted = _trusted(bounded, verdict)
         whole, aggregator, skipped = self._step(trusted, state, rng, refused)
@@ -111,11 +120,13 @@ class Server:
             noise = rng("server_noise")
             whole, privacy = self.privacy.on_step(whole, trusted, state.privacy, noise)
             share = trusted.clients / self.n_clients
-            step, algorithm = self.algorithm.server_step(whole, state.algorithm, share)
+            left = self.algorithm.server_step(whole, state.algorithm, share)
+            refuse_form(no_own_step(left, whole, d), "algorithm", self.algorithm)
+            step, algorithm = left
             before = state.params._version
             moved = self.optimizer(state.params, step, state.optimizer)
-            if wrong := no_model(moved, state.params, state.params._version != before):
-                raise InputError(wrong, "server_optimizer", called(self.optimizer))
+            wrong = no_model(moved, state.params, step, state.params._version != before)
+            refuse_form(wrong, "server_optimizer", self.optimizer)
             params, optimizer = moved
             after = replace(
                 after,
@@ -135,8 +146,8 @@ class Server:
         parts = [received.only(k) for k in range(len(received))] if alone else [received]
         said = [self.update_validation(rows, row) for rows in parts]
         for rows, complaints in zip(parts, said, strict=True):
-            if wrong := no_complaints(complaints, len(rows)):
-                raise InputError(wrong, "update_validation", called(self.update_validation))
+            wrong = no_complaints(complaints, len(rows))
+            refuse_form(wrong, "update_validation", self.update_validation)
         return tuple(complaint for complaints in said for complaint in complaints)
 
     def _step(
@@ -152,18 +163,32 @@ class Server:
             needed = f"{len(trusted)} of the {self.min_clients} updates needed (min_clients)"
             return nothing, state.aggregator, f"it had {needed}"
         try:
-            step, aggregator = self._rule(trusted, state.aggregator, rng("rule"))
+            step, aggregator = self._rule(trusted, state, rng("rule"))
+        except WrongForm:
+            raise
         except InputError as refusal:  # too few rows for the rule are left
             return nothing, state.aggregator, f"the rule refused: {refusal}"
         return step, aggregator, ""
 
     def _rule(
-        self, updates: Updates, state: State, rng: np.random.Generator
+        self, updates: Updates, state: ServerState, rng: np.random.Generator
     ) -> tuple[Tensor, State]:
         """Mix and aggregate: the step `[D]` and the aggregator's next state."""
         for mix in self.pre_aggregation:
-            updates = mix(updates, rng)
-        return self.aggregator(updates, state, rng)
+            before = updates.matrix._version
+            mixed = mix(updates, rng)
+            in_place = updates.matrix._version != before
+            refuse_form(
+                IN_PLACE if in_place else no_mixture(mixed, updates), "pre_aggregation", mix
+            )
+            updates = mixed
+        before = updates.matrix._version
+        made = self.aggregator(updates, state.aggregator, rng)
+        shape = (*state.params.shape[:-1], row_size(self.algorithm.sends, state.params.shape[-1]))
+        in_place = updates.matrix._version != before
+        wrong = IN_PLACE if in_place else no_step(made, shape, updates.matrix)
+        refuse_form(wrong, "aggregator", self.aggregator)
+        return made
 
 
 def _usable(received: Updates, complaints: Sequence[str]) -> Updates:

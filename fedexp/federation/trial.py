@@ -23,6 +23,7 @@ from fedexp.core.protocols import Attack, Backend, Channel, Task
 from fedexp.core.round_record import ServerState
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import Outcome, State, Updates, Verdict
+from fedexp.federation.form import WrongForm, no_numbers
 from fedexp.federation.server import Server, Streams
 from fedexp.federation.update_validation import NoValidation
 
@@ -95,6 +96,9 @@ class Trial:
         return Outcome(receipt.step, self.loss_of(after.params))
 
     def _received(self, rows: Tensor) -> Updates:
+        there = self.sent.matrix
+        if wrong := no_numbers(rows, there.shape, there.dtype, "rows"):
+            raise WrongForm(wrong.replace("return", "try"), "attack", "rule(rows)")
         arriving = self.sent.with_matrix(rows)
         return as_received(self.channel, arriving, self.unsent, self.stream("channel"))
 

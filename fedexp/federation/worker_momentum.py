@@ -29,6 +29,7 @@ from fedexp.core.capabilities import does_nothing, spares_malicious
 from fedexp.core.checks import InputError, one_of
 from fedexp.core.protocols import WorkerMomentum
 from fedexp.core.types import State, Updates
+from fedexp.federation.form import IN_PLACE, no_rows, no_state, refuse_form
 
 START = ("first_update", "zero")
 
@@ -65,10 +66,26 @@ def _each_alone(
         return trained, [{} for _ in kept]
     rows, momenta = trained.matrix.clone(), []
     for k, before in enumerate(kept):
-        own, after = momentum(trained.only(k), [before], d)
-        rows[k : k + 1] = own.matrix
+        own = trained.only(k)
+        version = own.matrix._version
+        told = momentum(own, [before], d)
+        in_place = own.matrix._version != version
+        wrong = IN_PLACE if in_place else _no_momenta(told, own.matrix)
+        refuse_form(wrong, "worker_momentum", momentum)
+        made, after = told
+        rows[k : k + 1] = made.matrix
         momenta += after
     return trained.with_matrix(rows), momenta
+
+
+def _no_momenta(told: object, row: Tensor) -> str:
+    """What is wrong with what a momentum made of one client's row `[1, D]`; "": nothing."""
+    if not (isinstance(told, tuple) and len(told) == 2):
+        return f"must return (updates, kept), and returned a {type(told).__name__}"
+    made, kept = told
+    if not isinstance(kept, list) or len(kept) != 1:
+        return "must return a list of what each client keeps, one for each row"
+    return no_rows(made, row) or no_state(kept[0], "what a client keeps")
 
 
 @final

@@ -190,8 +190,9 @@ def test_a_cohort_larger_than_planned(pool):
 @pytest.mark.usefixtures("quick_workers")
 def test_a_client_that_raises_is_named_with_its_traceback(new_children):
     broken = ProcessPool(workload(), workers=2)
-    with pytest.raises(RuntimeError, match=r"(?s)client 2 failed.*two is too many"):
+    with pytest.raises(InputError, match=r"^client 2: \S*, line \d+: .*two is too many") as failed:
         broken.train(Raises(), tasks(start(workload())))
+    assert "Traceback" in str(failed.value.__cause__)
     assert not new_children()
 
 

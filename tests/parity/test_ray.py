@@ -145,8 +145,9 @@ def test_a_client_that_always_takes_its_worker_along_is_named(two_nodes, caplog)
 
 @pytest.mark.slow
 def test_a_client_that_raises_is_named_with_its_traceback(two_nodes):
-    with pytest.raises(RuntimeError, match=r"(?s)client 2 failed.*two is too many"):
+    with pytest.raises(InputError, match=r"^client 2: \S*, line \d+: .*two is too many") as failed:
         joined().train(Raises(), tasks(start(workload())))
+    assert "Traceback" in str(failed.value.__cause__)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The builder's own rules: types, poisoned data, and who is malicious."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Literal
 
@@ -136,8 +137,30 @@ def test_poison_in_place_is_no_poison(partition):
         (Zeroes(), "must return new examples"),
         (Fails(), "cannot poison client"),
     ):
-        with pytest.raises(InputError, match=f"^attack={type(attack).__name__}: {words}"):
+        with pytest.raises(InputError, match=rf"^attack=\S*{type(attack).__name__}: {words}"):
             poisoned(partition, attack, np.ones(3, dtype=bool), 3, seed=0)
+
+
+def test_a_label_that_there_is_not_names_the_attack_or_the_key_that_tells_it(partition):
+    class Shifts:
+        def poison(self, data, rng):
+            return replace(data, y=data.y + 7)
+
+    class Told(Shifts):
+        num_classes = 9
+
+    for attack, named in ((Shifts(), r"attack=\S*Shifts"), (Told(), r"attack\.num_classes=9")):
+        with pytest.raises(InputError, match=rf"^{named}: gives label 7, and there are"):
+            poisoned(partition, attack, np.array([True, False, False]), 3, seed=0)
+
+
+def test_labels_of_another_type_are_no_poison(partition):
+    class Floats:
+        def poison(self, data, rng):
+            return replace(data, y=data.y.float())
+
+    with pytest.raises(InputError, match=r"^attack=\S*Floats: made .* shape or type"):
+        poisoned(partition, Floats(), np.ones(3, dtype=bool), 3, seed=0)
 
 
 def test_every_client_is_poisoned_by_a_stream_of_its_own(partition):

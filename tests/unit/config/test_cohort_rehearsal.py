@@ -40,11 +40,14 @@ class Rule:
 WRONG = {
     "nothing": (lambda rows, state: None, "must return (step, state), and returned a NoneType"),
     "no state": (lambda rows, state: rows.mean(0), "must return (step, state)"),
-    "an array": (lambda rows, state: (rows.mean(0).numpy(), state), "a tensor as the step"),
-    "a row too many": (lambda rows, state: (rows[:1], state), "returned one of [1, 1]"),
-    "whole numbers": (lambda rows, state: (rows.mean(0).long(), state), "one of torch.int64"),
+    "an array": (
+        lambda rows, state: (rows.mean(0).numpy(), state),
+        "and returned a ndarray",
+    ),
+    "a row too many": (lambda rows, state: (rows[:1], state), "returned [1, 1]"),
+    "whole numbers": (lambda rows, state: (rows.mean(0).long(), state), "returned [1] torch.int64"),
     "a gradient": (lambda rows, state: (rows.mean(0).requires_grad_(), state), "with a gradient"),
-    "no number": (lambda rows, state: (rows.mean(0) / 0, state), "must return a finite step"),
+    "no number": (lambda rows, state: (rows.mean(0) / 0, state), "must return a step without NaN"),
     "another state": (lambda rows, state: (rows.mean(0), ()), "a dict of tensors, and returned a"),
     "its rows": (lambda rows, state: (rows.mul_(2)[0], state), "changes the rows that it is given"),
     "an error": (lambda rows, state: 1 / 0, "3 rows: ZeroDivisionError: division by zero"),

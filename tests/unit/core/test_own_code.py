@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from fedexp.core.checks import InputError, positive
@@ -42,3 +43,22 @@ def test_a_part_that_ends_the_program_does_not():
         own_code_named(),
     ):
         sys.exit(3)
+
+
+def test_what_ends_a_generator_too_early_is_the_users_line():
+    def rounds():
+        yield next(iter(()))  # which Python calls RuntimeError: generator raised StopIteration
+
+    with (
+        pytest.raises(InputError, match=r"test_own_code.py, line \d+: StopIteration"),
+        own_code_named(),
+    ):
+        list(rounds())
+
+
+def test_of_compiled_code_the_users_line_that_led_there():
+    with (
+        pytest.raises(InputError, match=r"test_own_code.py, line \d+: "),
+        own_code_named(),
+    ):
+        np.random.SeedSequence(0.5)

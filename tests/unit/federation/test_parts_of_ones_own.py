@@ -9,9 +9,18 @@ import torch
 from fedexp.channel.plain import Plain
 from fedexp.core.checks import InputError
 from fedexp.core.types import Updates, Verdict
-from fedexp.federation.form import no_complaints, no_model, no_opinion
+from fedexp.federation.form import (
+    no_complaints,
+    no_mixture,
+    no_model,
+    no_opinion,
+    no_own_step,
+    no_step,
+)
 from fedexp.federation.own_rows import OwnRowsOnly
+from fedexp.federation.rounds import run_rounds
 from fedexp.federation.sending import rewritten, transmitted
+from tests.support.toy_rounds import experiment, start_of
 
 MALICIOUS = torch.tensor([True, False, False])
 
@@ -46,6 +55,11 @@ WRONG = {
     "double": (lambda u: u.with_matrix(u.matrix.double()), "and returned [3, 2] torch.float64"),
     "nothing": (lambda u: None, "must return updates, and returned a NoneType"),
     "weights": (lambda u: replace(u, num_examples=u.num_examples * 3), "or their weight"),
+    "no weight": (
+        lambda u: replace(u, num_examples=u.num_examples * torch.nan),
+        "must return num_examples that are finite, 0 or above",
+    ),
+    "no matrix": (lambda u: replace(u, matrix=None), "must return rows [3, 2] torch.float32"),
     "names": (lambda u: replace(u, client_ids=(5, 4, 6)), "whose they are"),
 }
 
@@ -69,7 +83,7 @@ def test_an_attack_on_its_own_rows_is_not_lost():
 
 def test_what_is_no_complaint():
     assert not no_complaints(("", "too long"), 2)
-    for said in (None, ("",), ("", None)):
+    for said in (None, ("",), ("", None), "ab"):
         assert no_complaints(said, 2).startswith("must return a word for each of 2 rows")
 
 
@@ -81,9 +95,13 @@ def test_what_is_no_opinion():
         (good, "must return (Verdict, state), and returned a Verdict"),
         ((n, {}), "must return (Verdict, state)"),
         ((replace(good, scores=n[:1]), {}), "must return scores [3], one a row, and returned [1]"),
-        ((replace(good, trust=[1.0] * 3), {}), "must return trust [3], one a row, and returned li"),
+        (
+            (replace(good, trust=[1.0] * 3), {}),
+            "must return trust [3], one a row, and returned a",
+        ),
         ((replace(good, trust=2 * n), {}), "must return trust in [0, 1]"),
         ((replace(good, trust=n * torch.nan), {}), "must return trust in [0, 1]"),
+        ((replace(good, threshold=None), {}), "must return a number as the threshold"),
         ((good, None), "must return its state as a dict of tensors, and returned a NoneType"),
     ):
         assert words in no_opinion(told, 3)
@@ -97,17 +115,42 @@ def test_what_is_no_delivery():
     def zeroed(updates):
         return Plain().transmit(updates.with_matrix(updates.matrix.zero_()), None)
 
+    def with_(**other):
+        def transmit(updates):
+            delivery = Plain().transmit(updates, None)
+            own = {k: other[k] for k in other if k in ("matrix", "client_ids", "num_examples")}
+            rest = {k: other[k] for k in other if k not in own}
+            return replace(delivery, updates=replace(updates, **own), **rest)
+
+        return transmit
+
+    r = rows()
     for transmit, words in (
         (lambda updates: None, "must return a Delivery, not NoneType"),
         (zeroed, "changes the rows that it is given"),
+        (with_(matrix=r.matrix.double()), "must return rows .3, 2. torch.float32, and returned .3"),
+        (with_(matrix=r.matrix[:1]), "must return rows"),
+        (with_(client_ids=(4, 4, 6)), "must deliver rows of clients that sent one, each once"),
+        (with_(num_examples=-r.num_examples), "must return num_examples that are finite"),
+        (with_(members=None), "does not name the clients"),
+        (with_(bytes_up=None), "must say bytes_up as a number, and says a NoneType"),
+        (with_(lost=None), "must say lost as a tuple"),
     ):
         with pytest.raises(InputError, match=rf"^channel=\S*Channel: {words}"):
             transmitted(Channel(transmit), rows(), [], None)
 
 
+def test_an_attack_on_its_own_rows_returns_rows():
+    for made in (lambda u: None, lambda u: replace(u, matrix=None), lambda u: other(u, 0).matrix):
+        with pytest.raises(InputError, match=r"^attack=\S*Attack: must return "):
+            sent(made, OwnRowsOnly)
+
+
 def test_what_is_no_model():
     params = torch.zeros(3)
-    assert not no_model((params + 1, {}), params, in_place=False)
+    assert not no_model((params + 1, {}), params, params, in_place=False)
+    far = torch.full((3,), 3e38)
+    assert not no_model((2 * far, {}), far, far, in_place=False)  # infinite, as sums of such are
     for moved, words in (
         (None, "must return (params, state), and returned a NoneType"),
         (
@@ -116,6 +159,68 @@ def test_what_is_no_model():
         ),
         ((params.double(), {}), "and returned [3] torch.float64"),
         (((params + 1).requires_grad_(), {}), "with a gradient"),
+        ((params / 0, {}), "must return parameters without NaN and infinity"),
+        ((params + 1, None), "must return its state as a dict of tensors"),
     ):
-        assert words in no_model(moved, params, in_place=False)
-    assert "changes the parameters" in no_model((params, {}), params, in_place=True)
+        assert words in no_model(moved, params, params, in_place=False)
+    assert "changes the parameters" in no_model((params, {}), params, params, in_place=True)
+
+
+def test_what_is_no_step():
+    rows, good = torch.ones(4, 3), torch.ones(3)
+    assert not no_step((good, {}), (3,), rows)
+    assert not no_step((good * torch.nan, {}), (3,), rows * torch.nan)  # who sent that is to blame
+    for made, words in (
+        (good, "must return (step, state), and returned a Tensor"),
+        ((good.double(), {}), "a step [3] torch.float32, and returned [3] torch.float64"),
+        ((good[:1], {}), "and returned [1] torch.float32"),
+        ((good.numpy(), {}), "and returned a ndarray"),
+        ((good * torch.nan, {}), "must return a step without NaN and infinity where what it is gi"),
+        ((good, {"seen": 3}), "must return its state as a dict of tensors, and 'seen' is a int"),
+        ((good, {3: good}), "and 3 is a name that is no text"),
+    ):
+        assert words in no_step(made, (3,), rows)
+        if made is not good:
+            assert words in no_own_step(made, torch.ones(5), 3)
+
+
+def test_what_is_no_mixture():
+    given = replace(rows(), matrix=torch.ones(3, 2))
+    assert not no_mixture(given, given)
+    for made, words in (
+        (None, "must return updates of 3 rows: returned a NoneType"),
+        (given.with_matrix(given.matrix[:1]), "returned 1 rows of 3 clients"),
+        (given.with_matrix(given.matrix[:, :1]), "must return rows [3, 2] torch.float32"),
+        (given.with_matrix(given.matrix / 0), "must return rows without NaN and infinity"),
+        (given.select(torch.zeros(3, dtype=torch.bool)), "returned 0 rows of 0 clients"),
+    ):
+        assert words in no_mixture(made, given)
+
+
+class Late:
+    """A part that answers well at first, and otherwise from then on."""
+
+    def __init__(self, well, otherwise, calls):
+        self.answers, self.otherwise = iter([well] * calls), otherwise
+        self.init = lambda d: {}
+
+    def __call__(self, *given):
+        return next(self.answers, self.otherwise)(*given)
+
+
+LATE = {
+    "sampler": (lambda n, rng: np.arange(n), lambda n, rng: np.array([0.5])),
+    "aggregator": (lambda u, s, rng: (u.matrix[0] * 1, s), lambda u, s, rng: (None, s)),
+    "server_optimizer": (lambda p, step, s: (p + step, s), lambda p, step, s: (p / 0 - p / 0, s)),
+    "worker_momentum": (lambda u, kept, d: (u, [{}]), lambda u, kept, d: (u, [{"m": 3}])),
+}
+
+
+@pytest.mark.parametrize("group", LATE)
+def test_a_part_that_misbehaves_late_is_named_and_the_rounds_before_it_stand(group):
+    calls = 4 if group == "worker_momentum" else 2  # it is asked for each of two clients
+    exp = experiment(**{group: Late(*LATE[group], calls)}, rounds=5)
+    rounds = run_rounds(exp, start_of(exp))
+    assert [next(rounds)[0].round for _ in range(2)] == [1, 2]
+    with pytest.raises(InputError, match=rf"^{group}=\S*Late: must "):
+        next(rounds)

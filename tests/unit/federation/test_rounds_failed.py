@@ -1,12 +1,16 @@
 """Rounds that move nothing: empty, too small or full of unusable rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from fedexp.aggregation.server_optimizers import Momentum
 from fedexp.attacks.sign_flip import SignFlip
+from fedexp.channel.plain import Plain
 from fedexp.core.checks import InputError
+from fedexp.core.types import Verdict
 from fedexp.federation.rounds import run_round, run_rounds
 from fedexp.federation.update_validation import StandardValidation
 from tests.support.toy_rounds import Cohorts, Spy, experiment, start_of, value_of
@@ -81,6 +85,52 @@ def test_a_good_round_forgives_the_bad_ones_before_it():
 def test_a_short_run_in_which_nothing_moved_ends_with_an_error_too():
     exp = experiment(sampler=Cohorts([]), rounds=2, max_failed_rounds=20)
     with pytest.raises(InputError, match="the last 2 rounds moved nothing"):
+        list(run_rounds(exp, start_of(exp)))
+
+
+def nobody(updates, rng):
+    delivery = Plain().transmit(updates, rng)
+    none = updates.select(torch.zeros(len(updates), dtype=torch.bool))
+    return replace(delivery, updates=none, members=())
+
+
+def broken(updates, rng):
+    return Plain().transmit(updates.with_matrix(updates.matrix / 0), rng)
+
+
+def trusting_nobody(updates, state, rng):
+    verdict = Verdict.no_opinion(len(updates))
+    return replace(verdict, trust=0 * verdict.trust), state
+
+
+class Own:
+    """A part of somebody's own, which answers in one way."""
+
+    def __init__(self, answer):
+        self.transmit = self.answer = answer
+
+    def init(self, d):
+        return {}
+
+    def __call__(self, *given):
+        return self.answer(*given)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"sampler": Cohorts([])}, r"sampler=\S*Cohorts drew nobody"),
+        ({"channel": Own(nobody)}, r"channel=\S*Own brought none of 2 rows"),
+        ({"channel": Own(broken)}, r"channel=\S*Own left no honest client's row finite"),
+        ({"detector": Own(trusting_nobody)}, r"detector=\S*Own trusted none of 2 rows"),
+        ({"update_validation": StandardValidation(1.0)}, r"StandardValidation dropped all 2 rows"),
+    ],
+)
+def test_the_part_that_lets_no_row_pass_is_named(parts, words):
+    """Not the limit on such rounds alone, nor the training, whose rows were finite."""
+    chosen = {"update_validation": StandardValidation(None), **parts}
+    exp = experiment(**chosen, rounds=9, max_failed_rounds=3)
+    with pytest.raises(InputError, match=rf"^max_failed_rounds=3: the last 3 .*; \S*{words}$"):
         list(run_rounds(exp, start_of(exp)))
 
 
