@@ -25,7 +25,7 @@ from fedexp.commands.hydra_setup import FoldersOfTheUser
 from fedexp.commands.resolution import resolve, run_folder
 from fedexp.config.composition import Loader, hydra_set_aside
 from fedexp.config.folders import conf_folder
-from fedexp.config.hydra_errors import COMPLAINTS, refusal
+from fedexp.config.hydra_errors import COMPLAINTS, refusal, refuse_nameless
 from fedexp.core.checks import InputError
 from fedexp.core.renames import present_overrides
 from fedexp.data.loader import forget
@@ -52,6 +52,7 @@ def run_here(overrides: Sequence[str]) -> Path:
 
 def composed(overrides: list[str]) -> tuple[dict[str, Any], Path, bool]:
     """The resolved config, the folder for the run, and whether the clock has named it."""
+    refuse_nameless(overrides)
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
         if any(override.is_sweep_override() for override in parsed):

@@ -19,6 +19,7 @@ from fedexp.commands.trust import (
 )
 from fedexp.config import schema
 from fedexp.config.folders import conf_folder, own_conf_folder
+from fedexp.config.hydra_errors import wrong_type
 from fedexp.core.checks import InputError, did_you_mean, one_of
 from fedexp.core.files import locked
 from fedexp.core.plots import Plots
@@ -48,7 +49,7 @@ def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
     try:
         changed = _with_overrides({**saved, "trust": []}, overrides, named)
     except (OmegaConfBaseException, YAMLError) as error:
-        reason = str(error).splitlines()[0]
+        reason = wrong_type(str(error))
         raise InputError(f"cannot be read: {reason}", "override", " ".join(overrides)) from error
     if not same_but_for_rounds(saved, changed):
         raise InputError(

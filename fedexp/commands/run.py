@@ -37,7 +37,7 @@ from fedexp.commands.sweep_folder import sweep_overrides
 from fedexp.commands.sweep_jobs import number_of
 from fedexp.config import composition
 from fedexp.config.folders import conf_folder, config_folders
-from fedexp.config.hydra_errors import COMPLAINTS, refusal
+from fedexp.config.hydra_errors import COMPLAINTS, refusal, refuse_nameless
 from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.files import somebody_is_at
 from fedexp.core.links import refuse_ways_out
@@ -140,6 +140,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         words = [word for word in arguments if word != DRY_RUN]
         options, overrides = _options_and_overrides(words)
+        refuse_nameless(overrides)
         if len(words) < len(arguments):
             from fedexp.commands.dry_run import show
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -18,6 +19,7 @@ from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
 
 from fedexp.config.composition import hydra_set_aside
 from fedexp.config.folders import conf_folder
+from fedexp.config.schema import Schema
 from fedexp.core.checks import InputError, did_you_mean
 
 # ValueError: Hydra's own for some overrides, and what YAML files that are not text give.
@@ -29,6 +31,7 @@ EXTRAS = {
     "hydra/launcher=submitit_slurm": "slurm",
 }
 """Plugins of Hydra's -> what of ours installs them."""
+KINDS = {"int": "a whole number", "str": "a word", "bool": "true or false", "list[str]": "a list"}
 TYPES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 
 
@@ -74,7 +77,7 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
     if found := re.search(r"In '(.+)': .* raised while composing config:?\s+(.+)", text):
         return f"{found[1]}.yaml: {_slip_in_a_file(found[2], text)}"
     if found := re.search(r"Error merging override (\S+)", text):
-        return f"{found[1]}: {_wrong_type(str(error.__cause__ or text))}"
+        return f"{found[1]}: {wrong_type(str(error.__cause__ or text))}"
     first = text.splitlines()[0].rstrip(":") if text else type(error).__name__
     key = getattr(error, "full_key", None)
     return f"{key}: {first}" if key and str(key) not in first else first
@@ -96,6 +99,14 @@ def refusal(error: BaseException, overrides: Sequence[str]) -> InputError:
     return InputError(line)
 
 
+def refuse_nameless(overrides: Sequence[str]) -> None:
+    """Raise InputError for a list of choices with a number in it, over which Hydra stumbles."""
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if re.search(r"^\[(.*,)?\s*[-+.\d{\[]", value) and (conf_folder() / key).is_dir():
+            raise InputError(f"a choice must be named; see: fedexp list {key}", key, value)
+
+
 def _syntax(override: str, text: str) -> str:
     key, equals, value = override.partition("=")
     reason = text.splitlines()[0]
@@ -115,7 +126,13 @@ def _slip_in_a_file(reason: str, text: str) -> str:
     return f"{key[1]}: {reason}" if key else reason
 
 
-def _wrong_type(cause: str) -> str:
+def wrong_type(cause: str) -> str:
+    """What is allowed, of OmegaConf's words on a value of another type; else their first line."""
+    if null := re.search(r"field '(.+)' is not Optional", cause):
+        kinds = {key.name: KINDS.get(str(key.type), "a value") for key in fields(Schema)}
+        return f"must be {kinds.get(null[1], 'a value')}, and not null"
+    if "is not a valid bool" in cause:
+        return "must be true or false"
     wanted = re.search(r"could not be converted to (\w+)", cause)
     return f"must be {TYPES.get(wanted[1], wanted[1])}" if wanted else cause.splitlines()[0]
 

@@ -30,6 +30,12 @@ class Whole:
     also: Mapping[str, Shape]
 
 
+def _seed(value: object) -> str:
+    """Of any length: streams are keyed by it, and nothing counts with it."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return "" if whole else f"must be a whole number, and is {value!r}"
+
+
 def _table(value: object) -> str:
     """Rows of equally many whole numbers; too many to be looked at one by one."""
     try:
@@ -65,7 +71,8 @@ _PARTS = {"*": float}
 _SPANS = {"*": _PARTS}
 SUMMARY: Shape = {
     **dict.fromkeys(("status", "error", "stopped", "partition_hash", "git_commit"), str),
-    **dict.fromkeys(("rounds", "rounds_planned", "seed", "parameters", "threads"), int),
+    **dict.fromkeys(("rounds", "rounds_planned", "parameters", "threads"), int),
+    "seed": _seed,
     **dict.fromkeys(("seconds", "examples_per_second", "bytes_up", "bytes_down"), float),
     **dict.fromkeys(("peak_memory_mb", "peak_memory_of_a_worker_mb"), float),
     **dict.fromkeys(("final", "mean_last_5", "mean_last_rounds", "leakage"), _SPANS),
@@ -91,7 +98,8 @@ SUMMARY: Shape = {
     ),
 }
 CONFIG: Shape = {
-    **dict.fromkeys(("seed", "rounds", "n_clients", "assumed_malicious"), int),
+    **dict.fromkeys(("rounds", "n_clients", "assumed_malicious"), int),
+    "seed": _seed,
     **{key: {"*": object} for key in ("attack", "paths", "choices", "pre_aggregation", "leakage")},
     "overrides": [object],
     "rounds_before": [int],

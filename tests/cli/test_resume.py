@@ -189,7 +189,7 @@ def test_leftovers_of_a_write_are_cleared_away(killed, whole_run):
         ("backend.workers=0", "backend.workers=0: must be a whole number, 1 or above"),
         ("backend.workers=x", "backend.workers=x: must be a whole number"),
         ("backend.workers=[1", "cannot be read"),
-        ("quiet=perhaps", "not a valid bool"),
+        ("quiet=perhaps", "must be true or false"),
         ("quiet", "must look like key=value"),
         ("--force", "unrecognized arguments: --force"),
     ],
