@@ -33,6 +33,9 @@ TOLERANCE = 1e-5
 """Of float32 sums taken in another order, relative to the rows."""
 
 
+WRITTEN = "the rule has written into the rows that it was given; it must work on a copy"
+
+
 def check_aggregator(
     rule: Aggregator | Callable[[Any], Any], *, follows_agreement: bool = True
 ) -> None:
@@ -64,15 +67,6 @@ def gives_one_finite_vector(rule: Aggregator) -> None:
     for d in (1, NUMBERS):
         step = _step(rule, rows(d=d))
         _require(
-            tuple(step.shape) == (d,),
-            f"rows of shape [{CLIENTS}, {d}] must give a step of shape [{d}], not "
-            f"{list(step.shape)}",
-        )
-        _require(
-            step.dtype == torch.float32,
-            f"the step must be float32 as the rows are, not {step.dtype}",
-        )
-        _require(
             bool(step.isfinite().all()),
             f"the step must be finite where all rows are; {int((~step.isfinite()).sum())} of its "
             f"{d} numbers are not",
@@ -86,7 +80,7 @@ def leaves_its_input_alone(rule: Aggregator) -> None:
     _call(rule, given)
     _require(
         torch.equal(given.matrix, matrix),
-        "the rule has written into the rows that it was given; it must work on a copy",
+        WRITTEN,
     )
     _require(
         torch.equal(given.num_examples, examples),
@@ -310,7 +304,7 @@ def _call(rule: Aggregator, updates: Updates, state: State | None = None) -> tup
 def _outcome(
     rule: Aggregator, updates: Updates, of: str, state: State | None = None
 ) -> tuple[Tensor, State]:
-    d = updates.matrix.shape[1]
+    (n, d), version = updates.matrix.shape, updates.matrix._version
     try:
         before = rule.init(d) if state is None else state
         answer = rule(updates, before, generator(0, "check"))
@@ -324,6 +318,22 @@ def _outcome(
         whole,
         f"a rule must give (step, state), the step a tensor [d]; it has given {_kind(answer)}",
     )
+    step, after = answer
+    _require(
+        tuple(step.shape) == (d,) and step.layout == torch.strided,
+        f"rows of shape [{n}, {d}] must give a step of shape [{d}], not {list(step.shape)}"
+        + ("" if step.layout == torch.strided else f" {step.layout}"),
+    )
+    _require(
+        step.dtype == torch.float32,
+        f"the step must be float32 as the rows are, not {step.dtype}",
+    )
+    _require(not step.requires_grad, "the step must come without a gradient (.detach())")
+    _require(
+        isinstance(after, Mapping) and all(isinstance(v, Tensor) for v in after.values()),
+        f"a rule must give a mapping from names to tensors as its state, not {after!r}",
+    )
+    _require(updates.matrix._version == version, WRITTEN)
     return answer
 
 

@@ -75,6 +75,8 @@ def write_into(rows, updates, rng):
     ("step", "message"),
     [
         (lambda rows, u, rng: rows, r"must give a step of shape \[1\], not \[24, 1\]"),
+        (lambda rows, u, rng: rows.mean(0).requires_grad_(), "must come without a gradient"),
+        (lambda rows, u, rng: rows.mean(0).to_sparse(), r"not \[1\] torch.sparse"),
         (lambda rows, u, rng: rows.double().mean(0), "must be float32 as the rows are, not torch"),
         (lambda rows, u, rng: rows.mean(0) / 0, "must be finite where all rows are; 1 of its 1"),
         (lambda rows, u, rng: rows.mean(0).numpy(), r"it has given \(ndarray, dict\)"),
@@ -196,3 +198,13 @@ def test_the_global_generators_are_left_as_they_were():
     torch.testing.assert_close(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1] == before[1]).all()
     assert random.getstate() == before[2]
+
+
+@pytest.mark.parametrize("state", [None, {"seen": 1}])
+def test_a_state_of_no_tensors_is_told_in_words(state):
+    class Forgets(Rule):
+        def __call__(self, updates, before, rng):
+            return updates.matrix.mean(0), state
+
+    with pytest.raises(AssertionError, match="a mapping from names to tensors as its state"):
+        fedexp.testing.check_aggregator(Forgets())
