@@ -40,7 +40,7 @@ class Auto:
 
     def __init__(self, workload: Workload, workers: int, rounds: int) -> None:
         at_least(1, workers=workers)
-        self._workload, self._workers, self._rounds_left = workload, workers, rounds
+        self._workload, self._workers, self._rounds = workload, workers, rounds
         on_cpu = workload.device.type == "cpu"
         self._backend: Backend = (
             InProcess(workload) if on_cpu else Blocks(workload, block_size=None)
@@ -64,8 +64,11 @@ class Auto:
             updates = self._backend.train(trainer, tasks)
         except TooLittleSharedMemory as error:  # for a larger cohort than those before
             updates = self._in_process(error).train(trainer, tasks)
-        self._seconds = (time.perf_counter() - started) if len(tasks) > 1 else 0.0
-        self._rounds_left -= 1
+        seconds = time.perf_counter() - started
+        if len(tasks) > 1:
+            self._seconds = seconds
+        elif self._seconds:  # the server's own update, before the clients': from round to round
+            self._seconds += seconds
         return updates
 
     def evaluate(self, models: Sequence[Tensor], split: str) -> list[Tensor]:
@@ -85,7 +88,8 @@ class Auto:
     def _decide(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> None:
         """Start workers if what is left is worth it."""
         self._decided = True
-        if self._seconds * self._rounds_left < PAYS_AFTER * seconds_to_start():
+        left = self._rounds - tasks[0].round  # fewer in a run that was resumed
+        if self._seconds * left < PAYS_AFTER * seconds_to_start():
             return
         said = "backend: %d worker processes (a round takes %.2g s in one)"
         log.info(said, self._workers, self._seconds)

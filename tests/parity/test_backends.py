@@ -310,6 +310,37 @@ def test_auto_does_not_wait_for_its_workers(monkeypatch, new_children):
     assert not new_children()
 
 
+def has_started_a_pool(auto):
+    return auto._coming is not None or isinstance(auto._backend, ProcessPool)
+
+
+@pytest.mark.usefixtures("quick_workers")
+def test_auto_moves_where_the_server_trains_as_well(monkeypatch):
+    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
+    auto, params = Auto(workload(), workers=2, rounds=9), start(workload())
+    try:
+        for round in range(2):  # as `RootData` does it: the server's own shard first
+            auto.train(trainer(), tasks(params, round, clients=(0,)))
+            auto.train(trainer(), tasks(params, round))
+        assert has_started_a_pool(auto)
+    finally:
+        auto.close()
+
+
+@pytest.mark.usefixtures("quick_workers")
+@pytest.mark.parametrize(("round", "pays"), [(0, True), (96, False)])
+def test_auto_counts_the_rounds_that_a_resumed_run_has_left(monkeypatch, round, pays):
+    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 2.0)
+    monkeypatch.setattr("fedexp.backends.auto.seconds_to_start", lambda: 3.0)
+    auto, params = Auto(workload(), workers=2, rounds=100), start(workload())
+    try:
+        auto._seconds = 1.0  # of a round before
+        auto.train(trainer(), tasks(params, round))
+        assert has_started_a_pool(auto) == pays
+    finally:
+        auto.close()
+
+
 @pytest.mark.usefixtures("quick_workers")
 def test_auto_stays_in_process_where_a_worker_dies_at_its_start(monkeypatch, caplog, new_children):
     monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
