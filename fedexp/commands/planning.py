@@ -47,7 +47,7 @@ class Foreseen:
 
     rounds: int
     rounds_within_max_epsilon: int  # the same where there is no limit
-    evaluations: int
+    evaluations: int  # with eval_every=auto about as many
     n_clients: int
     malicious: int
     clients_a_round: int  # expected
@@ -141,9 +141,10 @@ def foresee(config: Mapping[str, Any], built: Built) -> Foreseen:
     rounds, ledger = _within_epsilon(exp, start)
     evaluations = math.ceil(rounds / exp.eval_every)
     others = rounds * sum(value for phase, value in seconds.items() if phase != "evaluate")
+    if config["eval_every"] == BY_COST:  # the first and the last; others as there is time for them
+        in_time = others * SHARE_OF_TIME / (1 - SHARE_OF_TIME) / seconds["evaluate"]
+        evaluations = min(rounds, max(2, int(in_time)))
     evaluating = evaluations * seconds["evaluate"]
-    if config["eval_every"] == BY_COST:
-        evaluating = min(evaluating, others * SHARE_OF_TIME / (1 - SHARE_OF_TIME))
     return Foreseen(
         rounds=exp.rounds,
         rounds_within_max_epsilon=rounds,

@@ -46,6 +46,7 @@ def pace_remarks(config: Config) -> tuple[str, ...]:
     if config["eval_every"] != BY_COST:
         return ()
     return (
-        "eval_every=auto: which rounds are evaluated, and so which of them is called the best, "
-        "depends on how fast this machine is; the models and what is measured of them do not",
+        "eval_every=auto: which rounds are evaluated, and so which of them is called the best and "
+        "what means over the last ones are of, depends on how fast this machine is; the models and "
+        "what is measured of them do not",
     )

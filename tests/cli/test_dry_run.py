@@ -50,6 +50,13 @@ def test_what_is_planned_is_what_comes(here, plan):
     assert planned["seconds"] > 0
 
 
+def test_evaluations_by_the_clock_are_fewer_than_rounds(plan, monkeypatch):
+    monkeypatch.setattr(planning, "SHARE_OF_TIME", 0.0)
+    planned = plan(*SMALL, "eval_every=auto")
+    assert planned["evaluations"] == 2  # the first of three and the last
+    assert planned["seconds"] >= 2 * planned["seconds_a_round"]["evaluate"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
