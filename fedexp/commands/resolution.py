@@ -33,7 +33,7 @@ def resolve(
     assert isinstance(container, dict)
     config = {str(key): value for key, value in container.items()}
     schema.check_root_keys(container)
-    _make_absolute(container)
+    _make_absolute(config)
     composed = {
         k: str(v)
         for k, v in of_hydra.runtime.choices.items()
@@ -55,10 +55,9 @@ def resolve(
     }
 
 
-def _make_absolute(container: dict[Any, Any]) -> None:
+def _make_absolute(config: dict[str, Any]) -> None:
     """The places that a run starts from, in its config: it may go on in another current folder."""
-    model = container["model"]
-    for node, key in ((container, "from"), (model, "weights")):
+    for node, key in ((config, "from"), (config["model"], "weights")):
         if isinstance(node, dict) and isinstance(node.get(key), str):
             node[key] = str(Path(node[key]).expanduser().absolute())
 

@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 
 import fedexp
 from fedexp.commands.cli import run_command
+from fedexp.commands.continuation import continued
+from fedexp.commands.in_python import composed
 from tests.support.commands import FILES_OF_EQUAL_RUNS, summary_of
 from tests.support.shared_folders import shared_folder
 
@@ -70,7 +72,7 @@ def test_a_run_that_died_while_it_was_given_more_rounds_goes_on(short, here, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("fedexp.commands.execution.run", die)
+        patch.setattr("fedexp.commands.execution.RunStart", die)  # the rounds are about to begin
         assert run_command(["resume", "short", "rounds=3"]) == 130
     assert config_of(short)["rounds"] == 3
     assert summary_of(short)["rounds"] == 2  # and says that it is complete
@@ -147,6 +149,12 @@ def test_a_run_from_another_takes_its_settings_and_its_model(short, here):
     start, end = (load_file(f / "model.safetensors")["1.weight"] for f in (short, here / "next"))
     # One step; weights drawn from another seed lie 0.07 apart, in each of their numbers.
     assert 0 < (end - start).abs().max() < 0.01
+
+
+def test_what_a_run_starts_from_is_found_from_any_folder(short, here):
+    assert composed(continued(["from=short"]))[0]["from"] == str(short)
+    weights = composed(["model.weights=short/model.safetensors"])[0]["model"]["weights"]
+    assert weights == str(short / "model.safetensors")
 
 
 @pytest.mark.slow
