@@ -98,7 +98,7 @@ def refuse_too_late(folder: Path, saved: Mapping[str, Any], changed: Mapping[str
 
 def _too_late(folder: Path, key: str, value: Any) -> InputError:
     reason = f"has an effect on rounds to come, and the run is complete: {folder}"
-    return InputError(reason, key, value)
+    return InputError(reason, key, ",".join(value) if isinstance(value, Mapping) else value)
 
 
 def _refuse_store(overrides: Sequence[str]) -> None:

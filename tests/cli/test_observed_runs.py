@@ -12,6 +12,7 @@ from fedexp.core.round_record import Metric
 from fedexp.observers.series import by_round, leaves
 from fedexp.run_folder.documents import read_config
 from tests.support.commands import (
+    FILES_OF_EQUAL_RUNS,
     assert_same_bits,
     fedexp,
     kill,
@@ -102,12 +103,21 @@ def test_wandb_holds_the_record(tracked):
 
 
 def test_a_run_is_the_same_with_and_without_trackers(here, tracked):
+    def is_the_same():
+        return all(
+            (here / "run" / name).read_bytes() == (tracked / name).read_bytes()
+            for name in FILES_OF_EQUAL_RUNS
+        )
+
     assert run_command(["run", *SMALL, "hydra.run.dir=run"]) == 0
-    for name in ("metrics.csv", "model.safetensors"):
-        assert (here / "run" / name).read_bytes() == (tracked / name).read_bytes()
-    # ... and another tracker does not make it another run.
+    assert is_the_same()
+    # ... and another tracker does not make it another run, where it has rounds to come.
+    summary = summary_of(here / "run")
+    (here / "run" / "summary.json").write_text(json.dumps({**summary, "status": "running"}))
     shutil.rmtree(here / "run" / "checkpoints")
     assert run_command(["resume", "run", "tracker=tensorboard"]) == 0
+    assert (here / "run" / "tensorboard").is_dir()
+    assert is_the_same()
 
 
 @pytest.mark.parametrize("at", ["start", "round", "end"])
