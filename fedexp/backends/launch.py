@@ -85,6 +85,15 @@ def context_that_preloads(modules: Sequence[str]) -> Any:
     return context
 
 
+def _forget_the_server() -> None:
+    """A copy of this process starts one of its own: this one's is no child of the copy."""
+    forkserver._forkserver._forkserver_pid = None  # type: ignore[attr-defined]
+
+
+if sys.platform == "linux":
+    os.register_at_fork(after_in_child=_forget_the_server)
+
+
 @contextmanager
 def _nothing_of_this_folder() -> Iterator[None]:
     """The server imports by name, and a file of that name may lie in the current folder."""

@@ -254,7 +254,8 @@ def test_workers_never_see_ctrl_c(spawned_pool):
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_when_the_parent_goes_the_workers_go(end):
+def test_when_the_parent_goes_the_workers_go(spawned_pool, end):
+    spawned_pool.train(trainer(), tasks(start(workload())))  # the parent is a copy of who has some
     ours, its = multiprocessing.Pipe()
     parent = Copy(live_with_a_pool, its)
     assert ours.poll(60), "the pool does not start"
