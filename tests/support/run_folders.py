@@ -63,7 +63,7 @@ def write_run(
                 "counts": counts.tolist(),
                 "hash": "a1b2c3",
                 "indices": [[0]] * n_clients,
-                "skew": {"mean_total_variation": 0.41},
+                "skew": {"mean_total_variation_distance": 0.41},
             }
         )
     )
