@@ -1,4 +1,4 @@
-"""DP-SGD's steps for a block of clients at once: `fedexp.privacy.dp_sgd` with a client's axis.
+"""DP-SGD's steps for a block of clients at once: `private_steps` with a client's axis.
 
 Every example's gradient is made by itself (`torch.func`: a gradient, mapped over the examples of a
 client and over the clients), cut to its norm, and summed by client; each client adds noise of a

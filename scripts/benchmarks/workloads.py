@@ -20,7 +20,7 @@ from fedexp.aggregation.median import Median
 from fedexp.core.examples import Split
 from fedexp.core.protocols import Aggregator
 from fedexp.models import cnn, mlp, small_cnn
-from fedexp.privacy.dp_sgd import PrivateSteps
+from fedexp.privacy.private_steps import PrivateSteps
 
 SHAPE, CLASSES = (1, 28, 28), 10
 WORKLOADS = ("W1", "W2", "W3", "W4", "W5")

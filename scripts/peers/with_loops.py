@@ -13,7 +13,7 @@ from benchmarks.workloads import Case
 from fedexp.aggregation.mean import Mean
 from fedexp.aggregation.median import Median
 from fedexp.core.examples import Split
-from fedexp.privacy.dp_sgd import PrivateSteps
+from fedexp.privacy.private_steps import PrivateSteps
 from peers.shared import Rounds, Workload, arguments, finish
 from peers.torch_model import accuracy_of, start_model
 

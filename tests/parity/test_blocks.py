@@ -18,7 +18,8 @@ from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
 from fedexp.federation.algorithms.scaffold import Scaffold
-from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
+from fedexp.privacy.dp_sgd import PrivateTraining
+from fedexp.privacy.private_steps import PrivateSteps
 from fedexp.run_folder.format import config_hash
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.tasks.multilabel import Multilabel

@@ -9,7 +9,8 @@ from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.rng import torch_generator
 from fedexp.core.types import ClientTask
 from fedexp.models import cnn, logistic, mlp, resnet18, small_cnn
-from fedexp.privacy.dp_sgd import CLIPPING, PrivateSteps, PrivateTraining
+from fedexp.privacy.dp_sgd import PrivateTraining
+from fedexp.privacy.private_steps import CLIPPING, PrivateSteps
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.schedules import Constant
 from fedexp.training.sgd import LocalSGD

@@ -32,7 +32,8 @@ from fedexp.core.types import ClientTask
 from fedexp.core.workload import Workload
 from fedexp.leakage.observation import Knowledge, Observation
 from fedexp.leakage.victim import Victim
-from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
+from fedexp.privacy.dp_sgd import PrivateTraining
+from fedexp.privacy.private_steps import PrivateSteps
 from fedexp.training.steps import NoisySteps, PlainSteps
 
 

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
-from fedexp.privacy.dp_sgd import CLIPPING, DPSGD, PrivateSteps
+from fedexp.privacy.dp_sgd import DPSGD
 from fedexp.privacy.lone_examples import refuse_examples_that_mix
+from fedexp.privacy.private_steps import CLIPPING, PrivateSteps
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.per_example import Factors
 from fedexp.training.rehearsal import made_up

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from fedexp.core.checks import InputError
 from fedexp.core.flat import TaskModel
 from fedexp.core.types import ClientTask
-from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
+from fedexp.privacy.dp_sgd import PrivateTraining
+from fedexp.privacy.private_steps import PrivateSteps
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.sgd import LocalSGD
 from fedexp.training.steps import ordinary_steps

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.types import ClientTask
-from fedexp.privacy.dp_sgd import CLIPPING, PrivateSteps
+from fedexp.privacy.private_steps import CLIPPING, PrivateSteps
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.steps import Work
 from tests.support.private_models import SHIPPED, built, private, sgd, shard, train

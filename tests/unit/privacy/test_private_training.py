@@ -13,7 +13,8 @@ from fedexp.backends.process_pool import ProcessPool
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.types import ClientTask
-from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
+from fedexp.privacy.dp_sgd import PrivateTraining
+from fedexp.privacy.private_steps import PrivateSteps
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.optimizer import LocalOptimizer
 from fedexp.training.schedules import Constant

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fedexp.core.flat import TaskModel
 from fedexp.models import mlp
-from fedexp.privacy.dp_sgd import CLIPPING
+from fedexp.privacy.private_steps import CLIPPING
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.per_example import channels_last, watching
 from tests.support.private_models import (

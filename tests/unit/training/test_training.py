@@ -13,7 +13,8 @@ from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.rng import torch_generator
 from fedexp.core.types import ClientTask
 from fedexp.models import cnn, mlp
-from fedexp.privacy.dp_sgd import PrivateSteps, PrivateTraining
+from fedexp.privacy.dp_sgd import PrivateTraining
+from fedexp.privacy.private_steps import PrivateSteps
 from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.schedules import Constant, Cosine, Exponential
 from fedexp.training.sgd import LocalSGD
