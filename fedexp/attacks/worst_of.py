@@ -108,18 +108,20 @@ class WorstOf:
             return updates, memory
         mean = known_rows(updates, malicious).mean(dim=0)
         searches, kept = [], {}
+        tried = updates.matrix.clone()  # one for all trials: only the malicious rows change
         for name, member in self.members.items():
             prefix = f"{name}."  # of what is its own
             own = {k.removeprefix(prefix): t for k, t in memory.items() if k.startswith(prefix)}
             made, after = rewritten_by(member, updates, malicious, rule, rng, own)
-            searches.append(_search(updates, malicious, mean, made.matrix[malicious], rule))
+            sent = _along(mean, made.matrix[malicious])
+            searches.append(Search(_harm(rule, tried, malicious, mean, sent), sent))
             kept.update({prefix + k: t for k, t in after.items()})
         worst = max(searches, key=lambda search: search.most)
         against = max(searches, key=lambda search: (search is not worst, search.most.against))
         for turn in range(self.probes - len(searches)):
             (worst, against)[turn % 2].probe()
         worst = max(worst, against, key=lambda search: search.most)
-        return worst.rows(worst.strength), kept
+        return with_malicious_rows(updates, malicious, worst.rows(worst.strength)), kept
 
 
 FIRST = 2.0  # factor on a strength
@@ -139,7 +141,7 @@ class Search:
 
     Args:
         harm: of a strength.
-        rows: the updates at a strength.
+        rows: what malicious clients send at a strength, `[m, D]`.
 
     >>> search = Search(lambda t: Harm(False, -abs(t - 6), 0.0), lambda t: None)
     >>> for _ in range(12):
@@ -149,7 +151,7 @@ class Search:
     """
 
     harm: Callable[[float], Harm]
-    rows: Callable[[float], Updates]
+    rows: Callable[[float], Tensor]
     strength: float = 1.0
     factor: float = FIRST
     most: Harm = field(init=False)
@@ -174,19 +176,25 @@ def _next(factor: float) -> float:
     return 1 / factor if 1 < factor < FIRST else math.sqrt(max(factor, 1 / factor))
 
 
-def _search(updates: Updates, malicious: Tensor, mean: Tensor, own: Tensor, rule: Rule) -> Search:
-    """Along the way from the honest mean `[D]` through the rows `[m, D]` that a member sends."""
+def _along(mean: Tensor, own: Tensor) -> Callable[[float], Tensor]:
+    """By strength: from the honest mean `[D]` through the rows `[m, D]` that a member sends.
 
-    def rows(strength: float) -> Updates:
-        # At 1 the member's own rows, to the bit.
-        rows = own if strength == 1 else mean + strength * (own - mean)
-        return with_malicious_rows(updates, malicious, rows)
+    At 1 they are the member's own, to the bit.
+    """
+    return lambda strength: own if strength == 1 else mean + strength * (own - mean)
+
+
+def _harm(
+    rule: Rule, tried: Tensor, malicious: Tensor, mean: Tensor, rows: Callable[[float], Tensor]
+) -> Callable[[float], Harm]:
+    """By strength; the trial's rows are put into `tried` `[n, D]`."""
 
     def harm(strength: float) -> Harm:
-        outcome = rule.outcome(rows(strength).matrix)
+        tried[malicious] = rows(strength).to(tried)
+        outcome = rule.outcome(tried)
         if not math.isfinite(outcome.loss):
             return Harm(False, -math.inf, -math.inf)
         against = -float(outcome.step.double() @ mean[: len(outcome.step)].double())
         return Harm(against > 0, outcome.loss, against)
 
-    return Search(harm, rows)
+    return harm
