@@ -30,7 +30,8 @@ def prepare(extras: str) -> None:
     done = [s for s in (stamps[extras], stamps["[dev]"]) if s.is_file()]
     if any(stamp.read_text() == wanted for stamp in done):
         return
-    print(f"Setting up {ENVIRONMENT} (once; torch is large, this takes a few minutes)", flush=True)
+    print(f"Setting up {ENVIRONMENT} (once; torch is large, this takes a few minutes;", flush=True)
+    print("without a GPU a smaller build will do: docs/tutorial.md)", flush=True)
     if not PYTHON.exists():
         venv.create(ENVIRONMENT, with_pip=True)
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
