@@ -23,6 +23,7 @@ from fedexp.core.rng import seeded
 from fedexp.training.per_example import channels_last, watching
 
 TOLERANCE = 1e-4  # relative, of float32 sums: what mixes shows in full
+BATCH, DRAWS = 8, 24  # examples and draws where it is looked for what mixes by chance
 
 
 @final
@@ -67,6 +68,16 @@ def refuse_examples_that_mix(module: nn.Module, task: Task, x: Tensor, y: Tensor
                     "model",
                     name,
                 )
+    _refuse_mixing_by_chance(model, x, y, name)
+    whole, added = _whole_gradient(model, x, y), calm.gradients.sum(dim=0)
+    if not _alike(whole, added):
+        raise InputError(
+            "has gradients that are not those of its layers alone, one pass each: parameters that "
+            "are used outside of their layer (F.linear with another layer's weight), or a hook "
+            "that changes what a layer answers; examples' gradients cannot be told apart there",
+            "model",
+            name,
+        )
     again = answers(model, x, y)
     if not _alike(calm.gradients, again.gradients):
         raise InputError(
@@ -81,12 +92,9 @@ def answers(model: TaskModel, x: Tensor, y: Tensor) -> Answers:
     model.module.train()
     d, n = sum(p.numel() for p in model.parameters), len(x)
     gradients = torch.zeros(n, d)
-    ends = list(accumulate(p.numel() for p in model.parameters))
     row = torch.zeros(d)
-    targets = {
-        p: channels_last(p, row[end - p.numel() : end])
-        for p, end in zip(model.parameters, ends, strict=True)
-    }
+    places = zip(model.parameters, _places(model.parameters, row), strict=True)
+    targets = {p: channels_last(p, place) for p, place in places}
     with seeded(0, torch.device("cpu")), watching(model.module) as watch:
         logits = model.module(model.laid_out(x))
         losses = model.task.losses(logits, y)
@@ -97,6 +105,50 @@ def answers(model: TaskModel, x: Tensor, y: Tensor) -> Answers:
                 layer.add_weighted_sum(torch.eye(n)[example])
             gradients[example] = row
     return Answers(logits.detach(), losses.detach(), gradients)
+
+
+def _refuse_mixing_by_chance(model: TaskModel, x: Tensor, y: Tensor, name: str) -> None:
+    """As above for what mixes now and then (mixup, a coin), or from a size on: many draws.
+
+    Of a batch with one example that is not a number, the others' answers must be numbers.
+    """
+    n = len(x)
+    x, y = x.repeat(BATCH, *[1] * (x.dim() - 1))[:BATCH], y.repeat(BATCH, *[1] * (y.dim() - 1))
+    x[0], y = torch.nan, y[:BATCH]
+    for seed in range(1, 1 + DRAWS):
+        try:
+            with seeded(seed, torch.device("cpu")), torch.no_grad():
+                logits = model.module.train()(model.laid_out(x))
+                losses = model.task.losses(logits, y)
+        except Exception:  # it refuses such an example by itself, which is as well
+            return
+        if not bool(logits[1:].isfinite().all() and losses[1:].isfinite().all()):
+            raise InputError(
+                f"mixes the examples of a batch in some draws or sizes: in a batch of {BATCH}, one "
+                f"without numbers spoils others (which it does not among {n}), so that clipping "
+                "bounds no example; DP-SGD needs a model and a task that take every example by "
+                "itself, in training mode too",
+                "model",
+                name,
+            )
+
+
+def _whole_gradient(model: TaskModel, x: Tensor, y: Tensor) -> Tensor:
+    """The gradient `[d]` of the summed losses by autograd, laid out as `answers` has them."""
+    model.module.train()
+    with seeded(0, torch.device("cpu")):
+        losses = model.task.losses(model.module(model.laid_out(x)), y)
+    made = torch.autograd.grad(losses.sum(), model.parameters, materialize_grads=True)
+    whole = torch.zeros(sum(p.numel() for p in model.parameters))
+    for p, g, place in zip(model.parameters, made, _places(model.parameters, whole), strict=True):
+        channels_last(p, place).copy_(g)
+    return whole
+
+
+def _places(parameters: list[nn.Parameter], row: Tensor) -> list[Tensor]:
+    """Where each parameter's numbers stand in a row `[d]`, as views."""
+    ends = accumulate(p.numel() for p in parameters)
+    return [row[end - p.numel() : end] for p, end in zip(parameters, ends, strict=True)]
 
 
 def _replacements(x: Tensor, y: Tensor, classes: int) -> list[tuple[Tensor, Tensor]]:

@@ -55,6 +55,41 @@ def hooked(h):
     return h
 
 
+class Mixup(Mixing):
+    """Of examples in an order that is drawn, by a share that is drawn, now and then, in training.
+
+    In the first draw of three that is looked at, the first example stays where it is.
+    """
+
+    def __init__(self, sometimes=1.0, batch=0):
+        super().__init__()
+        self.sometimes, self.batch = sometimes, batch
+
+    def forward(self, x):
+        x = x.flatten(1)
+        if self.training and len(x) >= self.batch and torch.rand(()) < self.sometimes:
+            x = x.lerp(x[torch.randperm(len(x))], float(torch.rand(())))
+        return self.head(x)
+
+
+class Tied(nn.Module):
+    """A layer's weight is used a second time, where no pass of the layer shows it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(240, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = self.inner(x.flatten(1))
+        return self.head(F.linear(F.linear(h, self.inner.weight.t()), self.inner.weight))
+
+
+def scaled():
+    model = Mixing()
+    model.head.register_forward_hook(lambda layer, inputs, output: 3 * output)
+    return model
+
+
 def attention(x):
     return F.scaled_dot_product_attention(x[None], x[None], x[None])[0]
 
@@ -69,6 +104,9 @@ MIXERS = {
     "gradients alone": lambda: Mixing(behind=hooked),
     "in training alone": OnlyInTraining,
     "batches before": Remembers,
+    "mixup": Mixup,
+    "mixup now and then": lambda: Mixup(sometimes=0.3),
+    "mixup of larger batches": lambda: Mixup(batch=6),
 }
 
 
@@ -85,6 +123,12 @@ def test_a_model_that_mixes_the_examples_of_a_batch_is_refused(name):
     assert refused.value.key == "model"
     assert "\n" not in str(refused.value)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("make", [Tied, scaled])
+def test_a_model_whose_layers_do_not_have_all_of_its_gradients_is_refused(make):
+    with pytest.raises(InputError, match="gradients that are not those of its layers alone"):
+        check(built(make))
 
 
 class Balanced(Multiclass):
