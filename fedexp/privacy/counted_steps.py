@@ -1,14 +1,27 @@
-"""The steps that DP-SGD's epsilon is for: made once, with the announced work, and counted."""
+"""The steps that DP-SGD's epsilon is for: made once, with the announced work, and counted.
+
+All that has noise is the gradients. So a trainer is shown nothing else of a client: not the
+examples, not a batch's loss, not how many examples are in it (a step that is skipped for an empty
+batch tells that it was empty). What the record has of these is put into the report afterwards.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any, final
+
+import torch
+from torch import Tensor
 
 from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
-from fedexp.training.steps import StepTrainer
+from fedexp.core.examples import Split
+from fedexp.core.protocols import Model
+from fedexp.core.types import ClientReport, ClientTask
+from fedexp.training.steps import Step, StepSource, StepTrainer, Work
 
 
 @final
@@ -45,3 +58,64 @@ class CountedSteps:
 
     def _refusal(self, reason: str) -> InputError:
         return InputError(f"{reason}; DP-SGD cannot train so", "training", self._by)
+
+
+@final
+class UnseenSteps:
+    """The steps of one client on its own examples, with nothing of them in sight but gradients.
+
+    Args:
+        steps: the source.
+        shard: the client's examples, whatever is handed in their place.
+    """
+
+    def __init__(self, steps: StepSource, shard: Split) -> None:
+        self._steps, self._shard = steps, shard
+        self._processed, self._with_examples = 0, 0
+        self._loss: Tensor | float = 0.0
+
+    def __call__(
+        self, model: Model, shard: object, task: ClientTask, work: Work
+    ) -> Generator[Step, None, None]:
+        """As many steps as the source makes."""
+        n = len(self._shard)
+        total = torch.zeros((), device=model.vector.device)
+        unknown, expected = torch.full_like(total, torch.nan), round(n / work.batches(n))
+        with closing(self._steps(model, self._shard, task, work)) as made:
+            for step in made:
+                self._processed += step.examples
+                self._with_examples += step.examples > 0
+                total += step.loss
+                yield replace(step, loss=unknown, examples=expected)
+                del step  # or the next gradients could not lie where these do
+        # On a GPU a tensor until the round's end: to read it here would be to wait for the device.
+        self._loss = float(total) if total.is_cpu else total
+
+    def told(self, report: ClientReport) -> ClientReport:
+        """The report with what the trainer could not see."""
+        metrics = dict(report.metrics)
+        if "loss" in metrics:
+            metrics["loss"] = self._loss / self._with_examples if self._with_examples else math.nan
+        return replace(report, processed=self._processed, metrics=metrics)
+
+
+@final
+@dataclass(frozen=True)
+class Unseen:
+    """A client's examples as a trainer behind DP-SGD has them: it may know how many there are."""
+
+    n: int
+    by: str  # the trainer
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise InputError(
+            f"looks at a client's examples (shard.{name}) beside the steps that it is given, and "
+            "only those have noise; DP-SGD cannot train so",
+            "training",
+            self.by,
+        )

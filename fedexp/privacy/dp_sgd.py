@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from fedexp.privacy.account import (
     PrivacyAccount,
     StepsOfEachClient,
 )
-from fedexp.privacy.counted_steps import CountedSteps
+from fedexp.privacy.counted_steps import CountedSteps, Unseen, UnseenSteps
 from fedexp.privacy.ledger import Ledger
 from fedexp.privacy.lone_examples import refuse_examples_that_mix
 from fedexp.privacy.private_blocks import PrivateBlockSteps
@@ -121,8 +121,10 @@ class PrivateTraining:
     def _train(
         self, steps: StepSource, model: Model, shard: Split, task: ClientTask
     ) -> ClientReport:
-        counted = CountedSteps(steps, self._trainer())
-        report = self._trainer()(model, shard, task, counted)
+        trainer, unseen = self._trainer(), UnseenSteps(steps, shard)
+        counted = CountedSteps(unseen, trainer)
+        shown: Any = Unseen(len(shard), called(trainer))
+        report = unseen.told(trainer(model, shown, task, counted))
         self._check_made(counted.made, self.steps_for(len(shard)))
         d = sum(p.numel() for p in model.parameters)
         if not torch.equal(model.vector[d:], task.params[d:]):  # buffers follow the parameters

@@ -131,8 +131,8 @@ class Step:
     """What one batch says."""
 
     gradients: Gradients  # one a parameter, which the next step may overwrite; (): it is made
-    loss: Tensor  # [] mean loss of the batch; 0 without examples
-    examples: int
+    loss: Tensor  # [] mean loss of the batch; 0 without examples, NaN where it is not to be seen
+    examples: int  # in the batch; expected there, where it is not to be seen
 
 
 class StepSource(Protocol):
@@ -164,7 +164,11 @@ class Adjusted:
 
 @runtime_checkable
 class StepTrainer(Trainer, Protocol):
-    """A trainer that goes step by step, and does not mind who makes the steps."""
+    """A trainer that goes step by step, and does not mind who makes the steps.
+
+    Behind DP-SGD it is shown nothing of a client but the steps' gradients, and how many examples
+    there are: `len(shard)`.
+    """
 
     def work(self) -> Work:
         """How much a client trains in a round."""
@@ -311,10 +315,11 @@ def train_steps(
         The report, with the mean loss over the steps that had examples (NaN where none had).
     """
     processed, with_examples = 0, 0
-    total_loss = torch.zeros((), device=shard.x.device)
+    device = model.vector.device
+    total_loss = torch.zeros((), device=device)
     model.module.train()
     with (
-        seeded(task.seed, shard.x.device),
+        seeded(task.seed, device),
         closing(steps(model, shard, task, work)) as made,
     ):
         for step in made:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
 from fedexp.core.flat import TaskModel
-from fedexp.core.types import ClientTask
+from fedexp.core.types import ClientReport, ClientTask
 from fedexp.privacy.dp_sgd import PrivateTraining
 from fedexp.privacy.private_steps import PrivateSteps
 from fedexp.tasks.multiclass import Multiclass
@@ -220,6 +220,32 @@ class Deaf(LocalSGD):
         return super().__call__(model, shard, task)
 
 
+class Idle(LocalSGD):
+    """One that makes no step at all."""
+
+    def __call__(self, model, shard, task, steps=ordinary_steps):
+        return ClientReport(len(shard), 0, {})
+
+
+class SetsABias(LocalSGD):
+    """One that ends with what it has counted in its labels."""
+
+    def __call__(self, model, shard, task, steps=ordinary_steps):
+        report = super().__call__(model, shard, task, steps)
+        with torch.no_grad():
+            model.parameters[-1].copy_(torch.bincount(shard.y, minlength=3).float())
+        return report
+
+
+class GoesByBatches(LocalSGD):
+    """One that keeps what it is shown of its batches."""
+
+    def __call__(self, model, shard, task, steps=ordinary_steps):
+        shown = {(str(s.loss), s.examples) for s in steps(model, shard, task, self.work())}
+        assert shown == {("tensor(nan)", 5)}
+        return ClientReport(len(shard), 0, {"loss": 0.0})
+
+
 class OtherBatches(LocalSGD):
     """One that says one thing of its work and does another."""
 
@@ -235,7 +261,9 @@ def as_plain(trainer):
     ("kind", "reason"),
     [
         (GoesTwice, "asks for its steps twice"),
-        (Deaf, r"made 0 of the \d+ steps"),
+        (Deaf, r"looks at a client's examples \(shard.x\)"),
+        (Idle, r"made 0 of the \d+ steps"),
+        (SetsABias, r"looks at a client's examples \(shard.y\)"),
         (OtherBatches, "asks for other steps"),
     ],
 )
@@ -244,3 +272,11 @@ def test_a_trainer_that_does_not_train_on_the_steps_it_is_given_is_refused(kind,
     with pytest.raises(InputError, match=reason) as refusal:
         train(private(own), built(SHIPPED["mlp"]), shard(10))
     assert refusal.value.key == "training"
+
+
+def test_a_trainer_sees_of_a_batch_what_has_noise_and_the_record_the_rest():
+    own = GoesByBatches(**vars(sgd(batch_size=5)))
+    _, report = train(private(own), built(SHIPPED["mlp"]), shard(20))
+    _, ours = train(private(sgd(batch_size=5)), built(SHIPPED["mlp"]), shard(20))
+    assert report.processed == ours.processed > 0  # the batches are the same ones
+    assert report.metrics["loss"] > 0
