@@ -24,6 +24,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
                       targets_by_example           what it wants may depend on all of a part
     mechanism         noised_before_seen           whoever reads rows reads them without their noise
                       noise_seed                   a round made again has the same noise again
+                      expected_cohort (at work)    how many clients there were may be told
                       perturbed(part, rng)         clients train on their examples as they are
     detector, ...     does_nothing                 it does something
     worker momentum   spares_malicious             malicious clients average before they attack
@@ -49,15 +50,18 @@ needs the promise is refused. Nothing is decided by a class or by its name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Literal, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.protocols import Aggregator, Attack, Sampler, Task
 from fedexp.core.types import Delivery, Rule, State, Updates
@@ -287,8 +291,20 @@ class Sampling:
 
 
 def sensitivity_of(rule: object, clip_norm: float, n: int) -> float | None:
-    """See `BoundsOneClient`; None where the rule declares no bound."""
-    return rule.sensitivity(clip_norm, n) if isinstance(rule, BoundsOneClient) else None
+    """See `BoundsOneClient`; None where the rule declares no bound.
+
+    Raises:
+        InputError: what it declares is no length: noise for it would be none, or not a number.
+    """
+    bound = rule.sensitivity(clip_norm, n) if isinstance(rule, BoundsOneClient) else None
+    if bound is None or (isinstance(bound, Real) and 0 < bound < math.inf):
+        return None if bound is None else float(bound)
+    raise InputError(
+        f"must say how far one client moves it as a finite number above 0 (sensitivity), and says "
+        f"{bound!r}",
+        "aggregator",
+        called(rule),
+    )
 
 
 def needs_only_the_sum(rule: object) -> bool:
@@ -319,10 +335,22 @@ def profile_of(
 
 
 def sampling_of(sampler: object, n_clients: int) -> Sampling | None:
-    """What may be counted on; None for nothing."""
+    """What may be counted on; None for nothing.
+
+    Raises:
+        InputError: what it says of its rate is no probability.
+    """
     if not isinstance(sampler, StatesItsSampling):
         return None
-    return Sampling(sampler.sampling, sampler.rate(n_clients))
+    rate = sampler.rate(n_clients) if callable(sampler.rate) else sampler.rate
+    if not callable(sampler.rate) or not isinstance(rate, Real) or not 0 < rate < math.inf:
+        raise InputError(
+            "must say by a method rate(n_clients) with which probability it draws a client, above "
+            f"0, and says {rate!r}",
+            "sampler",
+            called(sampler),
+        )
+    return Sampling(sampler.sampling, float(rate))
 
 
 def as_received(
@@ -404,6 +432,11 @@ def spares_malicious(momentum: object) -> bool:
 def draws_anew(mechanism: object) -> bool:
     """Whether a round that is made a second time has other noise than it had the first time."""
     return getattr(mechanism, "noise_seed", "task") != "task"
+
+
+def counted_clients(privacy: object, there: int) -> int:
+    """Of how many clients a step is told to be: not of those there were, where noise hides that."""
+    return int(getattr(privacy, "expected_cohort", there))
 
 
 def trains_once(algorithm: object) -> bool:

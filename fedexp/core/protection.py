@@ -13,6 +13,7 @@ from fedexp.core.attack_schedule import AttackSchedule
 from fedexp.core.capabilities import Sampling, sampling_of
 from fedexp.core.checks import InputError
 from fedexp.core.cohort import drawn
+from fedexp.core.draws import NEVER, contradiction
 from fedexp.core.protocols import (
     Account,
     Aggregator,
@@ -30,8 +31,6 @@ from fedexp.core.protocols import (
     WorkerMomentum,
 )
 from fedexp.core.rng import generator
-
-NEVER = 1e-9  # how improbable draws must be before they contradict what a sampler says of itself
 
 
 @runtime_checkable
@@ -161,6 +160,14 @@ class Plan:
                 f"says that it draws every client with probability {said.rate:.4g} "
                 f"({said.kind}), and draws a share of {total / draws:.4g}, the most frequent "
                 f"client in {int(counts.max())} of {self.rounds} rounds",
+                "sampler",
+                type(self.sampler).__name__,
+            )
+        if wrong := contradiction(self.sampler, n, said.kind, said.rate):
+            raise InputError(
+                f"says that it draws every client with probability {said.rate:.4g} ({said.kind}), "
+                f"and {wrong}; use sampler=poisson or sampler=uniform, or one that does not say "
+                "how it draws (sampling), on which nothing is counted",
                 "sampler",
                 type(self.sampler).__name__,
             )

@@ -219,7 +219,8 @@ class Algorithm(Protocol):
         Args:
             step: `[D]`, what the rule made of the rows, as released.
             state: of this round.
-            share: of all clients, how many are in those rows.
+            share: of all clients, how many are in those rows; how many are expected there, where
+                a mechanism hides how many they were.
         """
 
 

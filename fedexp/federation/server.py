@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.core.capabilities import counted_clients
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
     Aggregator,
@@ -119,7 +120,7 @@ class Server:
         if not skipped:
             noise = rng("server_noise")
             whole, privacy = self.privacy.on_step(whole, trusted, state.privacy, noise)
-            share = trusted.clients / self.n_clients
+            share = counted_clients(self.privacy, trusted.clients) / self.n_clients
             left = self.algorithm.server_step(whole, state.algorithm, share)
             refuse_form(no_own_step(left, whole, d), "algorithm", self.algorithm)
             step, algorithm = left

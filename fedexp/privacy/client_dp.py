@@ -49,6 +49,7 @@ from fedexp.privacy.terms import (
     check_noise_is_given_once,
     refuse_what_is_sent,
 )
+from fedexp.privacy.tried_bound import TRIED_NUMBERS, refuse_false_bound
 
 SAMPLINGS = ("auto", "poisson", "fixed_size", "none")
 AGAINST_OTHERS = "counted on against all but the server, which sees who takes part"
@@ -241,6 +242,13 @@ class ClientDP:
                 raise InputError("declares no sensitivity", "aggregator", called(rule))
             return max(known)
 
+        refuse_false_bound(
+            rule,
+            self.clip_norm,
+            lambda n: sensitivity_of(rule, self.clip_norm, n) or 0.0,
+            min(plan.d, TRIED_NUMBERS),
+            largest,
+        )
         return largest_move
 
     def _counted_on(self, plan: Plan) -> Sampling | None:

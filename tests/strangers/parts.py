@@ -170,6 +170,17 @@ class TrainsTwice(SendsLengths):
 
 
 @dataclass(frozen=True)
+class GoesByHowMany(TrainsTwice):
+    """An algorithm whose server goes by how many clients were there: its step is all that."""
+
+    def local(self, trainer):
+        return trainer
+
+    def server_step(self, step, state, share):
+        return torch.full_like(step, share), state
+
+
+@dataclass(frozen=True)
 class _Again:
     trainer: object
 

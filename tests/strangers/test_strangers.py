@@ -81,6 +81,14 @@ def test_a_channel_that_does_not_say_whose_its_rows_are_is_no_ground_for_central
     build(config_for(*TRUST, *CLIENT_DP, own("channel", "KeepsRowsApart")))
 
 
+@pytest.mark.parametrize(("promise", "all_alike"), [((), False), (CLIENT_DP, True)])
+def test_no_algorithm_is_told_how_many_clients_there_were_where_noise_hides_it(promise, all_alike):
+    drawn = ("sampler=poisson", "n_clients=20", "cohort_size=5", "rounds=6")
+    _, records = trained(*promise, *drawn, own("algorithm", "GoesByHowMany"))
+    steps = [m.value for r in records for m in r.metrics if m.metric == "step_norm"]
+    assert (len(set(steps)) == 1) == all_alike
+
+
 def test_a_sampler_called_poisson_amplifies_nothing():
     many = ("n_clients=20", "cohort_size=2", *CLIENT_DP)
     amplified = epsilon("sampler=poisson", *many)
