@@ -81,11 +81,18 @@ class _Stage:
     def step(self, batch: Split, why: str) -> set[str]:
         """A step's gradients; the names of the parameters that the answer does not depend on."""
         self.model.module.train()
+        trained = [name for name, p in self.model.module.named_parameters() if p.requires_grad]
+        if len(trained) != len(self.model.parameters):
+            raise InputError(
+                "changes which of its parameters are trained (requires_grad) when it runs; say it "
+                "when the model is made, or by model.frozen",
+                "model",
+                self.name,
+            )
         answer = self.answer(batch, why)
         with self._refusing(f"cannot be trained on {_examples(batch)}, and {why}"):
             loss = self.model.task.loss(answer, batch.y)
             gradients = torch.autograd.grad(loss, self.model.parameters, allow_unused=True)
-        trained = [name for name, p in self.model.module.named_parameters() if p.requires_grad]
         return {name for name, g in zip(trained, gradients, strict=True) if g is None}
 
     def answer(self, batch: Split, why: str) -> Tensor:

@@ -73,7 +73,8 @@ def refuse_what_moves(module: nn.Module, task: Task, x: Tensor, y: Tensor, avera
     if moved.elsewhere:
         raise InputError(
             "remembers examples outside its parameters and buffers, so that a client would start "
-            "with what another one left; keep that in a registered buffer, or not at all",
+            "with what another one left; keep that in a registered buffer, or not at all (or it "
+            "draws at random in evaluation, as F.dropout does without training=self.training)",
             "model",
             name,
         )
@@ -82,6 +83,14 @@ def refuse_what_moves(module: nn.Module, task: Task, x: Tensor, y: Tensor, avera
 def rehearse(module: nn.Module, task: Task, x: Tensor, y: Tensor) -> Moved:
     """Train a copy of `module` for some steps on `n` examples, and look at it."""
     trained = copy.deepcopy(module)
+    for name, tensor in _tensors(trained).items():
+        if tensor.numel() > 1 and 0 in tensor.stride():
+            raise InputError(
+                f"numbers of its {name} share one place in memory (expand), so that no model can "
+                "be put there; register a copy (clone)",
+                "model",
+                type(module).__name__,
+            )
     parameters = [p for p in trained.parameters() if p.requires_grad]
     start = _values(trained)
     with seeded(0, torch.device("cpu")):
@@ -112,9 +121,12 @@ def rehearse(module: nn.Module, task: Task, x: Tensor, y: Tensor) -> Moved:
 
 
 def _answers(module: nn.Module, x: Tensor) -> Tensor:
+    """In evaluation, and in training mode if it answers there, with the same draws each time."""
     with torch.no_grad():
-        answers: Tensor = module.eval()(x)
-    return answers.clone()
+        answers: Tensor = module.eval()(x).clone()
+        with suppress(Exception), seeded(1, torch.device("cpu")):
+            return torch.stack([answers, module.train()(x)])
+    return answers
 
 
 def _tensors(module: nn.Module) -> Mapping[str, Tensor]:

@@ -114,3 +114,37 @@ def test_a_step_that_fails_is_left_to_the_rehearsal_of_the_trainer():
 
     moved = rehearse(Fails(FEATURES, CLASSES), Multiclass(), X, Y)
     assert (moved.buffers, moved.frozen, moved.elsewhere) == ((), (), False)
+
+
+class OnlyInTraining(nn.Module):
+    """Counts its batches outside of its buffers, and goes by that while it is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.batches = nn.Linear(FEATURES, CLASSES), 0
+
+    def forward(self, x):
+        self.batches += self.training
+        return self.head(x * (1 + self.batches) if self.training else x)
+
+
+class DrawsInEvaluation(OnlyInTraining):
+    def forward(self, x):
+        return nn.functional.dropout(self.head(x))
+
+
+@pytest.mark.parametrize("kind", [OnlyInTraining, DrawsInEvaluation])
+def test_what_answers_otherwise_the_second_time_is_refused(kind):
+    with pytest.raises(InputError, match=r"remembers examples outside.*draws at random in eval"):
+        refuse_what_moves(kind(), Multiclass(), X, Y, averaged=False)
+
+
+def test_what_draws_in_training_alone_is_no_memory():
+    refuse_what_moves(behind(nn.Dropout(0.5)), Multiclass(), X, Y, averaged=False)
+
+
+def test_numbers_that_share_a_place_in_memory_are_refused():
+    model = nn.Linear(FEATURES, CLASSES)
+    model.register_buffer("scale", torch.ones(1).expand(CLASSES))
+    with pytest.raises(InputError, match="numbers of its scale share one place in memory"):
+        refuse_what_moves(model, Multiclass(), X, Y, averaged=False)
