@@ -19,6 +19,7 @@ from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
 from fedexp.core.mapping import let_go
 from fedexp.core.protocols import Sends, Trainer
+from fedexp.core.rng import seeded
 from fedexp.core.types import ClientReport, ClientTask, Sent, State
 from fedexp.core.workload import Workload, evaluation_batch
 
@@ -50,7 +51,9 @@ class Workspace:
                 keeps others than the client had.
         """
         self.model.load(task.params)
-        report = trainer(self.model, self._shard(self._shards[task.examples_of]), task)
+        shard = self._shard(self._shards[task.examples_of])
+        with seeded(task.seed, self._device):
+            report = trainer(self.model, shard, task)
         check_report(report, trainer)
         let_go(self.examples.x)
         d = len(task.params)

@@ -9,6 +9,7 @@ Source: numpy.random.SeedSequence, spawn keys (O'Neill's seed_seq, https://www.p
 
 from __future__ import annotations
 
+import random
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,18 +53,25 @@ def legacy_generator(seed: int) -> np.random.RandomState:
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Let what draws from torch's global generator (dropout, initialisation) draw from `seed`.
 
-    The generator is put back afterwards. Written out because `torch.manual_seed` takes over a
-    millisecond where a build of torch for GPUs runs without one, as long as a small client's round.
+    And what draws from Python's or NumPy's, as no part of ours does: somebody's own might, and the
+    same seed is to give the same bits there, too. All are put back afterwards. Written out because
+    `torch.manual_seed` takes over a millisecond where a build of torch for GPUs runs without one,
+    as long as a small client's round.
     """
     generators = [torch.default_generator]
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         generators.append(torch.cuda.default_generators[index])
     before = [g.get_state() for g in generators]
+    of_python, of_numpy = random.getstate(), np.random.get_state()
     for g in generators:
         g.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # all that it takes
     try:
         yield
     finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
         for g, state in zip(generators, before, strict=True):
             g.set_state(state)

@@ -31,7 +31,7 @@ from fedexp.core.protocols import (
     Trainer,
     WorkerMomentum,
 )
-from fedexp.core.rng import generator, seed_for
+from fedexp.core.rng import generator, seed_for, seeded
 from fedexp.core.round_record import Metric, RoundRecord, ServerState
 from fedexp.core.types import ClientTask, row_size
 from fedexp.federation.client_state import InMemory, keep, of_part, read
@@ -87,7 +87,8 @@ def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerStat
     most, last = min(exp.max_failed_rounds, exp.rounds), None
     state = state.to(exp.device)
     while not finished(exp, state) and state.failed_rounds < most:
-        state, last = run_round(exp, state)
+        with seeded(seed_for(exp.seed, "round", state.round), exp.device):
+            state, last = run_round(exp, state)
         yield state, last
     if state.failed_rounds >= most:
         raise _nothing_moves(exp, state.failed_rounds, last)

@@ -1,5 +1,6 @@
 """Streams are named, stable over machines and versions, and apart from each other."""
 
+import random
 import subprocess
 import sys
 
@@ -79,6 +80,16 @@ def test_seeded_lends_the_global_generator_and_gives_it_back():
         inside = torch.rand(3)
     assert torch.equal(torch.rand(3), undisturbed)
     assert torch.equal(inside, torch.rand(3, generator=torch_generator(7)))
+
+
+def test_seeded_lends_pythons_and_numpys_generators_for_whom_draws_from_them():
+    def inside(seed):
+        with seeded(seed, torch.device("cpu")):
+            return random.random(), float(np.random.rand())
+
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    assert inside(2**40 + 1) == inside(2**40 + 1) != inside(2)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
 
 
 def test_seeded_gives_the_generator_back_after_a_failure():
