@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fedexp.commands.studies import carry_out, study_of
+from fedexp.config.composition import Loader
 from fedexp.config.folders import conf_folder
 from fedexp.config.found import settle
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
@@ -170,6 +171,7 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
             reason = f"there is no run to set; may be set: {', '.join(SETTABLE)}"
             raise InputError(reason, "override", override)
     register()
+    Loader.said = tuple(overrides)
     plain = ["partition=iid", "n_clients=1", "backend=in_process", "store=none", "tracker=none"]
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):

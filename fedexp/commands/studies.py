@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from fedexp.commands.trust import refuse_borrowed_trust, refuse_missing_data
 from fedexp.config.build import Built
+from fedexp.config.composition import Loader
 from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.config.parts import Parts, as_typed
@@ -231,6 +232,7 @@ def _chosen(overrides: Sequence[str]) -> dict[str, Any]:
                 f"the run is finished; may be set: {', '.join(OVERRIDABLE)}", "override", override
             )
     register()
+    Loader.said = tuple(overrides)
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             config = compose("config", overrides=list(overrides))

@@ -78,6 +78,12 @@ def test_it_gives_no_trust(write, refused):
     assert "trust=['tests.']: comes from a config in ./conf" in refused("experiment=theirs")
 
 
+def test_a_study_is_given_trust_on_the_command_line_beside_it(here, write):
+    write("conf/aggregator/own.yaml", MEAN)
+    assert run_command([*SMALL, "trust=[tests.]"]) == 0
+    assert run_command(["leakage", "run", "leakage=loss_threshold", "trust=[tests.]"]) == 0
+
+
 def test_the_folders_that_were_used_are_recorded(here, write, capfd):
     write("conf/aggregator/mine.yaml", MEAN)
     write("conf/local/default.yaml", f"{GLOBAL}seed: 7\n")
