@@ -43,6 +43,7 @@ from fedexp.core.devices import repeatable
 from fedexp.core.examples import Dataset, Split
 from fedexp.core.flat import vector_of
 from fedexp.core.normalise import Normalisation, normalisation_of
+from fedexp.core.objective import remark_on
 from fedexp.core.observer import Observer
 from fedexp.core.own_code import own_code_named
 from fedexp.core.partition import Partition
@@ -199,6 +200,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             *data.remarks,
             *_of_folders(config),
             *pace_remarks(config),
+            *remark_on(config["objective"]),
             *_disagreements(config, parts),
             *(patients_apart(shards, dataset.train) if communicates(setting) else ()),
             *remarks(parts),

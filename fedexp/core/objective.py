@@ -7,6 +7,7 @@ from typing import Literal
 
 Direction = Literal["maximize", "minimize"]
 LOW_IS_GOOD = frozenset({"loss"})
+HIGH_IS_GOOD = frozenset({"accuracy", "balanced_accuracy", "exact_match", "macro_f1", "auc"})
 DIRECTION = "hydra.sweeper.direction"
 
 
@@ -17,6 +18,20 @@ def direction_of(metric: str) -> Direction:
     ('maximize', 'minimize')
     """
     return "minimize" if metric in LOW_IS_GOOD else "maximize"
+
+
+def remark_on(metric: str) -> tuple[str, ...]:
+    """What a person should know of an objective of which nobody has said which way it is better.
+
+    >>> remark_on("accuracy")
+    ()
+    """
+    if metric in LOW_IS_GOOD | HIGH_IS_GOOD:
+        return ()
+    return (
+        f"objective={metric} is taken for a metric of which more is better: the best round goes by "
+        "it, and so does a sweeper; if less is better, let the task measure its negative",
+    )
 
 
 def told_direction(overrides: Sequence[str]) -> Direction | None:

@@ -14,6 +14,7 @@ from fedexp.core.checks import in_range
 from fedexp.core.examples import Split
 from fedexp.core.protocols import Backend, Task
 from fedexp.core.round_record import Metric
+from fedexp.federation.form import no_figures, refuse_form
 from fedexp.federation.own_patients import OwnPatients
 
 
@@ -113,6 +114,8 @@ class ModelEvaluator:
                 rows.append(Metric(round, scope, "all", "success", success))
                 continue
             measured = [self.task.measure(logits, split.y) for logits in outputs]
+            for figures in measured:
+                refuse_form(no_figures(figures, self.task.metrics), "task", self.task)
             if scope == "test":
                 answers, more = self._each_client(outputs, split.y, round, measured)
                 rows += more

@@ -147,6 +147,19 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
 
 
+def no_figures(measured: object, metrics: Sequence[str]) -> str:
+    """What is wrong with what a task measured, of which all `metrics` are; "": nothing."""
+    if not isinstance(measured, Mapping):
+        return f"must measure a dict of numbers, and gave {_kind(measured)}"
+    for name in metrics:
+        if name not in measured:
+            return f"says that it measures {name!r} (metrics), and does not"
+    for name, value in measured.items():
+        if not isinstance(value, Real):
+            return f"must measure numbers (float), and {name!r} is {_kind(value)}"
+    return ""
+
+
 def no_delivery(delivery: object, sent: Updates) -> str:
     """What is wrong with what a channel says it has brought of what was sent; "": nothing."""
     if not isinstance(delivery, Delivery):

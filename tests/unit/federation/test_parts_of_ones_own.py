@@ -11,6 +11,7 @@ from fedexp.core.checks import InputError
 from fedexp.core.types import Updates, Verdict
 from fedexp.federation.form import (
     no_complaints,
+    no_figures,
     no_mixture,
     no_model,
     no_opinion,
@@ -85,6 +86,13 @@ def test_what_is_no_complaint():
     assert not no_complaints(("", "too long"), 2)
     for said in (None, ("",), ("", None), "ab"):
         assert no_complaints(said, 2).startswith("must return a word for each of 2 rows")
+
+
+def test_what_are_no_figures():
+    assert no_figures({"loss": 0.5, "auc": float("nan"), "own": np.float32(1)}, ("loss",)) == ""
+    assert "must measure a dict of numbers" in no_figures([0.5], ("loss",))
+    assert "says that it measures 'auc'" in no_figures({"loss": 0.5}, ("loss", "auc"))
+    assert "'loss' is [] torch.float32" in no_figures({"loss": torch.tensor(0.5)}, ("loss",))
 
 
 def test_what_is_no_opinion():
