@@ -19,7 +19,7 @@ from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
 from fedexp.core.mapping import let_go
 from fedexp.core.protocols import Sends, Trainer
-from fedexp.core.rng import seeded
+from fedexp.core.rng import seeded, start_globals
 from fedexp.core.types import ClientReport, ClientTask, Sent, State
 from fedexp.core.workload import Workload, evaluation_batch
 
@@ -53,6 +53,7 @@ class Workspace:
         self.model.load(task.params)
         shard = self._shard(self._shards[task.examples_of])
         with seeded(task.seed, self._device):
+            start_globals(task.seed)
             report = trainer(self.model, shard, task)
         check_report(report, trainer)
         let_go(self.examples.x)

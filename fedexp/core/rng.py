@@ -53,25 +53,44 @@ def legacy_generator(seed: int) -> np.random.RandomState:
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Let what draws from torch's global generator (dropout, initialisation) draw from `seed`.
 
-    And what draws from Python's or NumPy's, as no part of ours does: somebody's own might, and the
-    same seed is to give the same bits there, too. All are put back afterwards. Written out because
-    `torch.manual_seed` takes over a millisecond where a build of torch for GPUs runs without one,
-    as long as a small client's round.
+    The generator is put back afterwards. Written out because `torch.manual_seed` takes over a
+    millisecond where a build of torch for GPUs runs without one, as long as a small client's round.
     """
     generators = [torch.default_generator]
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         generators.append(torch.cuda.default_generators[index])
     before = [g.get_state() for g in generators]
-    of_python, of_numpy = random.getstate(), np.random.get_state()
     for g in generators:
         g.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # all that it takes
     try:
         yield
     finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
         for g, state in zip(generators, before, strict=True):
             g.set_state(state)
+
+
+@contextmanager
+def lent(seed: int, device: torch.device) -> Iterator[None]:
+    """As `seeded`, with the global generators of Python and NumPy, which are put back too.
+
+    No part of ours draws from these. Somebody's own might, and the same seed is to give the same
+    bits there, too.
+    """
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    try:
+        with seeded(seed, device):
+            start_globals(seed)
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+
+
+def start_globals(seed: int) -> None:
+    """Python's and NumPy's global generators start at `seed`, inside `lent`.
+
+    For every client, where putting them back would take as long as a small client's round.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # all that it takes

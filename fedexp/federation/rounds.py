@@ -31,7 +31,7 @@ from fedexp.core.protocols import (
     Trainer,
     WorkerMomentum,
 )
-from fedexp.core.rng import generator, seed_for, seeded
+from fedexp.core.rng import generator, lent, seed_for, start_globals
 from fedexp.core.round_record import Metric, RoundRecord, ServerState
 from fedexp.core.types import ClientTask, row_size
 from fedexp.federation.client_state import InMemory, keep, of_part, read
@@ -87,7 +87,7 @@ def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerStat
     most, last = min(exp.max_failed_rounds, exp.rounds), None
     state = state.to(exp.device)
     while not finished(exp, state) and state.failed_rounds < most:
-        with seeded(seed_for(exp.seed, "round", state.round), exp.device):
+        with lent(seed_for(exp.seed, "round", state.round), exp.device):
             state, last = run_round(exp, state)
         yield state, last
     if state.failed_rounds >= most:
@@ -152,6 +152,7 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     tasks = [task_of(c) for c in kept]
     trained = exp.gather(exp.backend)(algorithm.local(exp.trainer), tasks)
     trained = replace(trained, reference=reference)
+    start_globals(seed_for(exp.seed, "server", r))  # wherever the clients were trained
     momenta_before = [of_part(own, "worker_momentum") for own in kept.values()]
     malicious = exp.malicious[cohort] & under_attack
     averaged, momenta = in_place_of(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import Task
-from fedexp.core.rng import seeded, torch_generator
+from fedexp.core.rng import lent, seeded, torch_generator
 
 STEPS = 3
 EXAMPLES = 3
@@ -124,7 +124,7 @@ def _answers(module: nn.Module, x: Tensor) -> Tensor:
     """In evaluation, and in training mode if it answers there, with the same draws each time."""
     with torch.no_grad():
         answers: Tensor = module.eval()(x).clone()
-        with suppress(Exception), seeded(1, torch.device("cpu")):
+        with suppress(Exception), lent(1, torch.device("cpu")):
             return torch.stack([answers, module.train()(x)])
     return answers
 

@@ -1,5 +1,6 @@
 """Parts of a stranger's: some honest, some with the name of one of ours and another behaviour."""
 
+import random
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from fedexp.channel.plain import Plain
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import Sent
 from fedexp.federation.settings import Federated
-from tests.strangers.five import Halves
+from tests.strangers.five import Halves, OneStep
 
 
 @dataclass(frozen=True)
@@ -274,3 +275,25 @@ class NoLongerThanOthers:
     def __call__(self, updates, d):
         norms = torch.linalg.vector_norm(updates.matrix, dim=1)
         return ["too long" if norm > norms.min() else "" for norm in norms]
+
+
+class DrawsGlobally(Stateless):
+    """A rule that draws a row by NumPy's global generator."""
+
+    def __call__(self, updates, state, rng):
+        return updates.matrix[np.random.randint(len(updates))].clone(), state
+
+
+@dataclass(frozen=True)
+class TrainsOnADraw:
+    """A trainer that draws its examples by three global generators."""
+
+    lr: float
+
+    def spread(self, n_clients, cohort_size):
+        return self
+
+    def __call__(self, model, shard, task):
+        drawn = [random.randrange(len(shard)), np.random.randint(len(shard))]
+        part = shard.rows(torch.cat([torch.tensor(drawn), torch.randperm(len(shard))[:8]]))
+        return OneStep(self.lr)(model, part, task)

@@ -213,3 +213,23 @@ def test_the_refusals_above_are_not_those_of_ours():
         build(config_for(*TRUST, *CLIENT_DP, *overrides))
     with pytest.raises(InputError):
         build(config_for(*TRUST, *CLIENT_DP, "aggregator=median"))
+
+
+def test_parts_that_draw_from_global_generators_draw_the_same_for_the_same_seed():
+    """On any backend: a pool's clients leave this process's generators alone."""
+    config = config_for(*TRUST, own("aggregator", "DrawsGlobally"), "~aggregator.weighting")
+    config["training"] = {"_target_": f"{OWN}.TrainsOnADraw", "lr": 0.1}
+
+    def steps(backend, **keys):
+        config["backend"] = {"_target_": f"fedexp.backends.{backend}", **keys}
+        built = build(config)
+        try:
+            state = initial_state(built.experiment, vector_of(built.model))
+            return [state.params for state, _ in run_rounds(built.experiment, state)]
+        finally:
+            built.experiment.backend.close()
+
+    first, again = steps("in_process.InProcess"), steps("in_process.InProcess")
+    pool = steps("process_pool.ProcessPool", workers=2)
+    assert all(map(torch.equal, first, again))
+    assert all(map(torch.equal, first, pool))

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import torch
 
-from fedexp.core.rng import generator, seed_for, seeded, torch_generator
+from fedexp.core.rng import generator, lent, seed_for, seeded, torch_generator
 
 
 def test_the_streams_are_what_they_always_were():
@@ -82,9 +82,9 @@ def test_seeded_lends_the_global_generator_and_gives_it_back():
     assert torch.equal(inside, torch.rand(3, generator=torch_generator(7)))
 
 
-def test_seeded_lends_pythons_and_numpys_generators_for_whom_draws_from_them():
+def test_lent_lends_pythons_and_numpys_generators_for_whom_draws_from_them():
     def inside(seed):
-        with seeded(seed, torch.device("cpu")):
+        with lent(seed, torch.device("cpu")):
             return random.random(), float(np.random.rand())
 
     before = random.getstate(), np.random.get_state()[1].tolist()
