@@ -114,6 +114,8 @@ def _check_verdict(config: Config) -> None:
         )
     for key in BUILDERS_OWN["verdict"]:
         required(node, key, "verdict")
+    if not isinstance(node["defences"], Mapping):
+        raise InputError("must be rules by name", "verdict.defences", node["defences"])
     nodes = {"attack": node["attack"], **{f"defences.{k}": v for k, v in node["defences"].items()}}
     for name, part in nodes.items():
         group = name.partition(".")[0].replace("defences", "aggregator")

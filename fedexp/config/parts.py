@@ -25,6 +25,7 @@ from fedexp.core.renames import present_targets
 
 Config = Mapping[str, Any]
 LARGEST_FLOAT = 3.4e38  # of 32 bits
+PART = "a part of its own, with a _target_"
 BUILDERS_OWN: Mapping[str, tuple[str, ...]] = {
     "backend": ("own_bits",),
     "attack": (
@@ -72,6 +73,8 @@ class Parts:
         whole = self._config
         for key in group.split("."):
             whole = whole[key]
+        if not isinstance(whole, Mapping):
+            raise InputError(f"must be {PART}", group, whole)
         own = {k: v for k, v in whole.items() if k not in BUILDERS_OWN.get(group, ())}
         node = present_targets(own)
         _check_node(node, group, self._trust, tuple(runtime))
@@ -257,11 +260,16 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (bool, str, type(None)):
         return isinstance(value, hint)
-    if origin is Callable:
+    if origin is Callable or _is_of_a_part(hint):
         return isinstance(value, Mapping) and "_target_" in value
     if origin in (list, tuple) or (inspect.isclass(origin) and issubclass(origin, Sequence)):
         return isinstance(value, list) and all(_fits(v, arguments[0]) for v in value)
     return True
+
+
+def _is_of_a_part(hint: Any) -> bool:
+    """Whether an annotation is of what only a part can be: a protocol, or a dataclass."""
+    return is_dataclass(hint) or getattr(hint, "_is_protocol", False)
 
 
 def _describe(hint: Any) -> str:
@@ -272,6 +280,8 @@ def _describe(hint: Any) -> str:
         return f"one of {', '.join(map(str, arguments))}"
     if origin is Callable:
         return "a part of its own, chosen with a slash (group/part=choice)"
+    if _is_of_a_part(hint):
+        return PART
     if origin is not None and arguments:
         return f"a list, each item {_describe(arguments[0])}"
     words = {float: "a number", int: "a whole number", bool: "true or false", str: "a word"}

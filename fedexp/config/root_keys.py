@@ -80,9 +80,10 @@ def check_root(config: Config) -> None:
             config["min_clients"],
         )
     at_least(0, assumed_malicious=config["assumed_malicious"])
-    if config["record_updates"] not in (False, True, "safetensors", "pth"):
+    recorded = config["record_updates"]
+    if not isinstance(recorded, bool) and recorded not in ("safetensors", "pth"):  # 1 == True
         allowed = "Allowed: false, true (both), safetensors, pth"
-        raise InputError(allowed, "record_updates", config["record_updates"])
+        raise InputError(allowed, "record_updates", recorded)
     if config["mean_last_rounds"] is not None:
         at_least(1, mean_last_rounds=config["mean_last_rounds"])
     if config["train_examples"] is not None:

@@ -126,13 +126,15 @@ def malicious_in_a_cohort(attack: Mapping[str, Any]) -> int | None:
 
 
 def _mapping(attack: Mapping[str, Any]) -> Mapping[str, Any]:
-    schedule = attack.get("schedule") or {}
+    schedule = attack.get("schedule")
+    if schedule is None:
+        return {}
     if not isinstance(schedule, Mapping):
         raise InputError(f"must have the keys {' and '.join(KEYS)}", "schedule", schedule)
     for key in schedule:
         if key not in KEYS:
             raise InputError(
-                f"is not known. Allowed: {', '.join(KEYS)}{did_you_mean(key, KEYS)}",
+                f"is not known; {did_you_mean(key, KEYS)}Allowed: {', '.join(KEYS)}",
                 f"schedule.{key}",
                 schedule[key],
             )

@@ -61,6 +61,46 @@ REFUSED = {
         ["training.schedule=cosine"],
         "training.schedule=cosine: must be a part of its own, chosen with a slash",
     ),
+    "number for a part inside a part": (
+        ["detector=norm", "detector.scorer=0"],
+        "detector.scorer=0: must be a part of its own, with a _target_",
+    ),
+    "word for a part inside a part": (
+        ["channel=secure_aggregation", "channel.encoder=quantiser"],
+        "channel.encoder=quantiser: must be a part of its own, with a _target_",
+    ),
+    "null for a part inside a part": (
+        ["sampler=all_but", "sampler.left_out=1", "sampler.sampler=null"],
+        "sampler.sampler=null: must be a part of its own, with a _target_",
+    ),
+    "null for a tracker": (
+        ["tracker=tensorboard", "tracker.tensorboard=null"],
+        "tracker.tensorboard=null: must be a part of its own, with a _target_",
+    ),
+    "word for a study": (
+        ["leakage=lira", "leakage.lira=online"],
+        "leakage.lira=online: must be a part of its own, with a _target_",
+    ),
+    "word for the attack of a verdict": (
+        ["verdict=hospital", "verdict.attack=sign_flip"],
+        "verdict.attack=sign_flip: must be a part of its own, with a _target_",
+    ),
+    "null for the defences of a verdict": (
+        ["verdict=hospital", "verdict.defences=null"],
+        "verdict.defences=null: must be rules by name",
+    ),
+    "null for a defence of a verdict": (
+        ["verdict=hospital", "verdict.defences.median=null"],
+        "verdict.defences.median=null: must be a part of its own, with a _target_",
+    ),
+    "number for a schedule of attacks": (
+        ["attack=sign_flip", "attack.schedule=0"],
+        "attack.schedule=0: must have the keys share_of_rounds and clients_a_round",
+    ),
+    "unknown key of a schedule of attacks": (
+        ["attack=sign_flip", "+attack.schedule.share=0.5"],
+        "attack.schedule.share=0.5: is not known; did you mean share_of_rounds? Allowed: ",
+    ),
     "value out of range": (["training.lr=-1"], "training.lr=-1: must be a finite number above 0"),
     "value of a nested part out of range": (
         ["training/schedule=exponential", "training.schedule.decay=-1"],

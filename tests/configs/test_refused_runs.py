@@ -74,6 +74,10 @@ REFUSED = {
         ["record_updates=zip"],
         "record_updates=zip: Allowed: false, true (both), safetensors, pth",
     ),
+    "a number for what is true": (
+        ["record_updates=1"],
+        "record_updates=1: Allowed: false, true (both), safetensors, pth",
+    ),
     "a run that may never fail": (["max_failed_rounds=0"], "max_failed_rounds=0: must be a"),
     "no worker": (["backend.workers=0"], "backend.workers=0: must be a whole number, 1 or above"),
 }

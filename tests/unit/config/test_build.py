@@ -20,7 +20,9 @@ from fedexp.config.parts import _check_arguments, _describe, _fits, _hints
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.partition import Partition
+from fedexp.core.protocols import Sampler
 from fedexp.detection.none import NoDetector
+from fedexp.federation.sampling import Uniform
 from tests.support.composing import part
 
 
@@ -38,6 +40,8 @@ from tests.support.composing import part
         (list[str], [["a"]], ["a", [1]]),
         (tuple[float, ...], [[1, 0.5]], [["x"], 1.0]),
         (Callable[[int], float], [{"_target_": "x"}], ["cosine", 1, None, {}]),
+        (Sampler, [{"_target_": "x"}], ["uniform", 1, None, {}]),
+        (Uniform, [{"_target_": "x"}], ["uniform", 1, None, {}]),
         (dict[str, int], [{"a": 1}, {}], []),  # hints that we do not know fit anything
     ],
     ids=str,
