@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from fedexp.core.checks import InputError
 
@@ -13,11 +14,24 @@ EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and leaves the usage to --help."""
+    """Says what is wrong in one line, and leaves the usage to --help.
+
+    A path must have a name: `Path("")`, of a variable that a script forgot, is the current folder.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.register("type", Path, _path)
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError."""
         raise InputError(f"{message} (see: {self.prog} --help)")
+
+
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must name a file or a folder (. is the current one)")
+    return Path(text)
 
 
 def trusted(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -182,6 +182,7 @@ def test_leftovers_of_a_write_are_cleared_away(killed, whole_run):
         ("training.lr=0.2", "training.lr=0.2: would change the results"),
         ("seed=1", "would change the results"),
         ("rounds=5", "rounds=5: the run has 6, and can only be given more"),
+        ("rounds=null", "rounds=null: cannot be read: must be a whole number, and not null"),
         ("dataset.split_seed=3", "would change the results"),
         ("aggregator=median", "would change the results"),
         ("bakend=process_pool", "did you mean backend?"),
