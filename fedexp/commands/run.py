@@ -74,7 +74,11 @@ class Gatekeeper(Callback):
             refuse_unwritable(folder, "hydra.sweep.dir")
             _follow_the_objective(config)
             Gatekeeper.new_folders = [p for p in (folder, *folder.parents) if not p.exists()]
-            _say_how_many(config)
+            said = [str(override) for override in config.hydra.overrides.task]
+            jobs = number_of(config.hydra.sweeper, said)
+            _refuse_one_folder_for_all(config, jobs)
+            if jobs:  # composing the settings of many takes a while, before one can start
+                say("the settings of 1 job" if jobs == 1 else f"the settings of {jobs:,} jobs")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """After a sweep: its table, and exit code 1 if a job failed."""
@@ -118,11 +122,13 @@ class Gatekeeper(Callback):
                     folder.rmdir()
 
 
-def _say_how_many(config: DictConfig) -> None:
-    """Composing the settings of a large sweep takes a while, before a job can start."""
-    said = [str(override) for override in config.hydra.overrides.task]
-    if jobs := number_of(config.hydra.sweeper, said):
-        say("the settings of 1 job" if jobs == 1 else f"the settings of {jobs:,} jobs")
+def _refuse_one_folder_for_all(config: DictConfig, jobs: int | None) -> None:
+    """Raise InputError where every job would find its folder taken by the one before."""
+    stated = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    assert isinstance(stated, dict)
+    if jobs != 1 and "${" not in str(stated["subdir"]):
+        reason = "is the same for every job; leave it out, or name what is swept, as in '${seed}'"
+        raise InputError(reason, "hydra.sweep.subdir", stated["subdir"])
 
 
 def main(arguments: Sequence[str]) -> int:

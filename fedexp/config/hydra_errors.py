@@ -45,6 +45,8 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
     >>> one_line(OverrideParseException("rounds", "Error parsing override 'rounds'"))
     "'rounds': must look like key=value"
     """
+    if isinstance(error, HydraException) and isinstance(error.__cause__, InputError):
+        return str(error.__cause__)  # of a launcher of ours, which Hydra makes
     text = str(error)
     if isinstance(error, OverrideParseException):
         return _syntax(error.override, text)

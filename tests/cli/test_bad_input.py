@@ -147,6 +147,14 @@ def test_run_with_other_arguments(here, capfd, argument):
         (["run", "-m", "seed=range(0,3"], "seed=range(0,3"),
         (["run", "-m", "seed=0,1", "hydra.sweep.dir=/proc/x"], "hydra.sweep.dir=/proc/x"),
         (["run", "-m", "seed=0,1", f"hydra.sweep.dir={LONG}"], "File name too long"),
+        (
+            ["run", "-m", "seed=0,1", "hydra.sweep.subdir=all"],
+            "hydra.sweep.subdir=all: is the same for every job",
+        ),
+        (
+            ["run", "-m", "seed=0,1", "hydra.launcher.workers=0"],
+            "hydra.launcher.workers=0: must be a whole number, 1 or above",
+        ),
         (["resume"], "required: RUN_DIR"),
         (["resume", "nowhere"], "RUN_DIR=nowhere: is not a run folder"),
         (["resume", "/dev/null"], "RUN_DIR=/dev/null: is not a run folder"),
