@@ -36,8 +36,15 @@ def dropped_share(run: Run) -> float:
 
 def diverged(run: Run) -> bool:
     """Whether an update of an honest client was dropped, or the last test loss is not finite."""
-    last = (run.summary.get("final") or {}).get("test") or {}
-    return dropped_share(run) > 0 or ("loss" in last and not _finite(last["loss"]))
+    return dropped_share(run) > 0 or "test" in parts_without_a_loss(run)
+
+
+def parts_without_a_loss(run: Run) -> list[str]:
+    """Where the model's last loss is not finite: its accuracy there is that of naming one class."""
+    final = run.summary.get("final") or {}
+    return sorted(
+        part for part, last in final.items() if "loss" in last and not _finite(last["loss"])
+    )
 
 
 def marked(figure: str, diverged: int) -> str:

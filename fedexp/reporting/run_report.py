@@ -14,6 +14,7 @@ from fedexp.core.plots import Plots
 from fedexp.core.text import printable_lines, without_markup
 from fedexp.reporting.adversary import adversary_facts
 from fedexp.reporting.current import leave_stamp, stamp_of
+from fedexp.reporting.divergence import parts_without_a_loss
 from fedexp.reporting.leakage import leakage_report
 from fedexp.reporting.membership import membership_table
 from fedexp.reporting.page import commands
@@ -169,7 +170,13 @@ def _headline(run: Run) -> str:
     rate = "" if speed is None else f" ({speed:,.0f} training examples/s)"
     stopped = run.summary.get("stopped")
     why = f"\nStopped early: {stopped}" if stopped else ""
-    return f"{run.description or run.path}\nStatus: {run.status}{progress}{time}{rate}{why}"
+    lost = parts_without_a_loss(run)
+    end = (
+        f"\nDiverged: the loss on {' and '.join(lost)} is no finite number at the end"
+        if lost
+        else ""
+    )
+    return f"{run.description or run.path}\nStatus: {run.status}{progress}{time}{rate}{why}{end}"
 
 
 def _figures(run: Run) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pytest
 from fedexp.reporting.divergence import MARK, NOTE, diverged, dropped_share
 from fedexp.reporting.results import load_run
 from fedexp.reporting.robustness import robustness_markdown, robustness_table
+from fedexp.reporting.run_report import report_run
 from fedexp.reporting.tables import markdown, summary_table
 from tests.support.run_folders import write_run
 from tests.support.sweep_folders import load
@@ -50,6 +51,13 @@ def test_what_is_counted(tmp_path: Path, left: dict, share: float, verdict: bool
     run = load_run(_run(tmp_path / "r", **left))
     assert dropped_share(run) == pytest.approx(share)
     assert diverged(run) is verdict
+
+
+def test_a_run_says_that_its_model_has_no_finite_loss(tmp_path: Path) -> None:
+    lost = report_run(_run(tmp_path / "lost", loss=None), plots=False)
+    assert "Diverged: the loss on test is no finite number at the end" in lost
+    assert "Diverged" in (tmp_path / "lost" / "report.md").read_text()
+    assert "Diverged" not in report_run(_run(tmp_path / "well"), plots=False)
 
 
 def test_the_cell_is_marked_and_the_mark_explained(tmp_path: Path) -> None:
