@@ -38,7 +38,7 @@ from fedexp.commands.sweep_jobs import number_of
 from fedexp.config import composition
 from fedexp.config.folders import conf_folder, config_folders
 from fedexp.config.hydra_errors import COMPLAINTS, refusal, refuse_nameless
-from fedexp.core.checks import InputError, did_you_mean
+from fedexp.core.checks import InputError, at_least, did_you_mean
 from fedexp.core.files import somebody_is_at
 from fedexp.core.links import refuse_ways_out
 from fedexp.core.objective import direction_of, told_direction
@@ -77,6 +77,8 @@ class Gatekeeper(Callback):
             said = [str(override) for override in config.hydra.overrides.task]
             jobs = number_of(config.hydra.sweeper, said)
             _refuse_one_folder_for_all(config, jobs)
+            if (batch := config.hydra.sweeper.get("max_batch_size")) is not None:
+                at_least(1, **{"hydra.sweeper.max_batch_size": batch})
             if jobs:  # composing the settings of many takes a while, before one can start
                 say("the settings of 1 job" if jobs == 1 else f"the settings of {jobs:,} jobs")
 

@@ -36,14 +36,15 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fedexp.core import cores
-from fedexp.core.checks import at_least
+from fedexp.core.checks import InputError, at_least
 from fedexp.core.interrupt import endings_as_interrupts
 from fedexp.core.preparation import over
 from fedexp.core.text import duration
 
+NAMES_EACH_JOB = ("hydra.job.override_dirname", "hydra.job.num")  # in hydra.sweep.subdir
 PATIENCE = 60.0  # seconds in which a worker that is to end saves what it has
 
 Ended = tuple[str, Any]  # "done" and what a job gave; "past" and what ends the sweep; "at" a folder
@@ -67,12 +68,17 @@ class SideBySide(BasicLauncher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """What every job gave, in their order. Called by Hydra."""
-        n = min(self._workers, len(job_overrides))
-        if n < 2 or not cores.can_fork():
-            return super().launch(job_overrides, initial_job_idx)
         assert self.config is not None
         assert self.hydra_context is not None
         assert self.task_function is not None
+        sweep = _Sweep(self.config, self.hydra_context, self.task_function)
+        jobs = [
+            _Job(initial_job_idx + k, tuple(overrides)) for k, overrides in enumerate(job_overrides)
+        ]
+        _refuse_one_folder_for_two(sweep, jobs)
+        n = min(self._workers, len(jobs))
+        if n < 2 or not cores.can_fork():
+            return super().launch(job_overrides, initial_job_idx)
         # What all jobs need, once: the copies have it.
         import fedexp.commands.execution
         import fedexp.reporting.plots  # noqa: F401
@@ -80,10 +86,6 @@ class SideBySide(BasicLauncher):
         over()  # or several processes would write into that line
         setup_globals()
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        jobs = [
-            _Job(initial_job_idx + k, tuple(overrides)) for k, overrides in enumerate(job_overrides)
-        ]
-        sweep = _Sweep(self.config, self.hydra_context, self.task_function)
         return _Crew(sweep, n, self._jobs_per_worker).carry_out(jobs)
 
 
@@ -134,6 +136,21 @@ class _Sweep:
         """Let callbacks other than our own, which does not listen to jobs, hear of one."""
         if len(self.context.callbacks.callbacks) > 1:
             getattr(self.context.callbacks, what)(config=self.compose(job), **more)
+
+
+def _refuse_one_folder_for_two(sweep: _Sweep, jobs: Sequence[_Job]) -> None:
+    """Raise InputError where two jobs have one folder, to which only one of them would come."""
+    stated = OmegaConf.to_container(sweep.config.hydra.sweep, resolve=False)
+    assert isinstance(stated, dict)
+    if any(word in str(stated["subdir"]) for word in NAMES_EACH_JOB):
+        return
+    taken: dict[str, _Job] = {}
+    for job in jobs:
+        name = str(sweep.compose(job).hydra.sweep.subdir)
+        if (other := taken.setdefault(name, job)) is not job:
+            both = " and ".join(" ".join(each.overrides) for each in (other, job))
+            reason = f"is {name!r} for two jobs: {both}; name all that is swept, or leave it out"
+            raise InputError(reason, "hydra.sweep.subdir", stated["subdir"])
 
 
 @dataclass

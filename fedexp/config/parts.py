@@ -20,6 +20,7 @@ from typing import Any, Literal, Union
 from hydra.utils import get_object
 
 from fedexp.config.declared import buildable
+from fedexp.config.of_its_group import refuse_another_kind
 from fedexp.core.checks import InputError, did_you_mean
 from fedexp.core.renames import present_targets
 
@@ -83,7 +84,9 @@ class Parts:
             reason = f"has settings and no _target_: nobody chose what they are of ({choice} does)"
             raise InputError(reason, group, dict(node))
         with prefixed(group):
-            return _made({**node, "_partial_": False}, runtime)
+            part = _made({**node, "_partial_": False}, runtime)
+        refuse_another_kind(part, group)
+        return part
 
 
 class prefixed:
@@ -260,8 +263,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (bool, str, type(None)):
         return isinstance(value, hint)
-    if origin is Callable or _is_of_a_part(hint):
+    if origin is Callable:
         return isinstance(value, Mapping) and "_target_" in value
+    if _is_of_a_part(hint):  # and not what would make one, when it is called
+        return isinstance(value, Mapping) and "_target_" in value and not value.get("_partial_")
     if origin in (list, tuple) or (inspect.isclass(origin) and issubclass(origin, Sequence)):
         return isinstance(value, list) and all(_fits(v, arguments[0]) for v in value)
     return True

@@ -152,6 +152,22 @@ def test_run_with_other_arguments(here, capfd, argument):
             "hydra.sweep.subdir=all: is the same for every job",
         ),
         (
+            ["run", "-m", "seed=0,1", "rounds=1,2", "hydra.sweep.subdir='${seed}'"],
+            "hydra.sweep.subdir=${seed}: is '0' for two jobs: seed=0 rounds=1 and seed=0 rounds=2",
+        ),
+        (
+            ["run", "-m", "seed=0,1", "hydra.sweeper.max_batch_size=0"],
+            "hydra.sweeper.max_batch_size=0: must be a whole number, 1 or above",
+        ),
+        (
+            ["run", "detector={_target_: fedexp.detection.norm.Norm}"],
+            "detector=fedexp.detection.norm.Norm: is no detector: it has no init(...), __call__",
+        ),
+        (
+            ["run", "detector=norm", "+detector.scorer._partial_=true"],
+            "must be a part of its own, with a _target_",
+        ),
+        (
             ["run", "-m", "seed=0,1", "hydra.launcher.workers=0"],
             "hydra.launcher.workers=0: must be a whole number, 1 or above",
         ),
