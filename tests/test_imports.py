@@ -204,6 +204,7 @@ def randomness(path):
         ("fedexp.config.catalogue", {"torch", "numpy", "sklearn", "pandas", "matplotlib", "hydra"}),
         ("fedexp.config.schema", {"torch", "numpy", "sklearn", "pandas", "matplotlib", "hydra"}),
         ("fedexp.commands.run", {"torch", "sklearn", "pandas", "matplotlib"}),
+        ("fedexp.reporting.run_page, fedexp.reporting.report, fedexp.reporting.plots", {"torch"}),
     ],
 )
 def test_the_door_is_light(module, heavy):

@@ -18,7 +18,7 @@ from fedexp.commands.arguments import EXIT_FAILED, EXIT_OK, parser
 from fedexp.core.checks import InputError
 
 if TYPE_CHECKING:
-    from fedexp.core.round_record import Metric
+    from fedexp.core.metric import Metric
 
 FILES = ("metrics.csv", "model.safetensors")
 """What holds the figures of a run, and its bits."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedexp.core.round_record import Metric, RoundRecord, ServerState
+from fedexp.core.metric import Metric
+from fedexp.core.round_record import RoundRecord, ServerState
 
 
 @dataclass(frozen=True)

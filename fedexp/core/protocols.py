@@ -13,8 +13,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from fedexp.core.examples import Dataset, Split
+from fedexp.core.metric import Metric
 from fedexp.core.partition import Partition
-from fedexp.core.round_record import Kept, Metric
+from fedexp.core.round_record import Kept
 from fedexp.core.types import (
     Adjust,
     ClientReport,

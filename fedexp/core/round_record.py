@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fedexp.core.metric import Metric
 from fedexp.core.types import State, Updates
 
 
@@ -46,21 +47,6 @@ class ServerState:
             for part in named
         }
         return replace(self, params=self.params.to(device), **moved)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One measured number. `metrics.csv` is a list of these.
-
-    `scope` says on what it was measured (train, validation, test, round); `client` is a client's
-    number, "all" for the shared model, or mean / std / min / max over the clients' own models.
-    """
-
-    round: int
-    scope: str
-    client: str
-    metric: str
-    value: float
 
 
 @dataclass(frozen=True)

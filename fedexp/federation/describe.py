@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from fedexp.core.round_record import Metric
+from fedexp.core.metric import Metric
 from fedexp.core.types import Delivery, Updates
 from fedexp.federation.server import Receipt
 

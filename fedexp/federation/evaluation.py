@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fedexp.core.checks import in_range
 from fedexp.core.examples import Split
+from fedexp.core.metric import Metric
 from fedexp.core.protocols import Backend, Task
-from fedexp.core.round_record import Metric
 from fedexp.federation.form import no_figures, refuse_form
 from fedexp.federation.own_patients import OwnPatients
 

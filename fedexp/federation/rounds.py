@@ -19,6 +19,7 @@ from fedexp.core.attack_schedule import AttackSchedule
 from fedexp.core.capabilities import called, communicates
 from fedexp.core.checks import InputError
 from fedexp.core.cohort import drawn
+from fedexp.core.metric import Metric
 from fedexp.core.protocols import (
     Account,
     Attack,
@@ -32,7 +33,7 @@ from fedexp.core.protocols import (
     WorkerMomentum,
 )
 from fedexp.core.rng import generator, lent, seed_for, start_globals
-from fedexp.core.round_record import Metric, RoundRecord, ServerState
+from fedexp.core.round_record import RoundRecord, ServerState
 from fedexp.core.types import ClientTask, row_size
 from fedexp.federation.client_state import InMemory, keep, of_part, read
 from fedexp.federation.describe import describe, malicious_in, remarks, traffic

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from fedexp.core.checks import InputError
-from fedexp.core.round_record import Metric
+from fedexp.core.metric import Metric
 
 
 def figures(rows: Sequence[Metric], clients: bool) -> dict[str, float]:

@@ -28,7 +28,7 @@ import numpy as np
 
 from fedexp.core.checks import InputError
 from fedexp.core.documents import TABLE_BYTES, parse_json, read_regular
-from fedexp.core.round_record import Metric
+from fedexp.core.metric import Metric
 
 FILE = "clients.bin"
 

@@ -37,10 +37,11 @@ from torch import Tensor, nn
 
 from fedexp.core.files import append, flush, read_lines, to_json, write_atomically
 from fedexp.core.flat import state_dict_of
+from fedexp.core.metric import Metric
 from fedexp.core.observer import RunStart
 from fedexp.core.origin import Origin
 from fedexp.core.protocols import Account, Task
-from fedexp.core.round_record import Metric, RoundRecord, ServerState
+from fedexp.core.round_record import RoundRecord, ServerState
 from fedexp.core.types import Sent
 from fedexp.run_folder.checkpoints import (
     Checkpoint,

@@ -20,7 +20,7 @@ from typing import Any, final
 
 from fedexp.core.documents import TABLE_BYTES, read_text
 from fedexp.core.files import read_lines
-from fedexp.core.round_record import Metric
+from fedexp.core.metric import Metric
 from fedexp.run_folder.client_rows import Table, is_of_a_client, read_tables
 from fedexp.run_folder.format import COLUMNS
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, final
 
+from fedexp.core.metric import Metric
 from fedexp.core.objective import direction_of
-from fedexp.core.round_record import Metric
 
 PARTS = ("validation", "test", "attack")
 SHARED = ("all", "mean")  # the shared model, or the mean over the clients' own models

@@ -27,10 +27,10 @@ from fedexp.config.build import Built, build
 from fedexp.config.origin import code_of_fedexp
 from fedexp.core.checks import InputError, at_least, in_range
 from fedexp.core.flat import vector_of
+from fedexp.core.metric import Metric
 from fedexp.core.parallel import in_parallel
 from fedexp.core.protocols import Backend
 from fedexp.core.rng import generator
-from fedexp.core.round_record import Metric
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.run_folder.format import config_hash
 from fedexp.store.files import leave_file, take_file

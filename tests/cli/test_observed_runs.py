@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedexp.commands.cli import run_command
-from fedexp.core.round_record import Metric
+from fedexp.core.metric import Metric
 from fedexp.observers.series import by_round, leaves
 from fedexp.run_folder.documents import read_config
 from tests.support.commands import (

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fedexp.commands.cli import main
-from fedexp.core.round_record import Metric
+from fedexp.core.metric import Metric
 from fedexp.run_folder.client_rows import read_tables
 
 FEDEXP = [sys.executable, "-m", "fedexp"]

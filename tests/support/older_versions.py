@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fedexp.core.round_record import Metric
+from fedexp.core.metric import Metric
 from fedexp.run_folder.client_rows import read_tables
 from fedexp.run_folder.rows import as_csv, shared_rows
 

@@ -12,7 +12,7 @@ from fedexp.aggregation.server_optimizers import SGD
 from fedexp.attacks.none import NoAttack
 from fedexp.channel.plain import Plain
 from fedexp.core.attack_schedule import AttackSchedule
-from fedexp.core.round_record import Metric
+from fedexp.core.metric import Metric
 from fedexp.core.types import ClientReport, Updates
 from fedexp.detection.none import NoDetector
 from fedexp.federation.algorithms.fedavg import FedAvg

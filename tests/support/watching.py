@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import torch
 
+from fedexp.core.metric import Metric
 from fedexp.core.observer import RunStart
-from fedexp.core.round_record import Metric, RoundRecord, ServerState
+from fedexp.core.round_record import RoundRecord, ServerState
 
 
 def round_of(number: int, **validation: float) -> tuple[ServerState, RoundRecord]:

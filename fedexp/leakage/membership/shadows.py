@@ -41,11 +41,11 @@ from fedexp.core.checks import InputError
 from fedexp.core.examples import Dataset, Split
 from fedexp.core.files import write_atomically
 from fedexp.core.flat import vector_of
+from fedexp.core.metric import Metric
 from fedexp.core.normalise import normalisation_of
 from fedexp.core.parallel import in_parallel
 from fedexp.core.protocols import Backend
 from fedexp.core.rng import generator, seed_for
-from fedexp.core.round_record import Metric
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage.membership.answers import finite_logits, phi_of
 from fedexp.leakage.membership.pool import Pool

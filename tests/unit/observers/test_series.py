@@ -3,7 +3,7 @@
 import pytest
 
 from fedexp.core.checks import InputError
-from fedexp.core.round_record import Metric
+from fedexp.core.metric import Metric
 from fedexp.observers import series
 from fedexp.observers.mlflow import MLflow
 from fedexp.observers.tensorboard import TensorBoard

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fedexp.core.checks import InputError
-from fedexp.core.round_record import Metric
+from fedexp.core.metric import Metric
 from fedexp.reporting.finding import find_runs
 from fedexp.reporting.results import load_run
 from fedexp.reporting.run_report import report_run

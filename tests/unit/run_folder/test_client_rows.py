@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedexp.core.checks import InputError
-from fedexp.core.round_record import Metric
+from fedexp.core.metric import Metric
 from fedexp.run_folder.client_rows import (
     FILE,
     frame,

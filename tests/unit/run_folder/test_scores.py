@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fedexp.core.round_record import Metric
+from fedexp.core.metric import Metric
 from fedexp.run_folder.scores import Scores
 
 
