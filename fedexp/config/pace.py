@@ -42,11 +42,19 @@ def pace_of(config: Config) -> tuple[int, Pace]:
 
 
 def pace_remarks(config: Config) -> tuple[str, ...]:
-    """What a person should know of it."""
-    if config["eval_every"] != BY_COST:
-        return ()
-    return (
-        "eval_every=auto: which rounds are evaluated, and so which of them is called the best and "
-        "what means over the last ones are of, depends on how fast this machine is; the models and "
-        "what is measured of them do not",
-    )
+    """What a person should know of it, and of keys that go by evaluations and change nothing."""
+    said = []
+    if config["eval_every"] == BY_COST:
+        said.append(
+            "eval_every=auto: which rounds are evaluated, and so which of them is called the best "
+            "and what means over the last ones are of, depends on how fast this machine is; the "
+            "models and what is measured of them do not"
+        )
+    last, rounds = config["mean_last_rounds"], config["rounds"]
+    if last is not None and last > rounds:
+        said.append(f"mean_last_rounds={last}: is a mean over all there are, rounds={rounds}")
+    stopping = config["early_stopping"]
+    if stopping.get("patience", 1) is None and stopping.get("min_delta"):
+        key = f"early_stopping.min_delta={stopping['min_delta']}"
+        said.append(f"{key}: changes nothing while early_stopping.patience is null")
+    return tuple(said)
