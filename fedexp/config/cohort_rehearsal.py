@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fedexp.config.parts import prefixed
-from fedexp.core.capabilities import ChecksTheCohort, called, of_head, shares_one_model
+from fedexp.core.capabilities import ChecksTheCohort, called, of_head
 from fedexp.core.checks import InputError, of_its_own
 from fedexp.core.protection import Combination
 from fedexp.core.protocols import Aggregator, PreAggregator
@@ -42,7 +42,7 @@ def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[
         with prefixed(f"pre_aggregation.{name}"):
             rows = _mixed(mix, rows, rng, name)
     rule = of_head(aggregator, slice(0, 1))
-    shape = (1,) if shares_one_model(parts.setting) else (parts.n_clients, 1)
+    shape = parts.setting.init(torch.zeros(1), parts.n_clients).shape  # what the step is added to
     before = rows.matrix._version
     with prefixed("aggregator"):
         try:

@@ -23,6 +23,7 @@ from fedexp.core.partition import Partition
 from fedexp.core.protocols import Sampler
 from fedexp.detection.none import NoDetector
 from fedexp.federation.sampling import Uniform
+from fedexp.federation.settings import Federated
 from tests.support.composing import part
 
 
@@ -188,7 +189,7 @@ def test_the_rehearsal_finds_what_cannot_hold_for_the_cohort():
             cohort_size=cohort_size,
             pre_aggregation=mixers,
             detector=detector or NoDetector(),
-            setting=SimpleNamespace(shares_one_model=True),
+            setting=Federated(),
         )
         rehearse_cohort(parts, TrimmedMean(2))
 

@@ -8,6 +8,7 @@ import torch
 from fedexp.config.cohort_rehearsal import rehearse_cohort
 from fedexp.core.checks import InputError
 from fedexp.core.own_code import own_code_named
+from fedexp.federation.settings import Federated, LocalOnly
 
 
 class Plain:
@@ -17,13 +18,9 @@ class Plain:
     sums = False
 
 
-class Shared:
-    shares_one_model = True
-
-
 class Parts:
     channel, cohort_size, n_clients, pre_aggregation = Plain(), 3, 5, {}
-    setting, detector = Shared(), None
+    setting, detector = Federated(), None
 
 
 class Rule:
@@ -81,6 +78,22 @@ def test_what_is_no_mixer_is_refused_by_name(mix, words):
 
 def test_a_mean_is_one():
     rehearse_cohort(Parts(), Rule(lambda rows, state: (rows.mean(0), {"m": torch.zeros(1)})))
+
+
+class Unsaid:
+    """Shares one model, and promises nothing."""
+
+    def init(self, params, n_clients):
+        return params
+
+
+@pytest.mark.parametrize(("setting", "shape"), [(Unsaid(), (1,)), (LocalOnly(), (5, 1))])
+def test_a_step_is_what_can_be_added_to_the_settings_parameters(setting, shape):
+    parts = Parts()
+    parts.setting = setting
+    rehearse_cohort(parts, Rule(lambda rows, state: (torch.zeros(shape), state)))
+    with pytest.raises(InputError, match=r"must return for rows \[3, 1\] a step"):
+        rehearse_cohort(parts, Rule(lambda rows, state: (torch.zeros(2), state)))
 
 
 def test_a_rule_that_ends_the_program_is_named_by_its_line():
