@@ -36,6 +36,7 @@ def pytest_addoption(parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items) -> None:
+    config.stash[listed_as_slow.COLLECTED] = frozenset(item.nodeid for item in items)
     if not config.getoption("--also-listed"):
         listed_as_slow.mark(items)
 

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-LIST = Path(__file__).resolve().parent.parent / "slow.txt"
+ROOT = Path(__file__).resolve().parents[2]
+LIST = ROOT / "tests" / "slow.txt"
+COLLECTED = pytest.StashKey[frozenset[str]]()
+"""The ids of all that was collected, before a marker or a word leaves out some of it."""
 
 
 def listed() -> frozenset[str]:
@@ -27,3 +30,13 @@ def mark(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid in slow:
             item.add_marker(pytest.mark.slow)
+
+
+def gone(collected: frozenset[str]) -> list[str]:
+    """What is listed and is there no longer; of files that were not collected, their tests are."""
+    files = {test.partition("::")[0] for test in collected}
+    return sorted(
+        test
+        for test in listed() - collected
+        if (file := test.partition("::")[0]) in files or not (ROOT / file).is_file()
+    )
