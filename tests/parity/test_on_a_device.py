@@ -7,7 +7,6 @@ GPU, and nothing about a GPU's own kernels.
 import json
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ RUNS = [
 ]
 
 
-@cache
+@pytest.fixture(scope="module")
 def found():
     """In a process of its own: torch has one place for a foreign device, and keeps it."""
     command = [sys.executable, "-m", "tests.support.rounds_there", *RUNS]
@@ -35,20 +34,20 @@ def found():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINERS)
-def test_a_round_in_blocks_waits_for_the_device_once(name):
-    assert found()[f"blocks, {name}"] == {"tolist": 1}
+def test_a_round_in_blocks_waits_for_the_device_once(name, found):
+    assert found[f"blocks, {name}"] == {"tolist": 1}
 
 
 @pytest.mark.slow
-def test_one_client_after_the_other_waits_no_more_for_four_clients_than_for_one():
-    assert found()["in process"]["tolist"] == 1
-    assert sum(found()["in process"].values()) <= 2
+def test_one_client_after_the_other_waits_no_more_for_four_clients_than_for_one(found):
+    assert found["in process"]["tolist"] == 1
+    assert sum(found["in process"].values()) <= 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("override", RUNS)
-def test_rounds_are_those_of_the_cpu(override):
-    difference, waits = found()[override]
+def test_rounds_are_those_of_the_cpu(override, found):
+    difference, waits = found[override]
     assert difference <= 1e-6
     # In two rounds: what is told of a round and of the evaluation, and nothing for each step.
     assert sum(waits.values()) < 60

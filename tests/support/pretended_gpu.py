@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import contextmanager
 
 import torch
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -107,7 +108,11 @@ def carried_out(func, args, kwargs):
         same = before is not None and before.shape == value.shape
         return before if same else There(value)
 
-    return tree_map(wrapped, func(*raw_args, **raw_kwargs))
+    answer = func(*raw_args, **raw_kwargs)
+    if there and torch.Tag.inplace_view in func.tags:  # as squeeze_: its wrapper is reshaped too
+        with no_dispatch():
+            return func(*args, **kwargs)
+    return tree_map(wrapped, answer)
 
 
 @contextmanager
