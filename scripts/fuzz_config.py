@@ -1,6 +1,6 @@
-"""Every leaf key of every choice, with hostile values: refused in a line, or a sensible run.
+"""Every key of every choice, with hostile values: refused in a line, or a sensible run.
 
-    python scripts/fuzz_config.py                       all of it: some 11,000 cases, an hour or two
+    python scripts/fuzz_config.py                       all of it: some 13,000 cases, an hour or two
     python scripts/fuzz_config.py --minutes 10          as far as it gets; the next call goes on
     python scripts/fuzz_config.py --only training.lr    cases whose override holds a word, again
     python scripts/fuzz_config.py --list                what is to be tried
@@ -115,7 +115,8 @@ def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
             continue
         node = OmegaConf.select(config, group.replace("/", "."))
         target = str(OmegaConf.select(node, "_target_", default=choice)) if node else choice
-        for key in _leaves(node, group.replace("/", ".")):
+        place = group.replace("/", ".")
+        for key in (*_leaves(node, place), *_parts(node, place)):
             # What the builder reads of a group is read alike for all of its parts: once.
             own = key.partition(".")[2].partition(".")[0] in BUILDERS_OWN.get(group, ())
             whose = (group if own else target, key)
@@ -159,6 +160,17 @@ def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
             found[name] = None
         else:
             found |= _leaves(node[key], name)
+    return found
+
+
+def _parts(node: Any, prefix: str) -> dict[str, Any]:
+    """What has keys of its own inside a choice: parts of a part, and settings by name."""
+    found: dict[str, Any] = {}
+    for key in node or ():
+        inner = not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
+        if inner and OmegaConf.is_dict(node[key]):
+            name = f"{prefix}.{key}"
+            found |= {name: node[key], **_parts(node[key], name)}
     return found
 
 
@@ -253,7 +265,7 @@ def _wrong(
     losses = [part.get("loss") for part in summary.get("final", {}).values()]
     if not all(isinstance(loss, float) and math.isfinite(loss) for loss in losses if loss):
         return "its loss is not finite"
-    default = _leaves(_composed(base)).get(key)
+    default = OmegaConf.select(_composed(base), key)
     if _kind(value) not in _kinds_like(default) and key not in FOLDERS:
         return f"{value} was accepted where the default is {default!r}"
     return ""
@@ -274,6 +286,8 @@ def _kinds_like(default: Any) -> set[str]:
         return {"number", "null"}
     if isinstance(default, str):
         return {"word", "null", "true"}
+    if OmegaConf.is_dict(default):
+        return {"mapping", "null"}
     if OmegaConf.is_list(default):
         return {"list", "null"}
     return {"number", "null", "word", "list", "true", "mapping"}
