@@ -10,7 +10,9 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from fedexp.commands.verdicts import figures_of_sites, thresholds_of
 from fedexp.commands.workers import in_a_worker
 from fedexp.config.build import Built, build
 from fedexp.config.origin import origin_of
-from fedexp.core.capabilities import called, draws_anew
+from fedexp.core.capabilities import called, does_nothing, draws_anew
 from fedexp.core.checks import InputError
 from fedexp.core.cohort import drawn
 from fedexp.core.files import not_through_links
@@ -125,18 +127,27 @@ def run(
             RoundLog(),
             progress_for(quiet),
             *redraw,
-            *built.observers,
         )
+        # The user's own, some of them: they look at copies, and write to nobody else's state.
+        guests = [observer for observer in built.observers if not does_nothing(observer)]
         start = RunStart(config, folder, about(config, built, document), state, recorder.recorded)
         try:
             with own_code_named():
-                stopped = _first((observer, observer.run_started(start)) for observer in observers)
+                stopped = _first(
+                    chain(
+                        ((one, one.run_started(start)) for one in observers),
+                        ((one, one.run_started(_copied(start))) for one in guests),
+                    )
+                )
                 if taken:
                     recorder.found(rounds_from_store=taken)
                 if not stopped:
                     for state, record in run_rounds(exp, state):  # noqa: B020 - it is carried on
                         stopped = _first(
-                            (observer, observer.round_done(state, record)) for observer in observers
+                            chain(
+                                ((one, one.round_done(state, record)) for one in observers),
+                                ((one, one.round_done(state.copied(), record)) for one in guests),
+                            )
                         )
                         beginnings.leave_beginning(state)
                         if stopped:
@@ -151,17 +162,17 @@ def run(
                     recorder.found(sites=sites)
                 write_thresholds(folder, thresholds_of(built, models))
             summary = recorder.summary("complete", stopped=stopped)
-            _end(observers, summary)
+            _end([*observers, *guests], summary)
             if taken < state.round:
                 beginnings.leave_end(state)
         except (KeyboardInterrupt, BrokenPipeError):  # the latter: nobody reads our lines any more
-            _end(observers, recorder.summary("interrupted"))
+            _end([*observers, *guests], recorder.summary("interrupted"))
             log.info("stopped after round %d; go on with: %s", recorder.rounds, go_on)
             raise
         except Exception as problem:
             reason = str(problem).splitlines()[0] if str(problem) else repr(problem)
             log.debug("%s", traceback.format_exc())
-            _end(observers, recorder.summary("failed", reason))
+            _end([*observers, *guests], recorder.summary("failed", reason))
             if isinstance(problem, ChildProcessError):
                 raise InputError(f"{reason}; go on with: {go_on}") from problem
             raise
@@ -288,13 +299,18 @@ def _first(answers: Iterable[tuple[Observer, object]]) -> str:
     return next((reason for reason in reasons if reason), "")
 
 
+def _copied(start: RunStart) -> RunStart:
+    config, about = deepcopy(start.config), deepcopy(start.about)
+    return replace(start, config=config, about=about, state=start.state.copied())
+
+
 @own_code_named()
 def _end(observers: Sequence[Observer], summary: Mapping[str, Any]) -> None:
     """Tell everybody; what fails in one hides neither the first error nor the end from others."""
     problems = []
     for observer in observers:
         try:
-            observer.run_ended(summary)
+            observer.run_ended(deepcopy(summary))
         except Exception as problem:  # a full disk, or code of the user's own
             log.debug("the end could not be told: %s", problem)
             problems.append(problem)

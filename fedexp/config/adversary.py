@@ -25,6 +25,7 @@ from fedexp.core.mapping import let_go
 from fedexp.core.partition import Partition
 from fedexp.core.protocols import Attack, Sampler, Task
 from fedexp.core.rng import generator
+from fedexp.core.untouched import seen
 from fedexp.federation.sampling import WithMalicious
 from fedexp.federation.trial import Judge, LossOnValidation, NoJudge
 
@@ -105,7 +106,7 @@ def _with_poison(partition: Partition, attack: Attack, malicious: np.ndarray, se
         held = torch.from_numpy(partition.shards[client])
         own = train.rows(held).as_floats()
         its = attack_of_client(attack, number)
-        before = own.x._version, own.y._version
+        before = seen(own.x, own.y)
         try:
             poisoned: object = its.poison(own, generator(seed, "poison", client))
         except InputError:
@@ -113,7 +114,7 @@ def _with_poison(partition: Partition, attack: Attack, malicious: np.ndarray, se
         except Exception as error:  # of an attack of somebody's own
             reason = f"cannot poison client {client}'s examples: {of_its_own(error)}"
             raise InputError(reason, "attack", called(attack)) from error
-        if (own.x._version, own.y._version) != before or not isinstance(poisoned, Split):
+        if seen(own.x, own.y) != before or not isinstance(poisoned, Split):
             given = f"returned a {type(poisoned).__name__}, or changed its examples in place"
             reason = f"must return new examples (dataclasses.replace), and {given}"
             raise InputError(reason, "attack", called(attack))
@@ -157,10 +158,22 @@ def wanted(attack: Attack, test: Split) -> Split | None:
     at_once = _AT_ONCE if targets_by_example(attack) else max(len(test), 1)
     for start in range(0, len(test), at_once):
         block = test.between(start, min(start + at_once, len(test)))
-        if len(chosen := attack.targeted_examples(block.as_floats())):
+        if len(chosen := _targets(attack, block.as_floats())):
             found.append(chosen.stored_like(test))
         let_go(block.x)
     return reduce(Split.joined, found) if found else None
+
+
+def _targets(attack: Attack, block: Split) -> Split:
+    before = seen(block.y), block.x._version
+    chosen: object = attack.targeted_examples(block)
+    if (seen(block.y), block.x._version) != before or not isinstance(chosen, Split):
+        given = f"returned a {type(chosen).__name__}, or changed its examples in place"
+        reason = (
+            f"must return examples that it wants answered its way, none or new ones; it {given}"
+        )
+        raise InputError(reason, "attack", called(attack))
+    return chosen
 
 
 def remarks_on_poison(

@@ -15,6 +15,7 @@ from fedexp.core.partition import Partition
 from fedexp.core.protocols import OfDataset
 from fedexp.core.rng import generator
 from fedexp.core.shards import are_listed
+from fedexp.core.untouched import seen
 from fedexp.federation.extra_clients import with_extra_clients
 from fedexp.partition.check import checked
 
@@ -38,12 +39,16 @@ def partitioned(config: Config, chosen: Chosen, dataset: Dataset) -> Partition:
             if isinstance(partitioner, OfDataset):
                 partitioner = partitioner.of(dataset)
             rng = generator(config["seed"], "partition")
+            before = seen(dataset.train.y), dataset.train.x._version
             partition = partitioner(dataset.train, n_clients, rng)
         except InputError:
             raise
         except Exception as error:  # of a partition of somebody's own
             reason = f"cannot deal {len(dataset.train)} examples to {n_clients} clients"
             raise InputError(f"{reason}: {of_its_own(error)}", "partition", name) from error
+    if (seen(dataset.train.y), dataset.train.x._version) != before:
+        reason = "changes the examples that it is given: return others (dataclasses.replace)"
+        raise InputError(reason, "partition", name)
     return checked(partition, dataset.train, n_clients, name)
 
 

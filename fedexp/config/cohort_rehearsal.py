@@ -14,6 +14,7 @@ from fedexp.core.protection import Combination
 from fedexp.core.protocols import Aggregator, PreAggregator
 from fedexp.core.rng import generator
 from fedexp.core.types import Updates
+from fedexp.core.untouched import seen
 from fedexp.federation.form import IN_PLACE, no_mixture, no_step
 
 
@@ -23,6 +24,9 @@ def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[
     `sizes` are the clients'; they count where all of them make a cohort.
     """
     n = parts.channel.rows(parts.cohort_size)
+    if type(n) is not int or n < 0:
+        reason = f"must say how many rows arrive of {parts.cohort_size} clients, and says {n!r}"
+        raise InputError(reason, "channel", called(parts.channel))
     if n > parts.cohort_size:
         raise InputError(
             f"cannot make {n} sums of {parts.cohort_size} clients", "channel.groups", n
@@ -43,7 +47,7 @@ def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[
             rows = _mixed(mix, rows, rng, name)
     rule = of_head(aggregator, slice(0, 1))
     shape = parts.setting.init(torch.zeros(1), parts.n_clients).shape  # what the step is added to
-    before = rows.matrix._version
+    before = seen(rows.matrix, rows.num_examples)
     with prefixed("aggregator"):
         try:
             wrong, cause = no_step(rule(rows, rule.init(1), rng), shape, rows.matrix), None
@@ -51,7 +55,7 @@ def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[
             raise
         except Exception as error:  # of a rule of somebody's own
             wrong, cause = f"cannot aggregate {n} rows: {of_its_own(error)}", error
-    if not wrong and rows.matrix._version != before:
+    if not wrong and seen(rows.matrix, rows.num_examples) != before:
         wrong = IN_PLACE
     if wrong:
         raise InputError(wrong, "aggregator", called(aggregator)) from cause
@@ -59,7 +63,7 @@ def rehearse_cohort(parts: Combination, aggregator: Aggregator, sizes: Sequence[
 
 def _mixed(mix: PreAggregator, rows: Updates, rng: np.random.Generator, name: str) -> Updates:
     """What a mixer makes of the rows; InputError where that is no rows."""
-    before, cause = rows.matrix._version, None
+    before, cause = seen(rows.matrix, rows.num_examples), None
     made: object = None
     try:
         made = mix(rows, rng)
@@ -68,7 +72,7 @@ def _mixed(mix: PreAggregator, rows: Updates, rng: np.random.Generator, name: st
         raise
     except Exception as error:  # of a mixer of somebody's own
         wrong, cause = f"must return updates of {len(rows)} rows: {of_its_own(error)}", error
-    if not wrong and rows.matrix._version != before:
+    if not wrong and seen(rows.matrix, rows.num_examples) != before:
         wrong = IN_PLACE
     if wrong or not isinstance(made, Updates):
         raise InputError(wrong, f"pre_aggregation.{name}", called(mix)) from cause

@@ -20,6 +20,10 @@ class Kept(Protocol):
         """The named tensors, on the CPU; not to be written to."""
 
 
+STATES = ("optimizer", "algorithm", "aggregator", "detector", "privacy", "ledger", "attack")
+"""Of parts, in a server's state."""
+
+
 @dataclass(frozen=True)
 class ServerState:
     """All that a checkpoint needs beside the resolved config."""
@@ -35,6 +39,27 @@ class ServerState:
     attack: State = field(default_factory=dict)  # what the adversary has learned so far
     clients: Mapping[int, Kept] = field(default_factory=dict)  # of those who ever took part
     failed_rounds: int = 0  # the latest rounds in a row that moved nothing
+
+    def copied(self) -> ServerState:
+        """With tensors of its own: who writes to them writes to nobody else's."""
+        parts: dict[str, Any] = {
+            part: {name: tensor.clone() for name, tensor in getattr(self, part).items()}
+            for part in STATES
+        }
+        return replace(self, params=self.params.clone(), **parts)
+
+    def apart_from(self, rows: Tensor) -> ServerState:
+        """With copies of what parts keep as views of `rows`, which the next round overwrites."""
+        memory = rows.untyped_storage().data_ptr()
+
+        def apart(tensor: Tensor) -> Tensor:
+            return tensor.clone() if tensor.untyped_storage().data_ptr() == memory else tensor
+
+        parts: dict[str, Any] = {
+            part: {name: apart(tensor) for name, tensor in getattr(self, part).items()}
+            for part in STATES
+        }
+        return replace(self, params=apart(self.params), **parts)
 
     def to(self, device: torch.device) -> ServerState:
         """With what goes into the next step on a device.

@@ -5,8 +5,8 @@ Said where it was made: further on it would be a traceback, or a wrong figure wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from numbers import Real
+from collections.abc import Collection, Mapping, Sequence
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ def no_state(state: object, of: str = "its state") -> str:
             return f"must return {of} as a dict of tensors, and {name!r} is a " + (
                 type(value).__name__ if isinstance(name, str) else "name that is no text"
             )
+        if value.layout != torch.strided or value.is_meta:
+            return f"must return {of} as a dict of plain tensors, and {name!r} is {_kind(value)}"
     return ""
 
 
@@ -95,6 +97,7 @@ def no_mixture(made: object, given: Updates) -> str:
         there = len(made.matrix) if isinstance(made.matrix, Tensor) else type(made.matrix).__name__
         return f"must return updates of {n} rows: returned {there} rows of {len(made)} clients"
     wrong = no_numbers(made.matrix, (len(made), *rows.shape[1:]), rows.dtype, "rows")
+    wrong = wrong or no_weights(made.num_examples, len(made))
     return wrong or _not_finite("rows", made.matrix, rows)
 
 
@@ -140,11 +143,14 @@ def _not_finite(what: str, made: Tensor, *of: Tensor) -> str:
 def _kind(made: object) -> str:
     if not isinstance(made, Tensor):
         return f"a {type(made).__name__}"
-    return f"{list(made.shape)} {made.dtype}"
+    kind = "" if made.layout == torch.strided else f" {made.layout}"
+    return f"{list(made.shape)} {made.dtype}{kind}{' without data' * made.is_meta}"
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, Real)
 
 
 def no_figures(measured: object, metrics: Sequence[str]) -> str:
@@ -173,11 +179,17 @@ def no_delivery(delivery: object, sent: Updates) -> str:
     single = [client for client in brought.client_ids if client >= 0]
     if len(set(single)) < len(single) or not known.issuperset(single):
         return "must deliver rows of clients that sent one, each once (a negative number: a sum)"
+    rows = zip(brought.client_ids, members, strict=True)
+    if not all(
+        tuple(who) == (client,) if client >= 0 else len(set(who)) == len(who)
+        for client, who in rows
+    ):
+        return "must name a client's row as of that client alone, and each of a sum's clients once"
     shape = (len(brought), *sent.matrix.shape[1:])
     return (
         no_numbers(brought.matrix, shape, sent.matrix.dtype, "rows")
         or no_weights(brought.num_examples, len(brought))
-        or _no_costs(delivery)
+        or _no_costs(delivery, known)
     )
 
 
@@ -190,11 +202,21 @@ def no_weights(weights: object, n: int) -> str:
     return ""
 
 
-def _no_costs(delivery: Delivery) -> str:
+def _no_costs(delivery: Delivery, known: Collection[int]) -> str:
     for name in ("bytes_up", "bytes_down", "clipped"):
-        if not _is_number(value := getattr(delivery, name)):
-            return f"must say {name} as a number, and says a {type(value).__name__}"
+        value = getattr(delivery, name)
+        if not isinstance(value, Integral) or value < 0:
+            return f"must say {name} as a whole number, 0 or above, and says {value!r}"
     for name in ("dropped", "lost"):
         if not isinstance(value := getattr(delivery, name), tuple):
             return f"must say {name} as a tuple, and says a {type(value).__name__}"
+    for one in delivery.dropped:
+        if not (isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], str)):
+            return f"must say dropped as pairs of a client and its turn, and says {one!r}"
+        if one[0] not in known:
+            return f"says that client {one[0]!r} left, who was not in the round"
+    if not all(isinstance(sentence, str) for sentence in delivery.lost):
+        return f"must say lost as sentences, and says {delivery.lost!r}"
+    if not isinstance(delivery.seconds, Mapping):
+        return f"must say seconds as a dict, and says a {type(delivery.seconds).__name__}"
     return ""

@@ -180,6 +180,7 @@ def run_round(exp: Experiment, state: ServerState) -> tuple[ServerState, RoundRe
     # 5. The server makes one step of the rows that it trusts, and takes it.
     state, receipt = exp.server(delivery.received, state, stream)
     state = replace(state, round=r + 1, clients=clients, ledger=ledger, attack=memory)
+    state = state.apart_from(trained.matrix)
     watch.lap("aggregate")
 
     # 6. What happened, how good the models are now, and what it has cost.
@@ -243,13 +244,23 @@ def initial_state(exp: Experiment, params: Tensor) -> ServerState:
     """The state before the first round, from one model's vector `[d]`."""
     start, d = exp.setting.init(params, exp.n_clients), len(params)
     row = row_size(exp.server.algorithm.sends, d)
-    return ServerState(
+    server = exp.server
+    state = ServerState(
         round=0,
         params=start,
-        optimizer=exp.server.optimizer.init(start),
-        algorithm=exp.server.algorithm.init(d),
-        aggregator=exp.server.aggregator.init(row),
-        detector=exp.server.detector.init(row),
-        privacy=exp.server.privacy.init(row),
+        optimizer=server.optimizer.init(start),
+        algorithm=server.algorithm.init(d),
+        aggregator=server.aggregator.init(row),
+        detector=server.detector.init(row),
+        privacy=server.privacy.init(row),
         ledger=exp.account.init(),
     )
+    for group, part, first in (
+        ("server_optimizer", server.optimizer, state.optimizer),
+        ("algorithm", server.algorithm, state.algorithm),
+        ("aggregator", server.aggregator, state.aggregator),
+        ("detector", server.detector, state.detector),
+        ("privacy", server.privacy, state.privacy),
+    ):
+        refuse_form(no_state(first), group, part)
+    return state

@@ -15,6 +15,7 @@ from torch import Tensor
 from fedexp.core.capabilities import Remembers, rewritten_by
 from fedexp.core.protocols import Attack, Channel
 from fedexp.core.types import Delivery, Rule, State, Updates
+from fedexp.core.untouched import seen
 from fedexp.federation.form import (
     IN_PLACE,
     no_delivery,
@@ -42,9 +43,9 @@ def rewritten(
     """
     if not malicious.any():
         return updates, memory
-    before = updates.matrix._version, updates.num_examples._version
+    before = seen(updates.matrix, updates.num_examples, malicious)
     made, memory = rewritten_by(attack, updates, malicious, rule, rng, memory)
-    after = updates.matrix._version, updates.num_examples._version
+    after = seen(updates.matrix, updates.num_examples, malicious)
     wrong = IN_PLACE if after != before else _of_others(made, updates, malicious)
     refuse_form(wrong or no_state(memory, "what it remembers"), "attack", attack)
     # The rest is the record's: how clients say that they trained, and how much.
@@ -85,12 +86,12 @@ def transmitted(
         InputError: the channel does not say whose rows it delivers, which accounts charge for, or
             has changed what was sent.
     """
-    before = updates.matrix._version
+    before = seen(updates.matrix, updates.num_examples)
     if isinstance(channel, Remembers):
         delivery, left = channel.carried(updates, kept, rng)
     else:
         delivery, left = channel.transmit(updates, rng), [{} for _ in kept]
-    in_place = updates.matrix._version != before
+    in_place = seen(updates.matrix, updates.num_examples) != before
     refuse_form(IN_PLACE if in_place else no_delivery(delivery, updates), "channel", channel)
     if len(left) != len(kept):
         refuse_form(f"must keep something of {len(kept)} clients each", "channel", channel)

@@ -41,6 +41,7 @@ from fedexp.core.protocols import (
 from fedexp.core.round_model import Architecture, NoArchitecture
 from fedexp.core.round_record import ServerState
 from fedexp.core.types import State, Updates, Verdict, row_size
+from fedexp.core.untouched import seen
 from fedexp.federation.form import (
     IN_PLACE,
     WrongForm,
@@ -103,13 +104,13 @@ class Server:
         verdict, detector, refused = Verdict.no_opinion(len(bounded)), state.detector, ""
         if len(bounded):
             shown = replace(bounded, model=self.architecture.at(state.params))
-            before = shown.matrix._version
+            before = seen(shown.matrix, shown.num_examples)
             try:
                 told = self.detector(shown, detector, rng("detector"))
             except InputError as refusal:  # too few rows for it have come
                 refused = f"the detector refused: {refusal}"
             else:
-                changed = shown.matrix._version != before
+                changed = seen(shown.matrix, shown.num_examples) != before
                 wrong = IN_PLACE if changed else no_opinion(told, len(shown))
                 refuse_form(wrong, "detector", self.detector)
                 verdict, detector = told
@@ -124,9 +125,9 @@ class Server:
             left = self.algorithm.server_step(whole, state.algorithm, share)
             refuse_form(no_own_step(left, whole, d), "algorithm", self.algorithm)
             step, algorithm = left
-            before = state.params._version
+            before = seen(state.params, step)
             moved = self.optimizer(state.params, step, state.optimizer)
-            wrong = no_model(moved, state.params, step, state.params._version != before)
+            wrong = no_model(moved, state.params, step, seen(state.params, step) != before)
             refuse_form(wrong, "server_optimizer", self.optimizer)
             params, optimizer = moved
             after = replace(
@@ -145,9 +146,11 @@ class Server:
         # Noise on the sum is for one row a client: nobody's may decide whether another's is used.
         alone = self.privacy.releases_every_round
         parts = [received.only(k) for k in range(len(received))] if alone else [received]
+        before = seen(received.matrix, received.num_examples)
         said = [self.update_validation(rows, row) for rows in parts]
+        in_place = seen(received.matrix, received.num_examples) != before
         for rows, complaints in zip(parts, said, strict=True):
-            wrong = no_complaints(complaints, len(rows))
+            wrong = IN_PLACE if in_place else no_complaints(complaints, len(rows))
             refuse_form(wrong, "update_validation", self.update_validation)
         return tuple(complaint for complaints in said for complaint in complaints)
 
@@ -176,17 +179,17 @@ class Server:
     ) -> tuple[Tensor, State]:
         """Mix and aggregate: the step `[D]` and the aggregator's next state."""
         for mix in self.pre_aggregation:
-            before = updates.matrix._version
+            before = seen(updates.matrix, updates.num_examples)
             mixed = mix(updates, rng)
-            in_place = updates.matrix._version != before
+            in_place = seen(updates.matrix, updates.num_examples) != before
             refuse_form(
                 IN_PLACE if in_place else no_mixture(mixed, updates), "pre_aggregation", mix
             )
             updates = mixed
-        before = updates.matrix._version
+        before = seen(updates.matrix, updates.num_examples)
         made = self.aggregator(updates, state.aggregator, rng)
         shape = (*state.params.shape[:-1], row_size(self.algorithm.sends, state.params.shape[-1]))
-        in_place = updates.matrix._version != before
+        in_place = seen(updates.matrix, updates.num_examples) != before
         wrong = IN_PLACE if in_place else no_step(made, shape, updates.matrix)
         refuse_form(wrong, "aggregator", self.aggregator)
         return made

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
-from fedexp.core.partition import Partition
-from fedexp.core.shards import all_rows, are_listed, blocks, sizes_of
+from fedexp.core.partition import Own, OwnPart, Partition
+from fedexp.core.shards import Computed, all_rows, are_listed, blocks, sizes_of
 
 
 def checked(partition: object, train: Split, n_clients: int, name: str) -> Partition:
@@ -42,9 +43,14 @@ def checked(partition: object, train: Split, n_clients: int, name: str) -> Parti
             f"changed the training part from {list(train.x.shape)} to "
             f"{list(partition.train.x.shape)}: it may change examples, not their number or shape"
         )
+    if not isinstance(partition.shards, Sequence | Computed):
+        raise refused(f"must return a sequence of shards, not a {type(partition.shards).__name__}")
     if len(partition.shards) != n_clients:
         raise refused(f"gave {len(partition.shards)} shards to {n_clients} clients")
     changed = partition.train.x is not train.x
+    if partition.own is not None:  # asked for later, and held to form then
+        own = partial(_checked_own, partition.own, n_clients, name)
+        partition = replace(partition, own=own)
     if not are_listed(partition.shards):
         if reason := _wrong_of_computed(partition, len(train)):
             raise refused(reason)
@@ -72,6 +78,30 @@ def checked(partition: object, train: Split, n_clients: int, name: str) -> Parti
     ):
         raise refused(f"named {len(set(partition.names))} of {n_clients} clients")
     return replace(partition, shards=tuple(shards), changed=changed)
+
+
+def _checked_own(own: Own, n_clients: int, name: str, part: Split, of: str) -> OwnPart:
+    """Every client's own patients of a part, sorted int64, if they are rows of it, each once."""
+
+    def refused(reason: str) -> InputError:
+        return InputError(f"{reason} as own patients of {of} (Partition.own)", "partition", name)
+
+    given: object = own(part, of)
+    if not isinstance(given, OwnPart):
+        raise refused(f"gave a {type(given).__name__}, and no OwnPart,")
+    if given.part.x.shape != part.x.shape or given.part.y.shape != part.y.shape:
+        raise refused(f"gave {len(given.part)} examples for {len(part)}, or of another shape,")
+    if len(given.rows) != n_clients:
+        raise refused(f"gave {len(given.rows)} lists of rows to {n_clients} clients")
+    found = []
+    for client, listed in enumerate(given.rows):
+        rows = _sorted(listed)
+        if rows is None or (len(rows) and (rows[0] < 0 or rows[-1] >= len(part))):
+            raise refused(f"gave client {client} other than rows 0 to {len(part) - 1}")
+        if len(twice := rows[:-1][np.diff(rows) == 0]):
+            raise refused(f"gave client {client} row {twice[0]} more than once")
+        found.append(rows)
+    return replace(given, rows=tuple(found))
 
 
 def refuse_shared_rows(shards: Sequence[np.ndarray], name: str) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor
 from fedexp.core.checks import InputError
 from fedexp.core.documents import read_json_object, read_regular
 from fedexp.core.files import write_atomically
-from fedexp.core.round_record import ServerState
+from fedexp.core.round_record import STATES, ServerState
 from fedexp.run_folder.client_states import ClientStates
 from fedexp.run_folder.growing import Carried
 from fedexp.run_folder.pickles import refuse_deep_pickles
@@ -33,8 +33,6 @@ from fedexp.run_folder.rows import count_until
 
 CHECKPOINT_FORMAT = 5
 CHECKPOINT_BYTES = 2**36
-STATES = ("optimizer", "algorithm", "aggregator", "detector", "privacy", "ledger", "attack")
-"""Of parts."""
 
 _SEAL = b"sha256:"  # and the digest, in hex, as the comment at the end of the zip archive
 _NO_COMMENT = b"\0\0"  # its length, the last two bytes of an archive without one

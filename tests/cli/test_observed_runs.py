@@ -141,6 +141,21 @@ def test_a_broken_tracker_changes_nothing(here, capfd, at):
         assert (here / "with" / name).read_bytes() == (here / "without" / name).read_bytes()
 
 
+@pytest.mark.parametrize("group", ["tracker", "early_stopping"])
+def test_an_observer_that_writes_to_what_it_is_shown_changes_nothing(here, group):
+    own = here / "conf" / group
+    own.mkdir(parents=True)
+    node = "_target_: tests.support.watching.Writes\n"
+    (own / "mine.yaml").write_text("mine:\n  " * (group == "tracker") + node)
+    small = ("rounds=3", "server_optimizer=momentum", *SMALL[1:])
+    assert run_command(["run", *small, "hydra.run.dir=without"]) == 0
+    mine = (f"{group}=mine", "trust=[tests.]")
+    assert run_command(["run", *small, *mine, "hydra.run.dir=with"]) == 0
+    for name in ("metrics.csv", "model.safetensors"):
+        assert (here / "with" / name).read_bytes() == (here / "without" / name).read_bytes()
+    assert summary_of(here / "with")["privacy"] is None
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

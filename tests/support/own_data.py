@@ -113,6 +113,8 @@ class Wrong:
             shards[1] = np.append(shards[1], shards[0][3])
         elif self.fault == "unsorted":
             shards = [shard[::-1] for shard in shards]
+        elif self.fault == "relabels":
+            train.y.add_(0)  # that much harms no other test
         return Partition(train, tuple(shards))
 
 

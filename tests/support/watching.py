@@ -39,3 +39,26 @@ class Broken:
     def _fail(self, where: str) -> None:
         if where == self.at:
             raise OSError(28, "No space left on the tracker")
+
+
+class Writes:
+    """An observer that writes to whatever it is shown."""
+
+    def __init__(self, metrics=()) -> None:
+        pass
+
+    def run_started(self, run) -> None:
+        run.config["rounds"] = 99
+        run.about["privacy"] = "everything is safe"
+        self._write(run.state)
+
+    def round_done(self, state, record) -> None:
+        self._write(state)
+
+    def run_ended(self, summary) -> None:
+        summary["rounds"] = 99
+
+    def _write(self, state) -> None:
+        state.params.numpy()[:] = 0
+        for tensor in state.optimizer.values():
+            tensor.zero_()

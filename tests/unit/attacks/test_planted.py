@@ -114,6 +114,16 @@ def test_the_tail_of_a_large_test_part_is_that_of_all_of_it():
     assert torch.equal(found.x, attack.targeted_examples(test).x)
 
 
+@pytest.mark.parametrize("answer", [lambda data: None, lambda data: (data.y.fill_(0), data)[1]])
+def test_what_an_attack_wants_are_examples_of_its_own(answer):
+    class Wants:
+        targeted_examples = staticmethod(answer)
+
+    test = Split(torch.rand(3, 1, 2, 2), torch.arange(3))
+    with pytest.raises(InputError, match=r"^attack=\S*Wants: must return examples that it wants"):
+        wanted(Wants(), test)
+
+
 def test_a_refusal_names_the_target_that_was_given():
     with pytest.raises(InputError, match="target_label=1:"):
         EdgeCase(source_label=1, target_label=1, tail_share=0.1, boost=1.0, num_classes=10)

@@ -103,3 +103,18 @@ def test_a_rule_that_ends_the_program_is_named_by_its_line():
     where = r"test_cohort_rehearsal.py, line \d+, ends the program"
     with pytest.raises(InputError, match=where), own_code_named():
         rehearse_cohort(Parts(), Rule(give))
+
+
+@pytest.mark.parametrize("says", [-1, None, 2.0])
+def test_a_channel_says_how_many_rows_arrive(says):
+    class Channel(Plain):
+        def rows(self, cohort_size):
+            return says
+
+    class Others(Parts):
+        channel = Channel()
+
+    with pytest.raises(
+        InputError, match=r"^channel=\S*Channel: must say how many rows arrive of 3"
+    ):
+        rehearse_cohort(Others(), Rule(lambda rows, state: (rows[0], state)))

@@ -110,6 +110,8 @@ def test_what_is_no_opinion():
         ((replace(good, trust=2 * n), {}), "must return trust in [0, 1]"),
         ((replace(good, trust=n * torch.nan), {}), "must return trust in [0, 1]"),
         ((replace(good, threshold=None), {}), "must return a number as the threshold"),
+        ((replace(good, threshold=torch.tensor(1j)), {}), "must return a number as the threshold"),
+        ((good, {"m": torch.eye(2).to_sparse()}), "a dict of plain tensors, and 'm' is [2, 2]"),
         ((good, None), "must return its state as a dict of tensors, and returned a NoneType"),
     ):
         assert words in no_opinion(told, 3)
@@ -141,8 +143,19 @@ def test_what_is_no_delivery():
         (with_(client_ids=(4, 4, 6)), "must deliver rows of clients that sent one, each once"),
         (with_(num_examples=-r.num_examples), "must return num_examples that are finite"),
         (with_(members=None), "does not name the clients"),
-        (with_(bytes_up=None), "must say bytes_up as a number, and says a NoneType"),
+        (with_(members=((5,), (4,), (6,))), "must name a client's row as of that client alone"),
+        (
+            with_(client_ids=(-1, 5, 6), members=((4, 4), (5,), (6,))),
+            "must name .* each of a sum's clients once",
+        ),
+        (with_(bytes_up=None), "must say bytes_up as a whole number, 0 or above, and says None"),
+        (with_(bytes_up=-5), "must say bytes_up as a whole number, 0 or above, and says -5"),
+        (with_(clipped=float("nan")), "must say clipped as a whole number"),
         (with_(lost=None), "must say lost as a tuple"),
+        (with_(lost=(1,)), "must say lost as sentences"),
+        (with_(dropped=(1,)), "must say dropped as pairs of a client and its turn"),
+        (with_(dropped=((9, "upload"),)), "says that client 9 left, who was not in the round"),
+        (with_(seconds=None), "must say seconds as a dict"),
     ):
         with pytest.raises(InputError, match=rf"^channel=\S*Channel: {words}"):
             transmitted(Channel(transmit), rows(), [], None)
@@ -201,6 +214,7 @@ def test_what_is_no_mixture():
         (given.with_matrix(given.matrix[:, :1]), "must return rows [3, 2] torch.float32"),
         (given.with_matrix(given.matrix / 0), "must return rows without NaN and infinity"),
         (given.select(torch.zeros(3, dtype=torch.bool)), "returned 0 rows of 0 clients"),
+        (replace(given, num_examples=-given.num_examples), "must return num_examples that are"),
     ):
         assert words in no_mixture(made, given)
 
@@ -232,3 +246,81 @@ def test_a_part_that_misbehaves_late_is_named_and_the_rounds_before_it_stand(gro
     assert [next(rounds)[0].round for _ in range(2)] == [1, 2]
     with pytest.raises(InputError, match=rf"^{group}=\S*Late: must "):
         next(rounds)
+
+
+def centred(rows):
+    rows -= rows.mean(axis=0)
+
+
+def by_numpy(updates):
+    centred(updates.matrix.numpy())
+
+
+class Writes:
+    """A detector, validation, mixer or rule that writes to what it is shown."""
+
+    def __init__(self, write, answer=None):
+        self.write, self.answer, self.init = write, answer, lambda d: {}
+
+    def __call__(self, updates, *rest):
+        self.write(updates)
+        return self.answer(updates, *rest)
+
+
+ANSWERS = {
+    "detector": lambda u, state, rng: (Verdict.no_opinion(len(u)), state),
+    "update_validation": lambda u, d: [""] * len(u),
+    "aggregator": lambda u, state, rng: (u.matrix.mean(0), state),
+}
+
+
+@pytest.mark.parametrize("group", ANSWERS)
+@pytest.mark.parametrize("write", [by_numpy, lambda u: u.num_examples.fill_(9)])
+def test_who_looks_at_the_rows_writes_neither_to_them_nor_to_their_weights(group, write):
+    exp = experiment(**{group: Writes(write, ANSWERS[group])})
+    with pytest.raises(InputError, match=rf"^{group}=\S*Writes: changes the rows that it is given"):
+        list(run_rounds(exp, start_of(exp)))
+
+
+def test_an_optimiser_writes_neither_to_the_model_nor_to_the_step():
+    for write in (lambda p, step: p.numpy().__iadd__(step.numpy()), lambda p, step: step.mul_(2)):
+        optimizer = Writes(lambda p: None)
+        optimizer.answer = lambda p, step, s, write=write: (write(p, step), (p + step, s))[1]
+        exp = experiment(server_optimizer=optimizer)
+        with pytest.raises(
+            InputError, match=r"^server_optimizer=\S*Writes: changes the parameters"
+        ):
+            list(run_rounds(exp, start_of(exp, 1.0)))
+
+
+@pytest.mark.parametrize("group", ["server_optimizer", "detector", "aggregator"])
+def test_what_is_no_first_state(group):
+    part = Writes(lambda updates: None)
+    part.init = lambda d: None
+    with pytest.raises(InputError, match=rf"^{group}=\S*Writes: must return its state as a dict"):
+        start_of(experiment(**{group: part}))
+
+
+class Remembers:
+    """A detector that keeps a view of a row, which lies in a buffer that is used again."""
+
+    def init(self, d):
+        return {}
+
+    def __call__(self, updates, state, rng):
+        return Verdict.no_opinion(len(updates)), {"last": updates.matrix[0]}
+
+
+def test_what_a_part_keeps_of_the_rows_is_its_own():
+    exp = experiment(detector=Remembers())
+    buffer = torch.zeros(2, 1)
+
+    class Reuses(type(exp.backend)):
+        def train(self, trainer, tasks):
+            updates = super().train(trainer, tasks)
+            return updates.with_matrix(buffer.copy_(updates.matrix))
+
+    state, _ = next(run_rounds(replace(exp, backend=Reuses()), start_of(exp)))
+    before = state.detector["last"].tolist()
+    buffer.fill_(9)
+    assert state.detector["last"].tolist() == before

@@ -7,7 +7,7 @@ import torch
 from fedexp.config.build import build
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
-from fedexp.core.partition import Partition
+from fedexp.core.partition import OwnPart, Partition
 from fedexp.partition.check import checked, patients_apart
 from tests.support.composing import config_for
 from tests.support.own_data import MODULE
@@ -87,3 +87,34 @@ def test_patients_whom_several_clients_hold_are_counted():
     )
     assert patients_apart([np.array([0, 1, 5]), np.array([2, 3, 4])], train) == ()
     assert patients_apart([np.arange(3), np.arange(3, 6)], Split(x, y)) == ()
+
+
+def test_shards_that_are_no_sequence_are_refused():
+    for shards in (5, (shard for shard in ([0], [1]))):
+        with pytest.raises(InputError, match=r"^partition=Mine: must return a sequence of"):
+            checked(Partition(TRAIN, shards), TRAIN, 2, "Mine")
+
+
+def own_patients(own):
+    partition = Partition(TRAIN, ([0], [1]), own=lambda part, name: own)
+    return checked(partition, TRAIN, 2, "Mine").own(TRAIN, "test")
+
+
+def test_own_patients_are_rows_of_the_part_each_once():
+    own = own_patients(OwnPart(TRAIN, ([4, 0], [])))
+    assert [rows.tolist() for rows in own.rows] == [[0, 4], []]
+    for given, words in (
+        (OwnPart(TRAIN, ([0], [-1])), "gave client 1 other than rows 0 to 9"),
+        (OwnPart(TRAIN, ([0], [10])), "gave client 1 other than rows 0 to 9"),
+        (OwnPart(TRAIN, ([3, 3], [1])), "gave client 0 row 3 more than once"),
+        (OwnPart(TRAIN, ([0],)), "gave 1 lists of rows to 2 clients"),
+        (OwnPart(TRAIN.rows([0]), ([0], [0])), "gave 1 examples for 10"),
+        (None, "gave a NoneType"),
+    ):
+        with pytest.raises(InputError, match=rf"^partition=Mine: {words}.* own patients of test"):
+            own_patients(given)
+
+
+def test_a_partition_that_writes_to_the_examples_is_refused():
+    with pytest.raises(InputError, match=r"^partition=Wrong: changes the examples"):
+        build(config("relabels"))
