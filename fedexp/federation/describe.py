@@ -107,8 +107,8 @@ def _cuts(delivery: Delivery) -> Iterator[str]:
 
 
 def _protocol(delivery: Delivery) -> dict[str, float]:
-    """How the transport went, where it has a protocol of its own."""
-    if not delivery.seconds:
+    """How the transport went, where it has a protocol of its own, or somebody left."""
+    if not (delivery.seconds or delivery.dropped or delivery.lost or delivery.clipped):
         return {}
     return {
         "dropped_out": len(delivery.dropped),

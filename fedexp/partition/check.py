@@ -73,6 +73,8 @@ def checked(partition: object, train: Split, n_clients: int, name: str) -> Parti
             raise refused(f"gave row {taken[0]} to {others}: {len(taken)} row(s) overlap")
         owner[rows] = client
         shards.append(rows)
+    if any(not isinstance(name, str) for name in partition.names):
+        raise refused("must name its clients by text (Partition.names)")
     if partition.names and (
         len(partition.names) != n_clients or len(set(partition.names)) != n_clients
     ):

@@ -105,7 +105,8 @@ def first_attacked_round(run: Run) -> int | None:
 
 def adversary_facts(run: Run) -> dict[str, str]:
     """What a reader has to know of attack and defence, by name; empty if nothing happened."""
-    return {**_success(run), **_exceeded(run), **_detector(run), **_dropped(run), **_skipped(run)}
+    of_attack = {**_success(run), **_exceeded(run), **_detector(run)}
+    return {**of_attack, **_dropped(run), **_left(run), **_skipped(run)}
 
 
 def _success(run: Run) -> dict[str, str]:
@@ -158,6 +159,13 @@ def _dropped(run: Run) -> dict[str, str]:
 
 def _called(run: Run, client: str) -> str:
     return run.client_name(int(client)) if client.isdecimal() else f"client {client}"
+
+
+def _left(run: Run) -> dict[str, str]:
+    """How many updates never reached the server, as their clients left the round before."""
+    left = int(run.curve("round", "dropped_out").sum())
+    asked = int(run.curve("round", "clients").sum())
+    return {"clients that left a round": _of(left, asked, "that took part")} if left else {}
 
 
 def _skipped(run: Run) -> dict[str, str]:

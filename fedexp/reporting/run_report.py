@@ -240,7 +240,8 @@ def _cost(run: Run) -> dict[str, object]:
         "sent to the clients": "bytes_down",
     }.items():
         if summary.get(key) is not None:
-            cost[name] = f"{summary[key] / 1e6:,.1f} MB"
+            sent = summary[key]
+            cost[name] = f"{sent / 1e3:,.1f} kB" if 0 < sent < 1e6 else f"{sent / 1e6:,.1f} MB"
     if summary.get("peak_memory_mb") is not None:
         cost["peak memory"] = f"{summary['peak_memory_mb']:,.0f} MB"
     if summary.get("parameters") is not None:

@@ -21,7 +21,7 @@ from fedexp.federation.form import (
 from fedexp.federation.own_rows import OwnRowsOnly
 from fedexp.federation.rounds import run_rounds
 from fedexp.federation.sending import rewritten, transmitted
-from tests.support.toy_rounds import experiment, start_of
+from tests.support.toy_rounds import experiment, start_of, value_of
 
 MALICIOUS = torch.tensor([True, False, False])
 
@@ -324,3 +324,15 @@ def test_what_a_part_keeps_of_the_rows_is_its_own():
     before = state.detector["last"].tolist()
     buffer.fill_(9)
     assert state.detector["last"].tolist() == before
+
+
+def test_who_leaves_a_channel_without_a_protocol_is_recorded():
+    class Channel:
+        sums = False
+
+        def transmit(self, updates, rng):
+            return replace(Plain().transmit(updates, rng), dropped=((1, "upload"),))
+
+    exp = experiment(channel=Channel())
+    _, record = next(run_rounds(exp, start_of(exp)))
+    assert value_of(record, "round", "all", "dropped_out") == 1

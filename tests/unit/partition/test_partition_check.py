@@ -95,6 +95,12 @@ def test_shards_that_are_no_sequence_are_refused():
             checked(Partition(TRAIN, shards), TRAIN, 2, "Mine")
 
 
+def test_names_of_clients_are_text():
+    """A verdict that was written with numbers could not be read."""
+    with pytest.raises(InputError, match=r"^partition=Mine: must name its clients by text"):
+        checked(Partition(TRAIN, ([0], [1]), names=(0, 1)), TRAIN, 2, "Mine")
+
+
 def own_patients(own):
     partition = Partition(TRAIN, ([0], [1]), own=lambda part, name: own)
     return checked(partition, TRAIN, 2, "Mine").own(TRAIN, "test")

@@ -57,6 +57,14 @@ def test_attack_success_dropped_rows_and_skipped_rounds(tmp_path: Path) -> None:
     }
 
 
+def test_clients_that_left_are_counted(tmp_path: Path) -> None:
+    rows = [(1, "round", "all", "dropped_out", 3.0), (2, "round", "all", "dropped_out", 2.0)]
+    run = run_with(tmp_path, rows)
+    asked = int(run.curve("round", "clients").sum())
+    said = f"5 of {asked} that took part ({500 / asked:.1f} %)"
+    assert adversary_facts(run) == {"clients that left a round": said}
+
+
 def test_a_run_in_which_nothing_happened_says_nothing_of_it(tmp_path: Path) -> None:
     rows = [(1, "round", "all", name, 0.0) for name in ("malicious", "dropped", "skipped")]
     run = run_with(tmp_path, rows, choices={"attack": "none"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -33,6 +34,17 @@ def test_report_run_says_what_was_run_and_how_it_went(tmp_path: Path) -> None:
     document = (folder / "report.md").read_text()
     for expected in ("plots/accuracy.png", "0.9123", "worst client", "class mix from that of all"):
         assert expected in document
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"), [(0, "0.0 MB"), (15_300, "15.3 kB"), (1_560_000, "1.6 MB")]
+)
+def test_what_was_sent_is_not_said_to_be_nothing(tmp_path: Path, sent: int, said: str) -> None:
+    folder = write_run(tmp_path / "run", rounds=2)
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "bytes_up": sent}))
+    report_run(folder, plots=False)
+    assert f"- sent to the server: {said}\n" in (folder / "report.md").read_text()
 
 
 def test_report_run_of_a_failed_job_shows_the_error_and_draws_nothing(tmp_path: Path) -> None:
