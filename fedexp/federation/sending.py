@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import Remembers, rewritten_by
+from fedexp.core.capabilities import Remembers, hides_rows, rewritten_by
 from fedexp.core.protocols import Attack, Channel
 from fedexp.core.types import Delivery, Rule, State, Updates
 from fedexp.core.untouched import seen
@@ -93,6 +93,9 @@ def transmitted(
         delivery, left = channel.transmit(updates, rng), [{} for _ in kept]
     in_place = seen(updates.matrix, updates.num_examples) != before
     refuse_form(IN_PLACE if in_place else no_delivery(delivery, updates), "channel", channel)
+    if (channel.sums or hides_rows(channel)) and max(delivery.updates.client_ids, default=-1) >= 0:
+        wrong = "says that it hides or sums clients' rows (hides_rows, sums), and delivers one's"
+        refuse_form(wrong, "channel", channel)
     if len(left) != len(kept):
         refuse_form(f"must keep something of {len(kept)} clients each", "channel", channel)
     return delivery, left

@@ -119,6 +119,8 @@ def test_what_is_no_opinion():
 
 def test_what_is_no_delivery():
     class Channel:
+        sums = False
+
         def __init__(self, transmit):
             self.transmit = lambda updates, rng: transmit(updates)
 
@@ -336,3 +338,17 @@ def test_who_leaves_a_channel_without_a_protocol_is_recorded():
     exp = experiment(channel=Channel())
     _, record = next(run_rounds(exp, start_of(exp)))
     assert value_of(record, "round", "all", "dropped_out") == 1
+
+
+@pytest.mark.parametrize("promise", ["sums", "hides_rows"])
+def test_a_channel_that_says_it_hides_rows_delivers_none(promise):
+    class Channel:
+        sums = hides_rows = False
+
+        def transmit(self, updates, rng):
+            return Plain().transmit(updates, rng)
+
+    assert len(transmitted(Channel(), rows(), [], None)[0].updates) == 3
+    setattr(Channel, promise, True)
+    with pytest.raises(InputError, match=r"^channel=\S*Channel: says that it hides or sums"):
+        transmitted(Channel(), rows(), [], None)

@@ -106,6 +106,8 @@ def trusting_nobody(updates, state, rng):
 class Own:
     """A part of somebody's own, which answers in one way."""
 
+    sums = False
+
     def __init__(self, answer):
         self.transmit = self.answer = answer
 
