@@ -26,13 +26,16 @@ LONGER = ("rounds", "overrides", "rounds_before")
 ANEW = "; a new run from its last model: fedexp run from={} rounds=..."
 
 
-def extended(folder: Path, saved: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+def extended(
+    folder: Path, saved: Mapping[str, Any], changed: Mapping[str, Any], config_dir: Path | None
+) -> dict[str, Any]:
     """The config of the run with more rounds; `changed` itself where they are as many.
 
     Args:
         folder: of the run.
         saved: its config.
         changed: the config with what this command line says.
+        config_dir: what `--config-dir` says, whose names the run may have used.
 
     Raises:
         InputError: rounds are taken away, or the rounds to come would not be those of a longer run.
@@ -49,7 +52,7 @@ def extended(folder: Path, saved: Mapping[str, Any], changed: Mapping[str, Any])
             "rounds",
             now,
         )
-    if depending := _depending(folder, saved, before, now):
+    if depending := _depending(folder, saved, (before, now), config_dir):
         key, old, new = depending
         raise InputError(
             f"{key}={old} follows from the number of rounds, and would be {new}: the rounds so far "
@@ -107,19 +110,19 @@ def _deciding(built: Built) -> bytes:
 
 
 def _depending(
-    folder: Path, saved: Mapping[str, Any], before: int, now: int
+    folder: Path, saved: Mapping[str, Any], rounds: tuple[int, int], config_dir: Path | None
 ) -> tuple[str, Any, Any] | None:
     """A key whose value follows from the number of rounds, with its values; None: there is none."""
     from fedexp.commands.in_python import composed
 
     kept = taken_over(folder, saved, ["rounds"])
     try:
-        short, long = (composed([*kept, f"rounds={n}"])[0] for n in (before, now))
+        short, long = (composed([*kept, f"rounds={n}"], config_dir)[0] for n in rounds)
     except InputError as error:
         raise InputError(
             f"the run's settings cannot be composed again, to see what depends on it ({error})",
             "rounds",
-            now,
+            rounds[1],
         ) from error
     skipped = {*WITHOUT_EFFECT, *PROVENANCE, "rounds"}
     pairs = [(key, short[key], long.get(key)) for key in short if key not in skipped]

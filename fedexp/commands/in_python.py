@@ -50,14 +50,21 @@ def run_here(overrides: Sequence[str]) -> Path:
     return admitted.folder
 
 
-def composed(overrides: list[str]) -> tuple[dict[str, Any], Path, bool]:
-    """The resolved config, the folder for the run, and whether the clock has named it."""
+def composed(
+    overrides: list[str], config_dir: Path | None = None
+) -> tuple[dict[str, Any], Path, bool]:
+    """The resolved config, the folder for the run, and whether the clock has named it.
+
+    Args:
+        overrides: of the run.
+        config_dir: what `--config-dir` says.
+    """
     refuse_nameless(overrides)
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
         if any(override.is_sweep_override() for override in parsed):
             raise _sweep(overrides)
-        config = hydra_config(overrides)
+        config = hydra_config(overrides, config_dir)
         if config.hydra.mode == RunMode.MULTIRUN:
             raise _sweep(overrides)
         folder, by_clock = run_folder(config)

@@ -58,7 +58,7 @@ def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
             "override",
             " ".join(overrides),
         )
-    changed = extended(folder, saved, changed)
+    changed = extended(folder, saved, changed, named)
     if _is_complete(read_summary(folder), changed["rounds"]):
         refuse_too_late(folder, saved, changed)
         if changed["checkpoint_every"] != saved["checkpoint_every"]:

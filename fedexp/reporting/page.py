@@ -57,9 +57,12 @@ def commands(run: Run) -> list[str]:
     if not overrides and not run.config.get("choices"):
         return []
     said = [str(override) for override in overrides or []]
+    # The names of the first of the user's own folders are known from anywhere then, also ./conf's.
+    folders = run.config.get("config_folders") or []
+    own = ["--config-dir", str(folders[0])] if folders else []
     return [
-        " ".join(["fedexp run", *map(shlex.quote, said)]),
-        f"fedexp rerun {shlex.quote(run.path.name)}",
+        shlex.join(["fedexp", "run", *own, *said]),
+        shlex.join(["fedexp", "rerun", *own, run.path.name]),
     ]
 
 

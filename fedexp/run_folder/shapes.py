@@ -102,6 +102,7 @@ CONFIG: Shape = {
     "seed": _seed,
     **{key: {"*": object} for key in ("attack", "paths", "choices", "pre_aggregation", "leakage")},
     "overrides": [object],
+    "config_folders": [object],
     "rounds_before": [int],
     "plots": _plots,
     "quiet": bool,

@@ -99,4 +99,20 @@ def test_the_folders_that_were_used_are_recorded(here, write, capfd):
         f"aggregator is not fedexp's own: it is of {here / 'more'}",
     }
     assert run_command(["resume", "run"]) == 0
-    assert f"aggregator mean of {here / 'more'}" in (here / "run" / "report.md").read_text()
+    report = (here / "run" / "report.md").read_text()
+    assert f"aggregator mean of {here / 'more'}" in report
+    assert f"    fedexp rerun --config-dir {here / 'more'} run\n" in report
+
+
+def test_a_run_with_names_of_a_folder_that_was_named_goes_on_and_is_repeated(here, write, capfd):
+    write("more/aggregator/mine.yaml", MEAN)
+    start = ("run", "--config-dir", "more", "aggregator=mine", *SMALL[1:])
+    assert run_command(list(start)) == 0
+    capfd.readouterr()
+    assert run_command(["resume", "run", "rounds=3"]) == 2
+    assert "aggregator=mine" in capfd.readouterr().err
+    assert run_command(["resume", "run", "rounds=3", "--config-dir", "more"]) == 0
+    assert json.loads((here / "run" / "summary.json").read_text())["rounds"] == 3
+    report = (here / "run" / "report.md").read_text()
+    command = f"fedexp run --config-dir {here / 'more'} aggregator=mine debug=fast quiet=true"
+    assert f"    {command} rounds=3\n" in report
