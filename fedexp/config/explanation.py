@@ -10,6 +10,7 @@ import importlib
 import inspect
 import re
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Explanation:
     notes: str  # the YAML's further comments, above its keys
     target: str  # the class, in full; "" where the choice builds nothing by itself
     about: str  # the class's docstring without its arguments
-    source: str  # of its module: the paper, the formula
+    source: str  # of its module, and of those below its name: the paper, the formula
     keys: tuple[Key, ...]
 
 
@@ -62,8 +63,13 @@ def explain(folders: list[Path], group: str, choice: str) -> Explanation:
     path = next(p for f in folders if (p := f / group / f"{choice}.yaml").is_file())
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     target, keys = _keys(text)
-    kind = _class(target)
-    about, meanings = _documented(kind)
+    inside = _under_its_name(choice, keys)
+    target = target or inside.get(choice, "")
+    about, meanings = _documented(_class(target))
+    for node, part in inside.items():
+        said = _documented(_class(part))[1]
+        meanings |= {f"{node}.{name}": meaning for name, meaning in said.items()}
+    modules = (_of_the_module(_class(part)) for part in (target, *inside.values()))
     return Explanation(
         group=group,
         choice=choice,
@@ -71,7 +77,7 @@ def explain(folders: list[Path], group: str, choice: str) -> Explanation:
         notes=_notes(text),
         target=target,
         about=about,
-        source=_of_the_module(kind),
+        source="\n\n".join(filter(None, dict.fromkeys(modules))),
         keys=tuple(
             Key(name, default, comment, meanings.get(name, "")) for name, default, comment in keys
         ),
@@ -99,6 +105,16 @@ def _keys(text: str) -> tuple[str, list[tuple[str, str, str]]]:
         elif above[0] != "defaults":
             found.append((name, value, comment))
     return target, [(n, d, c) for n, d, c in found if d or c]
+
+
+def _under_its_name(choice: str, keys: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """Node -> class below `NAME:`, where a study stands so that several can be chosen at once."""
+    nodes = ((name.rpartition("."), value) for name, value, _ in keys)
+    return {
+        node: value
+        for (node, _, key), value in nodes
+        if key == "_target_" and f"{node}.".startswith(f"{choice}.")
+    }
 
 
 def keys_in(text: str) -> list[tuple[str, str, str]]:

@@ -13,6 +13,10 @@ noise: the epsilon of the least noise that is ruled out, by guesses or, if it is
 looking at it. `epsilon_lower_bound_any_mechanism` supposes nothing: the largest (epsilon, delta)
 that is ruled out as a claim of its own; where epsilon is above a few it says little. Either is
 above the claim only if there is an alarm.
+
+Sources: Steinke, Nasr and Jagielski, "Privacy Auditing with One (1) Training Run", NeurIPS 2023;
+Mahloujifar, Melis and Chaudhuri, "Auditing f-Differential Privacy in One Run", ICML 2025; those of
+the canaries stand with them (`examples`, `gradients`, `clients`).
 """
 
 from __future__ import annotations

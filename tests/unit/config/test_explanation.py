@@ -38,6 +38,20 @@ def test_a_key_says_what_the_yaml_and_the_docstring_say():
     )
 
 
+@pytest.mark.parametrize("study", sorted(set(groups(FOLDERS)["leakage"]) - {"none"}))
+def test_a_study_is_explained_although_it_stands_under_its_own_name(study):
+    explained = explain(FOLDERS, "leakage", study)
+    assert explained.target.startswith("fedexp.leakage.")
+    assert explained.about
+    assert "et al" in explained.source or "Source" in explained.source
+
+
+def test_a_study_says_what_its_attack_is():
+    geiping = explain(FOLDERS, "leakage", "geiping")
+    assert "Inverting Gradients" in geiping.source
+    assert all(key.meaning for key in geiping.keys if key.name == "geiping.attack.iterations")
+
+
 def test_comments_that_go_on_below_and_nested_keys(tmp_path):
     (tmp_path / "attack").mkdir()
     (tmp_path / "attack/own.yaml").write_text(
