@@ -1,6 +1,6 @@
 """Do two versions of fedexp give the same bits? SHA-256 of what small runs of every kind leave.
 
-    python scripts/fingerprints.py write before.json             about 130 small runs, a few minutes
+    python scripts/fingerprints.py write before.json             about 160 small runs, a few minutes
     python scripts/fingerprints.py write after.json --only dp    those whose names hold a word
     python scripts/fingerprints.py compare before.json after.json
 
@@ -43,9 +43,11 @@ def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
     for mixing in ("nnm", "bucketing", "clipping", "adaptive_clipping", "[clipping,nnm]"):
         more = ("attack=sign_flip", "attack.n_malicious=1", "aggregator=trimmed_mean")
         yield f"mixing {mixing}", (f"pre_aggregation={mixing}", *more)
-    for detector in ("autoencoder", "pca", "norm"):
-        more = ("detector.warm_up_rounds=2", "attack=sign_flip", "attack.first_round=3", "rounds=4")
-        yield f"detector {detector}", (f"detector={detector}", *more)
+    learning = ("autoencoder", "fldetector", "norm", "pca")  # from honest rounds
+    for detector in choices("detector", "none"):
+        warm = ("detector.warm_up_rounds=2",) if detector in learning else ()
+        more = ("attack=sign_flip", "attack.first_round=3", "rounds=4")
+        yield f"detector {detector}", (f"detector={detector}", *warm, *more)
     yield (
         "detector weighs",
         (
@@ -73,6 +75,9 @@ def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "training prox", ("training.proximal=0.1", "training.momentum=0.9")
     yield "training decay", ("training.weight_decay=0.01", "training/schedule=cosine")
     yield "worker momentum", ("worker_momentum=momentum", "worker_momentum.beta=0.9")
+    yield "algorithm scaffold", ("algorithm=scaffold",)
+    yield "sampler all_but", ("sampler=all_but",)
+    yield "mixing weighted_nnm", ("pre_aggregation=weighted_nnm", "assumed_malicious=1")
     yield "pool", ("backend=process_pool", "backend.workers=2")
     yield "record updates", ("record_updates=safetensors",)
     yield from _studied()
@@ -97,7 +102,11 @@ def _private() -> Iterator[tuple[str, tuple[str, ...]]]:
     )
     yield "dp local_gaussian", ("privacy=local_gaussian", *loose)
     yield "dp local_laplace", ("privacy=local_laplace",)
+    yield "dp input_gaussian", ("privacy=input_gaussian",)
+    yield "dp input_laplace", ("privacy=input_laplace",)
     yield "dp max", ("privacy=client_dp", "privacy.max_epsilon=5", "rounds=6", *loose)
+    for channel in choices("channel", "plain", "secure_aggregation", "secure_skellam"):
+        yield f"channel {channel}", (f"channel={channel}",)
     yield "channel secure", ("channel=secure_aggregation",)
     yield "channel groups", ("channel=secure_aggregation", "channel.groups=2", "aggregator=median")
     yield (
@@ -131,12 +140,20 @@ def _studied() -> Iterator[tuple[str, tuple[str, ...]]]:
             "leakage.analytic.exposure.examples=4",
         ),
     )
+    short = ("leakage.epochs.attack.iterations=5", "leakage.epochs.exposure.examples=4")
+    yield "leakage epochs", ("leakage=epochs", *short, "rounds=1", "train_examples=300")
     few = ("train_examples=300", "leakage.loss_threshold.permutations=100")
     yield "leakage loss_threshold", ("leakage=loss_threshold", *few)
     lira = ("leakage=lira", "leakage.lira.shadows=4", "leakage.lira.permutations=100")
     yield "leakage lira", (*lira, "train_examples=300")
+    rmia = ("leakage=rmia", "leakage.rmia.permutations=100")
+    yield "leakage rmia", (*rmia, "train_examples=300")
+    server = ("leakage=server_membership", "leakage.server_membership.permutations=100")
+    yield "leakage server_membership", (*server, "record_updates=safetensors")
     inversion = ("leakage.model_inversion.steps=20", "leakage.model_inversion.restarts=1")
     yield "leakage model_inversion", ("leakage=model_inversion", *inversion)
+    many = ("leakage=audit_many_runs", "leakage.audit_many_runs.runs=20", "rounds=2")
+    yield "leakage audit_many_runs", (*many, "privacy=client_dp", "privacy.delta=0.01")
     audit = ("leakage=audit", "leakage.audit.canaries=20", "leakage.audit.guesses=[0.4]")
     yield "leakage audit dp_sgd", (*audit, "privacy=dp_sgd", "rounds=2")
     loose = ("privacy.delta=0.01", "rounds=2")
