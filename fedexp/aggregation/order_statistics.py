@@ -25,7 +25,7 @@ from torch import Tensor
 from fedexp.core.columns import over_columns
 
 MOST_FOR_A_NETWORK = 128  # rows: beyond, it is slower everywhere, and long to lay out
-TRIAL_COLUMNS = 4096
+TRIAL_COLUMNS = 16_384
 
 Sort = Callable[[Tensor, int, int, Iterator[slice]], Iterator[tuple[slice, Tensor]]]
 """Of `[n, d]`, low, high and chunks of columns: each chunk and its sorted rows low..high-1."""
@@ -79,7 +79,7 @@ def _quickest(n: int, low: int, high: int, device: str) -> tuple[Sort, int]:
     """How to sort n rows here, and how many numbers at once; tried where it is not known."""
     if device != "cpu":
         return _by_the_device, 0
-    by_numpy, by_network = (_by_numpy, 2**18), (_by_network, 2**19)
+    by_numpy, by_network = (_by_numpy, 2**18), (_by_network, 2**21)
     if n > MOST_FOR_A_NETWORK:
         return by_numpy
     trial = torch.arange(n * TRIAL_COLUMNS, dtype=torch.float32).view(n, -1).mul_(1e3).sin_()
@@ -117,7 +117,8 @@ def _by_numpy(
 def _by_network(
     matrix: Tensor, low: int, high: int, chunks: Iterator[slice]
 ) -> Iterator[tuple[slice, Tensor]]:
-    # By NumPy, whose calls cost half of torch's: so chunks can be small enough for the cache.
+    # By NumPy, whose calls cost half of torch's. On several cores long rows are best all the same:
+    # between two calls threads wait for the interpreter.
     n, given = len(matrix), matrix.numpy()
     network, buffer = _network(n, low, high), np.empty((n + 1, 0), given.dtype)
     for columns in chunks:
