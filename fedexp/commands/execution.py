@@ -10,9 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,7 @@ from fedexp.core.rng import generator
 from fedexp.core.round_record import ServerState
 from fedexp.core.text import printable_lines
 from fedexp.federation.rounds import Experiment, initial_state, run_rounds
+from fedexp.observers.guest import Guest
 from fedexp.observers.progress import progress_for
 from fedexp.observers.redraw import Redraw
 from fedexp.observers.round_log import RoundLog
@@ -127,27 +126,18 @@ def run(
             RoundLog(),
             progress_for(quiet),
             *redraw,
+            *(Guest(observer) for observer in built.observers if not does_nothing(observer)),
         )
-        # The user's own, some of them: they look at copies, and write to nobody else's state.
-        guests = [observer for observer in built.observers if not does_nothing(observer)]
         start = RunStart(config, folder, about(config, built, document), state, recorder.recorded)
         try:
             with own_code_named():
-                stopped = _first(
-                    chain(
-                        ((one, one.run_started(start)) for one in observers),
-                        ((one, one.run_started(_copied(start))) for one in guests),
-                    )
-                )
+                stopped = _first((observer, observer.run_started(start)) for observer in observers)
                 if taken:
                     recorder.found(rounds_from_store=taken)
                 if not stopped:
                     for state, record in run_rounds(exp, state):  # noqa: B020 - it is carried on
                         stopped = _first(
-                            chain(
-                                ((one, one.round_done(state, record)) for one in observers),
-                                ((one, one.round_done(state.copied(), record)) for one in guests),
-                            )
+                            (observer, observer.round_done(state, record)) for observer in observers
                         )
                         beginnings.leave_beginning(state)
                         if stopped:
@@ -162,17 +152,17 @@ def run(
                     recorder.found(sites=sites)
                 write_thresholds(folder, thresholds_of(built, models))
             summary = recorder.summary("complete", stopped=stopped)
-            _end([*observers, *guests], summary)
+            _end(observers, summary)
             if taken < state.round:
                 beginnings.leave_end(state)
         except (KeyboardInterrupt, BrokenPipeError):  # the latter: nobody reads our lines any more
-            _end([*observers, *guests], recorder.summary("interrupted"))
+            _end(observers, recorder.summary("interrupted"))
             log.info("stopped after round %d; go on with: %s", recorder.rounds, go_on)
             raise
         except Exception as problem:
             reason = str(problem).splitlines()[0] if str(problem) else repr(problem)
             log.debug("%s", traceback.format_exc())
-            _end([*observers, *guests], recorder.summary("failed", reason))
+            _end(observers, recorder.summary("failed", reason))
             if isinstance(problem, ChildProcessError):
                 raise InputError(f"{reason}; go on with: {go_on}") from problem
             raise
@@ -293,15 +283,11 @@ def _first(answers: Iterable[tuple[Observer, object]]) -> str:
     reasons = []
     for observer, answer in answers:
         if not isinstance(answer, str | None):
+            one = observer.observer if isinstance(observer, Guest) else observer
             wrong = "must answer with why the run is to end, or with None to let it go on, not with"
-            raise InputError(f"{wrong} {answer!r}", "observer", called(observer))
+            raise InputError(f"{wrong} {answer!r}", "observer", called(one))
         reasons.append(" ".join((answer or "").split()))
     return next((reason for reason in reasons if reason), "")
-
-
-def _copied(start: RunStart) -> RunStart:
-    config, about = deepcopy(start.config), deepcopy(start.about)
-    return replace(start, config=config, about=about, state=start.state.copied())
 
 
 @own_code_named()
@@ -310,7 +296,7 @@ def _end(observers: Sequence[Observer], summary: Mapping[str, Any]) -> None:
     problems = []
     for observer in observers:
         try:
-            observer.run_ended(deepcopy(summary))
+            observer.run_ended(summary)
         except Exception as problem:  # a full disk, or code of the user's own
             log.debug("the end could not be told: %s", problem)
             problems.append(problem)
