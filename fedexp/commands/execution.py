@@ -283,7 +283,7 @@ def _first(answers: Iterable[tuple[Observer, object]]) -> str:
     reasons = []
     for observer, answer in answers:
         if not isinstance(answer, str | None):
-            one = observer.observer if isinstance(observer, Guest) else observer
+            one = getattr(observer, "guest", observer)  # whose answer it is
             wrong = "must answer with why the run is to end, or with None to let it go on, not with"
             raise InputError(f"{wrong} {answer!r}", "observer", called(one))
         reasons.append(" ".join((answer or "").split()))

@@ -17,22 +17,22 @@ class Guest:
     """An observer that cannot change the run by what it is shown; its answers are passed on.
 
     Args:
-        observer: the user's own, it may be.
+        guest: the observer, the user's own, it may be.
     """
 
-    observer: Observer
+    guest: Observer
 
     def run_started(self, run: RunStart) -> str | None:
         """Pass a copy on."""
         config, about = deepcopy(run.config), deepcopy(run.about)
-        return self.observer.run_started(
+        return self.guest.run_started(
             replace(run, config=config, about=about, state=run.state.copied())
         )
 
     def round_done(self, state: ServerState, record: RoundRecord) -> str | None:
         """Pass a copy of the state on; a record is not to be written to as it is."""
-        return self.observer.round_done(state.copied(), record)
+        return self.guest.round_done(state.copied(), record)
 
     def run_ended(self, summary: Mapping[str, Any]) -> None:
         """Pass a copy on."""
-        self.observer.run_ended(deepcopy(summary))
+        self.guest.run_ended(deepcopy(summary))
