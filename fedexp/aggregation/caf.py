@@ -31,6 +31,7 @@ from torch import Tensor
 
 from fedexp.core.checks import at_least, refuse_majority
 from fedexp.core.geometry import centred_gram, refuse_uncountable
+from fedexp.core.norms import weighted_sum
 from fedexp.core.spectrum import top_eigenpair
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
@@ -58,7 +59,7 @@ class CovarianceAgnosticFilter(Stateless):
         n, f = len(updates), self.assumed_malicious
         refuse_majority(n, f)
         share = filtered_share(centred_gram(updates.matrix), f)
-        return share.to(updates.matrix) @ updates.matrix, state
+        return weighted_sum(share, updates.matrix), state
 
 
 def filtered_share(gram: Tensor, f: int) -> Tensor:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from fedexp.aggregation.monna import squared_distances_to
 from fedexp.core.checks import at_least, positive, refuse_majority
+from fedexp.core.norms import weighted_sum
 from fedexp.core.types import State, Updates
 
 
@@ -84,4 +85,4 @@ def clip_around(matrix: Tensor, centre: Tensor, radius: float | None) -> Tensor:
     # Tiny only keeps 0 / 0 out: a row on the centre does not pull, whatever its factor.
     tiny = torch.finfo(distances.dtype).tiny
     pull = (limit / distances.clamp_min(tiny)).clamp_max(1) / len(matrix)
-    return float(1 - pull.sum()) * centre + pull.to(matrix) @ matrix
+    return float(1 - pull.sum()) * centre + weighted_sum(pull, matrix)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, positive, refuse_majority
 from fedexp.core.geometry import refuse_uncountable
-from fedexp.core.norms import gram
+from fedexp.core.norms import gram, weighted_sum
 from fedexp.core.spectrum import top_eigenpair
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
@@ -76,7 +76,7 @@ class DnC(Stateless):
             scores = outlier_scores(matrix.index_select(1, columns).double())
             kept[scores.argsort(stable=True)[n - dropped :]] = False
         share = kept.to(matrix.dtype) / kept.sum().clamp_min(1)
-        return share @ matrix, state
+        return weighted_sum(share, matrix), state
 
 
 def outlier_scores(rows: Tensor) -> Tensor:

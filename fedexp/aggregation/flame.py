@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import at_least, non_negative, refuse_majority
-from fedexp.core.norms import clip_factors, cosines, gram, median
+from fedexp.core.norms import clip_factors, cosines, gram, median, weighted_sum
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -67,7 +67,7 @@ class Flame(Stateless):
         middle = median(norms)
         kept = majority_cluster(1 - cosines(products), self.neighbours).to(matrix.device)
         factors = torch.where(kept, clip_factors(norms, middle), 0)
-        step = (factors / kept.sum()).to(matrix) @ matrix
+        step = weighted_sum(factors / kept.sum(), matrix)
         if self.noise_factor > 0:
             noise = rng.standard_normal(len(step), dtype=np.float32)
             step += self.noise_factor * float(middle) * torch.from_numpy(noise).to(step.device)

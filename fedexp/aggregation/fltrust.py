@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.columns import added_over_columns
-from fedexp.core.norms import row_norms
+from fedexp.core.norms import row_norms, weighted_sum
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -60,7 +60,7 @@ class FLTrust(Stateless):
         trust = trust.nan_to_num_(nan=0, posinf=0)  # rows that point nowhere: see norms.py
         share = torch.where(trust > 0, trust * length / norms, 0)
         total = trust.sum()
-        return (share / torch.where(total > 0, total, 1)).to(matrix) @ matrix, state
+        return weighted_sum(share / torch.where(total > 0, total, 1), matrix), state
 
 
 def _products(matrix: Tensor, vector: Tensor) -> Tensor:

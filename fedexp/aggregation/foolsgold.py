@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, one_of, positive
-from fedexp.core.norms import cosines, gram
+from fedexp.core.norms import cosines, gram, weighted_sum
 from fedexp.core.protocols import Aggregator
 from fedexp.core.types import State, Updates
 
@@ -99,8 +99,7 @@ class FoolsGold:
         weights = foolsgold_weights(cosines(gram(history[clients])), self.confidence)
         if not weights.any():
             weights = torch.ones_like(weights)
-        share = (weights / weights.sum()).to(matrix)
-        return share @ matrix, {"history": history}
+        return weighted_sum(weights / weights.sum(), matrix), {"history": history}
 
 
 @final

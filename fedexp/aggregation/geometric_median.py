@@ -30,7 +30,7 @@ from torch import Tensor
 
 from fedexp.core.checks import at_least, in_range, one_of, positive, refuse_majority
 from fedexp.core.geometry import centred_gram, distances_to_point, refuse_uncountable
-from fedexp.core.norms import row_norms
+from fedexp.core.norms import row_norms, weighted_sum
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -79,7 +79,7 @@ class GeometricMedian(Stateless):
         share = weiszfeld_weights(
             centred_gram(updates.matrix), weights, self.smoothing, steps, self.tolerance, at_first
         )
-        return share.to(updates.matrix) @ updates.matrix, state
+        return weighted_sum(share, updates.matrix), state
 
 
 def weiszfeld_weights(

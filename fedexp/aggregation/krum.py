@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.geometry import squared_distances
+from fedexp.core.norms import weighted_sum
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -58,7 +59,7 @@ class Krum(Stateless):
         best = krum_scores(squared_distances(updates.matrix), f).argsort(stable=True)[:m]
         share = torch.zeros(n, dtype=updates.matrix.dtype, device=updates.matrix.device)
         share[best] = 1 / m
-        return share @ updates.matrix, state
+        return weighted_sum(share, updates.matrix), state
 
 
 def krum_scores(squared: Tensor, f: int) -> Tensor:

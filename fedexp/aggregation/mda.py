@@ -24,6 +24,7 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, refuse_majority
 from fedexp.core.geometry import squared_distances
+from fedexp.core.norms import weighted_sum
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -68,7 +69,7 @@ class MinimumDiameterAveraging(Stateless):
             )
         kept = smallest_diameter(squared_distances(updates.matrix), f)
         share = kept.to(updates.matrix) / (n - f)
-        return share @ updates.matrix, state
+        return weighted_sum(share, updates.matrix), state
 
 
 def smallest_diameter(squared: Tensor, f: int) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import one_of
+from fedexp.core.norms import weighted_sum
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -54,5 +55,4 @@ class Mean(Stateless):
         weights = updates.num_examples
         if self.weighting == "uniform":
             weights = torch.ones_like(weights)
-        weights = (weights / weights.sum()).to(updates.matrix)
-        return weights @ updates.matrix, state
+        return weighted_sum(weights / weights.sum(), updates.matrix), state

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, refuse_majority
 from fedexp.core.columns import added_over_columns
+from fedexp.core.norms import weighted_sum
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -64,7 +65,7 @@ class NearestNeighbourAveraging(Stateless):
         matrix, pivot = updates.matrix, updates.client_ids.index(self.pivot_client)
         nearest = squared_distances_to(matrix, matrix[pivot]).argsort(stable=True)[: n - f]
         share = matrix.new_zeros(n).index_fill_(0, nearest, 1 / (n - f))
-        return share @ matrix, state
+        return weighted_sum(share, matrix), state
 
 
 def squared_distances_to(matrix: Tensor, point: Tensor) -> Tensor:

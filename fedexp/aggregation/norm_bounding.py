@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import non_negative, one_of, positive
-from fedexp.core.norms import clip_factors, median, row_norms
+from fedexp.core.norms import clip_factors, median, row_norms, weighted_sum
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -63,7 +63,7 @@ class NormBounding(Stateless):
         if self.weighting == "uniform":
             weights = torch.ones_like(norms)
         share = weights / weights.sum() * clip_factors(norms, bound)
-        step = share.to(matrix) @ matrix
+        step = weighted_sum(share, matrix)
         if self.noise_std > 0:
             noise = rng.standard_normal(len(step), dtype=np.float32)
             step += self.noise_std * torch.from_numpy(noise).to(step.device)

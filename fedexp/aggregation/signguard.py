@@ -33,7 +33,7 @@ from fedexp.core.checks import (
     positive,
     refuse_majority,
 )
-from fedexp.core.norms import clip_factors, median, row_norms
+from fedexp.core.norms import clip_factors, median, row_norms, weighted_sum
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -90,7 +90,7 @@ class SignGuard(Stateless):
         kept = usual & self._largest_cluster(shares, len(drawn), rng).to(matrix.device)
 
         factors = torch.where(kept, clip_factors(norms, middle), 0)
-        return (factors / kept.sum().clamp_min(1)).to(matrix) @ matrix, state
+        return weighted_sum(factors / kept.sum().clamp_min(1), matrix), state
 
     def _largest_cluster(self, shares: Tensor, counted: int, rng: np.random.Generator) -> Tensor:
         """`[n]` bool: who is in the largest cluster of the points `shares` `[n, 3]`."""

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, refuse_majority
 from fedexp.core.geometry import centred_gram, refuse_uncountable
+from fedexp.core.norms import weighted_sum
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
@@ -72,7 +73,7 @@ class SmallestMaximumEigenvalueAveraging(Stateless):
         matrix = updates.matrix
         best = smallest_top_eigenvalue(centred_gram(matrix), n - f)
         share = matrix.new_zeros(n).index_fill_(0, best, 1 / (n - f))
-        return share @ matrix, state
+        return weighted_sum(share, matrix), state
 
 
 def smallest_top_eigenvalue(gram: Tensor, size: int) -> Tensor:

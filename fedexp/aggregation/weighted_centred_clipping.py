@@ -22,6 +22,7 @@ from torch import Tensor
 from fedexp.aggregation.monna import squared_distances_to
 from fedexp.aggregation.weighted_order import weighted_median
 from fedexp.core.checks import at_least, positive
+from fedexp.core.norms import weighted_sum
 from fedexp.core.shares import check_cap, shares_against
 from fedexp.core.types import State, Updates
 
@@ -78,4 +79,4 @@ def _moved(matrix: Tensor, shares: Tensor, centre: Tensor, radius: float | None)
     # Tiny only keeps 0 / 0 out: a row on the centre does not pull, whatever its factor.
     tiny = torch.finfo(distances.dtype).tiny
     pull = shares * (limit / distances.clamp_min(tiny)).clamp_max(1)
-    return float(1 - pull.sum()) * centre + pull.to(matrix) @ matrix
+    return float(1 - pull.sum()) * centre + weighted_sum(pull, matrix)

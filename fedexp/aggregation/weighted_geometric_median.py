@@ -18,6 +18,7 @@ from torch import Tensor
 from fedexp.aggregation.geometric_median import weiszfeld_weights
 from fedexp.core.checks import at_least, in_range, positive
 from fedexp.core.geometry import centred_gram
+from fedexp.core.norms import weighted_sum
 from fedexp.core.shares import check_cap, shares_against
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
@@ -67,4 +68,4 @@ class WeightedGeometricMedian(Stateless):
             self.max_iterations,
             self.tolerance,
         )
-        return made_of.to(matrix) @ matrix, state
+        return weighted_sum(made_of, matrix), state

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.geometry import squared_distances
+from fedexp.core.norms import weighted_sum
 from fedexp.core.shares import ROUNDING, check_cap, masses_up_to, shares_against
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
@@ -79,7 +80,7 @@ class WeightedKrum(Stateless):
         else:
             taken = shares[best] * (torch.arange(n, device=matrix.device) < self.selected)
         made_of = torch.zeros_like(shares).index_copy_(0, best, taken / taken.sum())
-        return made_of.to(matrix) @ matrix, state
+        return weighted_sum(made_of, matrix), state
 
     def _refuse_heavy(self, shares: Tensor, held: float) -> None:
         if 2 * held + 2 * float(shares[shares > 0].min()) >= 1 - ROUNDING:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.checks import at_least, one_of
+from fedexp.core.norms import weighted_sum
 from fedexp.core.types import Delivery, Updates
 
 
@@ -66,7 +67,7 @@ class BlockMeans:
         matrix = updates.matrix.new_empty(len(blocks), updates.matrix.shape[1])
         for row, block in zip(matrix, blocks, strict=True):
             shares = weights[block] / weights[block].sum()
-            row.copy_(shares.to(matrix) @ updates.matrix[block])
+            row.copy_(weighted_sum(shares, updates.matrix[block]))
         return replace(updates, matrix=matrix, in_a_row=self.size)
 
     def transmit(self, updates: Updates, rng: np.random.Generator) -> Delivery:

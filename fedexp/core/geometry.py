@@ -12,11 +12,14 @@ float32 and added up in float64.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import reduce
+
 import torch
 from torch import Tensor
 
 from fedexp.core.checks import InputError
-from fedexp.core.columns import added_over_columns
+from fedexp.core.columns import over_columns
 from fedexp.core.norms import mirrored, numbers_to_multiply, row_norms, upper_products
 
 
@@ -39,11 +42,17 @@ def centred_gram(matrix: Tensor) -> Tensor:
     near = ((norms <= norms.sort().values[(len(matrix) - 1) // 2]) & ~lost).to(matrix)
     share = near / near.sum().clamp_min(1)
 
-    def products(columns: slice) -> Tensor:
-        chunk = matrix[:, columns]
-        return upper_products(chunk - share @ chunk)
+    def products(chunks: Iterator[slice]) -> Tensor:
+        # One room for all differences of a band: to be given a new one takes as long as to fill it.
+        total, room = matrix.new_zeros(len(matrix), len(matrix), dtype=torch.float64), None
+        for columns in chunks:
+            chunk = matrix[:, columns]
+            room = torch.empty_like(chunk) if room is None else room.resize_(chunk.shape)
+            total += upper_products(torch.sub(chunk, share @ chunk, out=room))
+        return total
 
-    gram = mirrored(added_over_columns(products, matrix, numbers_to_multiply(len(matrix))))
+    bands = over_columns(products, matrix, numbers_to_multiply(len(matrix)))
+    gram = mirrored(reduce(torch.add, bands))
     return gram.masked_fill_(lost[:, None] | lost[None, :], torch.nan)
 
 
