@@ -39,7 +39,7 @@ from torch import Tensor
 from fedexp.core.checks import InputError, at_least, in_range, non_negative, one_of, positive
 from fedexp.core.types import State, Updates
 from fedexp.privacy.clipping import clip_rows, row_norms, within
-from fedexp.privacy.noise import NOISE_SEEDS, NoiseSeed, add_noise, noise_streams
+from fedexp.privacy.noise import NOISE_SEEDS, NoiseSeed, add_noise, gaussian, noise_streams
 
 
 @final
@@ -134,7 +134,7 @@ class ClientLevel:
             z = update_noise_multiplier(z, self._count_noise)
             state = self._adapted(updates, clip_norm, streams("count"))
         released = step * (len(updates) / m)
-        add_noise(released, z * self.sensitivity(clip_norm) / m, streams("sum").standard_normal)
+        add_noise(released, z * self.sensitivity(clip_norm) / m, gaussian(streams("sum")))
         return released, state
 
     def _adapted(self, updates: Updates, clip_norm: float, rng: np.random.Generator) -> State:

@@ -36,7 +36,7 @@ from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 from fedexp.privacy.analytic_gaussian import noise_multiplier_for
 from fedexp.privacy.clipping import clip_rows
-from fedexp.privacy.noise import NOISE_SEEDS, NoiseSeed, add_noise, noise_streams
+from fedexp.privacy.noise import NOISE_SEEDS, NoiseSeed, add_noise, gaussian, noise_streams
 
 Adjacency = Literal["replace_one", "add_remove"]
 DIAMETERS: dict[Adjacency, int] = {"replace_one": 2, "add_remove": 1}  # sensitivity / clip norm
@@ -151,7 +151,7 @@ class LocalGaussian(ServerAddsNothing):
         """Every row as its client releases it; equal weights."""
         clipped = clip_rows(updates.matrix, self.clip_norm)
         streams = noise_streams(self.noise_seed, rng)
-        draws = (streams("client", client).standard_normal for client in updates.client_ids)
+        draws = (gaussian(streams("client", client)) for client in updates.client_ids)
         return _with_noise(updates, clipped, self.noise_std, draws)
 
 

@@ -9,10 +9,14 @@ Neither is a cryptographic generator, and noise in floating point leaks through 
 (Mironov, "On Significance of the Least Significant Bits for Differential Privacy", CCS 2012): this
 is for measuring what privacy costs, not for keeping real people's secrets. The draws are float64,
 because delta is about the tail, where float32 draws have few values.
+
+A step of DP-SGD on a small model is mostly its noise. To invert the normal distribution function,
+which vector instructions can do, takes half of the time of NumPy's ziggurat, which they cannot.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Literal
@@ -43,6 +47,29 @@ def noise_streams(
     """
     entropy = int.from_bytes(os.urandom(16) if noise_seed == "os" else rng.bytes(16), "little")
     return lambda purpose, *ids: generator(entropy, purpose, *ids)
+
+
+def gaussian(rng: np.random.Generator) -> Callable[[int], np.ndarray]:
+    """Draws standard normal numbers `[n]`, float64, one from each number that `rng` is asked for.
+
+        z = sqrt(2) erfinv((2 k + 1) / 2^53 - 1),   k from 0 to 2^53 - 1, all as probable
+
+    The argument is exact, and as often negative as positive; its ends lie inside (-1, 1), so that
+    no draw is infinite: the largest, of probability 2^-53, is 8.29.
+
+    Source: inversion, Devroye, "Non-Uniform Random Variate Generation", 1986, chapter II.2.
+
+    >>> draws = gaussian(np.random.default_rng(0))(100_000)
+    >>> bool(abs(draws.mean()) < 0.01), bool(abs(draws.std() - 1) < 0.01)
+    (True, True)
+    """
+
+    def draw(n: int) -> np.ndarray:
+        shares = torch.from_numpy(rng.random(n))  # k / 2^53
+        between = shares.mul_(2).sub_(1 - 2**-53)
+        return between.erfinv_().mul_(math.sqrt(2)).numpy()
+
+    return draw
 
 
 def add_noise(vector: Tensor, scale: float, draw: Callable[[int], np.ndarray]) -> None:

@@ -25,7 +25,7 @@ from fedexp.core.blocks import Block
 from fedexp.core.devices import on_device
 from fedexp.core.rng import generator, seed_for, torch_generator
 from fedexp.core.stacked import StackedModel
-from fedexp.privacy.noise import add_noise
+from fedexp.privacy.noise import add_noise, gaussian
 from fedexp.training.blocks import Batches, BlockStep, Gathered, gathered_steps
 from fedexp.training.per_example import channels_last, squared_norms
 from fedexp.training.steps import Work
@@ -148,7 +148,7 @@ class OfTheHost:
     """By NumPy: torch's generator on the CPU keeps 32 bits of a seed, which can all be tried."""
 
     def __init__(self, seeds: Sequence[int], d: int, device: torch.device) -> None:
-        self._streams = [generator(seed, "noise") for seed in seeds]
+        self._streams = [gaussian(generator(seed, "noise")) for seed in seeds]
         self._d = d
 
     @staticmethod
@@ -160,7 +160,7 @@ class OfTheHost:
         """As clients one after the other have it."""
         noise = torch.zeros(len(scales), self._d)
         for row, scale, stream in zip(noise, scales, self._streams, strict=False):
-            add_noise(row, scale, stream.standard_normal)
+            add_noise(row, scale, stream)
         return noise
 
 

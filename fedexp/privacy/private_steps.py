@@ -33,7 +33,7 @@ from fedexp.core.examples import Split
 from fedexp.core.protocols import Model
 from fedexp.core.rng import generator
 from fedexp.core.types import ClientTask
-from fedexp.privacy.noise import NOISE_SEEDS, add_noise
+from fedexp.privacy.noise import NOISE_SEEDS, add_noise, gaussian
 from fedexp.privacy.noise_ahead import noise_ahead
 from fedexp.training.per_example import Targets, Watch, channels_last, watching
 from fedexp.training.steps import Step, Work
@@ -104,11 +104,11 @@ class PrivateSteps:
         """
         of_the_system = self.noise_seed == "os"
         seed = int.from_bytes(os.urandom(16), "little") if of_the_system else task.seed
-        rng = generator(seed, "noise")
+        draw = gaussian(generator(seed, "noise"))
 
         def fill(vector: Tensor) -> None:
             vector.zero_()
-            add_noise(vector, std, rng.standard_normal)
+            add_noise(vector, std, draw)
 
         return fill
 
