@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
@@ -22,6 +23,11 @@ from torch.nn import functional as F
 
 from fedexp.leakage.observation import Knowledge, Observation
 from fedexp.leakage.updates.expected_update import Batch, mean_gradient
+from fedexp.leakage.updates.factored_products import (
+    Layers,
+    linear_layers,
+    products_with_gradient,
+)
 from fedexp.leakage.updates.fitted_gradient import fitted_gradient
 
 HELD, DERIVED = "held", "derived"
@@ -57,11 +63,29 @@ class CosineDistance:
         # Layer by layer: to lay them end to end would take longer than the products.
         wanted = dict(zip(parameters, observed.split(sizes), strict=True))
         sent = None if seen is None else dict(zip(parameters, seen.split(sizes), strict=True))
-        expected = self._expected(parameters, batches, wanted, sent)
-        pairs = [(g, wanted[name]) for name, g in expected.items()]
-        along = torch.stack([g @ there for g, there in pairs]).sum()
-        squared = torch.stack([g @ g for g, _ in pairs]).sum()
+        if sent is None and self._is_factored(len(batches)):
+            known, layers = self.knowledge, self._linear_layers
+            along, squared = products_with_gradient(known, parameters, *batches[0], wanted, layers)
+        else:
+            expected = self._expected(parameters, batches, wanted, sent)
+            along = torch.stack([g @ wanted[name] for name, g in expected.items()]).sum()
+            squared = torch.stack([g @ g for g in expected.values()]).sum()
         return 1 - along / squared.clamp_min(TINY).sqrt()
+
+    def numbers_written(self, steps: int) -> int:
+        """How many numbers of a gradient a call writes, with so many steps and nothing unsent."""
+        every = sum(p.numel() for p in self.knowledge.parameters(torch.float32).values())
+        if not self._is_factored(steps):
+            return every
+        return every - sum(layer.weight.numel() for layer in self._linear_layers.values())
+
+    def _is_factored(self, steps: int) -> bool:
+        # The weights after a step are made of its gradient, and each example has its own norm.
+        return steps == 1 and self.knowledge.clip_norm is None
+
+    @cached_property
+    def _linear_layers(self) -> Layers:
+        return linear_layers(self.knowledge)
 
     def _expected(
         self,

@@ -44,8 +44,10 @@ from fedexp.leakage.updates.label_recovery import assumed_labels
 from fedexp.leakage.updates.learned_prior import GaussianPrior
 from fedexp.leakage.updates.sign_descent import sign_descent
 
-MOST_AT_ONCE = 16  # updates
-NUMBERS_AT_ONCE = 2**20  # in their gradients: more do not stay in the processor's cache
+MOST_AT_ONCE = 32  # updates
+ON_A_GPU = 16
+WRITTEN_AT_ONCE = 2**20  # numbers of gradients: more do not stay in the processor's cache
+READ_AT_ONCE = 2**22  # numbers of updates: of larger ones few, so that other cores have some, too
 
 
 @final
@@ -115,13 +117,32 @@ class Geiping:
         On a GPU those of every model: there a step is a launch, however many numbers it has.
         """
         if knowledge.params.device.type != "cpu":
-            return MOST_AT_ONCE
-        return max(1, min(MOST_AT_ONCE, NUMBERS_AT_ONCE // len(knowledge.params)))
+            return ON_A_GPU
+        steps = knowledge.local_steps if self.unrolled else 1
+        written = CosineDistance(knowledge, self.way).numbers_written(steps)
+        most = min(WRITTEN_AT_ONCE // max(1, written), READ_AT_ONCE // len(knowledge.params))
+        return max(1, min(MOST_AT_ONCE, most))
 
     def together(
         self, observations: Sequence[Observation], rngs: Sequence[np.random.Generator]
     ) -> list[Reconstruction]:
         """What each would be by itself, up to rounding; see `TakesSeveral`."""
+        known, n = observations[0].knowledge, len(observations)
+        if known.params.device.type == "cpu" and any(o.seen is not None for o in observations):
+            # What was not sent is left out of gradients that are written, of all layers.
+            n = max(1, WRITTEN_AT_ONCE // len(known.params))
+        parts = range(0, len(observations), n)
+        return [
+            found
+            for start in parts
+            for found in self._side_by_side(
+                observations[start : start + n], rngs[start : start + n]
+            )
+        ]
+
+    def _side_by_side(
+        self, observations: Sequence[Observation], rngs: Sequence[np.random.Generator]
+    ) -> list[Reconstruction]:
         labels = torch.stack([assumed_labels(observation) for observation in observations])
         starts = [self._descend(observations, labels, rngs) for _ in range(self.restarts)]
         return [least(found) for found in zip(*starts, strict=True)]

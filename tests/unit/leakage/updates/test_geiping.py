@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
+from fedexp.leakage.updates import geiping
 from fedexp.leakage.updates.analytic import Analytic
 from fedexp.leakage.updates.expected_update import expected_gradient
 from fedexp.leakage.updates.geiping import Geiping
@@ -263,18 +264,41 @@ def test_how_many_at_once_follows_the_size_of_the_model():
         observed(MLP, DATA, IMAGES[0]).knowledge,
         observed(MLP, DATA, IMAGES[0]).knowledge,
     )
-    large = dataclasses.replace(large, params=torch.zeros(2_000_000))
-    assert (ATTACK.at_once(small), ATTACK.at_once(large)) == (16, 1)
+    large = dataclasses.replace(large, params=torch.zeros(5_000_000))
+    assert (ATTACK.at_once(small), ATTACK.at_once(large)) == (32, 1)
+
+
+def test_fewer_at_once_where_the_gradient_has_to_be_written():
+    wide = initialised(mlp, SHAPE, CLASSES, [2_000])  # 128,000 numbers in the first weight
+    unrolled = dataclasses.replace(ATTACK, unrolled=True)
+    one_step, two_steps = (
+        observed(wide, DATA, IMAGES[0], local_steps=steps).knowledge for steps in (1, 2)
+    )
+    at_once = [unrolled.at_once(knowledge) for knowledge in (one_step, two_steps)]
+    assert at_once == [2**22 // 150_010, 2**20 // 150_010]
+
+
+def test_updates_of_which_numbers_are_unsent_are_taken_fewer_at_once(monkeypatch):
+    monkeypatch.setattr(geiping, "WRITTEN_AT_ONCE", 1)
+    attack = dataclasses.replace(ATTACK, iterations=3)
+    seen = []
+    for image in IMAGES[:3]:
+        one = observed(MLP, DATA, image)
+        sent = one.update.abs() > one.update.abs().median()
+        seen.append(dataclasses.replace(one, update=one.update * sent, seen=sent))
+    together = attack.together(seen, [rng(i) for i in range(len(seen))])
+    for number, found in enumerate(together):
+        assert torch.equal(found.images, attack(seen[number], rng(number)).images)
 
 
 def test_alike_updates_in_a_row_are_attacked_together():
     seen = [observed(MLP, DATA, image) for image in IMAGES]
     other = observed(MLP, DATA, IMAGES[0], local_steps=2)
     named = [dataclasses.replace(o, knowledge=seen[0].knowledge) for o in seen]
-    assert _blocks(ATTACK, [*named, other, *named * 5]) == [
+    assert _blocks(ATTACK, [*named, other, *named * 9]) == [
         range(0, 4),
         range(4, 5),
-        range(5, 21),
-        range(21, 25),
+        range(5, 37),
+        range(37, 41),
     ]
     assert _blocks(Analytic(), named) == [range(i, i + 1) for i in range(4)]
