@@ -28,8 +28,9 @@ def centred_gram(matrix: Tensor) -> Tensor:
 
     The centre is the mean of the rows whose norm is at most the median norm: a mean of all would
     follow a far-out attacker, and the distances between honest rows would drown in its rounding.
-    No temporary is larger than a chunk of columns. The products of a row that holds NaN, or whose
-    squares overflow, are NaN, and those of the others what they are without it.
+    No temporary is larger than a chunk of columns, but for a copy if a row holds NaN or its squares
+    overflow: its products are NaN, and the others' distances what they are without it, up to
+    rounding.
 
     >>> centred_gram(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
     tensor([[0., 0.],

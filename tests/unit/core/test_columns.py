@@ -11,7 +11,7 @@ from fedexp.aggregation.weighted_order import weighted_median
 from fedexp.core import columns
 from fedexp.core.columns import added_over_columns, over_columns
 from fedexp.core.geometry import centred_gram
-from fedexp.core.norms import gram, mixed, row_norms, scaled
+from fedexp.core.norms import NUMBERS_TO_ADD_UP, gram, mixed, row_norms, scaled, weighted_sum
 
 
 def on(monkeypatch, threads):
@@ -40,6 +40,15 @@ def test_products_of_more_rows_than_a_block():
     products = gram(rows)
     assert torch.equal(products, products.T)
     torch.testing.assert_close(products, rows.double() @ rows.double().T, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_weighted_sum_in_pieces_has_the_bits_of_one_product(monkeypatch, threads):
+    on(monkeypatch, threads)
+    g = torch.Generator().manual_seed(0)
+    rows, weights = torch.randn(50, 100_003, generator=g), torch.rand(50, generator=g)
+    assert rows.numel() > NUMBERS_TO_ADD_UP
+    assert torch.equal(weighted_sum(weights, rows), weights @ rows)
 
 
 def test_the_cores_do_not_change_a_bit(monkeypatch):
