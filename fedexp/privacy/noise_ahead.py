@@ -1,8 +1,8 @@
 """The noise of the next step is drawn while this one is worked on, where a core is free for it.
 
-Half of a step of DP-SGD on a small model is its noise, a normal number for every parameter, which
-depends on nothing that the step before does. A thread draws it: NumPy lets go of the interpreter
-meanwhile. The stream is read in the same order, so the numbers are the same.
+Much of a step of DP-SGD on a small model is its noise, a normal number for every parameter, which
+depends on nothing that the step before does. A thread draws it: NumPy and torch let go of the
+interpreter meanwhile. The stream is read in the same order, so the numbers are the same.
 """
 
 from __future__ import annotations

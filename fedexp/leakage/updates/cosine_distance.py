@@ -48,6 +48,10 @@ class CosineDistance:
     knowledge: Knowledge
     way: str
 
+    def __post_init__(self) -> None:
+        # Asked now: where slopes are taken, autograd cannot be asked what hangs on a weight.
+        _ = self._linear_layers
+
     def __call__(
         self, batches: Sequence[Batch], observed: Tensor, seen: Tensor | None = None
     ) -> Tensor:

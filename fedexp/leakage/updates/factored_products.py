@@ -15,26 +15,29 @@ example, and for several as the products of all pairs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad
+from torch.func import grad, vmap
+from torch.nn import functional as F
 
 from fedexp.leakage.observation import Knowledge
 
 Layers = Mapping[str, nn.Linear]
+SHOWN = 7  # images: as many rows as images, and hardly of anything else
 WORTH_IT = 2**14  # numbers of a weight: below, they stay in the processor's cache
 
 _Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]
 
 
 def linear_layers(knowledge: Knowledge) -> Layers:
-    """By name, torch's own linear layers that are trained, called once, and given vectors.
+    """By name, torch's own linear layers that are trained, called once, and given a row an image.
 
     Of no other is the gradient the product of two factors; and of a small one, or of many examples,
-    it may as well be written. The model is shown images of zeros.
+    it may as well be written. The model is shown images of zeros, outside of `torch.func`. Of one
+    that cannot be vectorised there are none: how many rows a layer is given may hang on the images.
     """
     parameters = knowledge.parameters(torch.float32)
     most = max(WORTH_IT, 2 * knowledge.batch_size**2)  # the products of all pairs
@@ -43,24 +46,39 @@ def linear_layers(knowledge: Knowledge) -> Layers:
         name: layer
         for name, layer in knowledge.module.named_modules()
         if type(layer) is nn.Linear
+        and "forward" not in vars(layer)
         and layer.weight.numel() >= most
         and f"{name}.weight" in parameters
         and all(every[id(p)] == 1 and p.requires_grad for p in layer.parameters())
     }
-    calls: Counter[str] = Counter()
-    vectors = set()
+    if not found:
+        return {}
+    leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+    images = knowledge.params.new_zeros(1, SHOWN, *knowledge.input_shape)
+    held: set[str] = set()
 
-    def seen(name: str) -> _Hook:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            calls[name] += 1
-            if output.dim() == 2:
-                vectors.add(name)
+    def holding(name: str) -> _Hook:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            if name in held or len(inputs) != 1 or output.shape[:-1] != (SHOWN,):
+                return None
+            held.add(name)
+            given = found[name]
+            bias = None if given.bias is None else given.bias.detach()
+            return F.linear(inputs[0], given.weight.detach(), bias)
 
         return hook
 
-    with torch.no_grad(), _watching(found, seen):
-        knowledge.logits(parameters, knowledge.params.new_zeros(2, *knowledge.input_shape))
-    return {n: layer for n, layer in found.items() if calls[n] == 1 and n in vectors}
+    with suppress(RuntimeError), torch.enable_grad(), _watching(found, holding):
+        logits = vmap(lambda pixels: knowledge.logits(leaves, pixels))(images)
+        # What still hangs on a weight does so past the call whose two factors are known.
+        own = {f"{n}.{kind}": n for n in held for kind, _ in found[n].named_parameters()}
+        slopes: Sequence[Tensor | None] = [None] * len(own)
+        if own and logits.requires_grad:
+            ask = [leaves[name] for name in own]
+            slopes = torch.autograd.grad(logits.sum(), ask, allow_unused=True)
+        past = {n for n, slope in zip(own.values(), slopes, strict=True) if slope is not None}
+        return {n: layer for n, layer in found.items() if n in held - past}
+    return {}
 
 
 def products_with_gradient(
@@ -122,8 +140,8 @@ def products_with_gradient(
 
 
 def _watching(layers: Layers, hook_of: Callable[[str], _Hook]) -> ExitStack:
-    """`hook_of` each name is called after its layer, as long as the block lasts."""
+    """`hook_of` each name is called after its layer, before hooks of the model's own."""
     stack = ExitStack()
     for name, layer in layers.items():
-        stack.enter_context(layer.register_forward_hook(hook_of(name)))
+        stack.enter_context(layer.register_forward_hook(hook_of(name), prepend=True))
     return stack
