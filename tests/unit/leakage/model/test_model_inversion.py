@@ -289,7 +289,8 @@ def test_mnist_classes_are_recognised(model):
     run = victim_of(
         pixels, "dataset=mnist", f"model={model}", "training.lr=0.05", "training.epochs=1"
     )
-    found = study()(replace(run, reserve=data.train.rows(drawn[1000:5000])), lambda share: None)
+    reserve = data.train.rows(drawn[1000:5000]).as_floats()
+    found = study()(replace(run, reserve=reserve), lambda share: None)
     assert found.headline["test_accuracy"] > 0.8
     assert found.headline["evaluation_accuracy"] >= 0.9
     assert found.headline["ssim_to_class_mean"] > 0.2
