@@ -192,6 +192,8 @@ def _plan(
         raise InputError("needs --examples and --batch-size", "sampling", sampling)
     if sample_rate is not None and (batch_size is not None or epochs is not None):
         raise InputError("not together with --batch-size or --epochs", "sample_rate", sample_rate)
+    if sampling == "shuffled" and sample_rate is not None:
+        raise InputError(f"has no effect: {SHUFFLED}; leave it out", "sample_rate", sample_rate)
     if steps is not None and epochs is not None:
         raise InputError("not together with --steps", "epochs", epochs)
     for name, value in (("examples", examples), ("batch_size", batch_size), ("epochs", epochs)):

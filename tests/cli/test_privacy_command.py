@@ -83,6 +83,12 @@ def test_shuffled_batches_are_not_amplified():
     assert figures(text)["prv", "epsilon"] > 15 * figures(ask(**options))["prv", "epsilon"]
 
 
+def test_shuffled_batches_need_no_rate():
+    text = ask(sampling="shuffled", steps=10, noise_multiplier=2.0)
+    expected = epsilon([Event(2.0, 1.0, 10)], 1e-5, "prv").epsilon
+    assert figures(text)["prv", "epsilon"] == pytest.approx(expected, abs=2e-4)
+
+
 def test_cohorts_of_a_fixed_size():
     pytest.importorskip("dp_accounting")
     text = ask(
@@ -127,6 +133,7 @@ REFUSED = {
     "target_epsilon=0.0: must be": {**POISSON, "target_epsilon": 0.0},
     "target_epsilon=1e-07: out of reach": {**POISSON, "target_epsilon": 1e-7},
     "sampling=poison: did you mean poisson?": {**POISSON, "sampling": "poison"},
+    "sample_rate=0.1: has no effect: shuffled batches": {**POISSON, "sampling": "shuffled"},
     "sampling=fixed: needs --examples and --batch-size": {**POISSON, "sampling": "fixed"},
     "target_epsilon=2.0: is for sampling=poisson": {
         **BY_SIZE,
