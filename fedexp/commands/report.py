@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedexp.commands.admission import refuse_unwritable
 from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
 from fedexp.core.plots import STYLES
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str]) -> int:
         help="paper: as wide as a column, in letters that can be read there, without a heading",
     )
     given = options.parse_args(arguments)
+    if given.out is not None:
+        refuse_unwritable(given.out, "--out")
     from fedexp.commands.documents import of_folders
     from fedexp.reporting.report import report
 

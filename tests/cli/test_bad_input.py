@@ -177,6 +177,8 @@ def test_run_with_other_arguments(here, capfd, argument):
         (["report"], "required: RUN_OR_SWEEP"),
         (["report", "nowhere"], "nowhere"),
         (["report", "."], "no run lies here"),
+        (["report", ".", "--out", "/proc/pages"], "--out=/proc/pages: cannot be written to"),
+        (["report", ".", "--out", "/dev/null"], "--out=/dev/null: is a file, not a folder"),
         (["list", "agregator"], "GROUP=agregator: did you mean aggregator?"),
         (["list", "--long"], "unrecognized arguments: --long"),
         (["data"], "required: {check,get}"),
