@@ -10,7 +10,7 @@ from typing import Any
 import fedexp
 from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
-from fedexp.core.checks import InputError, did_you_mean
+from fedexp.core.checks import InputError, did_you_mean, one_of
 
 FOLDER = Path(fedexp.__file__).parent / "schemas"
 
@@ -37,14 +37,19 @@ def names() -> list[str]:
 def schema(name: str) -> dict[str, Any]:
     """A schema that stands alone: those that it refers to are within it, under their `$id`.
 
+    Args:
+        name: of the schema, or what a document says of itself: `run`, or `run/1`.
+
     Raises:
-        InputError: there is none of that name.
+        InputError: there is none of that name, or it has another number.
     """
-    if name not in names():
+    stem = name.partition("/")[0]
+    if stem not in names():
         raise InputError(
-            f"{did_you_mean(name, names())}Allowed: {', '.join(names())}", "NAME", name
+            f"{did_you_mean(stem, names())}Allowed: {', '.join(names())}", "NAME", name
         )
-    text = (FOLDER / f"{name}.json").read_text(encoding="utf-8")
+    text = (FOLDER / f"{stem}.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
+    one_of((stem, found["properties"]["schema"]["const"]), NAME=name)
     within = [other for other in names() if f'"$ref": "{other}.json"' in text]
     return {**found, "$defs": {other: schema(other) for other in within}} if within else found

@@ -12,6 +12,7 @@ from fedexp.commands.cli import run_command
 from fedexp.commands.model_files import Attacked
 from fedexp.commands.schema import names, schema
 from fedexp.config.folders import conf_folder
+from fedexp.core.checks import InputError
 from fedexp.run_folder.findings import StudyRecord
 from tests.support.own_files import make_images
 
@@ -335,3 +336,17 @@ def test_schemas_are_printed(asked, capfd):
     assert run_command(["schema", "sweep"]) == 0
     printed = json.loads(capfd.readouterr().out)
     assert printed["$defs"]["run"]["$id"] == "run.json"
+    assert schema("sweep/1") == printed, "as a document names it"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("run/2", "did you mean run/1?"),
+        ("rum/1", "did you mean run?"),
+        ("run/", "did you mean run/1?"),
+    ],
+)
+def test_a_schema_that_there_is_not(name, words):
+    with pytest.raises(InputError, match=re.escape(f"NAME={name}: {words}")):
+        schema(name)
