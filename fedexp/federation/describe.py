@@ -131,6 +131,18 @@ def _updates(received: Updates, receipt: Receipt) -> Iterator[tuple[int, str, fl
         for client, (score, flagged) in zip(receipt.scored, pairs, strict=True):
             yield client, "score", score
             yield client, "flagged", float(flagged)
+    yield from _unflagged(receipt)
+
+
+def _unflagged(receipt: Receipt) -> Iterator[tuple[int, str, float]]:
+    """The trust in rows that lose by what a detector does without calling them malicious."""
+    verdict = receipt.verdict
+    unsaid = (verdict.trust < 1) & ~verdict.flagged
+    for client, trust, so in zip(
+        receipt.scored, verdict.trust.tolist(), unsaid.tolist(), strict=True
+    ):
+        if so:
+            yield client, "trust_unflagged", trust
 
 
 def _caught(lying: dict[int, bool], receipt: Receipt) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 A caught update is a malicious client's that the detector flagged, a missed one it did not flag, a
 false alarm an honest client's that it flagged. Updates that were dropped as unusable were never
-scored.
+scored. What a detector drops or weighs less without a flag is none of these, and is counted apart.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ def first_attacked_round(run: Run) -> int | None:
 def adversary_facts(run: Run) -> dict[str, str]:
     """What a reader has to know of attack and defence, by name; empty if nothing happened."""
     of_attack = {**_success(run), **_exceeded(run), **_detector(run)}
+    of_attack |= {**_unflagged(run), **_silent(run)}
     return {**of_attack, **_dropped(run), **_left(run), **_skipped(run)}
 
 
@@ -143,6 +144,28 @@ def _detector(run: Run) -> dict[str, str]:
     if not math.isnan(found.auc):
         facts["AUC of the detector's scores"] = f"{found.auc:.4f} (all rounds together)"
     return facts
+
+
+def _unflagged(run: Run) -> dict[str, str]:
+    """Rows that the detector kept from the step, or made count less, and did not flag."""
+    said = run.of_clients("update", ("trust_unflagged", "malicious"))
+    rows = [of for of in said.values() if not math.isnan(of.get("trust_unflagged", math.nan))]
+    if not rows:
+        return {}
+    malicious = sum(of.get("malicious", 0.0) > 0 for of in rows)
+    dropped = sum(of["trust_unflagged"] == 0 for of in rows)
+    what = f"{len(rows):,}, {dropped:,} of them dropped: {malicious:,} of malicious clients, "
+    what += f"{len(rows) - malicious:,} of honest ones (neither caught nor false alarms)"
+    return {"updates the detector acted on without a flag": what}
+
+
+def _silent(run: Run) -> dict[str, str]:
+    """A detector that had no score for anybody, which is not one that found nobody."""
+    detector = run.choices.get("detector", "none")
+    rounds = len(run.curve("round", "clients"))
+    if detector == "none" or detection(run) is not None or not rounds:
+        return {}
+    return {f"detector {detector}": f"no opinion of any update in {rounds:,} rounds"}
 
 
 def _dropped(run: Run) -> dict[str, str]:

@@ -232,6 +232,7 @@ def test_the_record_holds_every_update_and_how_the_detector_did():
     assert rows["update", "10", "score"] == 2.0
     assert [rows["update", str(c), "flagged"] for c in (10, 11, 13)] == [1, 1, 0]
     assert ("update", "12", "score") not in rows
+    assert not any(metric == "trust_unflagged" for _, _, metric in rows)
     about = {metric: value for (scope, _, metric), value in rows.items() if scope == "round"}
     assert about["malicious"] == 2
     assert about["dropped"] == 1
@@ -241,6 +242,16 @@ def test_the_record_holds_every_update_and_how_the_detector_did():
     assert rows["train", "all", "loss"] == pytest.approx((0 + 1 + 2 + 3) / 4)
     assert [m.value for m in traffic(4, 4 * 2 * 4, arrived(given))] == [4 * 2 * 4] * 2
     assert [m.value for m in traffic(4, None, arrived(given))] == [0, 0]
+
+
+def test_the_record_holds_what_a_detector_takes_from_a_row_that_it_has_no_opinion_of():
+    given = updates([[3.0], [1.0], [2.0]])
+    _, receipt = server()(given, state(1), streams)
+    trust = torch.tensor([1.0, 0.0, 0.5], dtype=torch.float64)
+    receipt = replace(receipt, verdict=replace(Verdict.no_opinion(3), trust=trust))
+    of_nobody = np.zeros(3, dtype=bool)
+    rows = [m for m in about_round(4, given, of_nobody, receipt) if m.metric == "trust_unflagged"]
+    assert [(m.client, m.value) for m in rows] == [("11", 0.0), ("12", 0.5)]
 
 
 def test_without_an_adversary_and_a_detector_the_record_is_silent_about_them():

@@ -57,6 +57,18 @@ def test_attack_success_dropped_rows_and_skipped_rounds(tmp_path: Path) -> None:
     }
 
 
+def test_what_a_detector_drops_without_a_flag_is_no_catch_and_is_told(tmp_path: Path) -> None:
+    rows = [(2, "update", str(c), "malicious", float(c > 1)) for c in range(3)]
+    rows += [(2, "update", str(c), "trust_unflagged", trust) for c, trust in ((0, 0.5), (2, 0.0))]
+    facts = adversary_facts(run_with(tmp_path, rows, choices={"detector": "mine"}))
+    rounds = len(run_with(tmp_path, rows).curve("round", "clients"))
+    assert facts == {
+        "updates the detector acted on without a flag": "2, 1 of them dropped: 1 of malicious "
+        "clients, 1 of honest ones (neither caught nor false alarms)",
+        "detector mine": f"no opinion of any update in {rounds} rounds",
+    }
+
+
 def test_clients_that_left_are_counted(tmp_path: Path) -> None:
     rows = [(1, "round", "all", "dropped_out", 3.0), (2, "round", "all", "dropped_out", 2.0)]
     run = run_with(tmp_path, rows)
