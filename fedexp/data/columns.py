@@ -114,5 +114,16 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def row_of(path: Path, row: int) -> str:
-    """How a message calls a row of a CSV: by its line, the header being the first."""
-    return f"{path.name} line {row + 2}"
+    """How a message calls a row: of a CSV by its line, the header being the first.
+
+    A Parquet file has no lines: its first row is row 1.
+
+    >>> row_of(Path("a.csv"), 0), row_of(Path("a.parquet"), 0)
+    ('a.csv line 2', 'a.parquet row 1')
+    """
+    return f"{path.name} row {row + 1}" if is_parquet(path) else f"{path.name} line {row + 2}"
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is called like a Parquet file."""
+    return path.suffix.lower() in (".parquet", ".pq")

@@ -6,6 +6,7 @@ with the columns of `COLUMNS`; here they become the numbers that a `Split` carri
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,12 @@ class Records:
             for name in self.class_names
             if name.lower() in MISSING
         ]
+        if amount := next(filter(_has_a_fraction, self.class_names), None):
+            n = len(self.class_names)
+            found.append(
+                f"each of {n} labels counts as a class, {amount} among them; amounts are not "
+                "learned: cut them into ranges first, if these are some"
+            )
         for codes, what, so in (
             (self.site, "site", "partition=site refuses training examples of none"),
             (self.subject, "patient", "each counts as one of its own"),
@@ -154,6 +161,18 @@ def without_missing(words: Iterable[str]) -> list[str]:
     ['north', '', '7']
     """
     return ["" if word.lower() in MISSING else word for word in words]
+
+
+def _has_a_fraction(word: str) -> bool:
+    """Whether a word is a number that is not whole: rather an amount than the name of a class.
+
+    >>> [_has_a_fraction(word) for word in ("0.14", "2.0", "3", "ill", "inf")]
+    [True, False, False, False, False]
+    """
+    try:
+        return math.isfinite(float(word)) and float(word) % 1 != 0
+    except ValueError:
+        return False
 
 
 def naturally(word: str) -> tuple[tuple[int, int, str], ...]:

@@ -19,7 +19,7 @@ import torch
 
 from fedexp.core.checks import InputError, NotThere
 from fedexp.core.examples import Dataset
-from fedexp.data.columns import Columns, read_csv, row_of
+from fedexp.data.columns import Columns, is_parquet, read_csv, row_of
 from fedexp.data.division import By, Division
 from fedexp.data.download import RemoteFile
 from fedexp.data.image_files import said
@@ -172,7 +172,7 @@ def _table(path: Path) -> pd.DataFrame:
     """A file of rows; raises InputError."""
     if not path.is_file():
         raise NotThere("there is no such file")
-    if path.suffix.lower() not in (".parquet", ".pq"):
+    if not is_parquet(path):
         return read_csv(path)
     try:
         table = pd.read_parquet(path)
@@ -221,6 +221,7 @@ def prepared(
         raise InputError(f"no column is left to learn from: {'; '.join(remarks)}")
     remarks += _unseen(values, words, records, train)
     remarks += _missing(values, numbers)
+    remarks += _numbered(values[train], numbers)
     _refuse_large(values[numbers].to_numpy(), numbers, records, "")
     transform = make_column_transformer(
         (make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numbers),
@@ -282,6 +283,18 @@ def _unseen(
                 "as none of the categories"
             )
     return found
+
+
+def _numbered(trained: pd.DataFrame, numbers: Sequence[str]) -> list[str]:
+    """A sentence for every column of whole numbers that differ in all of many rows."""
+    return [
+        f"column {column} is learned from, and is another whole number in every training row: "
+        f"dataset.drop=[{column}] if it only names them"
+        for column in numbers
+        if len(trained) > MOST_CATEGORIES
+        and trained[column].is_unique
+        and bool((trained[column] % 1 == 0).all())
+    ]
 
 
 def _missing(values: pd.DataFrame, numbers: Sequence[str]) -> list[str]:

@@ -134,9 +134,8 @@ def patients_apart(shards: Sequence[np.ndarray], train: Split) -> tuple[str, ...
     if not (apart := int((clients > 1).sum())):
         return ()
     return (
-        f"{apart:,} of {len(clients):,} patients have examples with several clients, as "
-        "partition=site would not deal them; what is promised for an example or a client is not "
-        "promised for a patient",
+        f"{apart:,} of {len(clients):,} patients have examples with several clients; "
+        "what is promised for an example or a client is not promised for a patient",
     )
 
 

@@ -120,3 +120,30 @@ def test_without_a_reader_of_parquet_it_says_what_to_install(tmp_path, monkeypat
     monkeypatch.setattr(pd, "read_parquet", missing)
     with pytest.raises(InputError, match="needs pyarrow: pip install pyarrow"):
         loaded(tmp_path / "t.parquet")
+
+
+def test_an_own_number_for_every_row_is_remarked_upon(tmp_path):
+    rows = [f"{1000 + i},{i % 7},{i / 2},{i % 2}" for i in range(100)]
+    (tmp_path / "t.csv").write_text("\n".join(["id,age,dose,y", *rows]))
+    told = [word for word in table(tmp_path / "t.csv").survey(None).remarks if "names them" in word]
+    assert told == [
+        "column id is learned from, and is another whole number in every training row: "
+        "dataset.drop=[id] if it only names them"
+    ]
+
+
+def test_a_label_that_is_an_amount_is_remarked_upon(tmp_path):
+    rows = [f"{i % 7},{i % 4 / 4}" for i in range(80)]
+    (tmp_path / "t.csv").write_text("\n".join(["age,y", *rows]))
+    told = table(tmp_path / "t.csv").survey(None).remarks
+    assert told == (
+        "each of 4 labels counts as a class, 0.5 among them; amounts are not learned: cut them "
+        "into ranges first, if these are some",
+    )
+
+
+def test_rows_of_a_parquet_file_are_no_lines(tmp_path, monkeypatch):
+    (tmp_path / "t.parquet").touch()
+    frame = pd.DataFrame({"x": np.arange(40) / 4, "y": ["", *("ab" * 20)][:40]})
+    monkeypatch.setattr(pd, "read_parquet", lambda place: frame)
+    assert table(tmp_path / "t.parquet").survey(None).faults == ("t.parquet row 1 has no label",)

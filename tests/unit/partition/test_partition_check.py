@@ -82,8 +82,8 @@ def test_patients_whom_several_clients_hold_are_counted():
     x, y = torch.zeros(6, 1, 1, 1), torch.zeros(6, dtype=torch.int64)
     train = Split(x, y, subject=torch.tensor([0, 0, 1, 1, 2, -1]))
     assert patients_apart([np.array([0, 2, 3]), np.array([1, 4, 5])], train) == (
-        "1 of 3 patients have examples with several clients, as partition=site would not deal "
-        "them; what is promised for an example or a client is not promised for a patient",
+        "1 of 3 patients have examples with several clients; what is promised for an example or a "
+        "client is not promised for a patient",
     )
     assert patients_apart([np.array([0, 1, 5]), np.array([2, 3, 4])], train) == ()
     assert patients_apart([np.arange(3), np.arange(3, 6)], Split(x, y)) == ()
