@@ -56,6 +56,11 @@ class Curves(NamedTuple):
         """The AUC; within a bin positives and negatives count as ties."""
         return float(np.trapezoid(self.true, self.false))
 
+    @property
+    def unsure(self) -> float:
+        """By how much the AUC may be more or less: the order within a bin is not written down."""
+        return float((np.diff(self.true) * np.diff(self.false)).sum() / 2)
+
 
 def curves_figure(run: Run) -> Figure | None:
     """Three panels of the shared model on test; None for a run that has no thresholds.csv."""
@@ -74,7 +79,7 @@ def curves_figure(run: Run) -> Figure | None:
         recall.plot(one.true[1:], one.precision, color="0.8", linewidth=1)
     for one, (colour, line) in zip(named, _LOOKS, strict=False):
         look: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": 1.9}
-        roc.plot(one.false, one.true, **look, label=f"{one.name} (AUC {one.area:.3f})")
+        roc.plot(one.false, one.true, **look, label=f"{one.name} ({_auc([one])})")
         recall.plot(one.true[1:], one.precision, **look)
     if len(named) < len(curves):
         _mean_of(curves, roc, recall)
@@ -140,11 +145,23 @@ def _reliability(axes: Axes, what: str, thresholds: Mapping[str, Sequence[Bin]])
     _frame(axes, f"Calibration (error {error:.3f})", of, "How often it is so (95 % interval)")
 
 
+def _auc(curves: Sequence[Curves]) -> str:
+    """The mean AUC, and how far bins leave it open.
+
+    >>> _auc([curves_of("a", [Bin("1", 0.9, 0.95, 1, 4), Bin("1", 0.1, 0.2, 0, 5)])])
+    'AUC 0.778 ± 0.222'
+    >>> _auc([curves_of("a", [Bin("1", 0.9, 0.95, 5, 0), Bin("1", 0.1, 0.2, 0, 5)])])
+    'AUC 1.000'
+    """
+    area = np.mean([one.area for one in curves])
+    unsure = np.mean([one.unsure for one in curves])
+    return f"AUC {area:.3f}" + (f" ± {unsure:.3f}" if unsure >= 0.0005 else "")
+
+
 def _mean_of(curves: Sequence[Curves], roc: Axes, recall: Axes) -> None:
     """The mean over the classes: of recalls at one share of false positives, and of precisions."""
     rates = np.mean([np.interp(_GRID, one.false, one.true) for one in curves], axis=0)
-    area = np.mean([one.area for one in curves])
-    label = f"mean of {len(curves)} classes (AUC {area:.3f})"
+    label = f"mean of {len(curves)} classes ({_auc(curves)})"
     roc.plot([0, *_GRID], [0, *rates], color=BLACK, linewidth=2.2, label=label)
     precisions = [np.interp(_GRID, one.true[1:], one.precision) for one in curves]
     recall.plot(_GRID, np.mean(precisions, axis=0), color=BLACK, linewidth=2.2)
