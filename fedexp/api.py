@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 import pandas as pd
 
+from fedexp.core.checks import InputError
 from fedexp.reporting.finding import find_runs, is_run
 from fedexp.reporting.results import Run as _Results
 from fedexp.reporting.results import load_run
@@ -162,7 +163,10 @@ def load(path: str | Path) -> Run | Sweep:
     Raises:
         InputError: there is no such folder, no run lies there, or it cannot be read.
     """
-    path = Path(path)
+    try:
+        path = Path(path)
+    except TypeError as problem:
+        raise InputError("must be the path of a folder", "path", repr(path)) from problem
     if path.is_dir() and not is_run(path):
         return Sweep(path, tuple(map(load_one, find_runs([path]))))
     return load_one(path)

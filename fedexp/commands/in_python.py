@@ -38,7 +38,7 @@ def run_here(overrides: Sequence[str]) -> Path:
     Raises:
         InputError: an override, or what they make together, cannot be used; nothing was written.
     """
-    if isinstance(overrides, str):
+    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
         raise InputError("give a list: [...]", "overrides", repr(overrides))
     forget()  # a notebook's process outlives the data that its last run has seen
     with _one_thread_for_now():

@@ -130,6 +130,8 @@ def test_load_gives_a_run_or_a_sweep(here, run):
         (["rounds"], "rounds"),
         (["-m"], "must look like key=value"),
         ("rounds=3", "give a list"),
+        ({"rounds": 3}, "give a list"),
+        (3, "give a list"),
         (["seed=0,1"], "that is a sweep; start it with: fedexp run -m seed=0,1"),
         (["experiment=hospital_collaboration"], "fedexp run -m experiment=hospital_collaboration"),
         (["aggregator=trimmed_mean", "assumed_malicious=5"], "aggregator.assumed_malicious=5"),
@@ -236,3 +238,8 @@ def test_rules_on_plain_arrays():
     assert pd.Series(fedexp.aggregate(lambda r: torch.as_tensor(r)[0], rows)).tolist() == [0, 1]
     with pytest.raises(fedexp.InputError, match="assumed_malicious=2"):
         fedexp.aggregate(Krum(assumed_malicious=2, selected=1), rows)
+
+
+def test_what_is_no_path_is_named():
+    with pytest.raises(fedexp.InputError, match="path=3: must be the path of a folder"):
+        fedexp.load(3)
