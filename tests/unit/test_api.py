@@ -130,11 +130,11 @@ def test_load_gives_a_run_or_a_sweep(here, run):
         (["rounds"], "rounds"),
         (["-m"], "must look like key=value"),
         ("rounds=3", "give a list"),
-        ({"rounds": 3}, "give a list"),
-        (3, "give a list"),
         (["seed=0,1"], "that is a sweep; start it with: fedexp run -m seed=0,1"),
         (["experiment=hospital_collaboration"], "fedexp run -m experiment=hospital_collaboration"),
         (["aggregator=trimmed_mean", "assumed_malicious=5"], "aggregator.assumed_malicious=5"),
+        ({"rounds": 3}, "give a list"),
+        (3, "give a list"),
     ],
 )
 def test_what_cannot_be_run_is_refused_and_leaves_nothing(here, overrides, expected):
