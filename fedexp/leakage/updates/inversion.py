@@ -298,17 +298,18 @@ class _Job:
 def _blocks(attack: UpdateAttack, observations: Sequence[Observation]) -> list[range]:
     """The numbers of observations, in order, cut into what the attack takes at once."""
     blocks: list[range] = []
+    most = 0  # in the last block: to ask costs a pass through the model
     for number, observation in enumerate(observations):
         known = observation.knowledge
         if (
             blocks
-            and isinstance(attack, TakesSeveral)
-            and len(blocks[-1]) < attack.at_once(known)
+            and len(blocks[-1]) < most
             and observations[blocks[-1].start].knowledge.alike(known)
         ):
             blocks[-1] = range(blocks[-1].start, number + 1)
         else:
             blocks.append(range(number, number + 1))
+            most = attack.at_once(known) if isinstance(attack, TakesSeveral) else 1
     return blocks
 
 
