@@ -28,7 +28,7 @@ from fedexp.core.cores import cores_to_spare
 Mask = tuple[bytes, Literal[1, -1]]
 """A key of 32 bytes, and whether its stream is added or taken away."""
 
-CHUNK_BYTES = 2**19  # stays in the cache until it is added; with shorter ones threads wait for each other
+CHUNK_BYTES = 2**19  # stays in the cache until it is added; shorter ones have threads wait
 WORTH_A_THREAD = 2**22  # bytes of streams: below, to start threads takes longer
 _ZEROS = bytes(CHUNK_BYTES)
 _START = bytes(16)

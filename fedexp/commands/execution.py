@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from fedexp.commands.about import about
+from fedexp.commands.drawing import drawing
 from fedexp.commands.verdicts import figures_of_sites, thresholds_of
 from fedexp.commands.workers import in_a_worker
 from fedexp.config.build import Built, build
@@ -81,6 +82,7 @@ def run(
         _logging_to(folder, quiet),
         endings_as_interrupts(),
         into_the_log(),
+        drawing(plots) as draw,
     ):
         origin = origin_of(config, built)
         recorder = Recorder(
@@ -310,17 +312,6 @@ def _closing(built: Built) -> Iterator[None]:
         yield
     finally:
         built.experiment.backend.close()
-
-
-def draw(folder: Path, plots: Plots) -> str:
-    """Report and plots. What was measured is safe already, so a full disk here only says so."""
-    from fedexp.reporting.run_report import report_run
-
-    try:
-        return report_run(folder, plots.draw, also=plots.also, style=plots.style)
-    except OSError as problem:
-        log.warning("the plots could not be written: %s", problem)
-        return f"results: {folder}"
 
 
 class _OwnFile(logging.FileHandler):

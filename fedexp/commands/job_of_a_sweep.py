@@ -47,7 +47,8 @@ def job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run, go on with, or skip one job; a failure is written down and does not stop the others."""
-    from fedexp.commands.execution import draw, run, study
+    from fedexp.commands.drawing import draw
+    from fedexp.commands.execution import run, study
     from fedexp.commands.resumption import refuse_too_late
     from fedexp.run_folder.documents import read_config, read_summary, write_config
     from fedexp.run_folder.format import config_hash

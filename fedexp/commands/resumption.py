@@ -63,7 +63,8 @@ def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
         refuse_too_late(folder, saved, changed)
         if changed["checkpoint_every"] != saved["checkpoint_every"]:
             raise _too_late(folder, "checkpoint_every", changed["checkpoint_every"])
-        from fedexp.commands.execution import draw, study
+        from fedexp.commands.drawing import draw
+        from fedexp.commands.execution import study
 
         with locked(folder):
             study(changed, folder)
