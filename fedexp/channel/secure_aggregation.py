@@ -110,15 +110,15 @@ class SecureAggregation:
         if self.ring_bits is not None:
             Ring(self.ring_bits)
         one_of(("examples", "uniform"), weighting=self.weighting)
-        in_range(
-            0,
-            1,
-            drop_before_advertising=self.drop_before_advertising,
-            drop_before_sharing=self.drop_before_sharing,
-            drop_before_masking=self.drop_before_masking,
-            drop_before_unmasking=self.drop_before_unmasking,
-            max_exposure=self.max_exposure,
-        )
+        leaves = {
+            "drop_before_advertising": self.drop_before_advertising,
+            "drop_before_sharing": self.drop_before_sharing,
+            "drop_before_masking": self.drop_before_masking,
+            "drop_before_unmasking": self.drop_before_unmasking,
+        }
+        in_range(0, 1, **leaves, max_exposure=self.max_exposure)
+        if key := next((key for key, chance in leaves.items() if chance == 1), None):
+            raise InputError("must be below 1: nobody would ever be left for a sum", key, 1)
         in_range(0, 0.5, colluders=self.colluders)  # more could open any secret by themselves
 
     def rows(self, n: int) -> int:

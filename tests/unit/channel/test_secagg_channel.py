@@ -141,7 +141,7 @@ def test_a_group_that_falls_apart_is_lost_and_the_others_go_on():
 
 
 def test_a_round_in_which_all_is_lost_has_no_rows():
-    delivery = channel(drop_before_sharing=1.0).transmit(updates(), rng())
+    delivery = channel(drop_before_sharing=1 - 1e-9).transmit(updates(), rng())
     assert delivery.updates.matrix.shape == (0, 50)
     assert len(delivery.updates) == 0
     assert delivery.members == ()
@@ -312,6 +312,8 @@ def test_a_full_ring_does_not_wrap_around():
         ({"max_examples": 0}, "max_examples=0"),
         ({"drop_before_masking": 1.5}, "drop_before_masking=1.5"),
         ({"drop_before_unmasking": -0.1}, "drop_before_unmasking=-0.1"),
+        ({"drop_before_advertising": 1}, "drop_before_advertising=1: must be below 1"),
+        ({"drop_before_unmasking": 1.0}, "drop_before_unmasking=1: must be below 1"),
     ],
 )
 def test_settings_are_checked(changes, message):

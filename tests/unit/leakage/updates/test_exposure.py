@@ -101,7 +101,7 @@ def test_every_sum_that_the_channel_makes_is_seen(tmp_path):
 
 
 def test_where_every_sum_is_lost_there_is_nothing_to_attack(behind_sums):
-    channel = replace(behind_sums.experiment.channel, drop_before_masking=1.0)
+    channel = replace(behind_sums.experiment.channel, drop_before_masking=1 - 1e-9)
     lost = replace(behind_sums, experiment=replace(behind_sums.experiment, channel=channel))
     with pytest.raises(InputError, match="nothing to attack"):
         ONE(lost)
