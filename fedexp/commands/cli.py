@@ -137,19 +137,22 @@ def _command(arguments: list[str]) -> tuple[str, list[str]]:
 
 def _completion(arguments: list[str]) -> tuple[str, list[str]]:
     """Shell completion: ours, or Hydra's for what comes after `fedexp run`."""
-    query = any(a.startswith("query=") for a in arguments)
-    words = os.environ.get("COMP_LINE", "").split(" ")
-    if query and len(words) <= 2:
-        print(" ".join(c for c in COMMANDS if c.startswith(words[-1])))
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split(" ")
+    if not any(a.startswith("query=") for a in arguments):
+        return "run", arguments
+    if len(words) <= 2:
+        print("\n".join(c for c in COMMANDS if c.startswith(words[-1])))
         return "", []
-    if query and words[1] != "run":
-        from fedexp.commands.completion import completions
+    from fedexp.commands.completion import completions, config_dir, is_for_hydra
 
-        print(" ".join(completions(words)))
+    if not is_for_hydra(line):
+        print("\n".join(completions(line)))
         return "", []
-    if query:  # Hydra drops the first word only: the application's name
-        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
-    return "run", arguments
+    # Hydra drops the first word only, the application's name, and reads no option in the line.
+    os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+    named = config_dir(line)
+    return "run", [*arguments, *(["--config-dir", named] if named else [])]
 
 
 def _refuse_lost_folder() -> None:

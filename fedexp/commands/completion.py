@@ -1,8 +1,9 @@
-"""What the Tab key offers after a command other than `run`, which Hydra completes. Light."""
+"""What the Tab key offers; after `run`, Hydra knows all but the values in a list. Light."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedexp.config.catalogue import groups
@@ -10,22 +11,45 @@ from fedexp.config.folders import config_folders
 
 OF_FOLDERS = ("resume", "rerun", "report", "leakage", "watch", "store")
 ACTIONS = {"data": ("check", "get"), "detect": ("fit", "scan")}
+Groups = Mapping[str, Mapping[str, str]]
+OPTION = re.compile(r"(?<= )(?:--config-dir|-cd)[ =]+(\S+) ")
+OPTION_BEGUN = re.compile(r" (?:--config-dir|-cd) +\S*$")
+LIST_BEGUN = re.compile(r"=\S*[\[,]\S*$")
 
 
-def completions(words: Sequence[str]) -> list[str]:
+def is_for_hydra(line: str) -> bool:
+    """Whether the last word is one that Hydra completes."""
+    ours = OPTION_BEGUN.search(line) or LIST_BEGUN.search(line)
+    return line.split(" ")[1] == "run" and not ours
+
+
+def config_dir(line: str) -> str | None:
+    """The folder that `--config-dir` names in a line; None where there is no such."""
+    said = OPTION.search(line)
+    folder = Path(said[1]).expanduser() if said else None
+    return str(folder) if folder and folder.is_dir() else None
+
+
+def completions(line: str) -> list[str]:
     """Everything that the last word may become.
 
     Args:
-        words: of the line so far: the program, its command, and what follows; the last one is the
-            one that is being typed, empty after a space.
+        line: so far: the program, its command, and what follows; it ends with the word that is
+            being typed, empty after a space.
     """
-    _, command, *before, typed = words
-    return [word for word in _offers(command, before, typed) if word.startswith(typed)]
+    _, command, *before, typed = OPTION.sub("", line).split(" ")
+    if OPTION_BEGUN.search(line):
+        offers = _folders(typed)
+    else:
+        offers = _offers(command, before, typed, groups(config_folders(config_dir(line))))
+    return [word for word in offers if word.startswith(typed)]
 
 
-def _offers(command: str, before: Sequence[str], typed: str) -> list[str]:
+def _offers(command: str, before: Sequence[str], typed: str, known: Groups) -> list[str]:
+    if command == "run":
+        return _in_a_list(typed, known)
     if command == "list":
-        return _of_list(before)
+        return _of_list(before, known)
     if command == "schema":
         from fedexp.commands.schema import names
 
@@ -33,22 +57,26 @@ def _offers(command: str, before: Sequence[str], typed: str) -> list[str]:
     if command in ACTIONS and not before:
         return list(ACTIONS[command])
     if command == "data":
-        return [*_groups()["dataset"], *(_folders(typed) if before[0] == "check" else ())]
+        return [*known["dataset"], *(_folders(typed) if before[0] == "check" else ())]
     if command == "leakage" and before:
-        return [f"leakage={name}" for name in _groups()["leakage"]]
+        return [f"leakage={name}" for name in known["leakage"]]
     if command in OF_FOLDERS or command == "detect":
         return _folders(typed)
     return []
 
 
-def _of_list(before: Sequence[str]) -> list[str]:
+def _of_list(before: Sequence[str], known: Groups) -> list[str]:
     if not before:
-        return list(_groups())
-    return list(_groups().get(before[0], ())) if len(before) == 1 else []
+        return list(known)
+    return list(known.get(before[0], ())) if len(before) == 1 else []
 
 
-def _groups() -> dict[str, dict[str, str]]:
-    return groups(config_folders())
+def _in_a_list(typed: str, known: Groups) -> list[str]:
+    """What may follow in `model=mlp,` and `leakage=[dlg,`: the choices that are not there yet."""
+    group, _, values = typed.partition("=")
+    *there, begun = re.split(r"[\[,]", values)
+    start = typed.removesuffix(begun)
+    return [start + choice for choice in known.get(group, ()) if choice not in there]
 
 
 def _folders(typed: str) -> list[str]:

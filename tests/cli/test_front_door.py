@@ -181,12 +181,23 @@ def _said(capfd, *arguments):
         ("fedexp detect scan runs/o", {"runs/one"}),
         ("fedexp schema sw", {"sweep"}),
         ("fedexp privacy ", set()),
+        ("fedexp run aggregator=mean,med", {"aggregator=mean,median"}),
+        ("fedexp run -m model=mlp,cnn,l", {"model=mlp,cnn,lenet", "model=mlp,cnn,logistic"}),
+        ("fedexp run leakage=[dlg,gei", {"leakage=[dlg,geiping"}),
+        ("fedexp run -m seed=0,", set()),
+        ("fedexp run -m seed=0,1 sampler=f", {"sampler=full"}),
+        ("fedexp run --config-dir ru", {"runs/"}),
+        ("fedexp run --config-dir named aggregator=my_", {"aggregator=my_mean"}),
+        ("fedexp run --config-dir=named/ aggregator=krum,my", {"aggregator=krum,my_mean"}),
+        ("fedexp run --config-dir nowhere sampler=f", {"sampler=full"}),
+        ("fedexp list -cd named aggregator my", {"my_mean"}),
     ],
 )
 def test_completion(here, capfd, monkeypatch, line, completions):
     for name in ("one", "more", ".hidden"):
         (here / "runs" / name).mkdir(parents=True)
     (here / "runs" / "one" / "summary.json").write_text("{}")
+    _write(here / "named", "my_mean", "mine", "uniform")
     monkeypatch.setenv("COMP_LINE", line)
     said = _said(capfd, "-sc", "query=bash")
     assert set(said.split()) == completions
