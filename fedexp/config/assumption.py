@@ -11,8 +11,15 @@ of rounds.
 
 from __future__ import annotations
 
+from typing import Any
+
+from fedexp.config.parts import Config
+from fedexp.config.root_keys import everybody
+from fedexp.config.schema import cohort_share
 from fedexp.core.capabilities import does_nothing, sampling_of
 from fedexp.core.protection import Combination
+
+KEY = "assumed_malicious"
 
 
 def share_of_rounds_above(parts: Combination) -> float | None:
@@ -55,3 +62,22 @@ def remark(parts: Combination) -> tuple[str, ...]:
         f"more clients than assumed_malicious={assumed_by(parts)} will be malicious in {often} "
         f"({share * attacked:.2g} of {attacked} expected): nothing is promised of the rule there",
     )
+
+
+def remark_on_none(config: Config) -> tuple[str, ...]:
+    """A sentence about a number that somebody has set, and that no part of the run takes."""
+    assumed = config["assumed_malicious"]
+    malicious, cohort_size = config["attack"]["n_malicious"], config["cohort_size"]
+    nobody_set_it = assumed == cohort_share(malicious, cohort_size, everybody(config))
+    if nobody_set_it or _take_it([node for key, node in config.items() if key != KEY]):
+        return ()
+    return (
+        f"{KEY}={assumed} has no effect: no part of this run has a key of that name (unless a "
+        "part of your own takes the number under another)",
+    )
+
+
+def _take_it(node: Any) -> bool:
+    if isinstance(node, dict):
+        return KEY in node or any(map(_take_it, node.values()))
+    return isinstance(node, list) and any(map(_take_it, node))

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fedexp.config.adversary import attended, judge, poisoned, remarks_on_poison
+from fedexp.config.assumption import remark_on_none
 from fedexp.config.clients import clients_of, partitioned
 from fedexp.config.cohort_rehearsal import rehearse_cohort
 from fedexp.config.construction import Chosen, construct
@@ -204,6 +205,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
             *_disagreements(config, parts),
             *(patients_apart(shards, dataset.train) if communicates(setting) else ()),
             *remarks(parts),
+            *remark_on_none(config),
             *remarks_on_poison(whole, trained_on, malicious, "attack" in measured.parts),
             *of_weights,
             *protection.remarks,

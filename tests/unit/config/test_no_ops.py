@@ -25,6 +25,7 @@ def remarks(*overrides):
             ("detector=norm",),
             "detector has no effect: it learns in its first 10 rounds, and the run has 3",
         ),
+        (("assumed_malicious=2",), "assumed_malicious=2 has no effect: no part of this run has"),
     ],
 )
 def test_what_has_no_effect_is_said(overrides, words):
@@ -35,6 +36,8 @@ def test_what_has_no_effect_is_said(overrides, words):
 def test_what_has_an_effect_is_not_remarked_on():
     assert remarks("attack=sign_flip") == ()
     assert remarks("detector=norm", "detector.warm_up_rounds=2") == ()
+    assert remarks("assumed_malicious=2", "aggregator=trimmed_mean") == ()
+    assert remarks("assumed_malicious=2", "detector=flanders", "detector.window=2") == ()
     assert remarks() == ()
 
 
