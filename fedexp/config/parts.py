@@ -22,6 +22,7 @@ from hydra.utils import get_object
 from fedexp.config.declared import buildable
 from fedexp.config.of_its_group import refuse_another_kind
 from fedexp.core.checks import InputError, did_you_mean
+from fedexp.core.default_type import default_type_kept
 from fedexp.core.renames import present_targets
 
 Config = Mapping[str, Any]
@@ -78,13 +79,14 @@ class Parts:
             raise InputError(f"must be {PART}", group, whole)
         own = {k: v for k, v in whole.items() if k not in BUILDERS_OWN.get(group, ())}
         node = present_targets(own)
-        _check_node(node, group, self._trust, tuple(runtime))
-        if "_target_" not in node:
-            choice = group.replace(".", "=")
-            reason = f"has settings and no _target_: nobody chose what they are of ({choice} does)"
-            raise InputError(reason, group, dict(node))
-        with prefixed(group):
-            part = _made({**node, "_partial_": False}, runtime)
+        with default_type_kept(f"{group}._target_", node.get("_target_")):
+            _check_node(node, group, self._trust, tuple(runtime))  # which imports its module
+            if "_target_" not in node:
+                choice = group.replace(".", "=")
+                why = f"has settings and no _target_: nobody chose what they are of ({choice} does)"
+                raise InputError(why, group, dict(node))
+            with prefixed(group):
+                part = _made({**node, "_partial_": False}, runtime)
         refuse_another_kind(part, group)
         return part
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedexp.core.checks import InputError, of_its_own
+from fedexp.core.default_type import default_type_kept
 
 OURS = str(Path(__file__).parents[1])
 LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
@@ -27,7 +28,8 @@ def own_code_named() -> Iterator[None]:
         InputError: it did; nobody but the command line ends a run, which would look complete.
     """
     try:
-        yield
+        with default_type_kept():
+            yield
     except SystemExit as end:
         reason = f"ends the program (SystemExit: {end.code}), as no part may; raise an error there"
         raise InputError(f"{_users_line(end) or 'a part'}, {reason}") from end

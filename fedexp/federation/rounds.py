@@ -19,6 +19,7 @@ from fedexp.core.attack_schedule import AttackSchedule
 from fedexp.core.capabilities import called, communicates
 from fedexp.core.checks import InputError
 from fedexp.core.cohort import drawn
+from fedexp.core.default_type import default_type_kept
 from fedexp.core.metric import Metric
 from fedexp.core.protocols import (
     Account,
@@ -88,7 +89,7 @@ def run_rounds(exp: Experiment, state: ServerState) -> Iterator[tuple[ServerStat
     most, last = min(exp.max_failed_rounds, exp.rounds), None
     state = state.to(exp.device)
     while not finished(exp, state) and state.failed_rounds < most:
-        with lent(seed_for(exp.seed, "round", state.round), exp.device):
+        with default_type_kept(), lent(seed_for(exp.seed, "round", state.round), exp.device):
             state, last = run_round(exp, state)
         yield state, last
     if state.failed_rounds >= most:
