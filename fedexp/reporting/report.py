@@ -33,9 +33,9 @@ def report(
     """What `fedexp report` prints: one run's report, or the table of a sweep or several runs.
 
     Written is only into run folders, into a sweep's own folder where that is what was named, or, if
-    `out` is given, into `out` alone. What cannot be written is printed all the same. The report of
-    a run that was named alone is always made anew, one of several where the run is another than
-    when it was drawn.
+    `out` is given, into `out` alone. What cannot be written is printed all the same, but for what
+    was to go into `out`. The report of a run that was named alone is always made anew, one of
+    several where the run is another than when it was drawn.
 
     Args:
         folders: of runs, or that hold some.
@@ -45,7 +45,7 @@ def report(
         style: of these pictures, `screen` or `paper`.
 
     Raises:
-        InputError: there is no run in `folders`.
+        InputError: there is no run in `folders`, or `out` cannot be written to.
     """
     if len(folders) == 1 and is_run(folders[0]):
         if out is None:

@@ -67,7 +67,8 @@ def report_run(
         style: of the pictures, `screen` or `paper`.
 
     Raises:
-        InputError: `path` is no run folder, or one of its files cannot be read.
+        InputError: `path` is no run folder, one of its files cannot be read, or `folder` cannot be
+            written to.
     """
     stamp = stamp_of(Path(path))  # first: of a run that goes on, the files grow while they are read
     run = load_run(path)
@@ -84,7 +85,7 @@ def write_run_report(
 ) -> str:
     """The same of a run that was read, whose record had the stamp before."""
     pictures: list[Path] = []
-    with as_far_as_possible(folder):
+    with as_far_as_possible(folder, folder != run.path):
         folder.mkdir(parents=True, exist_ok=True)
         pictures = _draw(run, folder / "plots", also, style) if plots else []
     of_adversary = adversary_facts(run)
@@ -126,7 +127,7 @@ def write_run_report(
         "report.md": _markdown(run, sections, [p.relative_to(folder) for p in pictures]),
         "report.html": run_page(run, _headline(run).splitlines()[1], sections, pictures),
     }
-    with as_far_as_possible(folder):
+    with as_far_as_possible(folder, folder != run.path):
         for name, content in pages.items():
             # A folder's name need not be text.
             written = content.encode(errors="backslashreplace")

@@ -69,7 +69,8 @@ def report_sweep(
         style: the same.
 
     Raises:
-        InputError: a path is no folder, no run lies there, or a file cannot be read.
+        InputError: a path is no folder, no run lies there, a file cannot be read, or `folder`
+            cannot be written to.
     """
     named = [Path(path) for path in paths]
     return report_runs([load_run(path) for path in find_runs(named)], named, folder, also, style)
@@ -89,6 +90,7 @@ def report_runs(
     from fedexp.reporting.lifespan_plot import lifespan_figure
     from fedexp.reporting.privacy_plots import accuracy_by_epsilon_figure
 
+    asked_for = folder is not None
     if folder is None and len(paths) == 1 and _is_of_a_sweep(Path(paths[0])):
         folder = paths[0]
 
@@ -153,6 +155,7 @@ def report_runs(
         lambda drawn: sweep_page(place, runs, groups, jobs, text, drawn),
         also,
         style,
+        asked_for,
     )
     said = printable_lines(str(folder))
     return f"{shown}\n\nWritten to {said}: {', '.join(written) or 'nothing'}"
@@ -165,6 +168,7 @@ def _write(
     page: Callable[[Sequence[Path]], str],
     also: Sequence[str],
     style: str,
+    asked_for: bool,
 ) -> list[str]:
     """Write a sweep's report, in place of an earlier one; the names of what was written.
 
@@ -173,7 +177,7 @@ def _write(
     from fedexp.reporting.figures import save
 
     written: list[str] = []
-    with as_far_as_possible(folder):
+    with as_far_as_possible(folder, asked_for):
         folder.mkdir(parents=True, exist_ok=True)
         earlier = _written_before(folder)
         remove_leftovers(folder.glob(".*.tmp"), older_than=3600)  # others may be writing here now

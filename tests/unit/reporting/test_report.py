@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fedexp.core.checks import InputError
 from fedexp.reporting.finding import find_runs
 from fedexp.reporting.report import report
 from fedexp.reporting.run_report import report_run
@@ -127,6 +128,19 @@ def test_what_cannot_be_written_is_printed(
     assert "0.940 ± 0.040" in report([sweep])
     assert f"cannot write to {sweep}: Read-only file system" in caplog.messages
     assert _written(sweep) == before
+
+
+def test_what_was_to_be_written_somewhere_and_cannot_be_is_refused(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes, durable: bool = True) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for module in ("figures", "run_report", "sweep_report"):
+        monkeypatch.setattr(f"fedexp.reporting.{module}.write_atomically", full)
+    for named in (sweep, sweep / "aggregator=mean,seed=0"):
+        with pytest.raises(InputError, match=r"^cannot write to \S*out: No space left on device$"):
+            report([named], tmp_path / "out")
 
 
 def test_a_linked_run_is_counted_and_not_written_to(sweep: Path, tmp_path: Path) -> None:
