@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import final
 
 import numpy as np
@@ -34,6 +35,7 @@ MISSING = ("nan", "na", "<na>", "n/a", "#n/a", "null", "none", "?")
 """What people and programs write, in small letters, where they do not know."""
 
 SHOWN = 5  # names in a message
+_NUMBER = re.compile(r"[+-]?\d*\.?\d+")
 
 
 @final
@@ -141,7 +143,7 @@ class Labels:
 
 
 def coded(words: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A number for each word, -1 for "", and the words in order: 2 before 10, a2 before a10.
+    """A number for each word, -1 for "", and the words in order: 0.5, 2, 10, a2, a10.
 
     >>> coded(["10", "2", "", "2"])
     (array([ 1,  0, -1,  0]), ('2', '10'))
@@ -175,10 +177,14 @@ def _has_a_fraction(word: str) -> bool:
         return False
 
 
-def naturally(word: str) -> tuple[tuple[int, int, str], ...]:
-    """A key to sort by in which numbers inside words count as numbers."""
-    pieces = re.findall(r"\d+|\D+", word)
-    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in pieces)
+def naturally(word: str) -> tuple[tuple[int, Decimal, str], ...]:
+    """A key to sort by in which numbers, and whole numbers inside words, count as numbers.
+
+    >>> sorted(["1.25", "-1", "v1.10", "0.5", "v1.9"], key=naturally)
+    ['-1', '0.5', '1.25', 'v1.9', 'v1.10']
+    """
+    pieces = [word] if _NUMBER.fullmatch(word) else re.findall(r"\d+|\D+", word)
+    return tuple((0, Decimal(p), "") if _NUMBER.fullmatch(p) else (1, Decimal(), p) for p in pieces)
 
 
 def some(names: Sequence[str]) -> str:

@@ -131,3 +131,6 @@ def test_wrong_keys_are_named(key, value):
 
 def test_words_are_in_natural_order():
     assert coded(["s10", "s9", "b", "", "10", "9"])[1] == ("9", "10", "b", "s9", "s10")
+    assert coded(["1.25", "0.5", "1.5", "0.125"])[1] == ("0.125", "0.5", "1.25", "1.5")
+    assert coded(["1", "0", "-1", "-0.5"])[1] == ("-1", "-0.5", "0", "1")
+    assert coded(["1.10.2", "1.9.3"])[1] == ("1.9.3", "1.10.2")  # no numbers

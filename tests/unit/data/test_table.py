@@ -137,7 +137,7 @@ def test_a_label_that_is_an_amount_is_remarked_upon(tmp_path):
     (tmp_path / "t.csv").write_text("\n".join(["age,y", *rows]))
     told = table(tmp_path / "t.csv").survey(None).remarks
     assert told == (
-        "each of 4 labels counts as a class, 0.5 among them; amounts are not learned: cut them "
+        "each of 4 labels counts as a class, 0.25 among them; amounts are not learned: cut them "
         "into ranges first, if these are some",
     )
 
