@@ -14,6 +14,8 @@ from fedexp.core.checks import InputError
 from fedexp.data.division import Division, in_two_parts
 from fedexp.data.records import PARTS, UNKNOWN, Records, some
 
+MOST_CLASSES = 30  # that are counted one by one
+
 
 @final
 @dataclass(frozen=True)
@@ -47,15 +49,18 @@ def tried(records: Records, division: Division) -> tuple[np.ndarray, list[str]]:
 
 
 def counted(records: Records, parts: np.ndarray) -> list[str]:
-    """A table: examples by site and class, in each part."""
+    """A table: examples by site and class, in each part; of very many classes the largest."""
     sites = _words(records.site, records.site_names, len(records))
     frame = pd.DataFrame({"site": sites, "part": parts})
+    y, classes = records.y, range(len(records.class_names))
+    sizes = [int((y == k if y.ndim == 1 else y[:, k] > 0).sum()) for k in classes]
+    largest = sorted(classes, key=lambda k: -sizes[k])[:MOST_CLASSES]
     rows = []
-    for k, name in enumerate(records.class_names):
-        has = records.y == k if records.y.ndim == 1 else records.y[:, k] > 0
+    for k in sorted(largest):
+        has = y == k if y.ndim == 1 else y[:, k] > 0
         for site, of_site in frame[has].groupby("site", sort=False):
             counts = [int((of_site["part"] == part).sum()) for part in range(len(PARTS))]
-            rows.append([site, name, *counts, len(of_site)])
+            rows.append([site, records.class_names[k], *counts, len(of_site)])
     table = pd.DataFrame(rows, columns=["site", "class", *PARTS, "all"])
     if records.site is None:
         table = table.drop(columns="site")
@@ -66,7 +71,9 @@ def counted(records: Records, parts: np.ndarray) -> list[str]:
         what.append(f"{len(records.site_names)} sites")
     if records.subject is not None:
         what.append(f"{len(records.subject_names)} patients")
-    return [", ".join(what), *table.to_string(index=False).splitlines()]
+    rest = [sizes[k] for k in classes if k not in largest]
+    more = [f"and {len(rest)} more classes, of {min(rest)} to {max(rest)} examples"] if rest else []
+    return [", ".join(what), *table.to_string(index=False).splitlines(), *more]
 
 
 def twins(hashes: Sequence[str], records: Records, parts: np.ndarray) -> list[str]:

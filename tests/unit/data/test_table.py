@@ -132,6 +132,16 @@ def test_an_own_number_for_every_row_is_remarked_upon(tmp_path):
     ]
 
 
+def test_of_very_many_classes_the_largest_are_counted_one_by_one(tmp_path):
+    classes = [k for k in range(33) for _ in range(3 + (k == 2) - (k > 30))]
+    rows = [f"{i % 7},c{k}" for i, k in enumerate(classes)]
+    (tmp_path / "t.csv").write_text("\n".join(["age,y", *rows]))
+    lines = table(tmp_path / "t.csv").survey(None).lines
+    told = [line.split()[0] for line in lines if line.split()[-1].isdigit()]
+    assert told == [f"c{k}" for k in range(30)]
+    assert "and 3 more classes, of 2 to 3 examples" in lines
+
+
 def test_a_label_that_is_an_amount_is_remarked_upon(tmp_path):
     rows = [f"{i % 7},{i % 4 / 4}" for i in range(80)]
     (tmp_path / "t.csv").write_text("\n".join(["age,y", *rows]))
