@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from fedexp.core.checks import InputError
+from fedexp.models.image import image_shape
 
 
 def cnn(input_shape: Sequence[int], num_classes: int) -> nn.Module:
@@ -22,7 +22,7 @@ def cnn(input_shape: Sequence[int], num_classes: int) -> nn.Module:
     >>> sum(p.numel() for p in cnn((1, 28, 28), 10).parameters())
     1663370
     """
-    channels, height, width = _image(input_shape)
+    channels, height, width = image_shape(input_shape, least=4)
     return nn.Sequential(
         nn.Conv2d(channels, 32, 5, padding=2),
         nn.MaxPool2d(2),
@@ -46,7 +46,7 @@ def small_cnn(input_shape: Sequence[int], num_classes: int) -> nn.Module:
     >>> sum(p.numel() for p in small_cnn((1, 28, 28), 10).parameters())
     25570
     """
-    channels, height, width = _image(input_shape)
+    channels, height, width = image_shape(input_shape, least=4)
     return nn.Sequential(
         nn.Conv2d(channels, 16, 3, padding=1),
         nn.MaxPool2d(2),
@@ -57,14 +57,3 @@ def small_cnn(input_shape: Sequence[int], num_classes: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(40 * (height // 4) * (width // 4), num_classes),
     )
-
-
-def _image(input_shape: Sequence[int]) -> tuple[int, int, int]:
-    if len(input_shape) != 3 or min(input_shape[1:]) < 4:
-        raise InputError(
-            "needs images (channels, height, width) of at least 4x4 pixels",
-            "input_shape",
-            list(input_shape),
-        )
-    channels, height, width = input_shape
-    return channels, height, width

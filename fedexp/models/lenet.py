@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from fedexp.core.checks import InputError, one_of
+from fedexp.core.checks import one_of
+from fedexp.models.image import image_shape
 
 CHANNELS = 12
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
@@ -41,9 +42,7 @@ def lenet(
     """
     one_of(ACTIVATIONS, activation=activation)
     one_of(["default", "uniform"], init=init)
-    if len(input_shape) != 3:
-        raise InputError("needs (channels, height, width)", "input_shape", list(input_shape))
-    channels, height, width = input_shape
+    channels, height, width = image_shape(input_shape)
     nonlinearity = ACTIVATIONS[activation]
     features = CHANNELS * math.ceil(height / 4) * math.ceil(width / 4)
     model = nn.Sequential(

@@ -8,6 +8,7 @@ from functools import partial
 from torch import nn
 
 from fedexp.core.checks import InputError, at_least
+from fedexp.models.image import image_shape
 
 CHANNELS = 64  # of the first layer; those of the later ones are its multiples
 
@@ -26,7 +27,7 @@ def resnet18(input_shape: Sequence[int], num_classes: int, groups: int) -> nn.Mo
         groups: groups of each GroupNorm; has to divide 64.
 
     Raises:
-        InputError: if it does not.
+        InputError: if it does not, or if `input_shape` is not that of an image.
     """
     from torchvision.models import resnet18 as torchvision_resnet18
 
@@ -35,8 +36,9 @@ def resnet18(input_shape: Sequence[int], num_classes: int, groups: int) -> nn.Mo
         raise InputError(
             f"has to divide the {CHANNELS} channels of the first layer", "groups", groups
         )
+    channels, _, _ = image_shape(input_shape)
     model = torchvision_resnet18(num_classes=num_classes, norm_layer=partial(nn.GroupNorm, groups))
-    model.conv1 = nn.Conv2d(input_shape[0], CHANNELS, 3, padding=1, bias=False)
+    model.conv1 = nn.Conv2d(channels, CHANNELS, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()
     assert isinstance(model, nn.Module)
     return model

@@ -36,6 +36,15 @@ REFUSED = {
         ["model=cnn", "model.input_shape=[1,3,3]"],
         "model.input_shape=[1, 3, 3]: needs images (channels, height, width) of at least 4x4",
     ),
+    "a table for a model of images": (
+        ["dataset=breast_cancer", "model=small_cnn"],
+        "model.input_shape=[30]: needs images (channels, height, width) of at least 4x4 pixels; "
+        "model=mlp takes examples of any shape",
+    ),
+    "a table for a model of images of any size": (
+        ["dataset=breast_cancer", "model=resnet18"],
+        "model.input_shape=[30]: needs images (channels, height, width); model=mlp takes examples",
+    ),
     "model with BatchNorm": (
         NORMED,
         "model=Sequential: layer 1 (BatchNorm1d) keeps running statistics (training moves its "
