@@ -180,6 +180,26 @@ def test_complete_jobs_are_held_to_their_data(here, own_table, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_jobs_that_have_begun_fail_by_themselves_and_keep_their_rounds(here, own_table, capfd):
+    jobs, table = [here / "sweep" / f"seed={seed}" for seed in (0, 1)], here / "d.csv"
+    for job in jobs:
+        summary = json.loads((job / "summary.json").read_text())
+        (job / "summary.json").write_text(json.dumps({**summary, "status": "running"}))
+    before = [(job / "metrics.csv").read_bytes() for job in jobs]
+    content = table.read_text()
+    table.write_text(content.replace("1,1,1", "2,1,1"))
+    assert own_table() == 1
+    failed = capfd.readouterr().err.splitlines()
+    assert [line.split(":")[1:3] for line in failed[:2]] == [
+        [f" {job.name}", " failed"] for job in jobs
+    ]
+    assert all("it was made with other data" in line for line in failed[:2])
+    table.write_text(content)
+    assert own_table() == 0
+    assert [(job / "metrics.csv").read_bytes() for job in jobs] == before
+    assert [summary_of(job)["status"] for job in jobs] == ["complete", "complete"]
+
+
 @pytest.mark.parametrize("key", ["record_updates=true", "mean_last_rounds=2"])
 def test_complete_jobs_are_not_asked_for_what_only_rounds_leave(here, own_table, capfd, key):
     job = here / "sweep" / "seed=0"
