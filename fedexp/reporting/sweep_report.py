@@ -90,7 +90,7 @@ def report_runs(
     from fedexp.reporting.lifespan_plot import lifespan_figure
     from fedexp.reporting.privacy_plots import accuracy_by_epsilon_figure
 
-    asked_for = folder is not None
+    asked_for = folder is not None and [Path(folder)] != [Path(path) for path in paths]
     if folder is None and len(paths) == 1 and _is_of_a_sweep(Path(paths[0])):
         folder = paths[0]
 

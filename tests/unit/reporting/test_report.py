@@ -141,6 +141,7 @@ def test_what_was_to_be_written_somewhere_and_cannot_be_is_refused(
     for named in (sweep, sweep / "aggregator=mean,seed=0"):
         with pytest.raises(InputError, match=r"^cannot write to \S*out: No space left on device$"):
             report([named], tmp_path / "out")
+    assert "nothing" in report_sweep([sweep], sweep)  # as a sweep that ends asks for it
 
 
 def test_a_linked_run_is_counted_and_not_written_to(sweep: Path, tmp_path: Path) -> None:
