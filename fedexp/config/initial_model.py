@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedexp.config.construction import Chosen
 from fedexp.config.parts import Config
@@ -60,7 +60,20 @@ def initial_model(
             reason = f"a step of training on {len(x)} examples fails: {str(error).splitlines()[0]}"
             raise InputError(reason, "model", name) from error
     refuse_what_moves(model, chosen.task, x, y, averaged)
-    return model, said
+    return model, [*said, *_of_probabilities(model, x)]
+
+
+def _of_probabilities(model: nn.Module, x: Tensor) -> list[str]:
+    """A softmax of a softmax has hardly a gradient where an answer is wrong and sure of itself."""
+    with torch.no_grad():
+        answers = model.eval()(x)
+    sums_to_one = torch.allclose(answers.sum(dim=1), torch.ones(len(x)), atol=1e-4)
+    if not sums_to_one or bool((answers < 0).any()):
+        return []
+    return [
+        "the model's answers are probabilities already (not negative, their sum is 1), and the "
+        "loss makes probabilities of what it is given: it learns better without its last softmax"
+    ]
 
 
 def _buffers_are_averaged(buffers: str, server_optimizer: ServerOptimizer) -> bool:

@@ -195,11 +195,11 @@ def _check_arguments(target: Any, node: Config, path: str, runtime: Sequence[str
         if name not in names:
             if why := getattr(target, "refused_arguments", {}).get(name):
                 raise InputError(why, f"{path}.{name}", value)
-            raise InputError(
-                f"{did_you_mean(name, names)}Known here: {', '.join(names) or 'nothing'}",
-                f"{path}.{name}",
-                value,
-            )
+            meant = did_you_mean(name, names)
+            known = f"{meant}Known here: {', '.join(names) or 'nothing'}"
+            # An overridden _target_ is given what belonged to the choice in whose place it is.
+            rid = "" if meant else f"; without it: ~{path}.{name}"
+            raise InputError(known + rid, f"{path}.{name}", value)
         if name in hints and not _fits(value, hints[name]):
             raise InputError(f"must be {_describe(hints[name])}", f"{path}.{name}", value)
         if _overflows(value):

@@ -17,6 +17,8 @@ from fedexp.core.types import Delivery, Updates, Verdict
 
 IN_PLACE = "changes the rows that it is given: copy them first (updates.matrix.clone())"
 
+OF_INFERENCE = "made in torch.inference_mode(), where torch.no_grad() would do"
+
 
 class WrongForm(InputError):
     """A part has not kept to the form of its answers, which is no refusal of the rows it got."""
@@ -39,6 +41,10 @@ def no_state(state: object, of: str = "its state") -> str:
             )
         if value.layout != torch.strided or value.is_meta:
             return f"must return {of} as a dict of plain tensors, and {name!r} is {_kind(value)}"
+        if value.is_inference():
+            return (
+                f"must return {of} as a dict of plain tensors, and {name!r} is one {OF_INFERENCE}"
+            )
     return ""
 
 
@@ -50,6 +56,8 @@ def no_numbers(made: object, shape: Sequence[int], dtype: torch.dtype, of: str) 
     if made.shape != tuple(shape) or made.dtype != dtype or made.layout != torch.strided:
         kind = "" if made.layout == torch.strided else f" {made.layout}"
         return f"{wanted}, and returned {list(made.shape)} {made.dtype}{kind}"
+    if made.is_inference():
+        return f"{wanted}, and returned one {OF_INFERENCE}"
     return f"{wanted}, and returned one with a gradient" if made.requires_grad else ""
 
 

@@ -17,7 +17,7 @@ REFUSED = {
     ),
     "unknown argument of a part without any": (
         ["partition=iid", "+partition.alpha=1"],
-        "partition.alpha=1: Known here: nothing",
+        "partition.alpha=1: Known here: nothing; without it: ~partition.alpha",
     ),
     "unknown argument of a nested part": (
         ["training/schedule=exponential", "+training.schedule.deacy=1"],

@@ -92,6 +92,11 @@ def test_a_parameter_that_plays_no_part_stays_as_it_is_and_is_named():
     assert not torch.equal(state.params[:-unused], before[:-unused])
 
 
+def test_a_model_that_answers_with_probabilities_is_told_so():
+    (remark,) = build(_config("Probabilities")).remarks
+    assert "without its last softmax" in remark
+
+
 def test_the_rehearsal_leaves_no_trace(monkeypatch):
     built = [build(_config("Drops"))]
     monkeypatch.setattr("fedexp.config.build.rehearse", lambda *arguments: [])

@@ -121,7 +121,7 @@ def test_the_rate_is_that_of_the_sampler_that_runs():
 def test_a_promise_that_no_mechanism_takes_is_refused():
     config = config_for(*TRUST)
     config["privacy"] = {"_target_": f"{OWN}.OnlyClips", "clip_norm": 1.0, "max_epsilon": 0.5}
-    assert refusal(config) == "privacy.max_epsilon=0.5: Known here: clip_norm"
+    assert refusal(config).startswith("privacy.max_epsilon=0.5: Known here: clip_norm")
 
 
 def test_a_linear_rule_goes_behind_one_secure_sum():

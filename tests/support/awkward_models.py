@@ -32,6 +32,13 @@ class UnusedHead(_Flat):
         self.leftover = nn.Linear(D, 3)
 
 
+class Probabilities(_Flat):
+    """Ends in the softmax that the loss makes, too."""
+
+    def forward(self, x):
+        return super().forward(x).softmax(dim=1)
+
+
 class AuxiliaryHead(_Flat):
     """Gives two answers while training, as Inception does."""
 

@@ -34,6 +34,8 @@ class Rule:
         return self.give(updates.matrix, state)
 
 
+inferred = torch.inference_mode()
+
 WRONG = {
     "nothing": (lambda rows, state: None, "must return (step, state), and returned a NoneType"),
     "no state": (lambda rows, state: rows.mean(0), "must return (step, state)"),
@@ -47,6 +49,11 @@ WRONG = {
     "no number": (lambda rows, state: (rows.mean(0) / 0, state), "must return a step without NaN"),
     "another state": (lambda rows, state: (rows.mean(0), ()), "a dict of tensors, and returned a"),
     "its rows": (lambda rows, state: (rows.mul_(2)[0], state), "changes the rows that it is given"),
+    "inference": (inferred(lambda rows, state: (rows.mean(0), state)), "torch.no_grad() would do"),
+    "a state of inference": (
+        lambda rows, state: (rows.mean(0), inferred(lambda: {"mean": rows.mean(0)})()),
+        "'mean' is one made in torch.inference_mode()",
+    ),
     "an error": (lambda rows, state: 1 / 0, "3 rows: ZeroDivisionError: division by zero"),
 }
 

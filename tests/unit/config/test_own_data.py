@@ -64,7 +64,11 @@ def test_a_pool_gives_the_bits_of_one_process(dataset):
 
 REFUSED = {
     "a convolution on rows": (TABLE, ["model=cnn"], "input_shape"),
-    "a residual network on rows": (TABLE, ["model=resnet18"], "cannot take rows of 30"),
+    "a residual network on rows": (
+        TABLE,
+        ["model=resnet18"],
+        "needs images (channels",
+    ),
     "scanners of rows": (
         TABLE,
         ["partition=feature"],
