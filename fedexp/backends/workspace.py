@@ -20,6 +20,7 @@ from fedexp.core.flat import TaskModel
 from fedexp.core.mapping import let_go
 from fedexp.core.protocols import Sends, Trainer
 from fedexp.core.rng import seeded, start_globals
+from fedexp.core.text import is_name
 from fedexp.core.types import ClientReport, ClientTask, Sent, State
 from fedexp.core.workload import Workload, evaluation_batch
 
@@ -110,6 +111,8 @@ def check_report(report: object, trainer: Trainer) -> None:
         wrong = f"must report processed examples, 0 or above, and reported {report.processed!r}"
     elif not isinstance(report.metrics, Mapping):
         wrong = f"must report metrics as a dict, and reported a {type(report.metrics).__name__}"
+    elif unnamed := [name for name in report.metrics if not is_name(name)]:
+        wrong = f"must report metrics with names on one line, and {unnamed[0]!r} is none"
     elif odd := [name for name, value in report.metrics.items() if not _is_figure(value)]:
         wrong = f"must report metrics that are numbers, and {odd[0]} is {report.metrics[odd[0]]!r}"
     elif not (_are_tensors(report.sent) and _are_tensors(report.state)):

@@ -18,6 +18,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def is_name(name: object) -> bool:
+    r"""Whether it can stand in a record as the name of a figure.
+
+    >>> is_name("macro f1"), is_name(""), is_name("a\nb"), is_name(3)
+    (True, False, False, False)
+    """
+    return isinstance(name, str) and name != "" and name.isprintable()
+
+
 def printable_lines(text: str) -> str:
     r"""The same for text of several lines, which stay.
 

@@ -180,7 +180,7 @@ def _read(reported: Sequence[Mapping[str, float | Tensor]]) -> tuple[Mapping[str
     there = [v for metrics in reported for v in metrics.values() if isinstance(v, Tensor)]
     values = iter(torch.stack(there).tolist() if there else ())
     return tuple(
-        {name: next(values) if isinstance(v, Tensor) else v for name, v in metrics.items()}
+        {name: next(values) if isinstance(v, Tensor) else float(v) for name, v in metrics.items()}
         for metrics in reported
     )
 

@@ -116,6 +116,8 @@ class ModelEvaluator:
             measured = [self.task.measure(logits, split.y) for logits in outputs]
             for figures in measured:
                 refuse_form(no_figures(figures, self.task.metrics), "task", self.task)
+            # NumPy's numbers do not read in a table as Python's do.
+            measured = [{m: float(v) for m, v in figures.items()} for figures in measured]
             if scope == "test":
                 answers, more = self._each_client(outputs, split.y, round, measured)
                 rows += more

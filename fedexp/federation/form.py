@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
+from fedexp.core.text import is_name
 from fedexp.core.types import Delivery, Updates, Verdict
 
 IN_PLACE = "changes the rows that it is given: copy them first (updates.matrix.clone())"
@@ -169,6 +170,8 @@ def no_figures(measured: object, metrics: Sequence[str]) -> str:
         if name not in measured:
             return f"says that it measures {name!r} (metrics), and does not"
     for name, value in measured.items():
+        if not is_name(name):
+            return f"must give what it measures a name on one line, and {name!r} is none"
         if not isinstance(value, Real):
             return f"must measure numbers (float), and {name!r} is {_kind(value)}"
     return ""

@@ -92,7 +92,7 @@ class Scores:
 
 
 def _mean(evaluations: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Metric by metric.
+    """Metric by metric, of those that all of them have.
 
     >>> _mean([{"test": {"loss": 1.0}}, {"test": {"loss": 2.0}}])
     {'test': {'loss': 1.5}}
@@ -103,6 +103,7 @@ def _mean(evaluations: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[
         part: {
             metric: sum(e[part][metric] for e in evaluations) / len(evaluations)
             for metric in metrics
+            if all(metric in e.get(part, {}) for e in evaluations)  # not all need measure it
         }
         for part, metrics in evaluations[-1].items()
     }

@@ -97,3 +97,22 @@ def test_of_a_class_which_test_lacks_nothing_is_known():
     # Client 0 holds that class alone and has no figure; of client 1 the other half is known.
     own = {row.client: row.value for row in rows if row.metric == "own_mix_accuracy"}
     assert own == {"1": 1, "mean": 1, "std": 0, "min": 1, "max": 1}
+
+
+class Measuring:
+    """A task that measures with NumPy, as scikit-learn's metrics do."""
+
+    metrics = ("own",)
+    predict = TASK.predict
+    own_mix_accuracy = TASK.own_mix_accuracy
+
+    def measure(self, logits, y):
+        return {"own": np.mean([0.25, 0.5])}
+
+
+def test_numbers_of_numpy_are_recorded_as_pythons():
+    data = Split(torch.zeros(len(TEST_Y), 1), TEST_Y)
+    evaluator = ModelEvaluator(Measuring(), {"test": data}, MIXES)
+    rows, _ = evaluator(Backend(test=[TEST_LOGITS]), [torch.tensor(0)], 1)
+    (own,) = (row.value for row in rows if row.metric == "own")
+    assert type(own) is float

@@ -90,6 +90,8 @@ def test_what_is_no_complaint():
 
 def test_what_are_no_figures():
     assert no_figures({"loss": 0.5, "auc": float("nan"), "own": np.float32(1)}, ("loss",)) == ""
+    assert "and 3 is none" in no_figures({3: 0.5}, ())
+    assert "a name on one line, and 'a\\nb' is none" in no_figures({"a\nb": 0.5}, ())
     assert "must measure a dict of numbers" in no_figures([0.5], ("loss",))
     assert "says that it measures 'auc'" in no_figures({"loss": 0.5}, ("loss", "auc"))
     assert "'loss' is [] torch.float32" in no_figures({"loss": torch.tensor(0.5)}, ("loss",))

@@ -43,6 +43,13 @@ def test_mean_last_5_are_evaluations():
     assert scores_of(*rounds).document()["mean_last_5"] == {"test": {"accuracy": 5.0}}
 
 
+def test_what_not_all_evaluations_have_has_no_mean_over_them():
+    scores = scores_of(
+        evaluation(1, test_accuracy=0.2), evaluation(2, test_accuracy=0.4, test_f1=1)
+    )
+    assert scores.document()["mean_last_5"] == {"test": {"accuracy": pytest.approx(0.3)}}
+
+
 def test_mean_last_5_of_fewer_is_over_those_there_are():
     scores = scores_of(evaluation(1, test_accuracy=0.2), evaluation(2, test_accuracy=0.4))
     assert scores.document()["mean_last_5"]["test"]["accuracy"] == pytest.approx(0.3)
