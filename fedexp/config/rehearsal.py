@@ -23,6 +23,7 @@ from fedexp.core.flat import TaskModel
 from fedexp.core.protocols import Trainer
 from fedexp.core.rng import seed_for, seeded
 from fedexp.core.shards import sizes_of
+from fedexp.core.trained import report_of
 from fedexp.core.types import ClientTask
 from fedexp.core.workload import EVALUATION_BATCH, Workload
 from fedexp.training.steps import StepTrainer, Work
@@ -110,7 +111,7 @@ class _Stage:
     def train(self, trainer: Trainer, shard: Split, task: ClientTask) -> None:
         """A round of one client."""
         with self._refusing(f"cannot be trained on {_examples(shard)}"):
-            trainer(self.model, shard, task)
+            report_of(trainer, self.model, shard, task)
 
     @contextmanager
     def _refusing(self, reason: str) -> Iterator[None]:

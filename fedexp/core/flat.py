@@ -55,6 +55,7 @@ class FlatModel:
             end = offset + tensor.numel()
             tensor.data = self.vector[offset:end].view(tensor.shape)
             offset = end
+        self._places = self._places_now()
         counts = [b for b in self.module.buffers() if not b.is_floating_point()]
         self._counts = [(b, b.clone()) for b in counts]
 
@@ -66,6 +67,25 @@ class FlatModel:
         self.vector.copy_(vector)
         for buffer, initial in self._counts:
             buffer.copy_(initial)
+
+    def is_in_place(self) -> bool:
+        """Whether its numbers still lie where they did, so that `vector` is the model.
+
+        >>> model = FlatModel(nn.Linear(2, 1), torch.device("cpu"))
+        >>> weight = model.parameters[0]
+        >>> with torch.no_grad():
+        ...     weight -= 0.1
+        >>> model.is_in_place()
+        True
+        >>> weight.data = weight.data - 0.1
+        >>> model.is_in_place()
+        False
+        """
+        return self._places_now() == self._places
+
+    def _places_now(self) -> list[int]:
+        tensors = (self.vector, *self.module.parameters(), *self.module.buffers())
+        return [tensor.data_ptr() for tensor in tensors]
 
     def arrange(self, part: Split) -> Tensor:
         """Stored examples as the module takes them `[n, *shape]`: the one place that does so.

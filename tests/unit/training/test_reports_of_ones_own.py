@@ -1,5 +1,6 @@
 """What a training part of one's own reports of a client is refused by name if it is no report."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,11 @@ import torch
 
 from fedexp.backends.workspace import check_report
 from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
+from fedexp.core.flat import TaskModel
+from fedexp.core.trained import report_of
 from fedexp.core.types import ClientReport, ClientTask, Updates
+from fedexp.tasks.multiclass import Multiclass
 
 GOOD = ClientReport(3, 30, {"loss": 0.5, "on_device": torch.tensor(1.0)})
 
@@ -50,3 +55,69 @@ def test_what_is_no_report(report, words):
         check_report(report, Trainer())
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def moved(model, shard, task):
+    for parameter in model.parameters:
+        parameter.data = parameter.data - 0.1
+
+
+def assigned(model, shard, task):
+    model.module.load_state_dict(copy.deepcopy(model.module.state_dict()), assign=True)
+
+
+def widened(model, shard, task):
+    model.module.double()
+
+
+def replaced(model, shard, task):
+    model.vector = model.vector - 0.1
+
+
+def started(model, shard, task):
+    task.params.sub_(0.1)
+
+
+def started_by_numpy(model, shard, task):
+    task.params.numpy()[:] = 0
+
+
+def relabelled(model, shard, task):
+    shard.y[:] = 0
+
+
+def told(model, shard, task):
+    task.broadcast["rate"].zero_()
+
+
+def moved_in_place(model, shard, task):
+    with torch.no_grad():
+        for parameter in model.parameters:
+            parameter -= 0.1
+    model.module.load_state_dict(copy.deepcopy(model.module.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        (moved, "puts other tensors in the place of the model's"),
+        (assigned, "puts other tensors in the place of the model's"),
+        (widened, "puts other tensors in the place of the model's"),
+        (replaced, "puts other tensors in the place of the model's"),
+        (started, "changes what it is given beside the model"),
+        (started_by_numpy, "changes what it is given beside the model"),
+        (relabelled, "changes what it is given beside the model"),
+        (told, "changes what it is given beside the model"),
+        (moved_in_place, ""),
+    ],
+)
+def test_a_trainer_moves_the_model_where_it_lies_and_nothing_else(train, words):
+    model = TaskModel(torch.nn.Linear(2, 3), torch.device("cpu"), Multiclass())
+    shard = Split(torch.zeros(4, 2), torch.arange(4) % 3)
+    task = ClientTask(0, model.vector.clone(), 0, 0, broadcast={"rate": torch.ones(1)})
+    if not words:
+        report_of(train, model, shard, task)
+        return
+    with pytest.raises(InputError, match=r"^training=\S*: ") as refused:
+        report_of(train, model, shard, task)
+    assert words in str(refused.value)

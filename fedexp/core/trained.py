@@ -1,0 +1,41 @@
+"""A client's training, maybe somebody's own, held to writing to its model and to nothing else.
+
+The model is a vector that the module's tensors are views of (`fedexp.core.flat`): the delta is read
+from it. All the rest that a trainer sees, other clients see as well.
+"""
+
+from __future__ import annotations
+
+from fedexp.core.capabilities import called
+from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
+from fedexp.core.flat import TaskModel
+from fedexp.core.protocols import Trainer
+from fedexp.core.types import ClientReport, ClientTask
+from fedexp.core.untouched import seen, written
+
+
+def report_of(trainer: Trainer, model: TaskModel, shard: Split, task: ClientTask) -> ClientReport:
+    """What a trainer reports of a client, whose model it has moved, and nothing else.
+
+    Raises:
+        InputError: it has not moved the model where that lies, or has written to what other
+            clients are given as well: it would learn nothing, or teach them, without a word.
+    """
+    shown = (task.params, *shard.tensors(), *task.broadcast.values(), *task.state.values())
+    before, params = written(*shown), seen(task.params)
+    report = trainer(model, shard, task)
+    wrong = ""
+    if not model.is_in_place():
+        wrong = (
+            "puts other tensors in the place of the model's, which are what is sent: write to "
+            "these (p.data.copy_(...), with no_grad: p -= ..., load_state_dict without assign)"
+        )
+    elif written(*shown) != before or seen(task.params) != params:
+        wrong = (
+            "changes what it is given beside the model (the task's params, state and broadcast, "
+            "the examples), which others are given as well: copy it first (.clone())"
+        )
+    if wrong:
+        raise InputError(wrong, "training", called(trainer))
+    return report
