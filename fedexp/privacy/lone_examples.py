@@ -4,7 +4,8 @@ DP-SGD clips what one example adds to the sum of a batch's gradients. That bound
 if nothing that the others add depends on it, and modules do not show it: `x - x.mean(0)`, a
 functional batch norm or attention over the batch are lines of a forward pass. So one example of
 three is replaced, in training mode: by its negative, by a very large one and by one that is not a
-number, which no arithmetic lets pass without a trace. What the two others come to must not move.
+number, which no arithmetic lets pass without a trace; and it is left out. What the two others come
+to must not move.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def refuse_examples_that_mix(module: nn.Module, task: Task, x: Tensor, y: Tensor
                     name,
                 )
     _refuse_mixing_by_chance(model, x, y, name)
+    _refuse_counting(model, x, y, name, calm)
     whole, added = _whole_gradient(model, x, y), calm.gradients.sum(dim=0)
     if not _alike(whole, added):
         raise InputError(
@@ -87,15 +89,15 @@ def refuse_examples_that_mix(module: nn.Module, task: Task, x: Tensor, y: Tensor
         )
 
 
-def answers(model: TaskModel, x: Tensor, y: Tensor) -> Answers:
-    """One pass in training mode; whatever layers draw, they draw the same each time."""
+def answers(model: TaskModel, x: Tensor, y: Tensor, seed: int = 0) -> Answers:
+    """One pass in training mode; whatever layers draw, they draw the same for the same seed."""
     model.module.train()
     d, n = sum(p.numel() for p in model.parameters), len(x)
     gradients = torch.zeros(n, d)
     row = torch.zeros(d)
     places = zip(model.parameters, _places(model.parameters, row), strict=True)
     targets = {p: channels_last(p, place) for p, place in places}
-    with seeded(0, torch.device("cpu")), watching(model.module) as watch:
+    with seeded(seed, torch.device("cpu")), watching(model.module) as watch:
         logits = model.module(model.laid_out(x))
         losses = model.task.losses(logits, y)
         layers = watch.gradients(losses, targets, "hooks")
@@ -126,6 +128,31 @@ def _refuse_mixing_by_chance(model: TaskModel, x: Tensor, y: Tensor, name: str) 
             raise InputError(
                 f"mixes the examples of a batch in some draws or sizes: in a batch of {BATCH}, one "
                 f"without numbers spoils others (which it does not among {n}), so that clipping "
+                "bounds no example; DP-SGD needs a model and a task that take every example by "
+                "itself, in training mode too",
+                "model",
+                name,
+            )
+
+
+def _refuse_counting(model: TaskModel, x: Tensor, y: Tensor, name: str, calm: Answers) -> None:
+    """As above for what goes by how many examples there are, as a loss that is divided by them.
+
+    Where layers draw, fewer examples are others' draws: nothing can be compared there.
+    """
+    if not _alike(calm.gradients, answers(model, x, y, seed=1).gradients):
+        return
+    try:
+        fewer = answers(model, x[1:], y[1:])
+    except InputError:
+        raise
+    except Exception:  # it refuses so few by itself
+        return
+    for what in ("logits", "losses", "gradients"):
+        if not _alike(getattr(calm, what)[1:], getattr(fewer, what)):
+            raise InputError(
+                f"goes by how many examples a batch has: when one of {len(x)} is left out, the "
+                f"{what} of the others move (is a loss divided by their number?), so that clipping "
                 "bounds no example; DP-SGD needs a model and a task that take every example by "
                 "itself, in training mode too",
                 "model",

@@ -146,6 +146,18 @@ def test_a_task_whose_losses_look_at_other_labels_is_refused():
         )
 
 
+class DividedByTheBatch(Multiclass):
+    """Losses that are a mean already."""
+
+    def losses(self, logits, y):
+        return super().losses(logits, y) / len(y)
+
+
+def test_a_task_whose_losses_go_by_the_size_of_a_batch_is_refused():
+    with pytest.raises(InputError, match="when one of 3 is left out, the losses of the others"):
+        check(built(SHIPPED["mlp"]), DividedByTheBatch())
+
+
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name != "resnet18"])
 def test_shipped_models_take_every_example_by_itself(name):
     check(built(SHIPPED[name]))
