@@ -15,8 +15,9 @@ from operator import itemgetter
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
@@ -110,8 +111,16 @@ class _Stage:
 
     def train(self, trainer: Trainer, shard: Split, task: ClientTask) -> None:
         """A round of one client."""
+        before = _form(self.model.module)
         with self._refusing(f"cannot be trained on {_examples(shard)}"):
             report_of(trainer, self.model, shard, task)
+        if _form(self.model.module) != before:
+            raise InputError(
+                "changes more of the model than its numbers (its layers, their settings or their "
+                "hooks), which is evaluated and trained by other clients as well: put it back",
+                "training",
+                called(trainer),
+            )
 
     @contextmanager
     def _refusing(self, reason: str) -> Iterator[None]:
@@ -122,6 +131,14 @@ class _Stage:
         except Exception as error:
             first = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"{reason}: {first}", "model", self.name) from error
+
+
+def _form(module: nn.Module) -> list[object]:
+    """All of a model but its numbers, and whether it is in training."""
+    return [
+        (name, id(layer), layer.extra_repr(), [*layer._forward_hooks, *layer._forward_pre_hooks])
+        for name, layer in module.named_modules()
+    ]
 
 
 def _batch_sizes(work: Work, shards: Sequence[np.ndarray]) -> Mapping[int, str]:

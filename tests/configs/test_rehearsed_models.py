@@ -2,12 +2,17 @@
 
 import pytest
 import torch
+from torch import nn
 
 from fedexp.config import rehearsal
 from fedexp.config.build import build
 from fedexp.config.rehearsal import _batch_sizes
-from fedexp.core.flat import vector_of
+from fedexp.core.checks import InputError
+from fedexp.core.examples import Split
+from fedexp.core.flat import TaskModel, vector_of
+from fedexp.core.types import ClientTask
 from fedexp.federation.rounds import initial_state, run_round
+from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.steps import Work
 from tests.support import awkward_models
 from tests.support.composing import config_for
@@ -95,6 +100,29 @@ def test_a_parameter_that_plays_no_part_stays_as_it_is_and_is_named():
 def test_a_model_that_answers_with_probabilities_is_told_so():
     (remark,) = build(_config("Probabilities")).remarks
     assert "without its last softmax" in remark
+
+
+def _hooked(model, shard, task):
+    model.module[0].register_forward_hook(lambda layer, x, answer: answer * 2)
+
+
+def _undropped(model, shard, task):
+    model.module[1].p = 0.0
+
+
+def _exchanged(model, shard, task):
+    model.module[1] = nn.Identity()
+
+
+@pytest.mark.parametrize("train", [_hooked, _undropped, _exchanged])
+def test_a_trainer_that_leaves_another_model_to_others_is_refused(train):
+    module = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5))
+    stage = rehearsal._Stage(
+        TaskModel(module, torch.device("cpu"), Multiclass()), "Sequential", num_classes=3
+    )
+    shard, task = Split(torch.zeros(4, 2), torch.arange(4) % 3), ClientTask(0, torch.ones(1), 0, 0)
+    with pytest.raises(InputError, match=r"^training=\S*: changes more of the model than its"):
+        stage.train(train, shard, task)
 
 
 def test_the_rehearsal_leaves_no_trace(monkeypatch):
