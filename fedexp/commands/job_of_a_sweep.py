@@ -50,6 +50,7 @@ def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from fedexp.commands.drawing import draw
     from fedexp.commands.execution import run, study
     from fedexp.commands.resumption import refuse_too_late
+    from fedexp.data.loader import forget
     from fedexp.run_folder.documents import read_config, read_summary, write_config
     from fedexp.run_folder.format import config_hash
     from fedexp.store.use import named, using
@@ -84,6 +85,7 @@ def _job_in_a_locked_folder(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     except BrokenPipeError:
         raise
     except Exception as error:
+        forget()  # a part that is refused for writing to the data has written to them
         if resolved and not started:
             write_config(folder, resolved)
         note_failure(folder, one_line(error))

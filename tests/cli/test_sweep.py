@@ -6,11 +6,13 @@ import math
 import sys
 from typing import ClassVar
 
+import numpy as np
 import pytest
 from hydra.experimental.callback import Callback
 
 from fedexp.commands.cli import run_command
 from fedexp.core.files import locked
+from fedexp.core.partition import Partition
 from fedexp.data import loader
 from tests.support.commands import fedexp, rows_of, summary_of
 
@@ -333,3 +335,25 @@ def test_options_may_stand_anywhere(here):
     assert run_command(["run", "debug=fast", "-m", "quiet=true", "hydra.sweep.dir=sweep"]) == 0
     assert _jobs(here / "sweep") == {"0"}
     assert (here / "sweep" / "table.csv").exists()
+
+
+class Erases:
+    """A partition that writes to the data it is shown, if that is asked of it."""
+
+    def __init__(self, erases):
+        self.erases = erases
+
+    def __call__(self, train, n_clients, rng):
+        if self.erases:
+            train.x.zero_()
+        return Partition(train, np.array_split(np.arange(len(train)), n_clients))
+
+
+def test_a_job_that_wrote_to_the_data_changes_no_other_job(here, capfd):
+    own = ("partition=iid", f"partition._target_={__name__}.Erases", "+partition.erases=true,false")
+    serial = ("hydra/launcher=basic", "trust=[tests.]", "store=none", "training.steps=60")
+    assert run_command(["run", "-m", *FAST, *own, *serial]) == 1
+    assert "changes the examples that it is given" in capfd.readouterr().err
+    jobs = [summary_of(here / "sweep" / job) for job in _jobs(here / "sweep")]
+    (honest,) = (job for job in jobs if job["status"] == "complete")
+    assert honest["final"]["test"]["accuracy"] > 0.5
