@@ -21,6 +21,7 @@ from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
+from fedexp.core.own_code import own_code_named
 from fedexp.core.protocols import Trainer
 from fedexp.core.rng import seed_for, seeded
 from fedexp.core.shards import sizes_of
@@ -62,7 +63,9 @@ def rehearse(
             task = ClientTask(0, start, 0, seed_for(seed, "rehearsal", 0))
             # A mechanism that makes the steps may draw a batch of any size.
             for n in (A_FEW,) if protected is trainer else (A_FEW, 1):
-                stage.train(protected, workload.train.between(0, n).to(workload.device), task)
+                # As a copy, which is what clients have: what a trainer writes to it is its own.
+                few = workload.train.rows(torch.arange(n)).to(workload.device)
+                stage.train(protected, few, task)
                 copy.load(start)
             return little
         idle: list[set[str]] = []
@@ -112,7 +115,7 @@ class _Stage:
     def train(self, trainer: Trainer, shard: Split, task: ClientTask) -> None:
         """A round of one client."""
         before = _form(self.model.module)
-        with self._refusing(f"cannot be trained on {_examples(shard)}"):
+        with self._refusing(f"cannot be trained on {_examples(shard)}"), own_code_named():
             report_of(trainer, self.model, shard, task)
         if _form(self.model.module) != before:
             raise InputError(

@@ -63,8 +63,11 @@ class FlatModel:
         self._normalisation = (normalisation or Normalisation.none()).to(device)
 
     def load(self, vector: Tensor) -> None:
-        """Set the model to a copy of `vector` `[d]`."""
+        """Set the model to a copy of `vector` `[d]`; of who had it before nothing is left."""
         self.vector.copy_(vector)
+        for parameter in self.parameters:
+            parameter.grad = None
+            parameter.requires_grad_(True)
         for buffer, initial in self._counts:
             buffer.copy_(initial)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.shards import are_listed, partition_hash
 
@@ -59,9 +60,15 @@ class Partition:
     def label_counts(self, num_classes: int, task: CountsLabels) -> np.ndarray:
         """How many examples of each class each client holds: `[n_clients, num_classes]` int64.
 
-        `[0, num_classes]` where clients are too many to be listed.
+        `[0, num_classes]` where clients are too many to be listed. Raises InputError if the task
+        counts another number of classes.
         """
         if not are_listed(self.shards):
             return np.empty((0, num_classes), dtype=np.int64)
         labels = (self.train.y[torch.from_numpy(shard)] for shard in self.shards)
-        return np.stack([task.label_counts(y, num_classes) for y in labels])
+        counts = [np.asarray(task.label_counts(y, num_classes)) for y in labels]
+        if wrong := [c.shape for c in counts if c.shape != (num_classes,)]:
+            kind = f"{type(task).__module__}.{type(task).__qualname__}"
+            reason = f"must count the labels of all {num_classes} classes, and gave {wrong[0]}"
+            raise InputError(f"{reason} (label_counts)", "task", kind)
+        return np.stack(counts)

@@ -18,12 +18,15 @@ from fedexp.core.untouched import seen, written
 def report_of(trainer: Trainer, model: TaskModel, shard: Split, task: ClientTask) -> ClientReport:
     """What a trainer reports of a client, whose model it has moved, and nothing else.
 
+    Every client begins in training mode, whatever the model was used for before.
+
     Raises:
         InputError: it has not moved the model where that lies, or has written to what other
             clients are given as well: it would learn nothing, or teach them, without a word.
     """
     shown = (task.params, *shard.tensors(), *task.broadcast.values(), *task.state.values())
     before, params = written(*shown), seen(task.params)
+    model.module.train()
     report = trainer(model, shard, task)
     wrong = ""
     if not model.is_in_place():

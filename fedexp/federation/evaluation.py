@@ -14,7 +14,7 @@ from fedexp.core.checks import in_range
 from fedexp.core.examples import Split
 from fedexp.core.metric import Metric
 from fedexp.core.protocols import Backend, Task
-from fedexp.federation.form import no_figures, refuse_form
+from fedexp.federation.form import no_answers, no_figures, refuse_form
 from fedexp.federation.own_patients import OwnPatients
 
 
@@ -110,14 +110,10 @@ class ModelEvaluator:
         for scope, split in self.splits.items():
             outputs = backend.evaluate(models, scope)
             if scope == "attack":
-                success = float((self.task.predict(outputs[0]) == split.y).double().mean())
+                success = float((self._answers(outputs[0], split.y) == split.y).double().mean())
                 rows.append(Metric(round, scope, "all", "success", success))
                 continue
-            measured = [self.task.measure(logits, split.y) for logits in outputs]
-            for figures in measured:
-                refuse_form(no_figures(figures, self.task.metrics), "task", self.task)
-            # NumPy's numbers do not read in a table as Python's do.
-            measured = [{m: float(v) for m, v in figures.items()} for figures in measured]
+            measured = [self._measured(logits, split.y) for logits in outputs]
             if scope == "test":
                 answers, more = self._each_client(outputs, split.y, round, measured)
                 rows += more
@@ -128,6 +124,16 @@ class ModelEvaluator:
                 rows += _over_clients(round, scope, measured)
         return rows, answers
 
+    def _measured(self, logits: Tensor, y: Tensor) -> dict[str, float]:
+        figures = self.task.measure(logits, y)
+        refuse_form(no_figures(figures, self.task.metrics), "task", self.task)
+        return {name: float(value) for name, value in figures.items()}  # NumPy's numbers, too
+
+    def _answers(self, logits: Tensor, y: Tensor) -> Tensor:
+        answers = self.task.predict(logits)
+        refuse_form(no_answers(answers, y), "task", self.task)
+        return answers
+
     def _each_client(
         self, outputs: Sequence[Tensor], y: Tensor, round: int, measured: list[dict[str, float]]
     ) -> tuple[Tensor | None, list[Metric]]:
@@ -135,20 +141,20 @@ class ModelEvaluator:
 
         With a model for each client, none; its own accuracy is added to what was measured.
         """
-        predicted = [self.task.predict(logits) for logits in outputs]
+        predicted = [self._answers(logits, y) for logits in outputs]
         if self.own is not None and self.own.are_known:
             return predicted[0] if len(outputs) == 1 else None, []
         if len(outputs) == 1:
             one_class_each = np.eye(self.class_mixes.shape[1])
             recalls = self.task.own_mix_accuracy(predicted[0], y, one_class_each)
             return predicted[0], [
-                Metric(round, "recall", "all", str(c), value) for c, value in enumerate(recalls)
+                Metric(round, "recall", "all", str(c), float(v)) for c, v in enumerate(recalls)
             ]
         for client, of_client in enumerate(measured):
             mix = self.class_mixes[client : client + 1]
             for value in self.task.own_mix_accuracy(predicted[client], y, mix):
                 if not math.isnan(value):
-                    of_client["own_mix_accuracy"] = value
+                    of_client["own_mix_accuracy"] = float(value)
         return None, []
 
     def _on_own_patients(
@@ -164,7 +170,7 @@ class ModelEvaluator:
         for client, rows in enumerate(own.rows):
             if len(rows):
                 logits = outputs[client if len(models) > 1 else 0][rows]
-                right = self.task.predict(logits) == own.part.y[rows]
+                right = self._answers(logits, own.part.y[rows]) == own.part.y[rows]
                 value = float(right.double().mean())
                 found.append(Metric(round, "test", str(client), "own_accuracy", value))
         return found + _spread(round, "test", "own_accuracy", [row.value for row in found])

@@ -177,6 +177,13 @@ def no_figures(measured: object, metrics: Sequence[str]) -> str:
     return ""
 
 
+def no_answers(given: object, y: Tensor) -> str:
+    """What is wrong with what a task gives as the answers to examples with labels `y`; ""."""
+    if isinstance(given, Tensor) and given.shape == y.shape:
+        return ""
+    return f"must predict answers as labels are {list(y.shape)}, and gave {_kind(given)}"
+
+
 def no_delivery(delivery: object, sent: Updates) -> str:
     """What is wrong with what a channel says it has brought of what was sent; "": nothing."""
     if not isinstance(delivery, Delivery):
