@@ -55,6 +55,9 @@ class FlatModel:
             end = offset + tensor.numel()
             tensor.data = self.vector[offset:end].view(tensor.shape)
             offset = end
+        self._layers = [*self.module.modules()]
+        named = [named for m in self._layers for named in (m._parameters, m._buffers)]
+        self._tensors = [(tensors, name) for tensors in named for name in tensors]
         self._places = self._places_now()
         counts = [b for b in self.module.buffers() if not b.is_floating_point()]
         self._counts = [(b, b.clone()) for b in counts]
@@ -87,8 +90,13 @@ class FlatModel:
         return self._places_now() == self._places
 
     def _places_now(self) -> list[int]:
-        tensors = (self.vector, *self.module.parameters(), *self.module.buffers())
-        return [tensor.data_ptr() for tensor in tensors]
+        found = [tensors.get(name) for tensors, name in self._tensors]
+        return [self.vector.data_ptr(), *(0 if t is None else t.data_ptr() for t in found)]
+
+    def in_training(self) -> None:
+        """Have every layer in training mode, which costs as much as a step to say once more."""
+        if not all(layer.training for layer in self._layers):
+            self.module.train()
 
     def arrange(self, part: Split) -> Tensor:
         """Stored examples as the module takes them `[n, *shape]`: the one place that does so.

@@ -26,7 +26,7 @@ def report_of(trainer: Trainer, model: TaskModel, shard: Split, task: ClientTask
     """
     shown = (task.params, *shard.tensors(), *task.broadcast.values(), *task.state.values())
     before, params = written(*shown), seen(task.params)
-    model.module.train()
+    model.in_training()
     report = trainer(model, shard, task)
     wrong = ""
     if not model.is_in_place():
