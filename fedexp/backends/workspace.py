@@ -21,7 +21,7 @@ from fedexp.core.mapping import let_go
 from fedexp.core.protocols import Sends, Trainer
 from fedexp.core.rng import seeded, start_globals
 from fedexp.core.text import is_name
-from fedexp.core.trained import report_of
+from fedexp.core.trained import held_to_its_model
 from fedexp.core.types import ClientReport, ClientTask, Sent, State
 from fedexp.core.workload import Workload, evaluation_batch
 
@@ -56,7 +56,8 @@ class Workspace:
         shard = self._shard(self._shards[task.examples_of])
         with seeded(task.seed, self._device):
             start_globals(task.seed)
-            report = report_of(trainer, self.model, shard, task)
+            with held_to_its_model(trainer, self.model, shard, task):
+                report = trainer(self.model, shard, task)
         check_report(report, trainer)
         let_go(self.examples.x)
         d = len(task.params)

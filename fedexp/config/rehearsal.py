@@ -25,7 +25,7 @@ from fedexp.core.own_code import own_code_named
 from fedexp.core.protocols import Trainer
 from fedexp.core.rng import seed_for, seeded
 from fedexp.core.shards import sizes_of
-from fedexp.core.trained import report_of
+from fedexp.core.trained import held_to_its_model
 from fedexp.core.types import ClientTask
 from fedexp.core.workload import EVALUATION_BATCH, Workload
 from fedexp.training.steps import StepTrainer, Work
@@ -115,8 +115,12 @@ class _Stage:
     def train(self, trainer: Trainer, shard: Split, task: ClientTask) -> None:
         """A round of one client."""
         before = _form(self.model.module)
-        with self._refusing(f"cannot be trained on {_examples(shard)}"), own_code_named():
-            report_of(trainer, self.model, shard, task)
+        with (
+            self._refusing(f"cannot be trained on {_examples(shard)}"),
+            own_code_named(),
+            held_to_its_model(trainer, self.model, shard, task),
+        ):
+            trainer(self.model, shard, task)
         if _form(self.model.module) != before:
             raise InputError(
                 "changes more of the model than its numbers (its layers, their settings or their "

@@ -6,17 +6,23 @@ from it. All the rest that a trainer sees, other clients see as well.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
 from fedexp.core.protocols import Trainer
-from fedexp.core.types import ClientReport, ClientTask
+from fedexp.core.types import ClientTask
 from fedexp.core.untouched import seen, written
 
 
-def report_of(trainer: Trainer, model: TaskModel, shard: Split, task: ClientTask) -> ClientReport:
-    """What a trainer reports of a client, whose model it has moved, and nothing else.
+@contextmanager
+def held_to_its_model(
+    trainer: Trainer, model: TaskModel, shard: Split, task: ClientTask
+) -> Iterator[None]:
+    """Look at what `trainer` leaves that is called inside, with the same arguments.
 
     Every client begins in training mode, whatever the model was used for before.
 
@@ -27,7 +33,7 @@ def report_of(trainer: Trainer, model: TaskModel, shard: Split, task: ClientTask
     shown = (task.params, *shard.tensors(), *task.broadcast.values(), *task.state.values())
     before, params = written(*shown), seen(task.params)
     model.in_training()
-    report = trainer(model, shard, task)
+    yield
     wrong = ""
     if not model.is_in_place():
         wrong = (
@@ -41,4 +47,3 @@ def report_of(trainer: Trainer, model: TaskModel, shard: Split, task: ClientTask
         )
     if wrong:
         raise InputError(wrong, "training", called(trainer))
-    return report

@@ -11,7 +11,7 @@ from fedexp.backends.workspace import check_report
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
-from fedexp.core.trained import report_of
+from fedexp.core.trained import held_to_its_model
 from fedexp.core.types import ClientReport, ClientTask, Updates
 from fedexp.tasks.multiclass import Multiclass
 
@@ -116,8 +116,12 @@ def test_a_trainer_moves_the_model_where_it_lies_and_nothing_else(train, words):
     shard = Split(torch.zeros(4, 2), torch.arange(4) % 3)
     task = ClientTask(0, model.vector.clone(), 0, 0, broadcast={"rate": torch.ones(1)})
     if not words:
-        report_of(train, model, shard, task)
+        with held_to_its_model(train, model, shard, task):
+            train(model, shard, task)
         return
-    with pytest.raises(InputError, match=r"^training=\S*: ") as refused:
-        report_of(train, model, shard, task)
+    with (
+        pytest.raises(InputError, match=r"^training=\S*: ") as refused,
+        held_to_its_model(train, model, shard, task),
+    ):
+        train(model, shard, task)
     assert words in str(refused.value)
