@@ -16,14 +16,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar, cast, final
+from typing import final
 
-from fedexp.channel.client import TURNS, Client
-from fedexp.channel.messages import Message
+from fedexp.channel.client import TURNS
+from fedexp.channel.messages import (
+    EncryptedShares,
+    KeyAdvertisement,
+    MaskedRow,
+    Message,
+    RevealedShares,
+)
 from fedexp.channel.ring import Numbers, Ring
 from fedexp.channel.server import Server
-
-M = TypeVar("M", bound=Message)
+from fedexp.channel.turns import Told, clients_of
 
 STAGES = (*TURNS[:2], "encode", *TURNS[2:], "sum")
 
@@ -35,25 +40,27 @@ class Meter:
     def __init__(self) -> None:
         self.bytes_up = self.bytes_down = 0
         self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+        self._timed = 0.0  # seconds of all stages
 
-    def up(self, message: M) -> M:
-        """What the server reads of a client's message."""
-        data = message.encode()
+    def up(self, data: bytes) -> bytes:
+        """A client's message, on its way to the server."""
         self.bytes_up += len(data)
-        return cast(M, type(message).decode(data))
+        return data
 
-    def down(self, message: M) -> M:
-        """What a client reads of the server's message."""
-        data = message.encode()
-        self.bytes_down += len(data)
-        return cast(M, type(message).decode(data))
+    def down(self, messages: Mapping[int, Message]) -> dict[int, bytes]:
+        """The server's messages to the clients, on their way."""
+        sent = {client: message.encode() for client, message in messages.items()}
+        self.bytes_down += sum(map(len, sent.values()))
+        return sent
 
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
-        """Add the seconds of the block to a stage."""
-        started = time.perf_counter()
+        """Add the seconds of the block to a stage, without those of stages within it."""
+        started, timed = time.perf_counter(), self._timed
         yield
-        self.seconds[stage] += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self.seconds[stage] += seconds - (self._timed - timed)
+        self._timed = timed + seconds
 
 
 def run_group(
@@ -77,31 +84,35 @@ def run_group(
     Raises:
         TooFewClients: so many left that there is no sum.
     """
-    group = sorted(server.view.graph)
 
-    with meter.timing("advertise"):
-        clients = {
-            c: Client(c, share_threshold, ring) for c in _staying(group, leaving, "advertise")
-        }
-        for client in clients.values():
-            server.receive_keys(meter.up(client.advertise()))
+    def masking() -> Iterator[Told]:
+        for c in _staying(forwarded, leaving, "mask"):
+            with meter.timing("encode"):
+                row = row_of(c)
+            yield Told(c, forwarded[c], row)
 
-    with meter.timing("share"):
-        rosters = {c: meter.down(roster) for c, roster in server.rosters().items()}
-        for c in _staying(rosters, leaving, "share"):
-            server.receive_shares(meter.up(clients[c].share(rosters[c])))
+    with clients_of(server.view.graph, share_threshold, ring, server.d) as clients:
+        with meter.timing("advertise"):
+            told = (Told(c) for c in _staying(sorted(server.view.graph), leaving, "advertise"))
+            for keys in clients.take("advertise", told):
+                server.receive_keys(KeyAdvertisement.decode(meter.up(keys)))
 
-    forwarded = {c: meter.down(boxes) for c, boxes in server.forwarded().items()}
-    for c in _staying(forwarded, leaving, "mask"):
-        with meter.timing("encode"):
-            row = row_of(c)
+        with meter.timing("share"):
+            rosters = meter.down(server.rosters())
+            told = (Told(c, rosters[c]) for c in _staying(rosters, leaving, "share"))
+            for shares in clients.take("share", told):
+                server.receive_shares(EncryptedShares.decode(meter.up(shares)))
+
         with meter.timing("mask"):
-            server.receive_row(meter.up(clients[c].mask(forwarded[c], row)))
+            forwarded = meter.down(server.forwarded())
+            for masked in clients.take("mask", masking()):
+                server.receive_row(MaskedRow.decode(meter.up(masked)))
 
-    with meter.timing("unmask"):
-        requests = {c: meter.down(request) for c, request in server.requests().items()}
-        for c in _staying(requests, leaving, "unmask"):
-            server.receive_revealed(meter.up(clients[c].unmask(requests[c])))
+        with meter.timing("unmask"):
+            requests = meter.down(server.requests())
+            told = (Told(c, requests[c]) for c in _staying(requests, leaving, "unmask"))
+            for revealed in clients.take("unmask", told):
+                server.receive_revealed(RevealedShares.decode(meter.up(revealed)))
 
     with meter.timing("sum"):
         return server.unmask()

@@ -78,7 +78,8 @@ class Server:
         check_thresholds(graph, group_threshold, share_threshold)
         self.view = ServerView(graph)
         self._group_threshold, self._share_threshold = group_threshold, share_threshold
-        self._ring, self._d, self._record_rows = ring, d, record_rows
+        self.d = d
+        self._ring, self._record_rows = ring, record_rows
         self._sum = np.zeros(d, ring.dtype)
 
     @property
@@ -123,7 +124,7 @@ class Server:
     def receive_row(self, row: MaskedRow) -> None:
         """Raises ProtocolError for a stranger, a second time, or a wrong length."""
         self._admit(row.client, self.view.shares, self.view.rows)
-        self._sum += self._ring.decode(row.numbers, self._d)
+        self._sum += self._ring.decode(row.numbers, self.d)
         self.view.rows[row.client] = row if self._record_rows else MaskedRow(row.client, b"")
 
     def requests(self) -> dict[int, UnmaskRequest]:

@@ -1,6 +1,7 @@
-"""Independent pieces of work by copies (forks) of this process, which never outlive it.
+"""Work by copies (forks) of this process, which never outlive it.
 
-A copy has in memory what this process has: nothing is loaded twice, and little is sent.
+A copy has in memory what this process has: nothing is loaded twice, and little is sent. It has none
+of its threads, and so must not compute with torch, which would wait for them.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import TypeVar
+from multiprocessing.connection import Connection
+from typing import Any, Generic, TypeVar, cast, final
 
 from fedexp.core.interrupt import endings_put_off
 
@@ -41,6 +44,63 @@ def by_copies(
             yield from answers
         finally:  # by itself it does all that it was given, before it lets go of its processes
             pool.shutdown(cancel_futures=True)
+
+
+@final
+class Copy(Generic[Item, Answer]):
+    """One copy, which keeps what it works with and answers items in their order until it is left.
+
+    Args:
+        function: what it answers with; it may keep what it likes, and nobody else has it.
+    """
+
+    def __init__(self, function: Callable[[Item], Answer]) -> None:
+        forked = multiprocessing.get_context("fork")
+        self._here, there = forked.Pipe()
+        self._process = forked.Process(target=_answer, args=(function, there), daemon=True)
+        # Python warns of threads whose locks a copy may find taken: it does nothing with them.
+        with endings_put_off(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._process.start()
+        there.close()
+
+    def send(self, item: Item) -> None:
+        """Ask; not again before the answer is fetched, or both may wait for the other to read."""
+        self._here.send(item)
+
+    def answer(self) -> Answer:
+        """To the item that was sent.
+
+        Raises:
+            Exception: what the function raised.
+            ChildProcessError: the copy is gone.
+        """
+        try:
+            answer, error = self._here.recv()
+        except EOFError:
+            self._process.join()
+            raise ChildProcessError(
+                f"a copy of this process ended (exit code {self._process.exitcode})"
+            ) from None
+        if error is not None:
+            raise error
+        return cast(Answer, answer)
+
+    def close(self) -> None:
+        """End it, whatever it is doing."""
+        self._process.kill()
+        self._process.join()
+        self._here.close()
+
+
+def _answer(function: Callable[[Any], Any], asked: Connection) -> None:
+    _begin()
+    while True:
+        item = asked.recv()
+        try:
+            asked.send((function(item), None))
+        except Exception as error:  # for who asks
+            asked.send((None, error))
 
 
 def _begin() -> None:

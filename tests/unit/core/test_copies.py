@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedexp.core.copies import by_copies
+from fedexp.core.copies import Copy, by_copies
 from fedexp.core.cores import can_fork
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="this system cannot fork safely")
@@ -108,3 +108,59 @@ def test_an_interrupt_waits_until_the_pool_has_its_work():
     with pytest.raises(KeyboardInterrupt):
         list(by_copies(abs, items, 2))
     assert items.handed_out == len(items)
+
+
+def test_a_copy_keeps_what_it_works_with():
+    seen = []
+
+    def count(item):
+        seen.append(item)
+        if item is None:
+            raise ValueError("nothing")
+        return len(seen)
+
+    copy = Copy(count)
+    try:
+        for item, answer in (("a", 1), ("b", 2)):
+            copy.send(item)
+            assert copy.answer() == answer
+        copy.send(None)
+        with pytest.raises(ValueError, match="nothing"):
+            copy.answer()
+        copy.send("c")
+        assert copy.answer() == 4
+    finally:
+        copy.close()
+    assert not seen, "this process has a list of its own"
+
+
+def test_a_copy_that_is_gone_is_said():
+    copy = Copy(lambda item: os.kill(os.getpid(), signal.SIGKILL))
+    try:
+        copy.send(1)
+        with pytest.raises(ChildProcessError, match=r"exit code -9"):
+            copy.answer()
+    finally:
+        copy.close()
+
+
+KEEPS = SLEEPS.replace(
+    "list(by_copies(work, range(1200), 2))",
+    "copy = Copy(work); [(copy.send(n), copy.answer()) for n in range(600)]",
+).replace("import by_copies", "import Copy")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_copy_does_not_outlive_it(number, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", KEEPS, str(tmp_path)], stderr=subprocess.DEVNULL
+    )
+    try:
+        assert until(lambda: len(list(tmp_path.iterdir())) == 1)
+        os.kill(process.pid, number)
+        process.wait(timeout=60)
+        (copy,) = [int(path.name) for path in tmp_path.iterdir()]
+        assert until(lambda: not alive(copy)), "the copy works on"
+    finally:
+        process.kill()
