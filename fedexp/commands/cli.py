@@ -144,13 +144,12 @@ def _completion(arguments: list[str]) -> tuple[str, list[str]]:
     if len(words) <= 2:
         print("\n".join(c for c in COMMANDS if c.startswith(words[-1])))
         return "", []
-    from fedexp.commands.completion import completions, config_dir, is_for_hydra
+    from fedexp.commands.completion import completions, config_dir, for_hydra, is_for_hydra
 
     if not is_for_hydra(line):
         print("\n".join(completions(line)))
         return "", []
-    # Hydra drops the first word only, the application's name, and reads no option in the line.
-    os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+    os.environ["COMP_LINE"] = for_hydra(line)
     named = config_dir(line)
     return "run", [*arguments, *(["--config-dir", named] if named else [])]
 

@@ -12,6 +12,9 @@ from fedexp.config.folders import config_folders
 OF_FOLDERS = ("resume", "rerun", "report", "leakage", "watch", "store")
 ACTIONS = {"data": ("check", "get"), "detect": ("fit", "scan")}
 Groups = Mapping[str, Mapping[str, str]]
+OPTIONS = ("--multirun", "--dry-run", "--json", "--config-dir", "--cfg", "--help", "--hydra-help")
+VALUES = {"--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all")}
+MULTIRUN = ("-m", "--multirun")
 OPTION = re.compile(r"(?<= )(?:--config-dir|-cd)[ =]+(\S+) ")
 OPTION_BEGUN = re.compile(r" (?:--config-dir|-cd) +\S*$")
 LIST_BEGUN = re.compile(r"=\S*[\[,]\S*$")
@@ -19,8 +22,19 @@ LIST_BEGUN = re.compile(r"=\S*[\[,]\S*$")
 
 def is_for_hydra(line: str) -> bool:
     """Whether the last word is one that Hydra completes."""
-    ours = OPTION_BEGUN.search(line) or LIST_BEGUN.search(line)
-    return line.split(" ")[1] == "run" and not ours
+    _, command, *before, typed = line.split(" ")
+    ours = OPTION_BEGUN.search(line) or LIST_BEGUN.search(line) or _of_an_option(before, typed)
+    return command == "run" and not ours
+
+
+def for_hydra(line: str) -> str:
+    """The line as Hydra can read it: it knows none of our options, and dies of half a one.
+
+    Hydra drops the first word only, the application's name. `--config-dir` is told it apart.
+    """
+    program, _, *before, typed = line.split(" ")
+    known = [w for w in before if w in MULTIRUN or re.match(r"~|[^-].*=", w)]
+    return " ".join([program, *known, typed])
 
 
 def config_dir(line: str) -> str | None:
@@ -46,6 +60,8 @@ def completions(line: str) -> list[str]:
 
 
 def _offers(command: str, before: Sequence[str], typed: str, known: Groups) -> list[str]:
+    if command == "run" and _of_an_option(before, typed):
+        return list(VALUES.get(before[-1], OPTIONS) if before else OPTIONS)
     if command == "run":
         return _in_a_list(typed, known)
     if command == "list":
@@ -63,6 +79,11 @@ def _offers(command: str, before: Sequence[str], typed: str, known: Groups) -> l
     if command in OF_FOLDERS or command == "detect":
         return _folders(typed)
     return []
+
+
+def _of_an_option(before: Sequence[str], typed: str) -> bool:
+    """Whether the word that is being typed is an option of `run`, or the value of one."""
+    return typed.startswith("-") or (bool(before) and before[-1] in VALUES)
 
 
 def _of_list(before: Sequence[str], known: Groups) -> list[str]:

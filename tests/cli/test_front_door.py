@@ -191,6 +191,12 @@ def _said(capfd, *arguments):
         ("fedexp run --config-dir=named/ aggregator=krum,my", {"aggregator=krum,my_mean"}),
         ("fedexp run --config-dir nowhere sampler=f", {"sampler=full"}),
         ("fedexp list -cd named aggregator my", {"my_mean"}),
+        ("fedexp run --confi", {"--config-dir"}),
+        ("fedexp run -m --d", {"--dry-run"}),
+        ("fedexp run --cfg j", {"job"}),
+        ("fedexp run --cfg job sampler=f", {"sampler=full"}),
+        ("fedexp run --dry-run --json sampler=f", {"sampler=full"}),
+        ("fedexp run --confi sampler=f", {"sampler=full"}),
     ],
 )
 def test_completion(here, capfd, monkeypatch, line, completions):
