@@ -41,7 +41,7 @@ from fedexp.config.hydra_errors import COMPLAINTS, refusal, refuse_nameless
 from fedexp.core.checks import InputError, at_least, did_you_mean
 from fedexp.core.files import somebody_is_at
 from fedexp.core.links import refuse_ways_out
-from fedexp.core.objective import direction_of, told_direction
+from fedexp.core.objective import NO_FIGURE, direction_of, told_direction
 from fedexp.core.plots import Plots
 from fedexp.core.preparation import say
 from fedexp.core.renames import present_overrides
@@ -227,7 +227,7 @@ def job(cfg: DictConfig) -> float:
                 summary, text = run(admitted.config, folder, resume=False, built=admitted.built)
             answer("" if cfg.quiet else text, lambda: document_of(folder))
     value = (summary.get("final") or {}).get("validation", {}).get(cfg.objective)
-    return math.nan if value is None else float(value)
+    return NO_FIGURE if value is None or math.isnan(value) else float(value)
 
 
 def document_of(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,6 @@ Callbacks (`hydra.callbacks`) hear of jobs in the process of the sweep, not in a
 from __future__ import annotations
 
 import gc
-import math
 import multiprocessing
 import os
 import signal
@@ -41,6 +40,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from fedexp.core import cores
 from fedexp.core.checks import InputError, at_least
 from fedexp.core.interrupt import endings_as_interrupts
+from fedexp.core.objective import NO_FIGURE
 from fedexp.core.preparation import over
 from fedexp.core.text import duration
 
@@ -252,7 +252,7 @@ class _Crew:
         if worker.folder is not None and worker.process.exitcode:
             note_failure(worker.folder, f"its process died ({_end_of(worker.process)})")
         given = JobReturn(overrides=list(worker.job.overrides), status=JobStatus.COMPLETED)
-        given.return_value = math.nan
+        given.return_value = NO_FIGURE
         return given
 
     def _dismiss(self, worker: _Worker) -> None:

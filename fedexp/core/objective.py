@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NoReturn, final
 
 Direction = Literal["maximize", "minimize"]
 LOW_IS_GOOD = frozenset({"loss"})
 HIGH_IS_GOOD = frozenset({"accuracy", "balanced_accuracy", "exact_match", "macro_f1", "auc"})
 DIRECTION = "hydra.sweeper.direction"
+
+
+@final
+class NoFigure(float):
+    """NaN that refuses to be cast, as what a job gives a sweeper when it has no figure.
+
+    Optuna's sweeper casts what it is given. Of what it cannot cast it makes a failed trial, and of
+    a NaN the end of the sweep; other sweepers take a NaN.
+    """
+
+    def __float__(self) -> NoReturn:
+        raise ValueError("the job gave no figure")
+
+
+NO_FIGURE = NoFigure("nan")
 
 
 def direction_of(metric: str) -> Direction:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import pickle
 import sys
 from typing import ClassVar
 
@@ -304,6 +305,8 @@ def test_a_sweeper_sees_the_objective(here, capfd, objective):
     given, for_a_failure = Listener.heard
     assert given == final["validation"][objective] != final["test"][objective]
     assert math.isnan(for_a_failure)
+    with pytest.raises(ValueError, match="no figure"):  # by which Optuna knows a failed trial
+        float(pickle.loads(pickle.dumps(for_a_failure)))
 
 
 @pytest.mark.slow
