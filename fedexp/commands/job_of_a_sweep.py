@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def told_where(tell: Callable[[Path], None]) -> Iterator[None]:
 def job_of_a_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run, go on with, or skip one job; skip it also where another process is at it."""
     try:
-        with locked(folder):
+        with chdir("."), locked(folder):  # a part may go elsewhere: the next job begins here
             for tell in _told:
                 tell(folder)
             return _job_in_a_locked_folder(cfg, folder)

@@ -1,5 +1,6 @@
 """What `fedexp run` leaves behind, and what it says meanwhile."""
 
+import contextlib
 import csv
 import fcntl
 import json
@@ -258,3 +259,35 @@ def test_two_runs_that_the_clock_gives_one_name(here):
     for seed, folder in enumerate(folders):
         assert summary_of(folder)["seed"] == seed
         assert f"seed={seed}" in (folder / ".hydra" / "overrides.yaml").read_text()
+
+
+class Wanderer:
+    """A rule that goes to another folder while it is built."""
+
+    def __init__(self):
+        os.makedirs("away", exist_ok=True)
+        os.chdir("away")
+
+    def init(self, d):
+        return {}
+
+    def __call__(self, updates, state, rng):
+        return updates.matrix.mean(dim=0), state
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folders"),
+    [
+        (["hydra.run.dir=mine", "seed=0"], ["mine"]),
+        (["-m", "hydra.sweep.dir=mine", "seed=0,1"], ["mine/seed=0", "mine/seed=1"]),
+    ],
+)
+def test_a_part_that_goes_elsewhere_takes_no_folder_along(here, capfd, arguments, folders):
+    (here / "conf" / "aggregator").mkdir(parents=True)
+    rule = f"# wanders\n_target_: {__name__}.Wanderer\n"
+    (here / "conf" / "aggregator" / "wanderer.yaml").write_text(rule)
+    chosen = ["aggregator=wanderer", f"trust=[{__name__}.]", "debug=fast", "plots=false"]
+    with contextlib.chdir(here):
+        assert run_command(["run", *arguments, *chosen, "hydra.launcher.workers=1"]) == 0
+    capfd.readouterr()
+    assert all(summary_of(here / folder)["status"] == "complete" for folder in folders)
