@@ -29,6 +29,7 @@ def main(arguments: Sequence[str]) -> int:
 
     config_folders(given.config_dir)  # which refuses one that is not there
     named = given.config_dir and Path(given.config_dir)
+    folder = given.run_dir.absolute()  # for when the run is over
     text = resume(given.run_dir, given.overrides, named)
-    answer(text, lambda: document_of(given.run_dir))
+    answer(text, lambda: document_of(folder))
     return EXIT_OK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import chdir, closing
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,14 @@ def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
     else:
         from fedexp.commands.execution import prepare, run
 
-        built = prepare(changed)
+        with chdir("."):  # a part of somebody's own may go elsewhere while it is built
+            built = prepare(changed)
         with closing(built.experiment.backend), locked(folder):
             refuse_borrowed_trackers(built.observers, overrides)
             longer = None
             if changed["rounds"] != saved["rounds"]:
-                before = prepare({**changed, "rounds": saved["rounds"]})
+                with chdir("."):
+                    before = prepare({**changed, "rounds": saved["rounds"]})
                 built = refuse_other_noise(folder, built, before, changed["rounds"])
                 longer = {**saved, **{key: changed[key] for key in LONGER}}
             text = run(changed, folder, resume=True, built=built, longer=longer)[1]

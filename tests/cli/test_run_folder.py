@@ -291,3 +291,7 @@ def test_a_part_that_goes_elsewhere_takes_no_folder_along(here, capfd, arguments
         assert run_command(["run", *arguments, *chosen, "hydra.launcher.workers=1"]) == 0
     capfd.readouterr()
     assert all(summary_of(here / folder)["status"] == "complete" for folder in folders)
+    with contextlib.chdir(here):
+        assert run_command(["resume", folders[0], f"trust=[{__name__}.]", "rounds=3"]) == 0
+    capfd.readouterr()
+    assert summary_of(here / folders[0])["rounds"] == 3
