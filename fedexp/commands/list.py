@@ -27,6 +27,8 @@ def main(arguments: Sequence[str]) -> int:
     words, _ = trusted(arguments)  # as on the line of a run; nothing is built here
     given = options.parse_args(words)
     folders = config_folders(given.config_dir)
+    if given.search is not None and given.group:
+        raise InputError("searches everything: leave out GROUP and CHOICE", "--search", given.search)
     if given.search:
         found = found_by(folders, given.search)
         if not found:

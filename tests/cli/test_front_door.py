@@ -225,3 +225,11 @@ def test_an_environment_of_the_first_edition_still_starts():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("fedexp ")
+
+
+def test_a_search_goes_through_everything(here, capfd):
+    assert run_command(["list", "aggregator", "--search", "krum"]) == 2
+    assert capfd.readouterr() == (
+        "",
+        "fedexp: --search=krum: searches everything: leave out GROUP and CHOICE\n",
+    )
