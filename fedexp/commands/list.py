@@ -28,7 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     given = options.parse_args(words)
     folders = config_folders(given.config_dir)
     if given.search is not None and given.group:
-        raise InputError("searches everything: leave out GROUP and CHOICE", "--search", given.search)
+        reason = "searches everything: leave out GROUP and CHOICE"
+        raise InputError(reason, "--search", given.search)
     if given.search:
         found = found_by(folders, given.search)
         if not found:
