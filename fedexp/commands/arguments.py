@@ -16,11 +16,12 @@ EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, and leaves the usage to --help.
 
-    A path must have a name: `Path("")`, of a variable that a script forgot, is the current folder.
+    Half an option is none: `--empt` emptied a store. A path must have a name: `Path("")`, of a
+    variable that a script forgot, is the current folder.
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(**{"allow_abbrev": False, **settings})
         self.register("type", Path, _path)
 
     def error(self, message: str) -> NoReturn:

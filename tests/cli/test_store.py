@@ -211,3 +211,8 @@ def test_the_command_lists_and_empties(here, capfd):
     assert _entries(here) == []
     _sweep("two", "seed=0,1", "rounds=1")
     assert _computed(here / "two") == 2
+
+
+def test_half_an_option_empties_nothing(here, capfd):
+    assert run_command(["store", "--empt"]) == 2
+    assert "unrecognized arguments: --empt" in capfd.readouterr().err
