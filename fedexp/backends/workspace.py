@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
 from fedexp.core.mapping import let_go
 from fedexp.core.protocols import Sends, Trainer
 from fedexp.core.rng import seeded, start_globals
-from fedexp.core.text import is_name
+from fedexp.core.text import called, is_name
 from fedexp.core.trained import held_to_its_model
 from fedexp.core.types import ClientReport, ClientTask, Sent, State
 from fedexp.core.workload import Workload, evaluation_batch

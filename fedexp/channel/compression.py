@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError, in_range, positive
 from fedexp.core.protection import Combination
+from fedexp.core.text import called
 from fedexp.core.types import Delivery, State, Updates
 
 Scaling = Literal["unbiased", "contracting"]

@@ -12,9 +12,10 @@ from typing import final
 
 from fedexp.channel.secure_aggregation import SecureAggregation
 from fedexp.channel.skellam import Skellam
-from fedexp.core.capabilities import called, does_nothing
+from fedexp.core.capabilities import does_nothing
 from fedexp.core.checks import InputError
 from fedexp.core.protection import Combination, Plan, Protection
+from fedexp.core.text import called
 from fedexp.privacy.account import (
     NOT_COVERED,
     CountingLedger,

@@ -22,7 +22,7 @@ from fedexp.commands.verdicts import figures_of_sites, thresholds_of
 from fedexp.commands.workers import in_a_worker
 from fedexp.config.build import Built, build
 from fedexp.config.origin import origin_of
-from fedexp.core.capabilities import called, does_nothing, draws_anew
+from fedexp.core.capabilities import does_nothing, draws_anew
 from fedexp.core.checks import InputError
 from fedexp.core.cohort import drawn
 from fedexp.core.files import not_through_links
@@ -35,7 +35,7 @@ from fedexp.core.plots import Plots
 from fedexp.core.preparation import pause, say
 from fedexp.core.rng import generator
 from fedexp.core.round_record import ServerState
-from fedexp.core.text import printable_lines
+from fedexp.core.text import called, printable_lines
 from fedexp.federation.rounds import Experiment, initial_state, run_rounds
 from fedexp.observers.guest import Guest
 from fedexp.observers.progress import progress_for

@@ -28,13 +28,13 @@ from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.config.parts import Parts, as_typed
 from fedexp.config.schema import register
-from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.files import locked
 from fedexp.core.findings import Findings
 from fedexp.core.flat import vector_of
 from fedexp.core.observer import Observer
 from fedexp.core.plots import Plots
+from fedexp.core.text import called
 from fedexp.leakage.study import SaysBeforehand, Study, Watches
 from fedexp.leakage.victim import Victim, open_victim
 from fedexp.run_folder.documents import read_config

@@ -13,9 +13,9 @@ from torch import Tensor
 from fedexp.config.build import Built, build
 from fedexp.config.origin import origin_of
 from fedexp.config.parts import Parts
-from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.rng import generator
+from fedexp.core.text import called
 from fedexp.core.thresholds import Bin, thresholds
 from fedexp.run_folder.checkpoints import Unreadable, read_checkpoint
 from fedexp.run_folder.format import accepted_hashes, backend_of_studies

@@ -14,7 +14,6 @@ from fedexp.core.capabilities import (
     DrawsByAnother,
     TriesTheServer,
     attack_of_client,
-    called,
     does_nothing,
     sampling_of,
     targets_by_example,
@@ -25,6 +24,7 @@ from fedexp.core.mapping import let_go
 from fedexp.core.partition import Partition
 from fedexp.core.protocols import Attack, Sampler, Task
 from fedexp.core.rng import generator
+from fedexp.core.text import called
 from fedexp.core.untouched import seen
 from fedexp.federation.sampling import WithMalicious
 from fedexp.federation.trial import Judge, LossOnValidation, NoJudge

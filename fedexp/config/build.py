@@ -31,7 +31,6 @@ from fedexp.config.root_keys import check_root
 from fedexp.config.weights import head_columns, starting_point
 from fedexp.config.workload import clients_examples, with_shards_behind
 from fedexp.core.capabilities import (
-    called,
     communicates,
     does_nothing,
     has_own_bits,
@@ -53,6 +52,7 @@ from fedexp.core.protocols import Backend, Task
 from fedexp.core.rng import generator
 from fedexp.core.round_model import Architecture
 from fedexp.core.shards import sizes_of
+from fedexp.core.text import called
 from fedexp.core.types import row_size
 from fedexp.core.workload import Workload
 from fedexp.federation.gather import gather_of, refuse_too_many_rows

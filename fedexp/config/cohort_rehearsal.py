@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from fedexp.config.parts import prefixed
-from fedexp.core.capabilities import ChecksTheCohort, called, of_head
+from fedexp.core.capabilities import ChecksTheCohort, of_head
 from fedexp.core.checks import InputError, of_its_own
 from fedexp.core.protection import Combination
 from fedexp.core.protocols import Aggregator, PreAggregator
 from fedexp.core.rng import generator
+from fedexp.core.text import called
 from fedexp.core.types import Updates
 from fedexp.core.untouched import seen
 from fedexp.federation.form import IN_PLACE, no_mixture, no_step

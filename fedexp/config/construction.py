@@ -9,11 +9,12 @@ from fedexp.config.pace import refuse_by_the_clock
 from fedexp.config.parts import BUILDERS_OWN, Config, Parts, prefixed, required
 from fedexp.config.root_keys import everybody
 from fedexp.core.attack_schedule import malicious_in_a_cohort, schedule_of
-from fedexp.core.capabilities import called, sampling_of
+from fedexp.core.capabilities import sampling_of
 from fedexp.core.checks import InputError, one_of
 from fedexp.core.observer import Observer
 from fedexp.core.protection import Combination
 from fedexp.core.protocols import Partitioner, Sampler, Task
+from fedexp.core.text import called
 from fedexp.data.loader import Loader
 from fedexp.observers.guarded import Guarded
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedexp.core import protocols
-from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.protection import Mechanism
+from fedexp.core.text import called
 
 PROTOCOLS: Mapping[str, type] = {
     "aggregator": protocols.Aggregator,

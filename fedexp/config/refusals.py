@@ -16,7 +16,6 @@ import torch
 from fedexp.config import assumption
 from fedexp.core.capabilities import (
     Weighs,
-    called,
     communicates,
     does_nothing,
     follows_clients,
@@ -30,6 +29,7 @@ from fedexp.core.capabilities import (
 from fedexp.core.checks import InputError
 from fedexp.core.protection import Combination, Mechanism, Refuses
 from fedexp.core.protocols import ServerOptimizer
+from fedexp.core.text import called
 
 ONLY_FEDERATED = "needs setting=federated: nothing is shared in this one"
 

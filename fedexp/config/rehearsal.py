@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
@@ -25,6 +24,7 @@ from fedexp.core.own_code import own_code_named
 from fedexp.core.protocols import Trainer
 from fedexp.core.rng import seed_for, seeded
 from fedexp.core.shards import sizes_of
+from fedexp.core.text import called
 from fedexp.core.trained import held_to_its_model
 from fedexp.core.types import ClientTask
 from fedexp.core.workload import EVALUATION_BATCH, Workload

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedexp.config.parts import Config
-from fedexp.core.capabilities import TriesTheServer, called, ends_no_run
+from fedexp.core.capabilities import TriesTheServer, ends_no_run
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Dataset
+from fedexp.core.text import called
 
 
 def without_validation(

@@ -64,6 +64,7 @@ from torch import Tensor, nn
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.protocols import Aggregator, Attack, Sampler, Task
+from fedexp.core.text import called
 from fedexp.core.types import Delivery, Rule, State, Updates
 
 SamplingKind = Literal["poisson", "fixed_size"]
@@ -500,9 +501,3 @@ def is_linear(optimizer: object) -> bool:
 def has_own_bits(backend: object) -> bool:
     """Whether a backend's figures differ from other backends' in the last digits."""
     return getattr(backend, "own_bits", False) is True
-
-
-def called(part: object) -> str:
-    """A part's class in full, for a message."""
-    kind = part if isinstance(part, type) else type(part)
-    return f"{kind.__module__}.{kind.__qualname__}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import Sampler
+from fedexp.core.text import called
 
 SHOWN = 60  # letters of what was drawn instead
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.shards import are_listed, partition_hash
+from fedexp.core.text import called
 
 
 class CountsLabels(Protocol):
@@ -68,7 +69,6 @@ class Partition:
         labels = (self.train.y[torch.from_numpy(shard)] for shard in self.shards)
         counts = [np.asarray(task.label_counts(y, num_classes)) for y in labels]
         if wrong := [c.shape for c in counts if c.shape != (num_classes,)]:
-            kind = f"{type(task).__module__}.{type(task).__qualname__}"
             reason = f"must count the labels of all {num_classes} classes, and gave {wrong[0]}"
-            raise InputError(f"{reason} (label_counts)", "task", kind)
+            raise InputError(f"{reason} (label_counts)", "task", called(task))
         return np.stack(counts)

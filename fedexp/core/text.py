@@ -82,3 +82,13 @@ def without_markup(page: str) -> str:
     """
     plain = printable_lines(page).replace("<", "&lt;")
     return re.sub(r"(?<=\])[(\[:]", lambda found: f"&#{ord(found[0])};", plain)
+
+
+def called(part: object) -> str:
+    """A part's class in full, for a message.
+
+    >>> called(Context), called(Context())
+    ('decimal.Context', 'decimal.Context')
+    """
+    kind = part if isinstance(part, type) else type(part)
+    return f"{kind.__module__}.{kind.__qualname__}"

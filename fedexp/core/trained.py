@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
 from fedexp.core.protocols import Trainer
+from fedexp.core.text import called
 from fedexp.core.types import ClientTask
 from fedexp.core.untouched import seen, written
 

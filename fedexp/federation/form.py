@@ -11,9 +11,8 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
-from fedexp.core.text import is_name
+from fedexp.core.text import called, is_name
 from fedexp.core.types import Delivery, Updates, Verdict
 
 IN_PLACE = "changes the rows that it is given: copy them first (updates.matrix.clone())"

@@ -14,10 +14,11 @@ from typing import ClassVar, final
 import numpy as np
 from torch import Tensor
 
-from fedexp.core.capabilities import called, sees_other_clients
+from fedexp.core.capabilities import sees_other_clients
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.protocols import Attack
+from fedexp.core.text import called
 from fedexp.core.types import Outcome, Rule, Updates
 from fedexp.federation.form import IN_PLACE, no_rows, refuse_form
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedexp.core.attack_schedule import AttackSchedule
-from fedexp.core.capabilities import called, communicates
+from fedexp.core.capabilities import communicates
 from fedexp.core.checks import InputError
 from fedexp.core.cohort import drawn
 from fedexp.core.default_type import default_type_kept
@@ -35,6 +35,7 @@ from fedexp.core.protocols import (
 )
 from fedexp.core.rng import generator, lent, seed_for, start_globals
 from fedexp.core.round_record import RoundRecord, ServerState
+from fedexp.core.text import called
 from fedexp.core.types import ClientTask, row_size
 from fedexp.federation.client_state import InMemory, keep, of_part, read
 from fedexp.federation.describe import describe, malicious_in, remarks, traffic

@@ -14,7 +14,6 @@ from typing import final
 from fedexp.core.capabilities import (
     Sampling,
     a_client_a_row,
-    called,
     communicates,
     does_nothing,
     sampling_of,
@@ -22,6 +21,7 @@ from fedexp.core.capabilities import (
 )
 from fedexp.core.checks import InputError, non_negative, one_of
 from fedexp.core.protection import Combination, Plan, Protection
+from fedexp.core.text import called
 from fedexp.privacy.account import (
     NOT_COVERED,
     Charges,

@@ -16,10 +16,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.protocols import Model
+from fedexp.core.text import called
 from fedexp.core.types import ClientReport, ClientTask
 from fedexp.training.steps import Step, StepSource, StepTrainer, Work
 

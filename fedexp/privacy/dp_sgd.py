@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from fedexp.core.blocks import Block, unadjusted
-from fedexp.core.capabilities import called, does_nothing, goes_by_labels, trains_once
+from fedexp.core.capabilities import does_nothing, goes_by_labels, trains_once
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.protection import Combination, Plan, Protection
 from fedexp.core.protocols import LocalTraining, Model, Task, Trainer
+from fedexp.core.text import called
 from fedexp.core.types import Adjust, ClientReport, ClientTask
 from fedexp.privacy.account import (
     NOT_COVERED,

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
-from fedexp.core.capabilities import called, communicates
+from fedexp.core.capabilities import communicates
 from fedexp.core.checks import InputError
 from fedexp.core.protection import Combination, Plan, Protection
+from fedexp.core.text import called
 from fedexp.privacy.account import NOT_COVERED, Description, OneReleaseAClient, PrivacyAccount
 from fedexp.privacy.calibration import LEAST_NOISE
 from fedexp.privacy.ledger import Ledger, PureLedger

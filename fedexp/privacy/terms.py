@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, final
 
-from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError, positive
 from fedexp.core.protection import Combination, Plan, Protection
-from fedexp.core.text import rounded_up
+from fedexp.core.text import called, rounded_up
 from fedexp.core.types import Sent
 from fedexp.privacy.account import OPERATING_SYSTEM, SEEDED
 from fedexp.privacy.accounting import (

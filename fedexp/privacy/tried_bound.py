@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import Aggregator
 from fedexp.core.rng import generator, torch_generator
+from fedexp.core.text import called
 from fedexp.core.types import State, Updates
 
 TOLERANCE = 1e-3  # relative, of float32 sums

@@ -16,12 +16,13 @@ from typing import ClassVar, Literal, Protocol, final, runtime_checkable
 
 from torch import Tensor
 
-from fedexp.core.capabilities import called, does_nothing
+from fedexp.core.capabilities import does_nothing
 from fedexp.core.checks import InputError
 from fedexp.core.metric import Metric
 from fedexp.core.protection import Mechanism, Plan, Protection
 from fedexp.core.protocols import Backend, Channel, Privacy, Trainer
 from fedexp.core.round_record import RoundRecord, ServerState
+from fedexp.core.text import called
 from fedexp.federation.rounds import Experiment
 from fedexp.leakage.audit.measured_noise import Looks
 from fedexp.leakage.audit.sight import Sight

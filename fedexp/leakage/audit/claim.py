@@ -12,9 +12,10 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-from fedexp.core.capabilities import called, profile_of
+from fedexp.core.capabilities import profile_of
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import Account
+from fedexp.core.text import called
 from fedexp.core.types import State
 from fedexp.leakage.audit.canaries import NO_CLAIM
 from fedexp.leakage.audit.f_dp import Curve

@@ -36,12 +36,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import called, root_examples
+from fedexp.core.capabilities import root_examples
 from fedexp.core.checks import InputError
 from fedexp.core.protection import Plan, Protection
 from fedexp.core.protocols import Backend, Sampler, Trainer
 from fedexp.core.rng import generator
 from fedexp.core.round_record import RoundRecord, ServerState
+from fedexp.core.text import called
 from fedexp.core.types import ClientTask, Updates
 from fedexp.leakage.audit.canaries import (
     CanaryRun,

@@ -32,11 +32,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import called, does_nothing, sampling_of
+from fedexp.core.capabilities import does_nothing, sampling_of
 from fedexp.core.checks import InputError, at_least, positive
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.protocols import Trainer
 from fedexp.core.rng import generator, seed_for
+from fedexp.core.text import called
 from fedexp.core.types import ClientTask, State, Updates
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage import adversaries

@@ -28,10 +28,10 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
-from fedexp.core.capabilities import called
 from fedexp.core.checks import InputError, at_least, in_range, one_of, positive
 from fedexp.core.findings import Figure, Findings
 from fedexp.core.rng import generator, seed_for
+from fedexp.core.text import called
 from fedexp.core.types import State
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage import adversaries

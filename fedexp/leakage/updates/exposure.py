@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from fedexp.backends.in_process import InProcess
-from fedexp.core.capabilities import as_read, called, does_nothing, goes_by_labels
+from fedexp.core.capabilities import as_read, does_nothing, goes_by_labels
 from fedexp.core.checks import InputError, at_least, non_negative, positive
 from fedexp.core.examples import Split
 from fedexp.core.flat import layers_with_running_statistics
 from fedexp.core.perturbation import examples_trained_on
 from fedexp.core.protocols import Trainer
 from fedexp.core.rng import generator, seed_for
+from fedexp.core.text import called
 from fedexp.core.types import ClientTask
 from fedexp.core.workload import Workload
 from fedexp.leakage.observation import Knowledge, Observation
