@@ -186,6 +186,15 @@ def test_run_with_other_arguments(here, capfd, argument):
         (["data", "get"], "required: NAME"),
         (["data", "get", "mnits"], "NAME=mnits: did you mean mnist?"),
         (["data", "check", "nope"], "NAME=nope: "),
+        (
+            ["run", "channel=plain", "channel.bits=3"],
+            "channel.bits=3: there is no such key; Known here: nothing\n",
+        ),
+        (
+            ["run", "channel._target_=mine.Channel", "channel.bits=3"],
+            "Known here: nothing; as an argument of the part in channel._target_: "
+            "+channel.bits=...\n",
+        ),
     ],
 )
 def test_command_lines(here, capfd, arguments, words):
