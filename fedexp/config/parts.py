@@ -44,12 +44,17 @@ BUILDERS_OWN: Mapping[str, tuple[str, ...]] = {
     "verdict": ("attack", "defences"),
 }
 """Keys of a group that are not its part's, but the builder's."""
+OF_THE_DATA = ("input_shape", "num_classes")
+"""What most models need to be told, and the dataset's own section says (`fedexp.config.found`)."""
 
 
 def required(node: Config, key: str, path: str) -> None:
     """Raise InputError where a node lacks a key."""
     if key not in node:
-        raise InputError(f"has no value; set it with +{path}.{key}=", f"{path}.{key}", "")
+        said = f"has no value; set it with +{path}.{key}="
+        if key in OF_THE_DATA and path != "dataset":
+            said = f"{said}..., or '+{path}.{key}=${{dataset.{key}}}' for that of the data"
+        raise InputError(said, f"{path}.{key}", "")
 
 
 class Parts:

@@ -193,6 +193,11 @@ REFUSED = {
         ["training=adam", "+training.optimizer.bogus=1"],
         "training.optimizer.bogus=1: ",
     ),
+    "model that lacks what the data know": (
+        [CUSTOM, "model._target_=fedexp.models.mlp"],
+        "model.input_shape=: has no value; set it with +model.input_shape=..., or "
+        "'+model.input_shape=${dataset.input_shape}' for that of the data",
+    ),
 }
 
 
