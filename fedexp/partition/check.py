@@ -11,11 +11,14 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import torch
 
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.partition import Own, OwnPart, Partition
 from fedexp.core.shards import Computed, all_rows, are_listed, blocks, sizes_of
+
+AT_ONCE = 4096  # examples looked at together
 
 
 def checked(partition: object, train: Split, n_clients: int, name: str) -> Partition:
@@ -30,7 +33,7 @@ def checked(partition: object, train: Split, n_clients: int, name: str) -> Parti
     Raises:
         InputError: there are too many or too few shards; a client holds nothing, a row twice or a
             row that there is not; two clients hold the same row; or the training part that it
-            returned is another one. It names the clients and rows.
+            returned is another one, or cannot be trained on. It names the clients and rows.
     """
 
     def refused(reason: str) -> InputError:
@@ -43,6 +46,8 @@ def checked(partition: object, train: Split, n_clients: int, name: str) -> Parti
             f"changed the training part from {list(train.x.shape)} to "
             f"{list(partition.train.x.shape)}: it may change examples, not their number or shape"
         )
+    if reason := _wrong_of_changed(partition.train, train):
+        raise refused(reason)
     if not isinstance(partition.shards, Sequence | Computed):
         raise refused(f"must return a sequence of shards, not a {type(partition.shards).__name__}")
     if len(partition.shards) != n_clients:
@@ -153,6 +158,20 @@ def _wrong_of_computed(partition: Partition, n: int) -> str:
     if int(held.sum()) < int(sizes_of(partition.shards).sum()):
         return "gave a row more than once"
     return "named its clients, who are too many to list" if partition.names else ""
+
+
+def _wrong_of_changed(given: Split, train: Split) -> str:
+    """What cannot be trained on of what a partition made of the training part; "" for nothing."""
+    if given.y is not train.y:
+        if given.y.dtype != train.y.dtype:
+            return f"made {given.y.dtype} of labels that are {train.y.dtype}".replace("torch.", "")
+        known = torch.isin(given.y, train.y.unique())
+        if not bool(known.all()):
+            return f"made a label {given.y[~known][0]}, which no example of the training part has"
+    looked_at = given.x.split(AT_ONCE) if given.x is not train.x else ()
+    if not all(bool(block.isfinite().all()) for block in looked_at):
+        return "made values that are not finite of the examples"
+    return ""
 
 
 def _sorted(shard: Sequence[int] | np.ndarray) -> np.ndarray | None:

@@ -59,6 +59,24 @@ def test_too_many_shards_another_training_part_and_no_partition_are_refused():
         checked([[0]], TRAIN, 1, "Mine")
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (TRAIN.x, TRAIN.y + 1, "made a label 3, which no example of the training part has"),
+        (TRAIN.x, TRAIN.y - 1, "made a label -1, which"),
+        (TRAIN.x, TRAIN.y.float(), "made float32 of labels that are int64"),
+        (TRAIN.x / 0, TRAIN.y, "made values that are not finite of the examples"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_the_partitions(x, y, said):
+    with pytest.raises(InputError, match=f"^partition=Mine: {said}"):
+        received([0], train=Split(x, y))
+
+
+def test_a_partition_may_exchange_labels():
+    assert received([0], train=Split(TRAIN.x + 1, TRAIN.y.flip(0))).changed
+
+
 def config(fault, *overrides):
     whole = config_for("n_clients=5", *overrides)
     return whole | {
