@@ -41,6 +41,7 @@ needs the promise is refused. Nothing is decided by a class or by its name.
                       as_read(row)                 a row says all that its message did
     backend           train_merged (TrainsMerged)  it holds the rows of the whole cohort
     task              of_client(y)                 a client's labels change nothing but its examples
+                      counted                      that goes by more than class_weights=balanced
                       slope(logits, y)             the slope of its loss is autograd's to find
     backend           own_bits                     its bits are those of every other backend
     account, ledger   profile(state, deltas, ...)  epsilon is known for its one delta alone
@@ -397,6 +398,11 @@ def task_of_client(task: Task, y: Tensor) -> Task:
 def goes_by_labels(task: Task, y: Tensor) -> bool:
     """Whether an example's loss depends on which labels the others of its client have."""
     return task_of_client(task, y) is not task
+
+
+def weighs_by_counts(task: Task) -> bool:
+    """Whether what goes by a client's labels are the weights that its classes have."""
+    return getattr(task, "counted", False) is True
 
 
 def slope_of(task: Task) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -14,7 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from fedexp.core.blocks import Block, unadjusted
-from fedexp.core.capabilities import does_nothing, goes_by_labels, trains_once
+from fedexp.core.capabilities import (
+    does_nothing,
+    goes_by_labels,
+    trains_once,
+    weighs_by_counts,
+)
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.protection import Combination, Plan, Protection
@@ -255,13 +260,7 @@ class DPSGD:
         """Every example's gradient must depend on that example alone, by layers and as it runs."""
         trained_layers(model)
         if goes_by_labels(task, y):
-            raise InputError(
-                "weighs an example by how many others of its class the client has, so that one "
-                "example moves the gradients of all; give a list: "
-                "'task.class_weights=[1,5]', which is the same for everybody",
-                "task.class_weights",
-                "balanced",
-            )
+            raise _of_own_labels(task)
         refuse_examples_that_mix(model, task, x, y)
 
     def protect(self, plan: Plan, bare: Protection) -> Protection:
@@ -303,3 +302,21 @@ class DPSGD:
 
     def _steps(self, z: float) -> PrivateSteps:
         return PrivateSteps(self.clip_norm, z, self.clipping, self.noise_seed)
+
+
+def _of_own_labels(task: Task) -> InputError:
+    """The refusal of a task that is another one for a client with other labels."""
+    if weighs_by_counts(task):
+        return InputError(
+            "weighs an example by how many others of its class the client has, so that one "
+            "example moves the gradients of all; give a list: "
+            "'task.class_weights=[1,5]', which is the same for everybody",
+            "task.class_weights",
+            "balanced",
+        )
+    return InputError(
+        "is another one for a client with other labels (of_client), so that one example moves the "
+        "gradients of all; use a task that is the same for everybody",
+        "task",
+        called(task),
+    )

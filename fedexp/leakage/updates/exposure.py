@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from fedexp.backends.in_process import InProcess
-from fedexp.core.capabilities import as_read, does_nothing, goes_by_labels
+from fedexp.core.capabilities import as_read, does_nothing, goes_by_labels, weighs_by_counts
 from fedexp.core.checks import InputError, at_least, non_negative, positive
 from fedexp.core.examples import Split
 from fedexp.core.flat import layers_with_running_statistics
@@ -303,12 +303,14 @@ def refuse_running_statistics(model: nn.Module) -> None:
 def refuse_corrected_steps(victim: Victim) -> None:
     """Raise InputError for what makes more of a step than its gradients say."""
     if goes_by_labels(victim.task, victim.pixels.train.y):
-        raise InputError(
-            "weighs every client's loss by its own labels, which the adversary would have to "
-            "guess; study a run with task.class_weights=none, or a list",
-            "task.class_weights",
-            "balanced",
-        )
+        why = "every client's loss by its own labels, which the adversary would have to guess"
+        if weighs_by_counts(victim.task):
+            raise InputError(
+                f"weighs {why}; study a run with task.class_weights=none, or a list",
+                "task.class_weights",
+                "balanced",
+            )
+        raise InputError(f"makes {why} (of_client)", "task", called(victim.task))
     algorithm = victim.experiment.server.algorithm
     if not does_nothing(algorithm):
         raise InputError(

@@ -199,6 +199,13 @@ def test_updates_of_balanced_sampling_cannot_be_read_as_gradients():
     assert part("training", "sgd").step_rule(0) is not None
 
 
+class OfClient:
+    """A task of one's own without class weights."""
+
+    def of_client(self, y):
+        return OfClient()
+
+
 def test_updates_that_a_clients_own_labels_weighed_cannot_be_read_as_gradients():
     pixels = SimpleNamespace(train=SimpleNamespace(y=Y))
     server = SimpleNamespace(algorithm=part("algorithm", "fedavg"))
@@ -207,6 +214,9 @@ def test_updates_that_a_clients_own_labels_weighed_cannot_be_read_as_gradients()
     refuse_corrected_steps(victim)
     victim.task = Multiclass(class_weights="balanced")
     with pytest.raises(InputError, match=r"task.class_weights=balanced: weighs every client"):
+        refuse_corrected_steps(victim)
+    victim.task = OfClient()
+    with pytest.raises(InputError, match=r"^task=\S*OfClient: makes every client's loss"):
         refuse_corrected_steps(victim)
 
 
@@ -240,6 +250,12 @@ def test_dp_sgd_refuses_weights_and_sampling_that_go_by_other_examples():
     assert said.startswith("task.class_weights=balanced: weighs an example by how many others")
     said = refusal(config_for(*DP, "training.sampling=balanced"))
     assert said.startswith("training.sampling=balanced: draws examples of rare classes more often")
+
+
+def test_dp_sgd_refuses_a_task_of_ones_own_that_goes_by_labels_in_its_own_name():
+    mechanism = part("privacy", "dp_sgd", *DP[1:])
+    with pytest.raises(InputError, match=r"^task=\S*OfClient: is another one for a client"):
+        mechanism.check_model(torch.nn.Linear(4, 3), OfClient(), torch.randn(3, 4), Y[:3])
 
 
 def test_dp_sgd_has_no_last_batch_to_leave_out():
