@@ -95,10 +95,31 @@ class _Stage:
                 self.name,
             )
         answer = self.answer(batch, why)
+        loss = self.loss(answer, batch)
         with self._refusing(f"cannot be trained on {_examples(batch)}, and {why}"):
-            loss = self.model.task.loss(answer, batch.y)
             gradients = torch.autograd.grad(loss, self.model.parameters, allow_unused=True)
         return {name for name, g in zip(trained, gradients, strict=True) if g is None}
+
+    def loss(self, answer: Tensor, batch: Split) -> Tensor:
+        """The batch's `[]`; raises InputError for whatever else the task makes of the answer."""
+        task = self.model.task
+        with self._refusing(f"cannot be trained on {_examples(batch)}"), own_code_named():
+            loss: object = task.loss(answer, batch.y)
+        if not isinstance(loss, Tensor) or loss.shape != ():
+            given = list(loss.shape) if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise InputError(
+                f"must give a batch's mean loss as one number [], and gave {given} (loss)",
+                "task",
+                called(task),
+            )
+        if answer.requires_grad and not loss.requires_grad:
+            raise InputError(
+                "gives a loss that has no gradient (is it detached, or made by NumPy?), so that "
+                "nothing could be learnt from it (loss)",
+                "task",
+                called(task),
+            )
+        return loss
 
     def answer(self, batch: Split, why: str) -> Tensor:
         """Logits `[n, num_classes]`; whatever else is refused."""

@@ -21,6 +21,7 @@ from fedexp.core.checks import InputError
 from fedexp.core.flat import TaskModel
 from fedexp.core.protocols import Task
 from fedexp.core.rng import seeded
+from fedexp.core.text import called
 from fedexp.training.per_example import channels_last, watching
 
 TOLERANCE = 1e-4  # relative, of float32 sums: what mixes shows in full
@@ -99,7 +100,7 @@ def answers(model: TaskModel, x: Tensor, y: Tensor, seed: int = 0) -> Answers:
     targets = {p: channels_last(p, place) for p, place in places}
     with seeded(seed, torch.device("cpu")), watching(model.module) as watch:
         logits = model.module(model.laid_out(x))
-        losses = model.task.losses(logits, y)
+        losses = _losses(model.task, logits, y)
         layers = watch.gradients(losses, targets, "hooks")
         for example in range(n):
             row.zero_()
@@ -107,6 +108,23 @@ def answers(model: TaskModel, x: Tensor, y: Tensor, seed: int = 0) -> Answers:
                 layer.add_weighted_sum(torch.eye(n)[example])
             gradients[example] = row
     return Answers(logits.detach(), losses.detach(), gradients)
+
+
+def _losses(task: Task, logits: Tensor, y: Tensor) -> Tensor:
+    """Each example's `[n]`; raises InputError for a task that gives anything else."""
+    losses: object = task.losses(logits, y)
+    if isinstance(losses, Tensor) and losses.shape == (len(y),):
+        if losses.requires_grad or not logits.requires_grad:
+            return losses
+        given = "losses without a gradient"
+    else:
+        given = str(list(losses.shape)) if isinstance(losses, Tensor) else type(losses).__name__
+    raise InputError(
+        f"must give the loss of each of {len(y)} examples [{len(y)}], which DP-SGD needs the "
+        f"gradients of, and gave {given} (losses)",
+        "task",
+        called(task),
+    )
 
 
 def _refuse_mixing_by_chance(model: TaskModel, x: Tensor, y: Tensor, name: str) -> None:

@@ -162,3 +162,26 @@ def test_less_than_a_batch_is_one_step_and_said():
         remark = build(config_for("training.epochs=1e-300", *private)).remarks[-1]
         assert remark.startswith("training.epochs=1e-300 is less than half a batch of any client")
     assert build(config_for("training.epochs=0.5")).remarks == ()
+
+
+class _OwnTask:
+    def __init__(self, loss):
+        self.loss = loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (lambda logits, y: logits.sum(dim=1), "and gave [4] (loss)"),
+        (lambda logits, y: 0.5, "and gave a float (loss)"),
+        (lambda logits, y: logits.detach().sum(), "gives a loss that has no gradient"),
+        (lambda logits, y: logits.sum() / 0 + int("x"), "ValueError: invalid literal"),
+    ],
+)
+def test_a_loss_that_cannot_be_trained_on_is_the_tasks(loss, said):
+    model = TaskModel(nn.Linear(2, 3), torch.device("cpu"), _OwnTask(loss))
+    stage = rehearsal._Stage(model, "Linear", num_classes=3)
+    with pytest.raises(InputError) as refused:
+        stage.step(Split(torch.zeros(4, 2), torch.arange(4) % 3), "client 0 has 4 examples")
+    assert not str(refused.value).startswith("model=")
+    assert said in str(refused.value)

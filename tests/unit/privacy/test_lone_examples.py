@@ -227,3 +227,26 @@ def test_where_nothing_cancels_the_norm_is_exact():
     product = torch.bmm(factors.g.double().transpose(1, 2), factors.a.double())
     true = torch.linalg.vector_norm(product.flatten(1), dim=1)
     torch.testing.assert_close(factors.squared_norms().sqrt().double(), true, rtol=1e-4, atol=0)
+
+
+class OwnTask(Multiclass):
+    def __init__(self, made):
+        super().__init__()
+        object.__setattr__(self, "made", made)
+
+    def losses(self, logits, y):
+        return self.made(super().losses(logits, y))
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda losses: losses.mean(), r"and gave \[\] \(losses\)"),
+        (lambda losses: losses[:, None], r"and gave \[3, 1\] \(losses\)"),
+        (lambda losses: losses.tolist(), r"and gave list \(losses\)"),
+        (lambda losses: losses.detach(), "and gave losses without a gradient"),
+    ],
+)
+def test_losses_that_are_not_one_an_example_are_the_tasks(made, said):
+    with pytest.raises(InputError, match=rf"^task=\S*OwnTask: must give the loss of each.*{said}"):
+        refuse_examples_that_mix(Mixing(), OwnTask(made), made_up(IMAGE), LABELS)
