@@ -44,6 +44,7 @@ def admit(config: dict[str, Any], folder: Path, by_clock: bool) -> Iterator[Admi
 
     refuse_place(folder, by_clock)
     named(config["store"], one_of_many=False)
+    folder = folder.absolute()  # a part of somebody's own may go elsewhere while it is built
     built = prepare(config)
     with closing(built.experiment.backend), reserved(folder, by_clock) as own:
         yield Admitted(config, built, own)

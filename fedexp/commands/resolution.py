@@ -63,14 +63,11 @@ def _make_absolute(config: dict[str, Any]) -> None:
 
 
 def run_folder(config: DictConfig) -> tuple[Path, bool]:
-    """The folder of a single run, and whether the clock has named it, to the second or coarser.
-
-    Absolute, as a part of somebody's own may go to another folder while it is built.
-    """
+    """The folder of a single run, and whether the clock has named it, to the second or coarser."""
     stated = OmegaConf.to_container(config.hydra.run, resolve=False)
     assert isinstance(stated, dict)
     refuse_no_name("hydra.run.dir", config.hydra.run.dir)
-    return Path(config.hydra.run.dir).absolute(), "${now:" in str(stated["dir"])
+    return Path(config.hydra.run.dir), "${now:" in str(stated["dir"])
 
 
 def refuse_no_name(key: str, folder: str) -> None:

@@ -163,13 +163,13 @@ def _other_keys(wrong: str, overrides: Sequence[str]) -> str:
     if not beside:
         return f"{did_you_mean(wrong, known)}See: fedexp run --cfg job"
     suggestion = did_you_mean(name, beside).replace("mean ", f"mean {group}.", 1)
-    known = ", ".join(key for key in beside if not key.startswith("_")) or "nothing"
+    there = ", ".join(key for key in beside if not key.startswith("_")) or "nothing"
     # What a part of the user's own takes stands in no file of the group.
     of_their_own = any(o.lstrip("+").startswith(f"{group}._target_=") for o in overrides)
     added = (
         f"; as an argument of the part in {group}._target_: +{wrong}=..." if of_their_own else ""
     )
-    return f"{suggestion}Known here: {known}{added}"
+    return f"{suggestion}Known here: {there}{added}"
 
 
 def _swept(group: str, overrides: Sequence[str]) -> str:
