@@ -74,6 +74,11 @@ class FlatModel:
         for buffer, initial in self._counts:
             buffer.copy_(initial)
 
+    def state_dict_of(self, vector: Tensor) -> OrderedDict[str, Tensor]:
+        """The module's state dict at `vector` `[d]`, as copies."""
+        self.load(vector)
+        return OrderedDict((k, t.detach().clone()) for k, t in self.module.state_dict().items())
+
     def is_in_place(self) -> bool:
         """Whether its numbers still lie where they did, so that `vector` is the model.
 
@@ -155,9 +160,7 @@ class TaskModel(FlatModel):
 
 def state_dict_of(module: nn.Module, vector: Tensor) -> OrderedDict[str, Tensor]:
     """The state dict of `module` with its parameters taken from `vector` `[d]`, as copies."""
-    model = FlatModel(module, torch.device("cpu"))
-    model.load(vector)
-    return OrderedDict((name, t.detach().clone()) for name, t in model.module.state_dict().items())
+    return FlatModel(module, torch.device("cpu")).state_dict_of(vector)
 
 
 def layers_with_running_statistics(module: nn.Module) -> list[str]:

@@ -28,15 +28,17 @@ import io
 import json
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fedexp.core.files import append, flush, read_lines, to_json, write_atomically
-from fedexp.core.flat import state_dict_of
+from fedexp.core.flat import FlatModel
 from fedexp.core.metric import Metric
 from fedexp.core.observer import RunStart
 from fedexp.core.origin import Origin
@@ -364,13 +366,18 @@ class Recorder:
         content = self._weights(state.params)
         write_atomically(self.folder / "model.safetensors", content, durable=False)
 
+    @cached_property
+    def _flat(self) -> FlatModel:
+        """One for all rounds: to copy the architecture takes longer than to write its weights."""
+        return FlatModel(self._model, torch.device("cpu"))
+
     def _weights(self, params: Tensor) -> bytes:
         from safetensors.torch import save
 
         params = params.cpu()
         if params.dim() == 1:
-            return bytes(save(dict(state_dict_of(self._model, params))))
-        models = (state_dict_of(self._model, vector) for vector in params)
+            return bytes(save(dict(self._flat.state_dict_of(params))))
+        models = map(self._flat.state_dict_of, params)
         return bytes(
             save({f"client{k}.{n}": t for k, m in enumerate(models) for n, t in m.items()})
         )
