@@ -3,7 +3,8 @@
     step = mean of S,   S = argmin over |S| = n - f of max over i, j in S of ||delta_i - delta_j||
 
 The answer is exact, but not every subset is looked at: whatever rows are left, the two that are
-farthest apart cannot both stay, so one of them goes, f times over, along at most 2^f ways.
+farthest apart cannot both stay, so one of them goes, f times over, along at most 2^f ways. These
+two are among the f (n - 1) + 1 farthest pairs: f rows have no part in more.
 
 Source: El Mhamdi, Guerraoui, Guirguis, Hoang and Rouault, "Genuinely Distributed Byzantine Machine
 Learning", PODC 2020; the estimator is Rousseeuw's, "Multivariate Estimation with High Breakdown
@@ -28,7 +29,7 @@ from fedexp.core.norms import weighted_sum
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import State, Updates
 
-BLOCK_NUMBERS = 2**22  # distances looked at together, 32 MiB
+BLOCK_NUMBERS = 2**22  # pairs looked at together
 
 
 @final
@@ -82,11 +83,13 @@ def smallest_diameter(squared: Tensor, f: int) -> Tensor:
     >>> smallest_diameter(torch.tensor([[0.0, 1.0, 9.0], [1.0, 0.0, 4.0], [9.0, 4.0, 0.0]]), 1)
     tensor([ True,  True, False])
     """
+    pairs = _farthest_pairs(squared, f)
     kept = torch.ones(1, len(squared), dtype=torch.bool, device=squared.device)
     for _ in range(f):
-        _, one, other = _farthest_pair(squared, kept)
+        one, other = pairs[:, _first_left(pairs, kept)]
         kept = torch.cat([_without(kept, one), _without(kept, other)]).unique(dim=0)
-    diameters, _, _ = _farthest_pair(squared, kept)
+    one, other = pairs[:, _first_left(pairs, kept)]
+    diameters = squared[one, other]
     kept = kept[diameters == diameters.min()]
     marks = kept.to(squared)
     # 0 times infinity is no number.
@@ -94,17 +97,19 @@ def smallest_diameter(squared: Tensor, f: int) -> Tensor:
     return kept[((marks @ countable) * marks).sum(dim=1).argmin()]
 
 
-def _farthest_pair(squared: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each subset `[s, n]` bool the squared diameter and the two rows that make it, `[s]`."""
+def _farthest_pairs(squared: Tensor, f: int) -> Tensor:
+    """`[2, p]`, the farthest first: so many pairs of rows that f rows are not in all of them."""
     n = len(squared)
-    diameters, pairs = [], []
-    for block in kept.split(max(1, BLOCK_NUMBERS // n**2)):
-        within = block[:, :, None] & block[:, None, :]
-        farthest = torch.where(within, squared, -1).flatten(1).max(dim=1)
-        diameters.append(farthest.values)
-        pairs.append(farthest.indices)
-    pair = torch.cat(pairs)
-    return torch.cat(diameters), pair // n, pair % n
+    one, other = torch.triu_indices(n, n, 1, device=squared.device)
+    order = squared[one, other].argsort(descending=True, stable=True)[: f * (n - 1) + 1]
+    return torch.stack([one[order], other[order]])
+
+
+def _first_left(pairs: Tensor, kept: Tensor) -> Tensor:
+    """Of each subset `[s, n]` bool the place of its first pair, the farthest in it: `[s]`."""
+    one, other = pairs
+    blocks = kept.split(max(1, BLOCK_NUMBERS // len(one)))
+    return torch.cat([(b[:, one] & b[:, other]).byte().argmax(dim=1) for b in blocks])
 
 
 def _without(kept: Tensor, row: Tensor) -> Tensor:
