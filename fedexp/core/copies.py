@@ -65,8 +65,16 @@ class Copy(Generic[Item, Answer]):
         there.close()
 
     def send(self, item: Item) -> None:
-        """Ask; not again before the answer is fetched, or both may wait for the other to read."""
-        self._here.send(item)
+        """Ask; not again before the answer is fetched, or both may wait for the other to read.
+
+        Raises:
+            ChildProcessError: the copy is gone.
+        """
+        try:
+            self._here.send(item)
+        except (BrokenPipeError, ConnectionResetError):
+            # A command takes the first for the reader of what it prints, and ends without a word.
+            raise self._gone() from None
 
     def answer(self) -> Answer:
         """To the item that was sent.
@@ -77,11 +85,8 @@ class Copy(Generic[Item, Answer]):
         """
         try:
             answer, error = self._here.recv()
-        except EOFError:
-            self._process.join()
-            raise ChildProcessError(
-                f"a copy of this process ended (exit code {self._process.exitcode})"
-            ) from None
+        except (EOFError, ConnectionResetError):  # the latter: with an item that it had not read
+            raise self._gone() from None
         if error is not None:
             raise error
         return cast(Answer, answer)
@@ -91,6 +96,13 @@ class Copy(Generic[Item, Answer]):
         self._process.kill()
         self._process.join()
         self._here.close()
+
+    def _gone(self) -> ChildProcessError:
+        self._process.join()
+        return ChildProcessError(
+            f"a copy of this process ended with exit code {self._process.exitcode} (a negative one "
+            "is the signal that ended it; -9 is often the system, out of memory)"
+        )
 
 
 def _answer(function: Callable[[Any], Any], asked: Connection) -> None:

@@ -144,6 +144,32 @@ def test_a_copy_that_is_gone_is_said():
         copy.close()
 
 
+def test_a_copy_that_was_gone_before_it_is_asked_is_said():
+    """A broken pipe would be taken for the reader of what the command prints."""
+    copy = Copy(lambda item: os.getpid())
+    try:
+        copy.send(1)
+        os.kill(pid := copy.answer(), signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(ChildProcessError, match=r"exit code -9"):
+            copy.send(2)
+    finally:
+        copy.close()
+
+
+def test_a_copy_that_is_killed_before_it_has_read_is_said():
+    copy = Copy(lambda item: os.getpid())
+    try:
+        copy.send(1)
+        os.kill(pid := copy.answer(), signal.SIGSTOP)
+        copy.send(2)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ChildProcessError, match=r"exit code -9"):
+            copy.answer()
+    finally:
+        copy.close()
+
+
 KEEPS = SLEEPS.replace(
     "list(by_copies(work, range(1200), 2))",
     "copy = Copy(work); [(copy.send(n), copy.answer()) for n in range(600)]",
