@@ -36,7 +36,13 @@ import numpy as np
 import torch
 
 from fedexp.channel.client import TURNS
-from fedexp.channel.encoder import Encoder
+from fedexp.channel.encoder import (
+    Encoder,
+    decoded,
+    encoded,
+    largest_sum,
+    refuse_another_part,
+)
 from fedexp.channel.graph import (
     Graph,
     complete_graph,
@@ -97,8 +103,7 @@ class SecureAggregation:
     max_exposure: float = field(default=1e-12, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not hasattr(self.encoder, "encode"):
-            raise InputError("must be a part of its own, with a _target_", "encoder", self.encoder)
+        refuse_another_part(self.encoder)
         at_least(1, groups=self.groups, max_examples=self.max_examples)
         in_range(0.5, 1, threshold=self.threshold)
         if self.threshold == 1:
@@ -152,7 +157,8 @@ class SecureAggregation:
 
     def _ring_for(self, n: int, d: int) -> Ring:
         largest_group, smallest_group = math.ceil(n / self.groups), n // self.groups
-        largest = self.encoder.largest_sum(largest_group, self._survivors(smallest_group), d)
+        survivors = self._survivors(smallest_group)
+        largest = largest_sum(self.encoder, largest_group, survivors, d)
         if self.weighting == "examples":
             largest *= self.max_examples
         return Ring.that_holds(largest) if self.ring_bits is None else self._ring(largest)
@@ -254,9 +260,9 @@ class SecureAggregation:
         def row_of(client: int) -> Numbers:
             nonlocal clipped
             index = group.rows[client]
-            encoded = self.encoder.encode(updates.matrix[index].cpu().numpy(), least, rng)
-            clipped += encoded.clipped
-            values = encoded.values
+            sent = encoded(self.encoder, updates.matrix[index].cpu().numpy(), least, rng)
+            clipped += sent.clipped
+            values = sent.values
             if weighs:
                 weight = min(round(float(updates.num_examples[index])), self.max_examples)
                 values = np.append(values * weight, weight)
@@ -269,7 +275,7 @@ class SecureAggregation:
             signed, weight = signed[:-1], int(signed[-1])
         if not weight:
             raise TooFewClients("its clients have no examples")
-        row = self.encoder.decode(signed, weight)
+        row = decoded(self.encoder, signed, weight)
         return _Arrival(group.number, row, weight, server.survivors, clipped, server.view)
 
     def _too_few(self, n: int) -> str:
