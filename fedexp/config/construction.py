@@ -124,4 +124,8 @@ def _check_verdict(config: Config) -> None:
             Parts({group: part}, config["trust"])(group)
         except InputError as error:
             key = f"verdict.{name}" + (error.key or group).removeprefix(group)
-            raise InputError(error.reason, key, error.value) from None
+            # What is to be typed (+KEY=, ~KEY) is named by the group as well.
+            reason = error.reason
+            for sign in "+~":
+                reason = reason.replace(f"{sign}{group}.", f"{sign}verdict.{name}.")
+            raise InputError(reason, key, error.value) from None

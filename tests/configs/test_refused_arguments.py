@@ -198,6 +198,23 @@ REFUSED = {
         "model.input_shape=: has no value; set it with +model.input_shape=..., or "
         "'+model.input_shape=${dataset.input_shape}' for that of the data",
     ),
+    "rule of a verdict's that lacks an argument": (
+        [
+            "verdict=hospital",
+            "+verdict.defences.krum._target_=fedexp.aggregation.krum.Krum",
+        ],
+        "verdict.defences.krum.assumed_malicious=: has no value; set it with "
+        "+verdict.defences.krum.assumed_malicious=",
+    ),
+    "rule of a verdict's with an argument too many": (
+        ["verdict=hospital", "+verdict.defences.mean.bogus=1"],
+        "verdict.defences.mean.bogus=1: Known here: weighting; without it: "
+        "~verdict.defences.mean.bogus",
+    ),
+    "attack of a verdict's that lacks an argument": (
+        ["verdict=hospital", "~verdict.attack.scale"],
+        "verdict.attack.scale=: has no value; set it with +verdict.attack.scale=",
+    ),
 }
 
 
