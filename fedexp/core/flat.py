@@ -55,10 +55,7 @@ class FlatModel:
             end = offset + tensor.numel()
             tensor.data = self.vector[offset:end].view(tensor.shape)
             offset = end
-        self._layers = [*self.module.modules()]
-        named = [named for m in self._layers for named in (m._parameters, m._buffers)]
-        self._tensors = [(tensors, name) for tensors in named for name in tensors]
-        self._places = self._places_now()
+        self._remember_places()
         counts = [b for b in self.module.buffers() if not b.is_floating_point()]
         self._counts = [(b, b.clone()) for b in counts]
 
@@ -94,6 +91,12 @@ class FlatModel:
         """
         return self._places_now() == self._places
 
+    def _remember_places(self) -> None:
+        self._layers = [*self.module.modules()]
+        named = [named for m in self._layers for named in (m._parameters, m._buffers)]
+        self._tensors = [(tensors, name) for tensors in named for name in tensors]
+        self._places = self._places_now()
+
     def _places_now(self) -> list[int]:
         found = [tensors.get(name) for tensors, name in self._tensors]
         return [self.vector.data_ptr(), *(0 if t is None else t.data_ptr() for t in found)]
@@ -127,6 +130,20 @@ class FlatModel:
         same = copy.copy(self)
         same._normalisation = Normalisation.none().to(self.vector.device)
         return same
+
+    def apart(self) -> Self:
+        """The same tensors in a module of its own: whoever watches it sees no pass of this one.
+
+        >>> model = FlatModel(nn.Linear(2, 1), torch.device("cpu"))
+        >>> other = model.apart()
+        >>> other.module is model.module, other.module.weight is model.module.weight
+        (False, True)
+        """
+        other = copy.copy(self)
+        shared = [*self.module.parameters(), *self.module.buffers()]
+        other.module = copy.deepcopy(self.module, {id(tensor): tensor for tensor in shared})
+        other._remember_places()
+        return other
 
     def _layout_for(self, x: Tensor) -> torch.memory_format:
         """Channels last for convolutions over images.

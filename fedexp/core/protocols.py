@@ -128,6 +128,12 @@ class Model(Protocol):
     def for_inputs(self) -> Self:
         """The same model for examples that are shifted and scaled already."""
 
+    def apart(self) -> Self:
+        """The same tensors in a module of its own: whoever watches it sees no pass of this one."""
+
+    def is_in_place(self) -> bool:
+        """Whether its numbers still lie where they did, so that `vector` is the model."""
+
 
 class Trainer(Protocol):
     """One client's local training. Module-level and picklable: it is sent to the workers."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
-from fedexp.core.protocols import Trainer
+from fedexp.core.protocols import Model, Trainer
 from fedexp.core.text import called
 from fedexp.core.types import ClientTask
 from fedexp.core.untouched import seen, written
@@ -34,16 +34,22 @@ def held_to_its_model(
     before, params = written(*shown), seen(task.params)
     model.in_training()
     yield
-    wrong = ""
-    if not model.is_in_place():
-        wrong = (
-            "puts other tensors in the place of the model's, which are what is sent: write to "
-            "these (p.data.copy_(...), with no_grad: p -= ..., load_state_dict without assign)"
-        )
-    elif written(*shown) != before or seen(task.params) != params:
-        wrong = (
+    refuse_other_tensors(trainer, model)
+    if written(*shown) != before or seen(task.params) != params:
+        raise InputError(
             "changes what it is given beside the model (the task's params, state and broadcast, "
-            "the examples), which others are given as well: copy it first (.clone())"
+            "the examples), which others are given as well: copy it first (.clone())",
+            "training",
+            called(trainer),
         )
-    if wrong:
-        raise InputError(wrong, "training", called(trainer))
+
+
+def refuse_other_tensors(trainer: Trainer, model: Model) -> None:
+    """Raise InputError if `trainer` has not moved `model` where it lies, but made other tensors."""
+    if not model.is_in_place():
+        raise InputError(
+            "puts other tensors in the place of the model's, which are what is sent: write to "
+            "these (p.data.copy_(...), with no_grad: p -= ..., load_state_dict without assign)",
+            "training",
+            called(trainer),
+        )

@@ -2,19 +2,21 @@
 
 All that has noise is the gradients. So a trainer is shown nothing else of a client: not the
 examples, not a batch's loss, not how many examples are in it (a step that is skipped for an empty
-batch tells that it was empty). What the record has of these is put into the report afterwards.
+batch tells that it was empty), and not the module and the task that the examples go through: its
+own have the same tensors, and hooks on them see no example. What the record has of these is put
+into the report afterwards.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
@@ -66,11 +68,12 @@ class UnseenSteps:
 
     Args:
         steps: the source.
+        model: the client's, whatever is handed in its place.
         shard: the client's examples, whatever is handed in their place.
     """
 
-    def __init__(self, steps: StepSource, shard: Split) -> None:
-        self._steps, self._shard = steps, shard
+    def __init__(self, steps: StepSource, model: Model, shard: Split) -> None:
+        self._steps, self._model, self._shard = steps, model, shard
         self._processed, self._with_examples = 0, 0
         self._loss: Tensor | float = 0.0
 
@@ -78,16 +81,19 @@ class UnseenSteps:
         self, model: Model, shard: object, task: ClientTask, work: Work
     ) -> Generator[Step, None, None]:
         """As many steps as the source makes."""
-        n = len(self._shard)
+        n, modules = len(self._shard), (self._model.module, model.module)
+        modes = [*zip(*(module.modules() for module in modules), strict=False)]
         total = torch.zeros((), device=model.vector.device)
         unknown, expected = torch.full_like(total, torch.nan), round(n / work.batches(n))
-        with closing(self._steps(model, self._shard, task, work)) as made:
+        _follow(modes)
+        with closing(self._steps(self._model, self._shard, task, work)) as made:
             for step in made:
                 self._processed += step.examples
                 self._with_examples += step.examples > 0
                 total += step.loss
                 yield replace(step, loss=unknown, examples=expected)
                 del step  # or the next gradients could not lie where these do
+                _follow(modes)
         # On a GPU a tensor until the round's end: to read it here would be to wait for the device.
         self._loss = float(total) if total.is_cpu else total
 
@@ -97,6 +103,13 @@ class UnseenSteps:
         if "loss" in metrics:
             metrics["loss"] = self._loss / self._with_examples if self._with_examples else math.nan
         return replace(report, processed=self._processed, metrics=metrics)
+
+
+def _follow(modes: Sequence[tuple[nn.Module, nn.Module]]) -> None:
+    """Put every first layer into the mode that the trainer has its second one in."""
+    for layer, shown in modes:
+        if layer.training != shown.training:
+            layer.training = shown.training
 
 
 @final

@@ -25,6 +25,7 @@ from fedexp.core.examples import Split
 from fedexp.core.protection import Combination, Plan, Protection
 from fedexp.core.protocols import LocalTraining, Model, Task, Trainer
 from fedexp.core.text import called
+from fedexp.core.trained import refuse_other_tensors
 from fedexp.core.types import Adjust, ClientReport, ClientTask
 from fedexp.privacy.account import (
     NOT_COVERED,
@@ -127,10 +128,11 @@ class PrivateTraining:
     def _train(
         self, steps: StepSource, model: Model, shard: Split, task: ClientTask
     ) -> ClientReport:
-        trainer, unseen = self._trainer(), UnseenSteps(steps, shard)
+        trainer, unseen = self._trainer(), UnseenSteps(steps, model, shard)
         counted = CountedSteps(unseen, trainer)
         shown: Any = Unseen(len(shard), called(trainer))
-        report = unseen.told(trainer(model, shown, task, counted))
+        report = unseen.told(trainer(apart := model.apart(), shown, task, counted))
+        refuse_other_tensors(trainer, apart)
         self._check_made(counted.made, self.steps_for(len(shard)))
         d = sum(p.numel() for p in model.parameters)
         if not torch.equal(model.vector[d:], task.params[d:]):  # buffers follow the parameters

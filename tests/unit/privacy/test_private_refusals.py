@@ -280,3 +280,58 @@ def test_a_trainer_sees_of_a_batch_what_has_noise_and_the_record_the_rest():
     _, ours = train(private(sgd(batch_size=5)), built(SHIPPED["mlp"]), shard(20))
     assert report.processed == ours.processed > 0  # the batches are the same ones
     assert report.metrics["loss"] > 0
+
+
+class Watches(LocalSGD):
+    """One that looks through the model at the examples, and has its own task say their losses."""
+
+    def __call__(self, model, shard, task, steps=ordinary_steps):
+        seen = []
+        for layer in model.module.modules():
+            layer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs))
+        for parameter in model.parameters:
+            parameter.register_hook(seen.append)
+        model.task, model.arrange = Twice(), seen.append
+        report = super().__call__(model, shard, task, steps)
+        assert not seen
+        return report
+
+
+class Twice(Multiclass):
+    def losses(self, logits, y):
+        return 2 * super().losses(logits, y)
+
+
+class Replaces(LocalSGD):
+    """One that ends with a parameter of its own in the place of the model's."""
+
+    def __call__(self, model, shard, task, steps=ordinary_steps):
+        report = super().__call__(model, shard, task, steps)
+        model.module.get_submodule("1").bias = nn.Parameter(torch.zeros(9))
+        return report
+
+
+def test_a_trainer_cannot_watch_the_passes_that_its_steps_are_made_by():
+    net, data = built(SHIPPED["mlp"]), shard(10)
+    watched, _ = train(private(Watches(**vars(sgd()))), net, data)
+    assert torch.equal(watched, train(private(), net, data)[0])
+    with pytest.raises(InputError, match="puts other tensors"):
+        train(private(Replaces(**vars(sgd()))), net, data)
+
+
+class InEvaluation(LocalSGD):
+    """One that leaves dropout out after its first step."""
+
+    def __call__(self, model, shard, task, steps=ordinary_steps):
+        for step in steps(model, shard, task, self.work()):
+            self._update_rule(model.parameters, task.round)(step.gradients)
+            model.module.eval()
+        return ClientReport(len(shard), 0, {"loss": 0.0})
+
+
+def test_the_passes_are_in_the_mode_that_the_trainer_has_its_model_in():
+    data, own = shard(10), InEvaluation(**vars(sgd(batch_size=None, epochs=3)))
+    without, _ = train(private(own), nn.Sequential(nn.Dropout(0.5), built(SHIPPED["mlp"])), data)
+    plain = sgd(batch_size=None, epochs=3)
+    dropped, _ = train(private(plain), nn.Sequential(nn.Dropout(0.5), built(SHIPPED["mlp"])), data)
+    assert not torch.equal(without, dropped)
