@@ -22,12 +22,13 @@ from torch import Tensor
 
 from fedexp.backends.block_size import Room, numbers_kept, usable_bytes
 from fedexp.backends.in_process import InProcess
-from fedexp.backends.workspace import check_report, check_state, sends_of, write_sent
+from fedexp.backends.workspace import check_state, sends_of, write_sent
 from fedexp.core.blocks import Block, TrainsBlocks, why_no_blocks
 from fedexp.core.checks import at_least
 from fedexp.core.devices import on_device
 from fedexp.core.mapping import let_go
 from fedexp.core.protocols import Trainer
+from fedexp.core.reports import check_report
 from fedexp.core.stacked import StackedModel, why_not_stacked
 from fedexp.core.types import ClientReport, ClientTask, Updates
 from fedexp.core.workload import Workload

@@ -17,6 +17,7 @@ from fedexp.core.protocols import Partitioner, Sampler, Task
 from fedexp.core.text import called
 from fedexp.data.loader import Loader
 from fedexp.observers.guarded import Guarded
+from fedexp.training.steps import refuse_other_work
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def construct(config: Config) -> Chosen:
     one_of(task.metrics, objective=config["objective"])
     n_clients, setting = everybody(config), make("setting")
     trainer, sampler = make("training"), make("sampler")
+    refuse_other_work(trainer)
     cohort_size = _cohort_size(n_clients, config["cohort_size"], sampler)
     with prefixed("training"):
         trainer = setting.trainer(trainer, n_clients, cohort_size)

@@ -24,6 +24,7 @@ from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.protection import Combination, Plan, Protection
 from fedexp.core.protocols import LocalTraining, Model, Task, Trainer
+from fedexp.core.reports import check_report
 from fedexp.core.text import called
 from fedexp.core.trained import refuse_other_tensors
 from fedexp.core.types import Adjust, ClientReport, ClientTask
@@ -131,7 +132,9 @@ class PrivateTraining:
         trainer, unseen = self._trainer(), UnseenSteps(steps, model, shard)
         counted = CountedSteps(unseen, trainer)
         shown: Any = Unseen(len(shard), called(trainer))
-        report = unseen.told(trainer(apart := model.apart(), shown, task, counted))
+        report = trainer(apart := model.apart(), shown, task, counted)
+        check_report(report, trainer)
+        report = unseen.told(report)
         refuse_other_tensors(trainer, apart)
         self._check_made(counted.made, self.steps_for(len(shard)))
         d = sum(p.numel() for p in model.parameters)

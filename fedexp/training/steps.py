@@ -21,6 +21,7 @@ from fedexp.core.examples import Split
 from fedexp.core.protocols import Model, Task, Trainer
 from fedexp.core.rng import seeded, torch_generator
 from fedexp.core.step_rule import StepRule
+from fedexp.core.text import called
 from fedexp.core.types import Adjust, ClientReport, ClientTask
 
 Gradients = tuple[Tensor, ...]
@@ -180,6 +181,15 @@ class StepTrainer(Trainer, Protocol):
         self, model: Model, shard: Split, task: ClientTask, steps: StepSource = ...
     ) -> ClientReport:
         """Train `model` in place on `steps`; on ordinary ones if none are given."""
+
+
+def refuse_other_work(trainer: Trainer) -> None:
+    """Raise InputError if a trainer that goes step by step says its work in a way of its own."""
+    if isinstance(trainer, StepTrainer):
+        work: object = trainer.work()
+        if not isinstance(work, Work):
+            reason = f"work() must return a fedexp.training.steps.Work, and returned {work!r}"
+            raise InputError(" ".join(reason.split()), "training", called(trainer))
 
 
 @runtime_checkable

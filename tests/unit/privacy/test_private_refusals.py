@@ -253,6 +253,13 @@ class OtherBatches(LocalSGD):
         return replace(as_plain(self), batch_size=None)(model, shard, task, steps)
 
 
+class Silent(LocalSGD):
+    """One that reports nothing."""
+
+    def __call__(self, model, shard, task, steps=ordinary_steps):
+        super().__call__(model, shard, task, steps)
+
+
 def as_plain(trainer):
     return LocalSGD(**{field.name: getattr(trainer, field.name) for field in fields(trainer)})
 
@@ -265,6 +272,7 @@ def as_plain(trainer):
         (Idle, r"made 0 of the \d+ steps"),
         (SetsABias, r"looks at a client's examples \(shard.y\)"),
         (OtherBatches, "asks for other steps"),
+        (Silent, "must return a ClientReport, and returned a NoneType"),
     ],
 )
 def test_a_trainer_that_does_not_train_on_the_steps_it_is_given_is_refused(kind, reason):

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from fedexp.backends.workspace import check_report
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
+from fedexp.core.reports import check_report
 from fedexp.core.trained import held_to_its_model
 from fedexp.core.types import ClientReport, ClientTask, Updates
 from fedexp.tasks.multiclass import Multiclass
+from fedexp.training.sgd import LocalSGD
+from fedexp.training.steps import refuse_other_work
+from tests.support.private_models import sgd
 
 GOOD = ClientReport(3, 30, {"loss": 0.5, "on_device": torch.tensor(1.0)})
 
@@ -125,3 +128,14 @@ def test_a_trainer_moves_the_model_where_it_lies_and_nothing_else(train, words):
     ):
         train(model, shard, task)
     assert words in str(refused.value)
+
+
+class SaysANumber(LocalSGD):
+    def work(self):
+        return 3
+
+
+def test_work_is_said_in_the_way_that_steps_are_counted_by():
+    refuse_other_work(Trainer())  # says nothing of it
+    with pytest.raises(InputError, match=r"^training=\S*SaysANumber: work\(\) must return .* 3$"):
+        refuse_other_work(SaysANumber(**vars(sgd())))
