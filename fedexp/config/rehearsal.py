@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedexp.core.capabilities import ChecksBatches
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
@@ -67,6 +68,8 @@ def rehearse(
                 few = workload.train.rows(torch.arange(n)).to(workload.device)
                 stage.train(protected, few, task)
                 copy.load(start)
+            if isinstance(protected, ChecksBatches):
+                protected.check_batches(copy, workload.train, sizes_of(workload.shards).tolist())
             return little
         idle: list[set[str]] = []
         for size, why in _batch_sizes(work, workload.shards).items():

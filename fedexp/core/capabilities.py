@@ -64,7 +64,7 @@ from torch import Tensor, nn
 
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
-from fedexp.core.protocols import Aggregator, Attack, Sampler, Task
+from fedexp.core.protocols import Aggregator, Attack, Model, Sampler, Task
 from fedexp.core.text import called
 from fedexp.core.types import Delivery, Rule, State, Updates
 
@@ -266,6 +266,20 @@ class ChecksTheCohort(Protocol):
 
     def check_cohort(self, n: int) -> None:
         """Raise InputError where n rows are too few."""
+
+
+@runtime_checkable
+class ChecksBatches(Protocol):
+    """Training that does not do for every model, which only batches as large as a run's show."""
+
+    def check_batches(self, model: Model, train: Split, sizes: Sequence[int]) -> None:
+        """Raise InputError for a model or a task that it would not do for.
+
+        Args:
+            model: its mode, what its layers draw and its buffers are put back by the caller.
+            train: the training part, on the model's device or not.
+            sizes: how many examples each client has.
+        """
 
 
 @runtime_checkable

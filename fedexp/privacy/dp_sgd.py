@@ -6,6 +6,7 @@ of one client added or removed; epsilon is the largest client's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, final
@@ -36,7 +37,10 @@ from fedexp.privacy.account import (
 )
 from fedexp.privacy.counted_steps import CountedSteps, Unseen, UnseenSteps
 from fedexp.privacy.ledger import Ledger
-from fedexp.privacy.lone_examples import refuse_examples_that_mix
+from fedexp.privacy.lone_examples import (
+    refuse_examples_that_mix,
+    refuse_large_batches_that_mix,
+)
 from fedexp.privacy.private_blocks import PrivateBlockSteps
 from fedexp.privacy.private_steps import PrivateSteps
 from fedexp.privacy.terms import (
@@ -113,6 +117,18 @@ class PrivateTraining:
             InputError: the model has a layer that DP-SGD cannot train, or moved its buffers.
         """
         return self._train(self.steps, model, shard, task)
+
+    def check_batches(self, model: Model, train: Split, sizes: Sequence[int]) -> None:
+        """Nothing may mix from a size on: the largest client's mean batch is tried, and twice it.
+
+        Raises:
+            InputError: one example moves what the others of such a batch come to.
+        """
+        n = max(sizes)
+        mean = -(-n // self._trainer().work().batches(n))
+        for size in sorted({mean, min(2 * mean, n)}):
+            batch = train.between(0, size).to(model.vector.device)
+            refuse_large_batches_that_mix(model, model.arrange(batch), batch.y)
 
     def learning_rate(self, round: int) -> float | None:
         """The trainer's."""

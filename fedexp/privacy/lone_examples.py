@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from fedexp.core.checks import InputError
 from fedexp.core.flat import TaskModel
-from fedexp.core.protocols import Task
+from fedexp.core.protocols import Model, Task
 from fedexp.core.rng import seeded
 from fedexp.core.text import called
 from fedexp.training.per_example import channels_last, watching
 
 TOLERANCE = 1e-4  # relative, of float32 sums: what mixes shows in full
 BATCH, DRAWS = 8, 24  # examples and draws where it is looked for what mixes by chance
+LARGE_DRAWS = 2  # of batches as large as a run's
 
 
 @final
@@ -88,6 +89,45 @@ def refuse_examples_that_mix(module: nn.Module, task: Task, x: Tensor, y: Tensor
             "model",
             name,
         )
+
+
+def refuse_large_batches_that_mix(model: Model, x: Tensor, y: Tensor) -> None:
+    """Raise InputError if one example of a batch as large as a run's changes the others' losses.
+
+    The first one is replaced by one that is not a number, of another label.
+
+    Args:
+        model: in training mode afterwards.
+        x: examples `[n, *shape]` as the module takes them.
+        y: their labels.
+    """
+    replaced = x.clone()
+    replaced[0] = torch.nan
+    for seed in range(1, 1 + LARGE_DRAWS):
+        logits, losses = _passed(model, x, y, seed)
+        try:
+            other = _of_another_label(y, logits.shape[1])
+            moved = _passed(model, replaced, other, seed)
+        except Exception:  # it refuses such an example by itself, which is as well
+            return
+        if not bool(losses.isfinite().all()):  # nothing can be compared; who trains says so
+            return
+        if len(x) > 1 and not _alike(losses[1:], moved[1][1:]):
+            by_model = not _alike(logits[1:], moved[0][1:])
+            raise InputError(
+                f"mixes the examples of a batch from a size on: when one of {len(x)} is replaced, "
+                "the losses of the others move, so that clipping bounds no example; DP-SGD needs a "
+                "model and a task that take every example by itself, whatever the batch",
+                "model" if by_model else "task",
+                type(model.module).__name__ if by_model else called(model.task),
+            )
+
+
+def _passed(model: Model, x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Logits and losses in training mode; whatever layers draw, they draw the same for a seed."""
+    with seeded(seed, x.device), torch.no_grad():
+        logits = model.module.train()(x)
+        return logits, model.task.losses(logits, y)
 
 
 def answers(model: TaskModel, x: Tensor, y: Tensor, seed: int = 0) -> Answers:
@@ -198,14 +238,19 @@ def _places(parameters: list[nn.Parameter], row: Tensor) -> list[Tensor]:
 
 def _replacements(x: Tensor, y: Tensor, classes: int) -> list[tuple[Tensor, Tensor]]:
     """Batches that differ in their first example alone."""
-    other = y.clone()
-    other[0] = (y[0] + 1) % classes if y.dim() == 1 else 1 - y[0]
-    found = [(x, other)]
+    found = [(x, _of_another_label(y, classes))]
     for first in (-x[0], 1000 * x[1], torch.full_like(x[0], torch.nan)):
         replaced = x.clone()
         replaced[0] = first
         found.append((replaced, y))
     return found
+
+
+def _of_another_label(y: Tensor, classes: int) -> Tensor:
+    """Labels that differ in their first one alone."""
+    other = y.clone()
+    other[0] = (y[0] + 1) % classes if y.dim() == 1 else 1 - y[0]
+    return other
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

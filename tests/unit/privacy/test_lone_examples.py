@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
+from fedexp.core.flat import TaskModel
 from fedexp.privacy.dp_sgd import DPSGD
 from fedexp.privacy.lone_examples import refuse_examples_that_mix
 from fedexp.privacy.private_steps import CLIPPING, PrivateSteps
@@ -16,7 +17,7 @@ from fedexp.tasks.multiclass import Multiclass
 from fedexp.training.per_example import Factors
 from fedexp.training.rehearsal import made_up
 from fedexp.training.steps import Work
-from tests.support.private_models import IMAGE, SHIPPED, built, shard
+from tests.support.private_models import IMAGE, SHIPPED, built, private, sgd, shard
 from tests.unit.privacy.test_private_steps import steps_of
 from tests.unit.training.test_per_example import OTHERS
 
@@ -250,3 +251,40 @@ class OwnTask(Multiclass):
 def test_losses_that_are_not_one_an_example_are_the_tasks(made, said):
     with pytest.raises(InputError, match=rf"^task=\S*OwnTask: must give the loss of each.*{said}"):
         refuse_examples_that_mix(Mixing(), OwnTask(made), made_up(IMAGE), LABELS)
+
+
+class FromASizeOn(Multiclass):
+    """Losses that go by the whole batch, or by its labels, if that is large."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def losses(self, logits, y):
+        losses = super().losses(logits, y)
+        return losses if len(y) < 20 else losses * self.factor(losses, y)
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "key"),
+    [
+        (Mixing, FromASizeOn(lambda losses, y: losses.mean()), "task"),
+        (Mixing, FromASizeOn(lambda losses, y: 1 / torch.bincount(y)[y]), "task"),
+        (lambda: Mixup(batch=20), Multiclass(), "model"),
+    ],
+)
+def test_what_mixes_in_batches_as_large_as_a_runs_is_refused(model, task, key):
+    check(model(), task)  # which tries small ones
+    data, trained = shard(60), TaskModel(model(), torch.device("cpu"), task)
+    private(sgd(batch_size=8)).check_batches(trained, data, [10, 60])
+    with pytest.raises(InputError, match="one of 24 is replaced") as refusal:
+        private(sgd(batch_size=12)).check_batches(trained, data, [10, 60])
+    assert refusal.value.key == key
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_models_that_do_not_mix_in_large_batches_pass(name):
+    layers = nn.Sequential(nn.Dropout(0.5), built(SHIPPED[name]))
+    model = TaskModel(layers, torch.device("cpu"), Multiclass())
+    private(sgd(batch_size=12)).check_batches(model, shard(60), [60])
