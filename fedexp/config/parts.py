@@ -202,8 +202,7 @@ def _check_arguments(target: Any, node: Config, path: str, runtime: Sequence[str
                 raise InputError(why, f"{path}.{name}", value)
             meant = did_you_mean(name, names)
             known = f"{meant}Known here: {', '.join(names) or 'nothing'}"
-            # An overridden _target_ is given what belonged to the choice in whose place it is.
-            rid = "" if meant else f"; without it: ~{path}.{name}"
+            rid = "" if meant else _without([k for k in node if k not in names], node, path)
             raise InputError(known + rid, f"{path}.{name}", value)
         if name in hints and not _fits(value, hints[name]):
             raise InputError(f"must be {_describe(hints[name])}", f"{path}.{name}", value)
@@ -224,6 +223,20 @@ def _check_arguments(target: Any, node: Config, path: str, runtime: Sequence[str
             )
         ):
             required(node, name, path)
+
+
+def _without(unknown: Sequence[str], node: Config, path: str) -> str:
+    """How a part is rid of all that it does not take.
+
+    An overridden _target_ is given what belonged to the choice in whose place it is. Hydra takes a
+    key that is null for one that does not exist: it is given a value first.
+
+    >>> _without(["_target_", "lr", "steps"], {"lr": 0.1, "steps": None}, "training")
+    '; without them: ~training.lr training.steps=0 ~training.steps'
+    """
+    keys = [key for key in unknown if not (key.startswith("_") and key.endswith("_"))]
+    rid = [f"{path}.{k}=0 ~{path}.{k}" if node[k] is None else f"~{path}.{k}" for k in keys]
+    return f"; without {'it' if len(keys) == 1 else 'them'}: {' '.join(rid)}"
 
 
 def _hints(target: Any) -> dict[str, Any]:

@@ -215,6 +215,12 @@ REFUSED = {
         ["verdict=hospital", "~verdict.attack.scale"],
         "verdict.attack.scale=: has no value; set it with +verdict.attack.scale=",
     ),
+    "arguments of the choice in whose place another part is": (
+        ["training._target_=fedexp.training.schedules.Constant", "~training.lr"],
+        "training.schedule={'_target_': 'fedexp.training.schedules.Constant'}: Known here: "
+        "nothing; without them: ~training.schedule ~training.batch_size "
+        "~training.epochs training.steps=0 ~training.steps ~training.momentum ",
+    ),
 }
 
 
