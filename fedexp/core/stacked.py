@@ -10,7 +10,9 @@ The same arithmetic as in k modules, in another order: equal to float32's roundi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -46,6 +48,12 @@ class StackedModel:
 
     def __len__(self) -> int:
         return self._k
+
+    def apart(self) -> Self:
+        """The same models in a module of its own: whoever watches it sees no pass of this one."""
+        other = copy.copy(self)
+        other._model = self._model.apart()
+        return other
 
     @property
     def d(self) -> int:

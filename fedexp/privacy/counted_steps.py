@@ -10,19 +10,23 @@ into the report afterwards.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedexp.core.blocks import Block
 from fedexp.core.checks import InputError
+from fedexp.core.devices import on_device
 from fedexp.core.examples import Split
 from fedexp.core.protocols import Model
 from fedexp.core.text import called
 from fedexp.core.types import ClientReport, ClientTask
+from fedexp.training.blocks import BlockStep, BlockSteps
 from fedexp.training.steps import Step, StepSource, StepTrainer, Work
 
 
@@ -99,10 +103,62 @@ class UnseenSteps:
 
     def told(self, report: ClientReport) -> ClientReport:
         """The report with what the trainer could not see."""
-        metrics = dict(report.metrics)
-        if "loss" in metrics:
-            metrics["loss"] = self._loss / self._with_examples if self._with_examples else math.nan
-        return replace(report, processed=self._processed, metrics=metrics)
+        loss = self._loss / self._with_examples if self._with_examples else math.nan
+        return replace(report, processed=self._processed, metrics=_with_loss(report.metrics, loss))
+
+
+@final
+class UnseenBlockSteps:
+    """The same for the steps of a block of clients: `shown` is what a trainer has of it.
+
+    Args:
+        steps: the source.
+        block: the clients, whatever is handed in their place.
+        by: the trainer.
+    """
+
+    def __init__(self, steps: BlockSteps, block: Block, by: str) -> None:
+        self._steps, self._block = steps, block
+        self._processed = np.zeros(len(block), dtype=np.int64)
+        self._with_examples = np.zeros(len(block), dtype=np.int64)
+        self._losses = torch.zeros(len(block), device=block.model.device)
+        of_clients: Any = tuple(Unseen(n, by) for n in block.sizes)
+        data: Any = Unseen(len(block.data), by)
+        model = block.model.apart()
+        self.shown = replace(block, model=model, data=data, shards=of_clients, labels=of_clients)
+
+    def __call__(self, block: object, work: Work) -> Generator[BlockStep, None, None]:
+        """As many steps as the source makes."""
+        expected = tuple(round(n / work.batches(n)) for n in self._block.sizes)
+        self._block.model.training()
+        with closing(self._steps(self._block, work)) as made:
+            for step in made:
+                a, examples = len(step.examples), np.array(step.examples)
+                self._processed[:a] += examples
+                self._with_examples[:a] += examples > 0
+                self._losses[:a] += step.losses
+                unknown = torch.full_like(step.losses, torch.nan)
+                yield replace(step, losses=unknown, examples=expected[:a])
+                del step  # or the next gradients could not lie where these do
+
+    def told(self, reports: Sequence[ClientReport]) -> list[ClientReport]:
+        """The reports with what the trainer could not see."""
+        counts = on_device(self._with_examples.astype(np.float32), self._losses.device)
+        return [
+            replace(
+                report,
+                processed=int(processed),
+                metrics=_with_loss(report.metrics, loss),
+            )
+            for report, processed, loss in zip(
+                reports, self._processed, self._losses / counts, strict=True
+            )
+        ]
+
+
+def _with_loss(metrics: Mapping[str, Any], loss: Tensor | float) -> dict[str, Any]:
+    """The metrics, with the loss where they hold one."""
+    return {**metrics, "loss": loss} if "loss" in metrics else dict(metrics)
 
 
 def _follow(modes: Sequence[tuple[nn.Module, nn.Module]]) -> None:

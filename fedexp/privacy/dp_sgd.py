@@ -35,7 +35,7 @@ from fedexp.privacy.account import (
     PrivacyAccount,
     StepsOfEachClient,
 )
-from fedexp.privacy.counted_steps import CountedSteps, Unseen, UnseenSteps
+from fedexp.privacy.counted_steps import CountedSteps, Unseen, UnseenBlockSteps, UnseenSteps
 from fedexp.privacy.ledger import Ledger
 from fedexp.privacy.lone_examples import (
     refuse_examples_that_mix,
@@ -179,8 +179,12 @@ class PrivateTraining:
         assert isinstance(self.trainer, StepBlockTrainer)
         of = self.steps
         steps = PrivateBlockSteps(of.clip_norm, of.noise_multiplier, of.noise_seed)
-        counted = CountedSteps(steps, self._trainer())
-        reports = self.trainer.train_block(block, adjust, counted)
+        unseen = UnseenBlockSteps(steps, block, called(self.trainer))
+        counted = CountedSteps(unseen, self._trainer())
+        reports = self.trainer.train_block(unseen.shown, adjust, counted)
+        for report in reports:
+            check_report(report, self.trainer)
+        reports = unseen.told(reports)
         self._check_made(counted.made, max(map(self.steps_for, block.sizes)))
         return [
             self._with_what_it_spent(report, n)

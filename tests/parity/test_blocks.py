@@ -17,6 +17,7 @@ from fedexp.config.build import build
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel
+from fedexp.core.types import ClientReport
 from fedexp.federation.algorithms.scaffold import Scaffold
 from fedexp.privacy.dp_sgd import PrivateTraining
 from fedexp.privacy.private_steps import PrivateSteps
@@ -309,3 +310,49 @@ def test_labels_are_read_where_batches_are_drawn():
     balanced = sgd(sampling="balanced", **EPOCHS)
     given = tasks(start(work), clients=(2, 0, 3, 1))
     assert_alike(Blocks(work, 4).train(balanced, given), InProcess(work).train(balanced, given))
+
+
+class Looks(LocalSGD):
+    """A trainer of one's own that looks at what its block holds beside the steps."""
+
+    def train_block(self, block, adjust, steps):
+        looked = [*block.labels, *block.shards, block.data][self.steps - 1]
+        return looked.y
+
+
+class Listens(LocalSGD):
+    """One that keeps what it is shown of its batches, and watches the module."""
+
+    def train_block(self, block, adjust, steps):
+        seen = []
+        block.model._model.module.register_forward_pre_hook(lambda layer, inputs: seen.append(1))
+        for step in steps(block, self.work()):
+            assert bool(step.losses.isnan().all())
+            assert step.examples == (4, 4, 2, 3)  # the expected ones: 12, 7, 5 and 3 by batches
+        assert not seen
+        return [ClientReport(n, 0, {"loss": 0.0}) for n in block.sizes]
+
+
+def test_a_trainer_of_blocks_sees_of_private_clients_what_has_noise():
+    work = workload()
+    backend, asked = Blocks(work, 4), tasks(start(work))
+    for looked in (1, 5, 9):
+        own = Looks(**vars(sgd(batch_size=4, epochs=None, steps=looked)))
+        with pytest.raises(InputError, match="looks at a client's examples") as refusal:
+            backend.train(dp(own), asked)
+        assert refusal.value.key == "training"
+    plain, own = sgd(batch_size=4), Listens(**vars(sgd(batch_size=4)))
+    ours, theirs = ([*backend.train(dp(t), asked).metrics] for t in (plain, own))
+    assert [m["steps"] for m in ours] == [m["steps"] for m in theirs]
+    assert all(m["loss"] > 0 for m in theirs)
+
+
+def test_a_trainer_of_private_blocks_that_returns_no_report_is_refused():
+    class Silent(LocalSGD):
+        def train_block(self, block, adjust, steps):
+            super().train_block(block, adjust, steps)
+            return [None] * len(block)
+
+    work = workload()
+    with pytest.raises(InputError, match="must return a ClientReport"):
+        Blocks(work, 4).train(dp(Silent(**vars(sgd()))), tasks(start(work)))
