@@ -11,7 +11,7 @@ to must not move.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import final
 
 import torch
@@ -94,25 +94,26 @@ def refuse_examples_that_mix(module: nn.Module, task: Task, x: Tensor, y: Tensor
 def refuse_large_batches_that_mix(model: Model, x: Tensor, y: Tensor) -> None:
     """Raise InputError if one example of a batch as large as a run's changes the others' losses.
 
-    The first one is replaced by one that is not a number, of another label.
+    The first one is replaced by one that is not a number, and by its opposite, of another label.
 
     Args:
         model: in training mode afterwards.
         x: examples `[n, *shape]` as the module takes them.
         y: their labels.
     """
-    replaced = x.clone()
-    replaced[0] = torch.nan
-    for seed in range(1, 1 + LARGE_DRAWS):
+    for seed, first in product(
+        range(1, 1 + LARGE_DRAWS), (torch.full_like(x[0], torch.nan), -x[0])
+    ):
         logits, losses = _passed(model, x, y, seed)
+        if len(x) < 2 or not bool(losses.isfinite().all()):  # not comparable; who trains says so
+            return
+        replaced = x.clone()
+        replaced[0] = first
         try:
-            other = _of_another_label(y, logits.shape[1])
-            moved = _passed(model, replaced, other, seed)
+            moved = _passed(model, replaced, _of_another_label(y, logits.shape[1]), seed)
         except Exception:  # it refuses such an example by itself, which is as well
-            return
-        if not bool(losses.isfinite().all()):  # nothing can be compared; who trains says so
-            return
-        if len(x) > 1 and not _alike(losses[1:], moved[1][1:]):
+            continue
+        if not _alike(losses[1:], moved[1][1:]):
             by_model = not _alike(logits[1:], moved[0][1:])
             raise InputError(
                 f"mixes the examples of a batch from a size on: when one of {len(x)} is replaced, "
