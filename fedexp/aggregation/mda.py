@@ -83,6 +83,8 @@ def smallest_diameter(squared: Tensor, f: int) -> Tensor:
     >>> smallest_diameter(torch.tensor([[0.0, 1.0, 9.0], [1.0, 0.0, 4.0], [9.0, 4.0, 0.0]]), 1)
     tensor([ True,  True, False])
     """
+    if not f:
+        return torch.ones(len(squared), dtype=torch.bool, device=squared.device)
     pairs = _farthest_pairs(squared, f)
     kept = torch.ones(1, len(squared), dtype=torch.bool, device=squared.device)
     for _ in range(f):
