@@ -97,17 +97,23 @@ class Parts:
 
 
 class prefixed:
-    """Puts a config group in front of the keys of the InputErrors that pass."""
+    """Puts a config group in front of the keys of the InputErrors that pass.
 
-    def __init__(self, group: str) -> None:
-        self._group = group
+    Args:
+        group: of the part that is at work.
+        others: keys that stay as they are, such as groups of parts that this one looks at.
+    """
+
+    def __init__(self, group: str, *others: str) -> None:
+        self._group, self._others = group, others
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         root = ("n_clients", "cohort_size", "device")  # arguments that are root keys as well
-        if isinstance(error, InputError) and error.key and error.key not in (*root, self._group):
+        left = (*root, self._group, *self._others)
+        if isinstance(error, InputError) and error.key and error.key not in left:
             raise error.under(self._group) from None
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from fedexp.config.lineage import Lineage
 from fedexp.config.parts import prefixed
+from fedexp.config.root_keys import GROUPS
 from fedexp.core.capabilities import PerturbsExamples, sampling_of
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Dataset
@@ -61,7 +62,7 @@ def unprotected(parts: Combination, held_by_the_server: int, poisoned: bool) -> 
 def _protected(parts: Combination, plan: Plan) -> Protection:
     """The run under its mechanism, and behind its channel where that is one too."""
     bare = Protection(parts.trainer, NoPrivacy(), parts.channel, NoAccount(), parts.privacy)
-    with prefixed("privacy"):
+    with prefixed("privacy", *GROUPS):  # it looks at the rule and at the sampler
         protection = parts.privacy.protect(plan, bare)
     with prefixed("channel"):
         if isinstance(parts.channel, Mechanism):

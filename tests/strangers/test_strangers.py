@@ -100,7 +100,7 @@ def test_a_sampler_called_poisson_amplifies_nothing():
 def test_a_sampler_that_draws_otherwise_than_it_says_is_refused(name):
     many = ("rounds=20", "n_clients=20", "cohort_size=2")
     line = said("sampler=poisson", own("sampler", name), *many, *CLIENT_DP)
-    assert line.startswith(f"privacy.sampler={name}: says that it draws every client with prob")
+    assert line.startswith(f"sampler={name}: says that it draws every client with prob")
 
 
 def test_amplification_that_the_sampler_does_not_speak_of_is_refused():

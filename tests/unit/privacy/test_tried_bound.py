@@ -102,5 +102,6 @@ def test_client_dp_tries_it():
         place,
         "~aggregator.weighting",
     )
-    with pytest.raises(InputError, match="says that one client moves 2 times its step"):
+    with pytest.raises(InputError, match="says that one client moves 2 times its step") as refused:
         build(config)
+    assert refused.value.key == "aggregator"  # and not privacy.aggregator, which there is not
