@@ -7,11 +7,12 @@ from dataclasses import replace
 from fedexp.config.lineage import Lineage
 from fedexp.config.parts import prefixed
 from fedexp.config.root_keys import GROUPS
-from fedexp.core.capabilities import PerturbsExamples, sampling_of
+from fedexp.core.capabilities import PerturbsExamples, does_nothing, sampling_of
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Dataset
 from fedexp.core.protection import Combination, Mechanism, Plan, Protection
 from fedexp.core.protocols import Algorithm, Remarks, Sends, Trainer
+from fedexp.core.text import called
 from fedexp.privacy.account import NoAccount, NotFromTheStart
 from fedexp.privacy.none import NoPrivacy
 
@@ -64,6 +65,7 @@ def _protected(parts: Combination, plan: Plan) -> Protection:
     bare = Protection(parts.trainer, NoPrivacy(), parts.channel, NoAccount(), parts.privacy)
     with prefixed("privacy", *GROUPS):  # it looks at the rule and at the sampler
         protection = parts.privacy.protect(plan, bare)
+        _check_nothing(parts.privacy, protection)
     with prefixed("channel"):
         if isinstance(parts.channel, Mechanism):
             protection = parts.channel.protect(plan, protection)
@@ -75,6 +77,18 @@ def _protected(parts: Combination, plan: Plan) -> Protection:
             channel.check(largest, plan.d)
     said_beforehand = channel.remarks(largest) if isinstance(channel, Remarks) else ()
     return replace(protection, remarks=(*protection.remarks, *said_beforehand))
+
+
+def _check_nothing(mechanism: Mechanism, protection: Protection) -> None:
+    """Raise InputError for one that says that it does nothing, and promises something."""
+    account = protection.account
+    if does_nothing(mechanism) and account.statement(account.init()) is not None:
+        raise InputError(
+            "says that it does nothing (does_nothing), and makes a promise: what does not go with "
+            "it would not be refused; leave does_nothing out, or do not inherit it",
+            "privacy",
+            called(mechanism),
+        )
 
 
 def _of_this_run(
@@ -102,6 +116,13 @@ def _of_this_run(
 def _check_local(algorithm: Algorithm, trainer: Trainer) -> None:
     """Raise InputError unless clients send what the server's side of the algorithm expects."""
     local = algorithm.local(trainer)
+    if does_nothing(algorithm) and local is not trainer:
+        raise InputError(
+            "says that it does nothing (does_nothing), and clients would not train by the trainer "
+            "that it is given; leave does_nothing out, or do not inherit it",
+            "algorithm",
+            called(algorithm),
+        )
     sends = local.sends if isinstance(local, Sends) else ()
     if sends != algorithm.sends:
         names = [

@@ -17,6 +17,11 @@ from fedexp.core.types import Delivery, Updates, Verdict
 
 IN_PLACE = "changes the rows that it is given: copy them first (updates.matrix.clone())"
 
+ACTED = (
+    "says that it does nothing (does_nothing), and takes trust from an update; leave does_nothing "
+    "out, or do not inherit it"
+)
+
 OF_INFERENCE = "made in torch.inference_mode(), where torch.no_grad() would do"
 
 

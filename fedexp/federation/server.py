@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedexp.core.capabilities import counted_clients
+from fedexp.core.capabilities import counted_clients, does_nothing
 from fedexp.core.checks import InputError
 from fedexp.core.protocols import (
     Aggregator,
@@ -43,6 +43,7 @@ from fedexp.core.round_record import ServerState
 from fedexp.core.types import State, Updates, Verdict, row_size
 from fedexp.core.untouched import seen
 from fedexp.federation.form import (
+    ACTED,
     IN_PLACE,
     WrongForm,
     no_complaints,
@@ -114,6 +115,9 @@ class Server:
                 wrong = IN_PLACE if changed else no_opinion(told, len(shown))
                 refuse_form(wrong, "detector", self.detector)
                 verdict, detector = told
+                # Noise on a sum counts on that word: nobody's row decides what another's counts.
+                acted = does_nothing(self.detector) and not bool((verdict.trust == 1).all())
+                refuse_form(ACTED if acted else "", "detector", self.detector)
         trusted = _trusted(bounded, verdict)
         whole, aggregator, skipped = self._step(trusted, state, rng, refused)
         step = whole[..., :d]

@@ -9,8 +9,9 @@ import torch
 from fedexp.aggregation.mean import Mean as TrueMean
 from fedexp.channel.plain import Plain
 from fedexp.core.stateless import Stateless
-from fedexp.core.types import Sent
+from fedexp.core.types import Sent, Verdict
 from fedexp.federation.settings import Federated
+from fedexp.privacy.client_dp import ClientDP
 from tests.strangers.five import Halves, OneStep
 
 
@@ -297,3 +298,26 @@ class TrainsOnADraw:
         drawn = [random.randrange(len(shard)), np.random.randint(len(shard))]
         part = shard.rows(torch.cat([torch.tensor(drawn), torch.randperm(len(shard))[:8]]))
         return OneStep(self.lr)(model, part, task)
+
+
+class TrustsTheShortest(Stateless):
+    """A detector that says that it does nothing, and drops all rows but the shortest."""
+
+    does_nothing = True
+
+    def __call__(self, updates, state, rng):
+        norms = torch.linalg.vector_norm(updates.matrix, dim=1)
+        trust = (norms == norms.min()).double()
+        return replace(Verdict.no_opinion(len(updates)), trust=trust), state
+
+
+class TrainsTwiceUnsaid(TrainsTwice):
+    """An algorithm that says that it does nothing, whose clients train once more by themselves."""
+
+    does_nothing = True
+
+
+class NothingClaimed(ClientDP):
+    """A mechanism that says that it does nothing, and makes a promise."""
+
+    does_nothing = True

@@ -233,3 +233,22 @@ def test_parts_that_draw_from_global_generators_draw_the_same_for_the_same_seed(
     pool = steps("process_pool.ProcessPool", workers=2)
     assert all(map(torch.equal, first, again))
     assert all(map(torch.equal, first, pool))
+
+
+def test_a_detector_that_says_that_it_does_nothing_and_drops_rows_is_refused():
+    """Noise on a sum goes with detector=none alone: one client's row decided about the others."""
+    with pytest.raises(InputError, match="and takes trust from an update") as refused:
+        trained(*CLIENT_DP, own("detector", "TrustsTheShortest"))
+    assert refused.value.key == "detector"
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "promise"),
+    [
+        ("algorithm", "TrainsTwiceUnsaid", ("privacy=dp_sgd", "privacy.accountant=rdp")),
+        ("privacy", "NothingClaimed", (*CLIENT_DP, "attack=alie", "attack.n_malicious=1")),
+    ],
+)
+def test_what_says_that_it_does_nothing_and_does_something_is_refused(group, name, promise):
+    line = said(*promise, own(group, name))
+    assert line.startswith(f"{group}={OWN}.{name}: says that it does nothing (does_nothing), and")
