@@ -248,6 +248,7 @@ class ClientDP:
             lambda n: sensitivity_of(rule, self.clip_norm, n) or 0.0,
             min(plan.d, TRIED_NUMBERS),
             largest,
+            len(plan.sizes),
         )
         return largest_move
 

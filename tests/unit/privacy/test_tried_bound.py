@@ -59,8 +59,40 @@ class Counts(Says):
         return updates.matrix.mean(dim=0), {"rounds": state["rounds"] + 1}
 
 
-def tried(rule, largest=10):
-    refuse_false_bound(rule, 2.0, lambda n: sensitivity_of(rule, 2.0, n), 7, largest)
+class OfMany(Says):
+    """A mean, and from eight rows on their median, of which one client moves more."""
+
+    def __call__(self, updates, state, rng):
+        rows = updates.matrix
+        return rows.mean(dim=0) if len(rows) < 8 else rows.median(dim=0).values, state
+
+
+class Weighs(Says):
+    """A mean in which one client, by its number, counts for three."""
+
+    def __init__(self, client):
+        super().__init__()
+        self.client = client
+
+    def __call__(self, updates, state, rng):
+        weights = torch.tensor([3.0 if c == self.client else 1.0 for c in updates.client_ids])
+        return weights @ updates.matrix / weights.sum(), state
+
+
+class WarmsUp(Momentum):
+    """Adds what it keeps from its third round on."""
+
+    def init(self, d):
+        return {"mean": torch.zeros(d), "rounds": torch.zeros(())}
+
+    def __call__(self, updates, state, rng):
+        mean = updates.matrix.mean(dim=0)
+        step = mean + (state["rounds"] >= 2) * state["mean"]
+        return step, {"mean": 0.9 * state["mean"] + mean, "rounds": state["rounds"] + 1}
+
+
+def tried(rule, largest=10, n_clients=20):
+    refuse_false_bound(rule, 2.0, lambda n: sensitivity_of(rule, 2.0, n), 7, largest, n_clients)
 
 
 @pytest.mark.parametrize(
@@ -105,3 +137,19 @@ def test_client_dp_tries_it():
     with pytest.raises(InputError, match="says that one client moves 2 times its step") as refused:
         build(config)
     assert refused.value.key == "aggregator"  # and not privacy.aggregator, which there is not
+
+
+@pytest.mark.parametrize("rule", [OfMany(), Weighs(0), Weighs(1), Weighs(19)])
+def test_a_client_that_moves_further_among_many_or_by_its_number_is_refused(rule):
+    """Cohorts of one, two and five were all that was tried, of clients 0 to 4."""
+    with pytest.raises(InputError, match=r"says that one client moves \d+ times its step by"):
+        tried(rule)
+
+
+def test_a_rule_that_keeps_rows_for_the_third_round_is_refused():
+    with pytest.raises(InputError, match="keeps something of a round's rows"):
+        tried(WarmsUp(within=False))
+
+
+def test_the_mean_of_a_thousand_rows_is_believed():
+    tried(Mean("uniform"), largest=1000, n_clients=1000)
