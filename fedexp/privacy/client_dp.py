@@ -21,6 +21,7 @@ from fedexp.core.capabilities import (
 )
 from fedexp.core.checks import InputError, non_negative, one_of
 from fedexp.core.protection import Combination, Plan, Protection
+from fedexp.core.protocols import Aggregator
 from fedexp.core.text import called
 from fedexp.privacy.account import (
     NOT_COVERED,
@@ -233,15 +234,9 @@ class ClientDP:
 
     def _sensitivity(self, plan: Plan) -> Callable[[float], float]:
         """Of the rule's total in the cohort where one client moves it furthest."""
-        rule, largest = plan.aggregator, plan.largest_cohort()
-
-        def largest_move(clip_norm: float) -> float:
-            bounds = [sensitivity_of(rule, clip_norm, n) for n in range(1, largest + 1)]
-            known = [bound for bound in bounds if bound is not None]
-            if len(known) < len(bounds):
-                raise InputError("declares no sensitivity", "aggregator", called(rule))
-            return max(known)
-
+        said = sampling_of(plan.sampler, len(plan.sizes))
+        poisson = said is not None and said.kind == "poisson"  # whose cohorts may be of everybody
+        rule, largest = plan.aggregator, len(plan.sizes) if poisson else plan.largest_cohort()
         refuse_false_bound(
             rule,
             self.clip_norm,
@@ -250,7 +245,7 @@ class ClientDP:
             largest,
             len(plan.sizes),
         )
-        return largest_move
+        return _LargestMove(rule, largest)
 
     def _counted_on(self, plan: Plan) -> Sampling | None:
         """What amplifies: never more than the sampler that runs says and does."""
@@ -290,3 +285,20 @@ class ClientDP:
         counting = CountingLedger(1, partial(spent, z), delta, "rdp", "replace_one")
         drawn = f"{cohort} of {n} clients a round, without replacement; {AGAINST_OTHERS}"
         return z, OneReleaseARound(), counting, drawn
+
+
+@final
+@dataclass(frozen=True)
+class _LargestMove:
+    """The bound of a rule in the cohort, of so many clients at most, where it is largest."""
+
+    rule: Aggregator
+    largest: int
+
+    def __call__(self, clip_norm: float) -> float:
+        sizes = range(1, self.largest + 1)
+        bounds = [sensitivity_of(self.rule, clip_norm, n) for n in sizes]
+        known = [bound for bound in bounds if bound is not None]
+        if len(known) < len(bounds):
+            raise InputError("declares no sensitivity", "aggregator", called(self.rule))
+        return max(known)

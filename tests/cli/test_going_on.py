@@ -131,6 +131,19 @@ def test_a_ledger_goes_on_with_the_rounds(here):
     assert ours["privacy"] == theirs["privacy"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mechanism", ["client_dp", "local_gaussian", "local_laplace"])
+def test_a_ledger_of_clients_goes_on_with_the_rounds(here, mechanism):
+    """Whose cohorts are as large as chance has it, and larger in the rounds to come."""
+    noise = ("model=logistic", f"privacy={mechanism}", "sampler=poisson", "cohort_size=1")
+    made(here / "short", "rounds=2", *noise)
+    made(here / "long", "rounds=6", *noise)
+    assert run_command(["resume", "short", "rounds=6"]) == 0
+    ours, theirs = summary_of(here / "short"), summary_of(here / "long")
+    assert ours["privacy"] == theirs["privacy"]
+    assert ours["final"] == theirs["final"]
+
+
 # From a run
 
 
