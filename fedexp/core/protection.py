@@ -31,6 +31,7 @@ from fedexp.core.protocols import (
     WorkerMomentum,
 )
 from fedexp.core.rng import generator
+from fedexp.core.text import called
 
 
 @runtime_checkable
@@ -128,7 +129,23 @@ class Plan:
         return max(1, round(sum(self._cohort_sizes) / self.rounds))
 
     def participations(self) -> np.ndarray:
-        """In how many rounds each client will take part: `[n_clients]`."""
+        """In how many rounds each client will take part: `[n_clients]`.
+
+        Raises:
+            InputError: the sampler draws other cohorts when it is asked again, as the run does.
+        """
+        counts, again = (self._counted() for _ in range(2))
+        if not np.array_equal(counts, again):
+            raise InputError(
+                "draws another cohort from the same stream, so that it goes by earlier draws, and "
+                "noise for a target is for the rounds in which a client will take part; draw by "
+                "the generator that it is given alone",
+                "sampler",
+                called(self.sampler),
+            )
+        return counts
+
+    def _counted(self) -> np.ndarray:
         counts = np.zeros(len(self.sizes), dtype=np.int64)
         for round in range(self.rounds):
             counts[self.cohort(round)] += 1

@@ -252,3 +252,17 @@ def test_a_detector_that_says_that_it_does_nothing_and_drops_rows_is_refused():
 def test_what_says_that_it_does_nothing_and_does_something_is_refused(group, name, promise):
     line = said(*promise, own(group, name))
     assert line.startswith(f"{group}={OWN}.{name}: says that it does nothing (does_nothing), and")
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [
+        ("privacy=client_dp", "privacy.target_epsilon=3"),
+        ("privacy=dp_sgd", "privacy.target_epsilon=3", "model=logistic"),
+        ("privacy=local_laplace", "privacy.target_epsilon=30"),
+    ],
+)
+def test_no_target_counts_on_a_sampler_that_goes_by_earlier_draws(promise):
+    """Noise was for the rounds in which a client would take part, and it took part in more."""
+    line = refusal(config_for("trust=[tests.]", "rounds=6", *promise, own("sampler", "ComesLater")))
+    assert line.startswith(f"sampler={OWN}.ComesLater: draws another cohort from the same stream")
