@@ -28,6 +28,7 @@ from fedexp.config.protection import protect, unprotected
 from fedexp.config.refusals import refuse, remarks
 from fedexp.config.rehearsal import rehearse
 from fedexp.config.root_keys import check_root
+from fedexp.config.tried_alone import refuse_memory_of_others
 from fedexp.config.weights import head_columns, starting_point
 from fedexp.config.workload import clients_examples, with_shards_behind
 from fedexp.core.capabilities import (
@@ -131,6 +132,8 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     )
     left_out = unprotected(parts, len(clients.root_rows), trained_on is not whole.train)
     protection = protect(parts, plan, lineage, data.as_loaded, left_out)
+    alone = protection.privacy.releases_every_round
+    refuse_memory_of_others(parts, len(vector_of(model)), plan.d, validated_alone=alone)
     mechanism = protection.mechanism
     measured = evaluated(dataset, clients.partition, task, parts.attack, seed)
     cohort_size = min(parts.cohort_size, len(shards))

@@ -332,3 +332,27 @@ class ComesLater:
     def __call__(self, n_clients, rng):
         self.asked += 1
         return np.array([0 if self.asked > 8 else self.asked % n_clients])
+
+
+class OneForAll:
+    """A worker momentum that keeps one average in itself, for whoever comes next."""
+
+    def __init__(self):
+        self.mean = 0.0
+
+    def __call__(self, updates, kept, d):
+        self.mean = 0.9 * self.mean + 0.1 * updates.matrix
+        return updates.with_matrix(self.mean.clone()), [{} for _ in kept]
+
+
+@dataclass
+class NoLongerThanBefore:
+    """A validation that goes by the shortest row so far."""
+
+    norm_cap: float | None  # of the config that it takes the place of
+    shortest: float = float("inf")
+
+    def __call__(self, updates, d):
+        norms = torch.linalg.vector_norm(updates.matrix, dim=1)
+        self.shortest = min(self.shortest, float(norms.min()))
+        return ["too long" if norm > self.shortest else "" for norm in norms]

@@ -266,3 +266,17 @@ def test_no_target_counts_on_a_sampler_that_goes_by_earlier_draws(promise):
     """Noise was for the rounds in which a client would take part, and it took part in more."""
     line = refusal(config_for("trust=[tests.]", "rounds=6", *promise, own("sampler", "ComesLater")))
     assert line.startswith(f"sampler={OWN}.ComesLater: draws another cohort from the same stream")
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [("worker_momentum", "OneForAll"), ("update_validation", "NoLongerThanBefore")],
+)
+def test_noise_for_one_row_a_client_is_for_parts_that_keep_nothing_of_others(group, name):
+    line = said(*CLIENT_DP, own(group, name))
+    assert line.startswith(f"{group}={OWN}.{name}: keeps something of one client in itself")
+
+
+def test_parts_that_see_a_client_alone_are_believed():
+    build(config_for(*TRUST, *CLIENT_DP, "worker_momentum=momentum"))
+    build(config_for(*TRUST, own("update_validation", "NoLongerThanBefore")))  # nobody's promise
