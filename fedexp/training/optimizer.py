@@ -7,6 +7,7 @@ who adapt on the server instead (`server_optimizer=`).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fedexp.core.blocks import Block, unadjusted
-from fedexp.core.checks import positive
+from fedexp.core.checks import InputError, positive
 from fedexp.core.examples import Split
 from fedexp.core.protocols import LocalTraining, Model
 from fedexp.core.rng import torch_generator
+from fedexp.core.text import called
 from fedexp.core.types import Adjust, ClientReport, ClientTask
 from fedexp.training.blocks import (
     BlockSteps,
@@ -71,7 +73,15 @@ class LocalOptimizer:
     def __post_init__(self) -> None:
         positive(lr=self.lr)
         self.work()
-        self.optimizer([nn.Parameter()], lr=self.lr)  # wrong options fail here, not in a worker
+        made = self.optimizer([nn.Parameter()], lr=self.lr)  # wrong options fail here, not later
+        asked = inspect.signature(made.step).parameters.values()
+        if any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in asked):
+            raise InputError(
+                "makes no step of gradients alone: it asks for a closure, to call the model itself; "
+                "use another, such as torch.optim.Adam",
+                "optimizer._target_",
+                called(made),
+            )
 
     def work(self) -> Work:
         """How much a client trains in a round."""

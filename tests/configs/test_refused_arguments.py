@@ -221,6 +221,10 @@ REFUSED = {
         "nothing; without them: ~training.schedule ~training.batch_size "
         "~training.epochs training.steps=0 ~training.steps ~training.momentum ",
     ),
+    "an optimiser that calls the model itself": (
+        ["training=adam", "training.optimizer._target_=torch.optim.LBFGS"],
+        "training.optimizer._target_=torch.optim.lbfgs.LBFGS: makes no step of gradients alone",
+    ),
 }
 
 
