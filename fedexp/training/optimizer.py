@@ -77,8 +77,8 @@ class LocalOptimizer:
         asked = inspect.signature(made.step).parameters.values()
         if any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in asked):
             raise InputError(
-                "makes no step of gradients alone: it asks for a closure, to call the model itself; "
-                "use another, such as torch.optim.Adam",
+                "makes no step of gradients alone: it asks for a closure, to call the model "
+                "itself; use another, such as torch.optim.Adam",
                 "optimizer._target_",
                 called(made),
             )
