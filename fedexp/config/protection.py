@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from fedexp.config.lineage import Lineage
+from fedexp.config.of_its_group import methods_of
 from fedexp.config.parts import prefixed
 from fedexp.config.root_keys import GROUPS
 from fedexp.core.capabilities import PerturbsExamples, does_nothing, sampling_of
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Dataset
 from fedexp.core.protection import Combination, Mechanism, Plan, Protection
-from fedexp.core.protocols import Algorithm, Remarks, Sends, Trainer
+from fedexp.core.protocols import Account, Algorithm, Remarks, Sends, Trainer
 from fedexp.core.text import called
 from fedexp.privacy.account import NoAccount, NotFromTheStart
 from fedexp.privacy.none import NoPrivacy
@@ -65,6 +67,7 @@ def _protected(parts: Combination, plan: Plan) -> Protection:
     bare = Protection(parts.trainer, NoPrivacy(), parts.channel, NoAccount(), parts.privacy)
     with prefixed("privacy", *GROUPS):  # it looks at the rule and at the sampler
         protection = parts.privacy.protect(plan, bare)
+        _check_form(parts.privacy, protection)
         _check_nothing(parts.privacy, protection)
     with prefixed("channel"):
         if isinstance(parts.channel, Mechanism):
@@ -77,6 +80,47 @@ def _protected(parts: Combination, plan: Plan) -> Protection:
             channel.check(largest, plan.d)
     said_beforehand = channel.remarks(largest) if isinstance(channel, Remarks) else ()
     return replace(protection, remarks=(*protection.remarks, *said_beforehand))
+
+
+STATED = (
+    "mechanism",
+    "unit",
+    "adjacency",
+    "epsilon",
+    "delta",
+    "accountant",
+    "sampling",
+    "noise_added_by",
+    "noise_source",
+)
+
+
+def _check_form(mechanism: Mechanism, protection: object) -> None:
+    """Raise InputError for what is no protection, or a promise that no summary could hold."""
+    wrong = _no_protection(protection)
+    if wrong:
+        raise InputError(wrong, "privacy", called(mechanism))
+
+
+def _no_protection(protection: object) -> str:
+    """What is wrong with what a mechanism of somebody's own made; "": nothing."""
+    if not isinstance(protection, Protection):
+        return f"must return a Protection (protect), and returned a {type(protection).__name__}"
+    account = protection.account
+    missing = [name for name in (*methods_of(Account), "max_epsilon") if not hasattr(account, name)]
+    if missing:
+        return f"must open an account, and that has no {', '.join(missing)}"
+    said = account.statement(account.init())
+    if said is None:
+        return ""
+    try:
+        json.dumps(said, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        return f"makes a statement that cannot be written down ({error})"
+    lacking = [key for key in STATED if key not in said]
+    if lacking:
+        return f"makes a statement without {', '.join(lacking)}"
+    return ""
 
 
 def _check_nothing(mechanism: Mechanism, protection: Protection) -> None:

@@ -11,6 +11,7 @@ from fedexp.channel.plain import Plain
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import Sent, Verdict
 from fedexp.federation.settings import Federated
+from fedexp.privacy.account import NoAccount
 from fedexp.privacy.client_dp import ClientDP
 from tests.strangers.five import Halves, OneStep
 
@@ -356,3 +357,25 @@ class NoLongerThanBefore:
         norms = torch.linalg.vector_norm(updates.matrix, dim=1)
         self.shortest = min(self.shortest, float(norms.min()))
         return ["too long" if norm > self.shortest else "" for norm in norms]
+
+
+class Unprotected:
+    """A mechanism that makes something else than a protection, or one without what it needs."""
+
+    def __init__(self, made):
+        self.made = made
+
+    def refuse(self, parts):
+        pass
+
+    def protect(self, plan, bare):
+        account = object() if self.made == "account" else _Says(self.made)
+        return None if self.made == "nothing" else replace(bare, account=account)
+
+
+class _Says(NoAccount):
+    def __init__(self, made):
+        object.__setattr__(self, "made", made)
+
+    def statement(self, state):
+        return {"epsilon": torch.tensor(3.0)} if self.made == "tensor" else {"epsilon": 3.0}

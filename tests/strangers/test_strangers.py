@@ -280,3 +280,18 @@ def test_noise_for_one_row_a_client_is_for_parts_that_keep_nothing_of_others(gro
 def test_parts_that_see_a_client_alone_are_believed():
     build(config_for(*TRUST, *CLIENT_DP, "worker_momentum=momentum"))
     build(config_for(*TRUST, own("update_validation", "NoLongerThanBefore")))  # nobody's promise
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        ("nothing", "must return a Protection (protect), and returned a NoneType"),
+        ("account", "must open an account, and that has no init, charge, "),
+        ("tensor", "makes a statement that cannot be written down (Object of type Tensor"),
+        ("epsilon", "makes a statement without mechanism, unit, adjacency, delta, accountant"),
+    ],
+)
+def test_a_mechanism_whose_promise_no_summary_could_hold_is_refused_before_the_run(made, reason):
+    """It was a traceback, or a summary that no command read."""
+    line = said(own("privacy", "Unprotected"), f"+privacy.made={made}")
+    assert line.startswith(f"privacy={OWN}.Unprotected: {reason}")
