@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -69,11 +70,8 @@ def accuracy_by_epsilon_figure(groups: Sequence[Configuration], subtitle: str) -
     height = 4.6 + (0.2 * spent["line"].nunique() if units else 0)  # long lines below each other
     figure = new_figure(7.5, height, "Accuracy against epsilon", subtitle)
     axes = tidy(figure.subplots(), grid="both")
-    looks = [
-        (colour, marker)
-        for marker in ("o", "s", "^")
-        for colour in (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK)
-    ]
+    colours = cycle((BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK))
+    looks = zip(colours, cycle("os^Dv"), strict=False)  # another marker too: 30 before one returns
     levels = [
         (style, label, points[without].groupby("line")["accuracy"].mean())
         for style, label, without in (
