@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,12 @@ def work(number):
 with endings_as_interrupts():
     list(by_copies(work, range(1200), 2))
 """
+
+
+KEEPS = SLEEPS.replace(
+    "list(by_copies(work, range(1200), 2))",
+    "copy = Copy(work); [(copy.send(n), copy.answer()) for n in range(600)]",
+).replace("import by_copies", "import Copy")
 
 
 def double(number):
@@ -69,13 +76,14 @@ def until(condition, seconds=60):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
+@pytest.mark.parametrize(("script", "copies_made"), [(SLEEPS, 2), (KEEPS, 1)], ids=["pool", "one"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_nobody_outlives_it(number, tmp_path):
+def test_nobody_outlives_it(number, script, copies_made, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-c", SLEEPS, str(tmp_path)], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.DEVNULL
     )
     try:
-        assert until(lambda: len(list(tmp_path.iterdir())) == 2)
+        assert until(lambda: len(list(tmp_path.iterdir())) == copies_made)
         os.kill(process.pid, number)
         process.wait(timeout=60)
         copies = [int(path.name) for path in tmp_path.iterdir()]
@@ -119,8 +127,7 @@ def test_a_copy_keeps_what_it_works_with():
             raise ValueError("nothing")
         return len(seen)
 
-    copy = Copy(count)
-    try:
+    with closing(Copy(count)) as copy:
         for item, answer in (("a", 1), ("b", 2)):
             copy.send(item)
             assert copy.answer() == answer
@@ -129,64 +136,31 @@ def test_a_copy_keeps_what_it_works_with():
             copy.answer()
         copy.send("c")
         assert copy.answer() == 4
-    finally:
-        copy.close()
     assert not seen, "this process has a list of its own"
 
 
 def test_a_copy_that_is_gone_is_said():
-    copy = Copy(lambda item: os.kill(os.getpid(), signal.SIGKILL))
-    try:
+    with closing(Copy(lambda item: os.kill(os.getpid(), signal.SIGKILL))) as copy:
         copy.send(1)
         with pytest.raises(ChildProcessError, match=r"exit code -9"):
             copy.answer()
-    finally:
-        copy.close()
 
 
 def test_a_copy_that_was_gone_before_it_is_asked_is_said():
     """A broken pipe would be taken for the reader of what the command prints."""
-    copy = Copy(lambda item: os.getpid())
-    try:
+    with closing(Copy(lambda item: os.getpid())) as copy:
         copy.send(1)
         os.kill(pid := copy.answer(), signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         with pytest.raises(ChildProcessError, match=r"exit code -9"):
             copy.send(2)
-    finally:
-        copy.close()
 
 
 def test_a_copy_that_is_killed_before_it_has_read_is_said():
-    copy = Copy(lambda item: os.getpid())
-    try:
+    with closing(Copy(lambda item: os.getpid())) as copy:
         copy.send(1)
         os.kill(pid := copy.answer(), signal.SIGSTOP)
         copy.send(2)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(ChildProcessError, match=r"exit code -9"):
             copy.answer()
-    finally:
-        copy.close()
-
-
-KEEPS = SLEEPS.replace(
-    "list(by_copies(work, range(1200), 2))",
-    "copy = Copy(work); [(copy.send(n), copy.answer()) for n in range(600)]",
-).replace("import by_copies", "import Copy")
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_copy_does_not_outlive_it(number, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", KEEPS, str(tmp_path)], stderr=subprocess.DEVNULL
-    )
-    try:
-        assert until(lambda: len(list(tmp_path.iterdir())) == 1)
-        os.kill(process.pid, number)
-        process.wait(timeout=60)
-        (copy,) = [int(path.name) for path in tmp_path.iterdir()]
-        assert until(lambda: not alive(copy)), "the copy works on"
-    finally:
-        process.kill()
