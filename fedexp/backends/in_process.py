@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import final
 
@@ -15,6 +15,11 @@ from fedexp.core.types import ClientReport, ClientTask, Updates, row_size
 from fedexp.core.workload import Workload
 
 
+def _always(done: int) -> bool:
+    """To the last client."""
+    return True
+
+
 @final
 class InProcess:
     """Runs every task here, on the workload's device, writing into one reused update matrix."""
@@ -25,12 +30,25 @@ class InProcess:
         self._d = len(self.workspace.model.vector)
         self._matrix = torch.empty(0, self._d, device=workload.device)
 
-    def train(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> Updates:
-        """Updates in task order; their rows are overwritten by the next call."""
-        matrix, reports = self.rows_for(trainer, len(tasks)), []
+    def train(
+        self,
+        trainer: Trainer,
+        tasks: Sequence[ClientTask],
+        go_on: Callable[[int], bool] = _always,
+    ) -> Updates:
+        """Updates in task order; their rows are overwritten by the next call.
+
+        `go_on` is asked before every client, with the number of those that have been trained;
+        where it says no, the updates are theirs alone.
+        """
+        matrix = self.rows_for(trainer, len(tasks))
+        reports: list[ClientReport] = []
         for task, row in zip(tasks, matrix, strict=True):  # a loop: a comprehension is a frame more
+            if not go_on(len(reports)):
+                break
             reports.append(self.workspace.train(trainer, task, row))
-        return Updates.of(matrix, tasks, reports)
+        done = len(reports)
+        return Updates.of(matrix[:done], tasks[:done], reports)
 
     def rows_for(self, trainer: Trainer, n: int) -> Tensor:
         """The update matrix `[n, D]`, to be written to."""

@@ -141,6 +141,18 @@ class Updates:
         """How many clients are in the rows."""
         return sum(self.clients_in) if self.clients_in else len(self)
 
+    def followed_by(self, later: Updates) -> Updates:
+        """What two parts of a cohort sent, as `of` makes them, with a copy of their rows."""
+        return replace(
+            self,
+            matrix=torch.cat([self.matrix, later.matrix]),
+            client_ids=self.client_ids + later.client_ids,
+            num_examples=torch.cat([self.num_examples, later.num_examples]),
+            processed=self.processed + later.processed,
+            metrics=self.metrics + later.metrics,
+            kept=self.kept + later.kept,
+        )
+
     def without_kept(self) -> Updates:
         """What may leave the clients."""
         return replace(self, kept=())

@@ -1,9 +1,7 @@
 """Every backend gives the bits of `InProcess`, and a pool never hangs or leaves anything behind."""
 
-import hashlib
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedexp.backends.auto import Auto
 from fedexp.backends.in_process import InProcess
 from fedexp.backends.process_pool import ProcessPool
 from fedexp.core.checks import InputError
@@ -28,40 +25,12 @@ from tests.support.workloads import (
     Hangs,
     Raises,
     Says,
-    begins_late,
-    ends_at_once,
+    final_models,
     start,
     tasks,
     trainer,
     workload,
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in a run: the number of threads changes bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def digest(tensor):
-    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
-
-
-def final_models(backend, work):
-    """Hashes of the model after two rounds of FedAvg, without and with momentum."""
-    hashes = {}
-    for momentum in (0.0, 0.9):
-        params = start(work)
-        for round in range(2):
-            updates = backend.train(trainer(momentum), tasks(params, round))
-            weights = (updates.num_examples / updates.num_examples.sum()).float()
-            params = params + weights @ updates.matrix
-        hashes[momentum] = digest(params)
-        assert not torch.equal(params, start(work))
-    return hashes
 
 
 @pytest.mark.parametrize(
@@ -269,92 +238,6 @@ def test_when_the_parent_goes_the_workers_go(spawned_pool, end):
     assert not any(is_alive(pid) for pid in workers)
 
 
-class Waits:
-    """A backend whose pool, once it is coming, is there by the next round."""
-
-    def __init__(self, auto):
-        self.auto = auto
-
-    def train(self, trainer, tasks):
-        updates = self.auto.train(trainer, tasks)
-        if self.auto._coming is not None:
-            self.auto._coming._launch.join()
-        return updates
-
-
-@pytest.mark.usefixtures("quick_workers")
-def test_auto_moves_to_a_pool_without_changing_bits(monkeypatch):
-    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
-    auto = Auto(workload(), workers=2, rounds=4)
-    try:
-        expected = final_models(InProcess(workload()), workload())
-        assert final_models(Waits(auto), workload()) == expected
-        assert isinstance(auto._backend, ProcessPool)
-        wanted = InProcess(workload()).evaluate([start(workload())], "test")
-        assert torch.equal(auto.evaluate([start(workload())], "test")[0], wanted[0])
-    finally:
-        auto.close()
-
-
-@pytest.mark.usefixtures("quick_workers")
-def test_auto_does_not_wait_for_its_workers(monkeypatch, new_children):
-    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
-    monkeypatch.setattr("fedexp.backends.process_pool.serve", begins_late)
-    auto = Auto(workload(), workers=2, rounds=9)
-    try:
-        for round in range(4):
-            auto.train(trainer(), tasks(start(workload()), round))
-        assert auto._coming is not None
-        assert isinstance(auto._backend, InProcess)
-    finally:
-        auto.close()  # while they start
-    assert not new_children()
-
-
-def has_started_a_pool(auto):
-    return auto._coming is not None or isinstance(auto._backend, ProcessPool)
-
-
-@pytest.mark.usefixtures("quick_workers")
-def test_auto_moves_where_the_server_trains_as_well(monkeypatch):
-    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
-    auto, params = Auto(workload(), workers=2, rounds=9), start(workload())
-    try:
-        for round in range(2):  # as `RootData` does it: the server's own shard first
-            auto.train(trainer(), tasks(params, round, clients=(0,)))
-            auto.train(trainer(), tasks(params, round))
-        assert has_started_a_pool(auto)
-    finally:
-        auto.close()
-
-
-@pytest.mark.usefixtures("quick_workers")
-@pytest.mark.parametrize(("round", "pays"), [(0, True), (96, False)])
-def test_auto_counts_the_rounds_that_a_resumed_run_has_left(monkeypatch, round, pays):
-    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 2.0)
-    monkeypatch.setattr("fedexp.backends.auto.seconds_to_start", lambda: 3.0)
-    auto, params = Auto(workload(), workers=2, rounds=100), start(workload())
-    try:
-        auto._seconds = 1.0  # of a round before
-        auto.train(trainer(), tasks(params, round))
-        assert has_started_a_pool(auto) == pays
-    finally:
-        auto.close()
-
-
-@pytest.mark.usefixtures("quick_workers")
-def test_auto_stays_in_process_where_a_worker_dies_at_its_start(monkeypatch, caplog, new_children):
-    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
-    monkeypatch.setattr("fedexp.backends.process_pool.serve", ends_at_once)
-    auto = Auto(workload(), workers=2, rounds=4)
-    expected = final_models(InProcess(workload()), workload())
-    assert final_models(Waits(auto), workload()) == expected
-    assert isinstance(auto._backend, InProcess)
-    assert "goes on in one process" in caplog.text
-    assert "died at its start with exit code 3" in caplog.text
-    assert not new_children()
-
-
 @pytest.mark.usefixtures("quick_workers")
 def test_a_signal_as_the_start_begins_leaves_no_worker_that_nobody_knows(monkeypatch, new_children):
     begin, pool = threading.Thread.start, ProcessPool(workload(), workers=2)
@@ -371,18 +254,6 @@ def test_a_signal_as_the_start_begins_leaves_no_worker_that_nobody_knows(monkeyp
     pool.close()
     assert not launch.is_alive()
     assert not new_children()
-
-
-def test_auto_starts_workers_for_what_a_start_of_them_costs(monkeypatch):
-    started = []
-    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 2.0)
-    monkeypatch.setattr(ProcessPool, "start", lambda self, *arguments: started.append(self))
-    for seconds, expected in ((1000.0, 0), (1e-9, 1)):
-        monkeypatch.setattr("fedexp.backends.auto.seconds_to_start", lambda s=seconds: s)
-        auto = Auto(workload(), workers=2, rounds=20)
-        for round in range(3):
-            auto.train(trainer(), tasks(start(workload()), round))
-        assert len(started) == expected
 
 
 @pytest.mark.slow
@@ -407,34 +278,9 @@ if __name__ == "__main__":
     assert (done.stdout, done.returncode) == ("4\n", 0), done.stderr
 
 
-def test_auto_goes_on_in_process_where_a_pool_has_no_room(monkeypatch, caplog):
-    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
-    nearly_full = shutil.disk_usage("/")._replace(free=1000)
-    monkeypatch.setattr("fedexp.backends.board.shutil.disk_usage", lambda path: nearly_full)
-    auto = Auto(workload(), workers=2, rounds=4)
-    assert final_models(auto, workload()) == final_models(InProcess(workload()), workload())
-    assert len(auto.evaluate([start(workload())], "test")) == 1
-    assert "MB of shared memory" in caplog.text
-    with pytest.raises(InputError, match="use backend=in_process"):
-        ProcessPool(workload(), workers=2).train(trainer(), tasks(start(workload())))
-
-
 def live_with_a_pool(connection):
     """A process with workers of its own, until a signal ends it."""
     pool = ProcessPool(workload(), workers=2)
     pool.train(trainer(), tasks(start(workload())))
     connection.send([process.pid for process in pool._processes])
     time.sleep(60)
-
-
-def test_auto_stays_in_process_when_the_run_is_short():
-    auto = Auto(workload(), workers=2, rounds=2)
-    auto.train(trainer(), tasks(start(workload())))
-    assert isinstance(auto._backend, InProcess)
-
-
-@pytest.fixture
-def new_children():
-    """The live pool workers that were not there before the test."""
-    before = live_workers()
-    return lambda: [pid for pid in live_workers() if pid not in before]

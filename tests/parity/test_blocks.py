@@ -33,15 +33,6 @@ from tests.support.workloads import SIZES, Says, start, tasks, workload
 RELATIVE = 1e-5
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in a run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def sgd(**changed):
     ten_steps = {"lr": 0.01, "batch_size": 4, "epochs": None, "steps": 10}
     nothing = {"momentum": 0.0, "weight_decay": 0.0, "proximal": 0.0, "schedule": Constant()}

@@ -66,14 +66,6 @@ def two_nodes():
     sys.excepthook = before[1]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 SMALL = ("n_clients=6", "rounds=4", "model.hidden=[16]", "train_examples=300")
 RUNS = {
     "mean": (),

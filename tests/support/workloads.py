@@ -1,5 +1,6 @@
 """Small workloads and trainers for the backends' tests, importable by their workers."""
 
+import hashlib
 import os
 import time
 from dataclasses import dataclass
@@ -62,6 +63,20 @@ def tasks(params, round=0, clients=(0, 1, 2, 3)):
 
 def start(work):
     return vector_of(work.model)
+
+
+def final_models(backend, work):
+    """Hashes of the model after two rounds of FedAvg, without and with momentum."""
+    hashes = {}
+    for momentum in (0.0, 0.9):
+        params = start(work)
+        for round in range(2):
+            updates = backend.train(trainer(momentum), tasks(params, round))
+            weights = (updates.num_examples / updates.num_examples.sum()).float()
+            params = params + weights @ updates.matrix
+        hashes[momentum] = hashlib.sha256(params.contiguous().numpy().tobytes()).hexdigest()
+        assert not torch.equal(params, start(work))
+    return hashes
 
 
 @dataclass(frozen=True)
