@@ -22,7 +22,7 @@ each client, here one for all, so that it can be summed); the sums are
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from torch import Tensor
@@ -44,6 +44,8 @@ class SecureRandomK(SecureAggregation):
         encoder: see `SecureAggregation`, as for all up to `max_exposure`.
         share: of the numbers of a row, above 0 and at most 1.
     """
+
+    hides_rows: ClassVar[bool] = True  # of its own transport as well
 
     share: float
 

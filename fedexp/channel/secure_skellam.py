@@ -8,7 +8,7 @@ are `fedexp.channel.secure_aggregation`'s; here is what is promised by the two t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 from fedexp.channel.secure_aggregation import SecureAggregation
 from fedexp.channel.skellam import Skellam
@@ -49,6 +49,8 @@ class SecureSkellam(SecureAggregation):
         target_epsilon: of the whole run.
         max_epsilon: the run ends before the round that would exceed it.
     """
+
+    hides_rows: ClassVar[bool] = True  # of its own transport as well
 
     encoder: Skellam
     delta: float

@@ -9,12 +9,19 @@ from fedexp.config.lineage import Lineage
 from fedexp.config.of_its_group import methods_of
 from fedexp.config.parts import prefixed
 from fedexp.config.root_keys import GROUPS
-from fedexp.core.capabilities import PerturbsExamples, does_nothing, sampling_of
+from fedexp.core.capabilities import (
+    PerturbsExamples,
+    does_nothing,
+    hides_rows,
+    sampling_of,
+)
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Dataset
+from fedexp.core.inherited import changed_below
 from fedexp.core.protection import Combination, Mechanism, Plan, Protection
 from fedexp.core.protocols import Account, Algorithm, Remarks, Sends, Trainer
 from fedexp.core.text import called
+from fedexp.federation.tried_channel import refuse_mixed_rows
 from fedexp.privacy.account import NoAccount, NotFromTheStart
 from fedexp.privacy.none import NoPrivacy
 
@@ -69,9 +76,15 @@ def _protected(parts: Combination, plan: Plan) -> Protection:
         protection = parts.privacy.protect(plan, bare)
         _check_form(parts.privacy, protection)
         _check_nothing(parts.privacy, protection)
+        _check_said_of_this("privacy", parts.privacy, "protect")
     with prefixed("channel"):
+        if hides_rows(parts.channel):
+            _check_said_of_this("channel", parts.channel, "hides_rows")
         if isinstance(parts.channel, Mechanism):
+            _check_said_of_this("channel", parts.channel, "protect")
             protection = parts.channel.protect(plan, protection)
+        if _promises(protection):
+            refuse_mixed_rows(protection.channel, plan.d)
         channel, largest = protection.channel, parts.cohort_size
         channel.check(largest, plan.d)
         said = sampling_of(parts.sampler, parts.n_clients)
@@ -123,10 +136,26 @@ def _no_protection(protection: object) -> str:
     return ""
 
 
+def _check_said_of_this(group: str, part: object, promise: str) -> None:
+    """Raise InputError for a promise that other code inherits than it was made of."""
+    if changed := changed_below(part, promise):
+        raise InputError(
+            f"inherits its promise ({promise}) from a class of which it changes "
+            f"{', '.join(changed)}: what is said there is not said of this; say it anew "
+            f"({promise}), or do not inherit it",
+            group,
+            called(part),
+        )
+
+
+def _promises(protection: Protection) -> bool:
+    account = protection.account
+    return account.statement(account.init()) is not None
+
+
 def _check_nothing(mechanism: Mechanism, protection: Protection) -> None:
     """Raise InputError for one that says that it does nothing, and promises something."""
-    account = protection.account
-    if does_nothing(mechanism) and account.statement(account.init()) is not None:
+    if does_nothing(mechanism) and _promises(protection):
         raise InputError(
             "says that it does nothing (does_nothing), and makes a promise: what does not go with "
             "it would not be refused; leave does_nothing out, or do not inherit it",
@@ -143,8 +172,7 @@ def _of_this_run(
     left_out: tuple[str, ...],
 ) -> Protection:
     """With a promise that says what the model's start has to do with it; refused if it is false."""
-    account = protection.account
-    if account.statement(account.init()) is None:
+    if not _promises(protection):
         return protection
     left_out = (*lineage.not_covered(loaded, seed), *left_out)
     if not left_out:
@@ -152,7 +180,7 @@ def _of_this_run(
     said = f"the promise of this run does not cover {'; '.join(left_out)}"
     return replace(
         protection,
-        account=NotFromTheStart(account, left_out),
+        account=NotFromTheStart(protection.account, left_out),
         remarks=(*protection.remarks, said),
     )
 

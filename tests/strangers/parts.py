@@ -8,6 +8,7 @@ import torch
 
 from fedexp.aggregation.mean import Mean as TrueMean
 from fedexp.channel.plain import Plain
+from fedexp.channel.secure_aggregation import SecureAggregation
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import Sent, Verdict
 from fedexp.federation.settings import Federated
@@ -379,3 +380,39 @@ class _Says(NoAccount):
 
     def statement(self, state):
         return {"epsilon": torch.tensor(3.0)} if self.made == "tensor" else {"epsilon": 3.0}
+
+
+class SharesItsMean(MixesNeighbours):
+    """A channel that says that its rows are of one client each, and delivers means."""
+
+    a_client_a_row = True
+
+    def transmit(self, updates, rng):
+        mean = updates.matrix.mean(dim=0, keepdim=True).expand_as(updates.matrix)
+        return Plain().transmit(updates.with_matrix(mean), rng)
+
+
+class BringsTheLastRound(KeepsRowsApart):
+    """One that adds to every row what the first client sent a round before."""
+
+    def __init__(self):
+        self.before = 0.0
+
+    def transmit(self, updates, rng):
+        late = updates.matrix + self.before
+        self.before = updates.matrix[0].clone()
+        return Plain().transmit(updates.with_matrix(late), rng)
+
+
+class HalfTheNoise(ClientDP):
+    """A mechanism that adds half of the noise that it is accounted for."""
+
+    def _runtime(self, z, m, sensitivity):
+        return super()._runtime(z / 2, m, sensitivity)
+
+
+class SkipsTheMasks(SecureAggregation):
+    """Secure aggregation in the clear."""
+
+    def transmit(self, updates, rng):
+        return Plain().transmit(updates, rng)

@@ -295,3 +295,32 @@ def test_a_mechanism_whose_promise_no_summary_could_hold_is_refused_before_the_r
     """It was a traceback, or a summary that no command read."""
     line = said(own("privacy", "Unprotected"), f"+privacy.made={made}")
     assert line.startswith(f"privacy={OWN}.Unprotected: {reason}")
+
+
+@pytest.mark.parametrize("name", ["SharesItsMean", "BringsTheLastRound"])
+def test_a_channel_whose_rows_are_not_of_one_client_alone_is_found_out(name):
+    line = said(*CLIENT_DP, own("channel", name))
+    assert line.startswith(f"channel={OWN}.{name}: says that every row is of one client alone")
+    build(config_for(*TRUST, own("channel", name)))  # where nothing is promised of it
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "promise", "parts"),
+    [
+        (
+            "privacy",
+            "HalfTheNoise",
+            "protect) from a class of which it changes _runtime",
+            CLIENT_DP,
+        ),
+        (
+            "channel",
+            "SkipsTheMasks",
+            "hides_rows) from a class of which it changes transmit",
+            ("channel=secure_aggregation",),
+        ),
+    ],
+)
+def test_no_promise_is_inherited_by_code_that_it_was_not_made_of(group, name, promise, parts):
+    line = said(*parts, own(group, name))
+    assert line.startswith(f"{group}={OWN}.{name}: inherits its promise ({promise}")
