@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 import venv
 from pathlib import Path
 
@@ -20,7 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
 BINARIES = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BINARIES / "python"
+DEVICES = Path("/dev")
 TESTS_FAILED = 1  # pytest's exit code
+FOR_PROCESSORS = "https://download.pytorch.org/whl/cpu"  # PyTorch's index of builds without CUDA
+CHOSEN = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX")  # who sets one has a source
+ANSWERS_WITHIN = 5.0  # seconds
 
 
 def prepare(extras: str) -> None:
@@ -30,13 +35,41 @@ def prepare(extras: str) -> None:
     done = [s for s in (stamps[extras], stamps["[dev]"]) if s.is_file()]
     if any(stamp.read_text() == wanted for stamp in done):
         return
-    print(f"Setting up {ENVIRONMENT} (once; torch is large, this takes a few minutes;", flush=True)
-    print("without a GPU a smaller build will do: docs/tutorial.md)", flush=True)
+    print(f"Setting up {ENVIRONMENT} (once; torch is large, this takes a few minutes)", flush=True)
     if not PYTHON.exists():
         venv.create(ENVIRONMENT, with_pip=True)
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if needs_no_cuda():
+        print(f"No NVIDIA card: torch for processors, from {FOR_PROCESSORS}", flush=True)
+        # If that fails, the next line takes what PyPI has.
+        subprocess.run([*pip, "--index-url", FOR_PROCESSORS, *_torch_wanted()])
     subprocess.run([*pip, "--editable", f"{ROOT}{extras}"], check=True)
     stamps[extras].write_text(wanted)
+
+
+def needs_no_cuda() -> bool:
+    """Whether a build of torch without CUDA does, a quarter of the size, and can be had.
+
+    PyPI's build for Linux is the one with CUDA; those for other systems are without.
+    """
+    if sys.platform != "linux" or any(os.environ.get(name) for name in CHOSEN):
+        return False
+    cards = [*DEVICES.glob("nvidia*"), *DEVICES.glob("dxg")]  # dxg: a card under Windows' Linux
+    if cards or shutil.which("nvidia-smi"):
+        return False
+    try:
+        with urllib.request.urlopen(f"{FOR_PROCESSORS}/torch/", timeout=ANSWERS_WITHIN):
+            return True
+    except (OSError, ValueError):  # no network, or none but a mirror of PyPI
+        return False
+
+
+def _torch_wanted() -> list[str]:
+    """What pyproject.toml asks for of PyTorch's own packages."""
+    import tomllib  # Python 3.11's; `main` has words for an older one
+
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return [name for name in wanted if name.startswith("torch")]
 
 
 def _room() -> str:
