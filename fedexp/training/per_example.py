@@ -99,8 +99,14 @@ class Factors:
         """`[n]`, from the two Gram matrices of each example; a bias is a weight on a constant 1.
 
         Where the places cancel, so that what is left is as small as the rounding, the bound on the
-        rounding is added: a norm that is too small would clip too little.
+        rounding is added: a norm that is too small would clip too little. At a single place nothing
+        cancels.
         """
+        if self.g.shape[1] == 1:
+            found = squared_norms(self.g)
+            if self.weight is not None:
+                found = found * (squared_norms(self.a) + (1.0 if self.bias is not None else 0.0))
+            return found
         gram = _gram(self.g)
         if self.weight is not None:
             gram = gram * (_gram(self.a) + (1.0 if self.bias is not None else 0.0))
