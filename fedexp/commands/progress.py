@@ -11,7 +11,7 @@ from typing import Any, Protocol, final
 from hydra.errors import HydraException
 
 from fedexp.commands.sweep_jobs import number_of
-from fedexp.core.checks import InputError
+from fedexp.core.checks import InputError, refuse_no_folder
 from fedexp.core.documents import read_json_object, read_yaml_mapping
 from fedexp.core.files import somebody_is_at
 from fedexp.core.text import cleaned, duration, printable
@@ -55,8 +55,7 @@ def watched(folder: Path) -> Watched:
     Raises:
         InputError: neither a run nor a sweep does.
     """
-    if not folder.is_dir():
-        raise InputError("there is no such folder", "RUN_OR_SWEEP", folder)
+    refuse_no_folder(folder, "RUN_OR_SWEEP")
     if (folder / "multirun.yaml").is_file():
         return Sweep(folder)
     if any((folder / name).is_file() for name in ("summary.json", "config.yaml")):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
-from fedexp.core.checks import InputError
+from fedexp.core.checks import refuse_no_folder
 
 if TYPE_CHECKING:
     from fedexp.store.entries import Entry
@@ -27,8 +27,8 @@ def main(arguments: Sequence[str]) -> int:
     from fedexp.store.use import BESIDE_THE_RUNS
 
     folder = given.folder or BESIDE_THE_RUNS
-    if folder.exists() and not folder.is_dir():
-        raise InputError("is a file, not a folder", "store", folder)
+    if given.folder or folder.exists():  # ours is made with its first entry
+        refuse_no_folder(folder, "store")
     store = Store(folder)
     if given.empty:
         removed = store.empty()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedexp.core.checks import InputError
+from fedexp.core.checks import refuse_no_folder
 
 
 def conf_folder() -> Path:
@@ -36,6 +36,5 @@ def config_folders(named: str | None = None) -> list[Path]:
     folders = [conf_folder()] if own is None else [own, conf_folder()]
     if named is None:
         return folders
-    if not Path(named).is_dir():
-        raise InputError("there is no such folder", "--config-dir", named)
+    refuse_no_folder(Path(named), "--config-dir")
     return [Path(named), *folders]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 LARGEST = 2**63 - 1  # of the whole numbers that NumPy and torch count with
 
@@ -119,6 +120,18 @@ def refuse_majority(n: int, assumed_malicious: int) -> None:
             "assumed_malicious",
             assumed_malicious,
         )
+
+
+def refuse_no_folder(path: Path, key: str) -> None:
+    """Raise InputError unless `path` is a folder, by what is there in its place.
+
+    >>> refuse_no_folder(Path("/dev/null"), "RUN_DIR")
+    Traceback (most recent call last):
+    fedexp.core.checks.InputError: RUN_DIR=/dev/null: is a file, not a folder
+    """
+    if not path.is_dir():
+        reason = "is a file, not a folder" if path.exists() else "there is no such folder"
+        raise InputError(reason, key, path)
 
 
 def of_its_own(error: Exception) -> str:

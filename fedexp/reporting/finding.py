@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from fedexp.core.checks import InputError
+from fedexp.core.checks import InputError, refuse_no_folder
 
 MARKS = ("summary.json", "config.yaml", "metrics.jsonl", "metrics.csv")
 """Files of which every run leaves one."""
@@ -27,8 +27,7 @@ def find_runs(paths: Iterable[str | Path]) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
-        if not path.is_dir():
-            raise InputError("there is no such folder", "path", path)
+        refuse_no_folder(path, "path")
         below = list(_runs_below(path))
         if not below:
             raise InputError(f"no run lies here: no folder with {' or '.join(MARKS)}", "path", path)

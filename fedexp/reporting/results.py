@@ -17,7 +17,7 @@ from typing import Any, final
 import numpy as np
 import pandas as pd
 
-from fedexp.core.checks import InputError
+from fedexp.core.checks import InputError, refuse_no_folder
 from fedexp.core.text import cleaned
 from fedexp.core.thresholds import Bin
 from fedexp.reporting.finding import MARKS, is_run
@@ -334,8 +334,7 @@ def load_run(path: str | Path) -> Run:
             another when it is first asked for.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise InputError("there is no such folder", "path", path)
+    refuse_no_folder(path, "path")
     if not is_run(path):
         raise InputError(f"is no run folder: it holds none of {', '.join(MARKS)}", "path", path)
     config = checked(read_config(path / "config.yaml"), CONFIG, path / "config.yaml")

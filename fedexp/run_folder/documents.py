@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from fedexp.core.checks import InputError
+from fedexp.core.checks import InputError, refuse_no_folder
 from fedexp.core.documents import DOCUMENT_BYTES, parse_json, read_text, read_yaml_mapping
 from fedexp.core.files import to_json, write_atomically
 from fedexp.core.renames import present_config
@@ -22,6 +22,7 @@ from fedexp.run_folder.shapes import CONFIG, checked
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The resolved config of a run folder; InputError if it is none."""
+    refuse_no_folder(folder, "RUN_DIR")
     path = folder / "config.yaml"
     if not path.is_file():
         raise InputError("is not a run folder (it has no config.yaml)", "RUN_DIR", folder)

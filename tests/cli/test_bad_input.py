@@ -172,8 +172,8 @@ def test_run_with_other_arguments(here, capfd, argument):
             "hydra.launcher.workers=0: must be a whole number, 1 or above",
         ),
         (["resume"], "required: RUN_DIR"),
-        (["resume", "nowhere"], "RUN_DIR=nowhere: is not a run folder"),
-        (["resume", "/dev/null"], "RUN_DIR=/dev/null: is not a run folder"),
+        (["resume", "nowhere"], "RUN_DIR=nowhere: there is no such folder"),
+        (["resume", "/dev/null"], "RUN_DIR=/dev/null: is a file, not a folder"),
         (["report"], "required: RUN_OR_SWEEP"),
         (["report", "nowhere"], "nowhere"),
         (["report", "."], "no run lies here"),
@@ -195,6 +195,13 @@ def test_run_with_other_arguments(here, capfd, argument):
             "Known here: nothing; as an argument of the part in channel._target_: "
             "+channel.bits=...\n",
         ),
+        (["report", "/dev/null"], "path=/dev/null: is a file, not a folder"),
+        (["watch", "/dev/null"], "RUN_OR_SWEEP=/dev/null: is a file, not a folder"),
+        (["list", "--config-dir", "/dev/null"], "--config-dir=/dev/null: is a file, not a folder"),
+        (["resume", "."], "RUN_DIR=.: is not a run folder (it has no config.yaml)"),
+        (["store", "nowhere"], "store=nowhere: there is no such folder"),
+        (["store", "nowhere", "--empty"], "store=nowhere: there is no such folder"),
+        (["store", "/dev/null"], "store=/dev/null: is a file, not a folder"),
     ],
 )
 def test_command_lines(here, capfd, arguments, words):
