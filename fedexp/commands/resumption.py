@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from fedexp.commands.extension import LONGER, extended, refuse_other_noise, same_but_for_rounds
+from fedexp.commands.sweep_command import command_of, is_sweep
 from fedexp.commands.trust import (
     refuse_borrowed_trackers,
     refuse_borrowed_trust,
@@ -41,6 +42,13 @@ def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
         InputError: it is no run folder, an override would change the results so far, or its config
             asks for what only the command line can give.
     """
+    if is_sweep(folder):
+        raise InputError(
+            "is a sweep, which its own command goes on with: complete jobs are skipped, others go "
+            f"on where they stopped: {command_of(folder)}",
+            "RUN_DIR",
+            folder,
+        )
     saved = read_config(folder)
     schema.check_root_keys({k: v for k, v in saved.items() if k not in PROVENANCE})
     _refuse_store(overrides)

@@ -25,7 +25,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     refuse_no_folder(folder, "RUN_DIR")
     path = folder / "config.yaml"
     if not path.is_file():
-        raise InputError("is not a run folder (it has no config.yaml)", "RUN_DIR", folder)
+        reason = "is not a run folder (it has no config.yaml)"
+        if (folder / "multirun.yaml").is_file():
+            reason = "is a sweep's folder; name that of a run in it"
+        raise InputError(reason, "RUN_DIR", folder)
     saved = checked(read_yaml_mapping(path), CONFIG, path)
     if not saved:
         raise InputError("its config.yaml is broken", "RUN_DIR", folder)
