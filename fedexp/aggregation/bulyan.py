@@ -57,7 +57,7 @@ class Bulyan(Stateless):
         n, f = len(updates), self.assumed_malicious
         if n < 4 * f + 3:
             raise InputError(
-                f"needs at least 4 x {f} + 3 clients, but {n} answered this round",
+                f"needs at least 4 x {f} + 3 clients, but {n} are in the round",
                 "assumed_malicious",
                 f,
             )

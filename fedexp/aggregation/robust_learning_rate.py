@@ -65,7 +65,7 @@ class RobustLearningRate(Stateless):
         threshold = f + 1 if self.threshold is None else self.threshold
         if threshold > n:
             raise InputError(
-                f"no coordinate can get so many votes: {n} clients answered this round",
+                f"no coordinate can get so many votes: {n} clients are in the round",
                 "threshold",
                 threshold,
             )

@@ -63,7 +63,7 @@ class WeightedKrum(Stateless):
         n, f = len(updates), self.assumed_malicious
         if n < 2 * f + 3:
             raise InputError(
-                f"needs at least 2 x {f} + 3 clients, but {n} answered this round",
+                f"needs at least 2 x {f} + 3 clients, but {n} are in the round",
                 "assumed_malicious",
                 f,
             )

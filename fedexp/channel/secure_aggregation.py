@@ -280,7 +280,7 @@ class SecureAggregation:
 
     def _too_few(self, n: int) -> str:
         return (
-            f"needs at least {SMALLEST_GROUP} x {self.groups} clients, but {n} answered this "
+            f"needs at least {SMALLEST_GROUP} x {self.groups} clients, but {n} are in the "
             "round: a sum of fewer hides too little"
         )
 

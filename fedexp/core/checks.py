@@ -116,7 +116,7 @@ def refuse_majority(n: int, assumed_malicious: int) -> None:
     """Refuse where half or more of the `n` clients that answered may lie: no rule could hold."""
     if 2 * assumed_malicious >= n and assumed_malicious > 0:
         raise InputError(
-            f"needs more than 2 x {assumed_malicious} clients, but {n} answered this round",
+            f"needs more than 2 x {assumed_malicious} clients, but {n} are in the round",
             "assumed_malicious",
             assumed_malicious,
         )

@@ -76,7 +76,7 @@ class Bucketing:
         size = largest if self.bucket_size is None else self.bucket_size
         if f and largest < 1:
             raise InputError(
-                f"needs more than 2 x {f} clients, but {n} answered this round",
+                f"needs more than 2 x {f} clients, but {n} are in the round",
                 "assumed_malicious",
                 f,
             )

@@ -65,7 +65,7 @@ REFUSED = {
     ),
     "groups too small to hide anybody": (
         [SECURE, "channel.groups=4"],
-        "channel.groups=4: needs at least 3 x 4 clients, but 10 answered this round: a sum of "
+        "channel.groups=4: needs at least 3 x 4 clients, but 10 are in the round: a sum of "
         "fewer hides too little",
     ),
     "two clients": ([SECURE, "n_clients=2"], "channel.groups=1: needs at least 3 x 1 clients"),

@@ -58,7 +58,7 @@ def test_trimmed_mean_without_liars_is_the_unweighted_mean():
 
 @pytest.mark.parametrize("rule", [Median, TrimmedMean])
 def test_half_liars_are_refused_with_the_numbers(rule):
-    with pytest.raises(InputError, match=r"assumed_malicious=2: needs more than 2 x 2.*but 4 ans"):
+    with pytest.raises(InputError, match=r"assumed_malicious=2: needs more than 2 x 2.*but 4 are"):
         rule(2)(updates([[1.0]] * 4), {}, RNG)
 
 

@@ -249,7 +249,7 @@ def test_smea_refuses_too_many_subsets_with_the_numbers():
     ],
 )
 def test_half_liars_are_refused_and_equal_rows_are_followed(rule):
-    with pytest.raises(InputError, match=r"assumed_malicious=3: .* 2 x 3 .* 6 answered"):
+    with pytest.raises(InputError, match=r"assumed_malicious=3: .* 2 x 3 .* 6 are in"):
         step_of(rule, torch.zeros(6, 1))
     assert step_of(rule, torch.zeros(7, 1)).tolist() == [0.0]
     torch.testing.assert_close(step_of(rule, torch.full((7, 2), 0.1)), torch.full((2,), 0.1))

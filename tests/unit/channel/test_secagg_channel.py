@@ -261,9 +261,9 @@ def test_bytes_grow_with_the_ring_and_with_the_neighbours():
 
 
 def test_too_small_cohorts_are_refused_with_the_numbers():
-    with pytest.raises(InputError, match="groups=3: needs at least 3 x 3 clients, but 8 answered"):
+    with pytest.raises(InputError, match="groups=3: needs at least 3 x 3 clients, but 8 are in"):
         channel(groups=3).check(8, 50)
-    with pytest.raises(InputError, match="groups=1: needs at least 3 x 1 clients, but 2 answered"):
+    with pytest.raises(InputError, match="groups=1: needs at least 3 x 1 clients, but 2 are in"):
         channel().check(2, 50)
 
 
@@ -273,7 +273,7 @@ def test_a_cohort_that_was_drawn_too_small_sends_nothing(n):
     assert (len(delivery.updates), delivery.members, delivery.bytes_up) == (0, (), 0)
     assert delivery.updates.matrix.shape == (0, 50)
     assert len(delivery.lost) == (3 if n else 0)  # every group; without clients there is none
-    assert all(f"3 x 3 clients, but {n} answered" in reason for reason in delivery.lost)
+    assert all(f"3 x 3 clients, but {n} are in" in reason for reason in delivery.lost)
 
 
 def test_too_small_rings_are_refused_with_the_numbers():

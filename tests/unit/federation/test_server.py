@@ -160,7 +160,7 @@ def test_a_rule_that_refuses_what_is_left_moves_nothing_and_says_why():
         updates([[1.0], [1.0], [2.0], [NAN], [1.0]]), state(), streams
     )
     assert after.params.tolist() == [0.0]
-    assert "needs at least 2 x 1 + 3 clients, but 4 answered" in receipt.skipped
+    assert "needs at least 2 x 1 + 3 clients, but 4 are in" in receipt.skipped
 
 
 def test_a_detector_that_refuses_so_few_rows_moves_nothing_and_says_why():

@@ -66,7 +66,7 @@ def test_rules_and_channels_go_by_the_cohort_that_is_drawn():
             *["channel.groups=3", "aggregator=median"],
         )
     )
-    assert "needs at least 3 x 3 clients, but 3 answered" in line
+    assert "needs at least 3 x 3 clients, but 3 are in" in line
 
 
 @pytest.mark.parametrize(
