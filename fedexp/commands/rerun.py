@@ -74,6 +74,7 @@ def _compared(before: Path, after: Path) -> int:
     """Say whether two folders hold the same figures, and the first ones that differ."""
     from fedexp.commands.run import document_of
     from fedexp.core.text import printable
+    from fedexp.privacy.account import OPERATING_SYSTEM
     from fedexp.run_folder.documents import read_summary
     from fedexp.run_folder.rows import shared_rows
 
@@ -92,7 +93,8 @@ def _compared(before: Path, after: Path) -> int:
 
     if all(_bytes(before / name) == _bytes(after / name) for name in FILES):
         return told(f"The same bits as {before}: {' and '.join(FILES)} are equal.", True)
-    if read_summary(before).get("status") != "complete":
+    summary = read_summary(before)
+    if summary.get("status") != "complete":
         return told(f"{before} was not complete: nothing to compare with.", None)
     first, second = (_figures(shared_rows(folder)) for folder in (before, after))
     both = [key for key in first if key in second]
@@ -109,6 +111,8 @@ def _compared(before: Path, after: Path) -> int:
     reason = (
         "Other versions or another processor change last digits: origin.json of each says which."
     )
+    if (summary.get("privacy") or {}).get("noise_source") == OPERATING_SYSTEM:
+        reason = f"Noise comes from {OPERATING_SYSTEM}."
     names = ("round", "scope", "client", "metric")
     figures = [
         {**dict(zip(names, key, strict=True)), "then": first[key], "now": second[key]}

@@ -35,3 +35,13 @@ def test_a_strangers_folder_gives_words_and_no_trust(here, capfd):
     (here / "theirs/config.yaml").write_text("trust: [evil.]\noverrides: []\nseed: 0\n")
     assert run_command(["rerun", "theirs"]) == 2
     assert "trust=[evil.]" in capfd.readouterr().err
+
+
+def test_noise_that_nobody_has_twice_is_the_reason_that_is_given(here, capfd):
+    noisy = ("privacy=local_gaussian", "privacy.noise_seed=os")
+    assert run_command(["run", *SMALL, *noisy, "hydra.run.dir=run"]) == 0
+    capfd.readouterr()
+    assert run_command(["rerun", "run", "hydra.run.dir=again", "quiet=true"]) == 1
+    said = capfd.readouterr().out
+    assert "Noise comes from the operating system: the run cannot be repeated" in said
+    assert "another processor" not in said
