@@ -56,7 +56,7 @@ from fedexp.run_folder.checkpoints import (
 from fedexp.run_folder.client_rows import FILE as CLIENTS
 from fedexp.run_folder.client_rows import frame
 from fedexp.run_folder.client_states import ClientStates
-from fedexp.run_folder.documents import write_config, write_summary
+from fedexp.run_folder.documents import read_summary, write_config, write_summary
 from fedexp.run_folder.format import (
     accepted_hashes,
     config_hash,
@@ -183,7 +183,7 @@ class Recorder:
                 forget_thresholds(self.folder)
             self._write_model(state)  # what is there may be a round older, or newer
             return state
-        if saved:
+        if saved or read_summary(self.folder).get("rounds"):
             log.warning("no checkpoint can be used: starting again from the first round")
         return None
 

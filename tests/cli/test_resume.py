@@ -140,10 +140,13 @@ def test_without_a_usable_checkpoint_it_starts_again(killed, whole_run, capfd):
     assert_same_bits(killed, whole_run)
 
 
-def test_killed_before_the_first_checkpoint(killed, whole_run, capfd):
+def test_rounds_of_which_no_checkpoint_is_there(killed, whole_run, capfd):
     shutil.rmtree(killed / "checkpoints")
     (killed / "checkpoints").mkdir()
     assert run_command(["resume", "killed"]) == 0
+    assert capfd.readouterr().err == (
+        "no checkpoint can be used: starting again from the first round\n"
+    )
     assert_same_bits(killed, whole_run)
 
 
