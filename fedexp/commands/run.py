@@ -38,16 +38,24 @@ from fedexp.commands.sweep_jobs import number_of
 from fedexp.config import composition
 from fedexp.config.folders import conf_folder, config_folders
 from fedexp.config.hydra_errors import COMPLAINTS, refusal, refuse_nameless
-from fedexp.core.checks import InputError, at_least, did_you_mean
+from fedexp.core.checks import InputError, at_least, did_you_mean, one_of
 from fedexp.core.files import somebody_is_at
 from fedexp.core.links import refuse_ways_out
-from fedexp.core.objective import NO_FIGURE, direction_of, told_direction
+from fedexp.core.objective import (
+    DIRECTION,
+    DIRECTIONS,
+    NO_FIGURE,
+    direction_of,
+    remark_on_direction,
+    told_direction,
+)
 from fedexp.core.plots import Plots
 from fedexp.core.preparation import say
 from fedexp.core.renames import present_overrides
 
 EXIT_FAILED_JOBS = 1
 DRY_RUN = "--dry-run"
+NO_TRIAL = "No trials are completed yet."  # Optuna's word where each of them has failed
 
 
 class Gatekeeper(Callback):
@@ -55,6 +63,7 @@ class Gatekeeper(Callback):
 
     new_folders: ClassVar[list[Path]] = []  # that Hydra makes for a sweep, the innermost first
     admitted: ClassVar[Admitted | None] = None  # the single run that is about to start
+    swept: ClassVar[DictConfig | None] = None  # the config of a sweep that has started
     held: ClassVar[ExitStack] = ExitStack()  # its folder and workers, until `leave`
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -81,6 +90,7 @@ class Gatekeeper(Callback):
                 at_least(1, **{"hydra.sweeper.max_batch_size": batch})
             if jobs:  # composing the settings of many takes a while, before one can start
                 say("the settings of 1 job" if jobs == 1 else f"the settings of {jobs:,} jobs")
+            Gatekeeper.swept = config
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """After a sweep: its table, and exit code 1 if a job failed."""
@@ -109,7 +119,7 @@ class Gatekeeper(Callback):
     @classmethod
     def leave(cls) -> None:
         """Give back what was held for a job, and folders that no job has come to."""
-        cls.admitted = None
+        cls.admitted = cls.swept = None
         cls.held.close()
         cls._remove_folders_without_a_job()
 
@@ -155,7 +165,7 @@ def main(arguments: Sequence[str]) -> int:
             show(overrides, bool({"-m", "--multirun"} & {*options}))
             return EXIT_OK
         sys.argv = [sys.argv[0], *options, *overrides]
-        job()
+        _through_hydra()
     except PastHydra as carried:
         raise carried.error from carried.error.__cause__
     except InputError:
@@ -165,6 +175,16 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         Gatekeeper.leave()
     return EXIT_OK
+
+
+def _through_hydra() -> None:
+    """Start the run or the sweep, which has its end also where no trial had a figure."""
+    try:
+        job()
+    except ValueError as error:
+        if str(error) != NO_TRIAL or Gatekeeper.swept is None:
+            raise
+        Gatekeeper().on_multirun_end(Gatekeeper.swept)  # to which Hydra does not come
 
 
 def _help(arguments: Sequence[str]) -> int:
@@ -241,12 +261,18 @@ def _follow_the_objective(config: DictConfig) -> None:
     """Have a sweeper that optimises go where `objective` is better, unless it was told where.
 
     Raises:
-        InputError: there is no validation part to measure it on.
+        InputError: there is no validation part to measure it on, or the direction is none.
     """
     sweeper = config.hydra.sweeper
     if "direction" in sweeper and OmegaConf.select(config, "dataset.validation_size") == 0:
         reason = "leaves a sweeper that optimises no figure to go by: those on test choose nothing"
         raise InputError(reason, "dataset.validation_size", 0)
-    if "direction" in sweeper and not told_direction(config.hydra.overrides.hydra):
+    if "direction" not in sweeper:
+        return
+    if told_direction(config.hydra.overrides.hydra):
+        one_of(DIRECTIONS, **{DIRECTION: str(sweeper.direction)})
+        if remark := remark_on_direction(config.objective, sweeper.direction):
+            print(remark, file=sys.stderr)
+    else:
         with read_write(sweeper):
             sweeper.direction = direction_of(config.objective)

@@ -9,6 +9,7 @@ Direction = Literal["maximize", "minimize"]
 LOW_IS_GOOD = frozenset({"loss"})
 HIGH_IS_GOOD = frozenset({"accuracy", "balanced_accuracy", "exact_match", "macro_f1", "auc"})
 DIRECTION = "hydra.sweeper.direction"
+DIRECTIONS = ("maximize", "minimize")
 
 
 @final
@@ -47,6 +48,20 @@ def remark_on(metric: str) -> tuple[str, ...]:
         f"objective={metric} is taken for a metric of which more is better: the best round goes by "
         "it, and so does a sweeper; if less is better, let the task measure its negative",
     )
+
+
+def remark_on_direction(metric: str, told: str) -> str:
+    """What a person should know who sends a sweeper where a metric is worse; else empty.
+
+    >>> remark_on_direction("loss", "minimize"), remark_on_direction("my_own", "minimize")
+    ('', '')
+    >>> remark_on_direction("loss", "maximize")
+    'hydra.sweeper.direction=maximize: less of objective=loss is better: the worst is looked for'
+    """
+    if metric not in LOW_IS_GOOD | HIGH_IS_GOOD or told == direction_of(metric):
+        return ""
+    better = "less" if metric in LOW_IS_GOOD else "more"
+    return f"{DIRECTION}={told}: {better} of objective={metric} is better: the worst is looked for"
 
 
 def told_direction(overrides: Sequence[str]) -> Direction | None:

@@ -202,6 +202,10 @@ def test_run_with_other_arguments(here, capfd, argument):
         (["store", "nowhere"], "store=nowhere: there is no such folder"),
         (["store", "nowhere", "--empty"], "store=nowhere: there is no such folder"),
         (["store", "/dev/null"], "store=/dev/null: is a file, not a folder"),
+        (
+            ["run", "-m", "seed=0,1", "+hydra.sweeper.direction=up"],
+            "hydra.sweeper.direction=up: Allowed: maximize, minimize",
+        ),
     ],
 )
 def test_command_lines(here, capfd, arguments, words):

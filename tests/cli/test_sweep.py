@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.experimental.callback import Callback
 
 from fedexp.commands.cli import run_command
@@ -307,6 +308,23 @@ def test_a_sweeper_sees_the_objective(here, capfd, objective):
     assert math.isnan(for_a_failure)
     with pytest.raises(ValueError, match="no figure"):  # by which Optuna knows a failed trial
         float(pickle.loads(pickle.dumps(for_a_failure)))
+
+
+def test_a_sweeper_that_has_no_trial_to_choose_ends_with_the_table_of_failures(
+    here, capfd, monkeypatch
+):
+    sweep = BasicSweeper.sweep
+
+    def as_optuna(self, arguments):
+        sweep(self, arguments)
+        raise ValueError("No trials are completed yet.")
+
+    monkeypatch.setattr(BasicSweeper, "sweep", as_optuna)
+    assert run_command(["run", "-m", "training.lr=-1,-2", *FAST]) == 1
+    said, errors = capfd.readouterr()
+    assert "must be a finite number above 0" in said
+    assert errors.count("\n") == 2
+    assert {row["status"] for row in _table(here / "sweep").values()} == {"failed"}
 
 
 @pytest.mark.slow
