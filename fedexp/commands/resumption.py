@@ -60,9 +60,10 @@ def resume(folder: Path, overrides: Sequence[str], named: Path | None) -> str:
         reason = wrong_type(str(error))
         raise InputError(f"cannot be read: {reason}", "override", " ".join(overrides)) from error
     if not same_but_for_rounds(saved, changed):
+        others = [key for key in WITHOUT_EFFECT if key not in ("store", "leakage", "backend")]
         raise InputError(
             "would change the results of the run; may change: rounds (to more), "
-            f"{', '.join(key for key in WITHOUT_EFFECT if key != 'store')}",
+            f"{', '.join(others)}, backend (but to none with own_bits: true)",
             "override",
             " ".join(overrides),
         )

@@ -135,6 +135,8 @@ def wrong_type(cause: str) -> str:
         return f"must be {kinds.get(null[1], 'a value')}, and not null"
     if null := re.search(r"Incompatible value 'None' for field of type '(\w+)'", cause):
         return f"must be {KINDS.get(null[1], 'a value')}, and not null"
+    if "is not a ListConfig, list or tuple" in cause:
+        return "must be a list, as in [a,b]"
     if "is not a valid bool" in cause:
         return "must be true or false"
     wanted = re.search(r"could not be converted to (\w+)", cause)

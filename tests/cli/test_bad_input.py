@@ -206,6 +206,7 @@ def test_run_with_other_arguments(here, capfd, argument):
             ["run", "-m", "seed=0,1", "+hydra.sweeper.direction=up"],
             "hydra.sweeper.direction=up: Allowed: maximize, minimize",
         ),
+        (["run", "trust=mine"], "trust=mine: must be a list, as in [a,b]"),
     ],
 )
 def test_command_lines(here, capfd, arguments, words):

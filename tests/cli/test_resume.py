@@ -196,6 +196,8 @@ def test_leftovers_of_a_write_are_cleared_away(killed, whole_run):
         ("quiet=perhaps", "must be true or false"),
         ("quiet", "must look like key=value"),
         ("--force", "unrecognized arguments: --force"),
+        ("backend=blocks", "mean_last_rounds, backend (but to none with own_bits: true)"),
+        ("trust=x", "must be a list, as in [a,b]"),
     ],
 )
 def test_what_cannot_be_changed(killed, capfd, override, words):
