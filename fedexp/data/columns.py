@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -99,18 +100,39 @@ def read_csv(path: Path) -> pd.DataFrame:
     from io import StringIO
 
     try:
-        frame = pd.read_csv(
-            StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False
-        )
+        with warnings.catch_warnings(record=True) as of_reader:
+            warnings.simplefilter("always")
+            frame = pd.read_csv(
+                StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False
+            )
     except (ValueError, pd.errors.ParserError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path.name} is no table: {reason}") from None
+    if any(issubclass(warning.category, pd.errors.ParserWarning) for warning in of_reader):
+        _refuse_unnamed(path, text, separator, len(frame.columns))
     frame.columns = [str(column).strip() for column in frame.columns]
     if twice := [c for c in frame.columns if list(frame.columns).count(c) > 1]:
         raise InputError(f"{path.name} has two columns {twice[0]}")
     if not len(frame):
         raise InputError(f"{path.name} has no rows")
     return frame
+
+
+def _refuse_unnamed(path: Path, text: str, separator: str, named: int) -> None:
+    """Raise InputError for values beyond the named columns; separators at a line's end are none.
+
+    R writes row names without a name for them: every value would be that of the next column.
+    """
+    import csv
+    from io import StringIO
+
+    lines = csv.reader(StringIO(text), delimiter=separator)
+    for cells in lines:
+        if any(cell.strip() for cell in cells[named:]):
+            raise InputError(
+                f"{path.name}, line {lines.line_num}: has {len(cells)} values, and the first line "
+                f"names {named} columns: name all (R: write.csv, or row.names = FALSE)"
+            )
 
 
 def row_of(path: Path, row: int) -> str:

@@ -157,3 +157,13 @@ def test_rows_of_a_parquet_file_are_no_lines(tmp_path, monkeypatch):
     frame = pd.DataFrame({"x": np.arange(40) / 4, "y": ["", *("ab" * 20)][:40]})
     monkeypatch.setattr(pd, "read_parquet", lambda place: frame)
     assert table(tmp_path / "t.parquet").survey(None).faults == ("t.parquet row 1 has no label",)
+
+
+def test_values_that_no_column_is_named_for_are_refused(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [f"{k},{k % 7},{'ab'[k % 2]}" for k in range(40)]
+    path.write_text("\n".join(["n,y", *rows]))  # as write.table of R puts its row names
+    with pytest.raises(InputError, match=r"t\.csv, line 2: has 3 values, and the first line names"):
+        loaded(path)
+    path.write_text("\n".join(["id,n,y", *[f"{row}, " for row in rows]]))
+    assert loaded(path, drop=["id"]).class_names == ("a", "b")  # which are no values
