@@ -181,6 +181,8 @@ def _table(path: Path) -> pd.DataFrame:
     except Exception as error:  # whatever a reader makes of a broken file
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"is no Parquet file: {reason}") from None
+    named = [name for name in table.index.names if name is not None and name not in table]
+    table = table.reset_index(level=named) if named else table  # a column, as in the CSV of it
     return table.rename(columns=str).reset_index(drop=True)
 
 

@@ -167,3 +167,14 @@ def test_values_that_no_column_is_named_for_are_refused(tmp_path):
         loaded(path)
     path.write_text("\n".join(["id,n,y", *[f"{row}, " for row in rows]]))
     assert loaded(path, drop=["id"]).class_names == ("a", "b")  # which are no values
+
+
+def test_the_named_index_of_a_parquet_file_is_a_column(tmp_path, monkeypatch):
+    (tmp_path / "t.parquet").touch()
+    frame = pd.DataFrame({"x": np.arange(40) / 4, "y": ["a", "b"] * 20})
+    index = pd.MultiIndex.from_arrays([np.arange(40) // 4, np.arange(40)], names=["patient", None])
+    monkeypatch.setattr(pd, "read_parquet", lambda place: frame.set_index(index))
+    dataset = loaded(tmp_path / "t.parquet")
+    subjects = [set(part.subject.tolist()) for part in dataset.parts.values()]
+    assert sum(map(len, subjects)) == len(set.union(*subjects)) == 10
+    assert dataset.input_shape == (1,)
