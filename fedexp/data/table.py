@@ -188,7 +188,8 @@ def _table(path: Path) -> pd.DataFrame:
 
 def _word(value: Any) -> str:
     """A cell as a word; "" for a missing one."""
-    return "" if pd.isna(value) else str(value).strip()
+    # One of Parquet can be a list, of which pandas says whether each item is missing.
+    return "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value).strip()
 
 
 def _column(values: pd.Series[Any]) -> pd.Series[Any]:

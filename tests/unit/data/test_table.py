@@ -178,3 +178,11 @@ def test_the_named_index_of_a_parquet_file_is_a_column(tmp_path, monkeypatch):
     subjects = [set(part.subject.tolist()) for part in dataset.parts.values()]
     assert sum(map(len, subjects)) == len(set.union(*subjects)) == 10
     assert dataset.input_shape == (1,)
+
+
+def test_lists_in_a_parquet_file_are_words(tmp_path, monkeypatch):
+    (tmp_path / "t.parquet").touch()
+    lists = [np.arange(k % 3) for k in range(40)]
+    frame = pd.DataFrame({"codes": lists, "y": ["a", "b"] * 20})
+    monkeypatch.setattr(pd, "read_parquet", lambda place: frame)
+    assert loaded(tmp_path / "t.parquet").input_shape == (3,)
