@@ -7,6 +7,8 @@ scikit-learn. A federation would have to agree on these figures first; here they
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -222,6 +224,7 @@ def prepared(
     numbers, words, remarks = _kinds(values, train)
     if not numbers and not words:
         raise InputError(f"no column is left to learn from: {'; '.join(remarks)}")
+    remarks += _nearly_numbers(values, records)
     remarks += _unseen(values, words, records, train)
     remarks += _missing(values, numbers)
     remarks += _numbered(values[train], numbers)
@@ -267,7 +270,7 @@ def _refuse_large(numbers: np.ndarray, columns: Sequence[str], records: Records,
     for row, k in np.argwhere(np.abs(numbers) > np.finfo(np.float32).max):
         raise InputError(
             f"column {columns[k]} holds {numbers[row, k]:g}{how} in {records.places[row]}, which "
-            f"is too large to learn from: mend it, or leave it out (dataset.drop=[{columns[k]}])"
+            f"is too large to learn from: mend it, or leave it out ({_drop(columns[k])})"
         )
 
 
@@ -288,11 +291,42 @@ def _unseen(
     return found
 
 
+def _nearly_numbers(values: pd.DataFrame, records: Records) -> list[str]:
+    """A sentence for every column of words most of which are numbers, perhaps with a comma."""
+    found = []
+    for column in values.columns:
+        if pd.api.types.is_float_dtype(values[column]):
+            continue
+        words = values[column]
+        there = words[(words != "") & ~words.str.lower().isin(MISSING)]
+        number = pd.to_numeric(there, errors="coerce").notna()
+        with_comma = pd.to_numeric(there.str.replace(",", "."), errors="coerce").notna()
+        if with_comma.mean() > 0.5:
+            first = there.index[~number][0]
+            decimals = "; write decimals with a point" if with_comma[first] else ""
+            found.append(
+                f"column {column} counts as words, not as numbers: {records.places[first]} has "
+                f"{there[first]}{decimals}"
+            )
+    return found
+
+
+def _drop(column: str) -> str:
+    """What a person types to leave a column out, whatever it is called.
+
+    >>> print(_drop("id"), _drop("Unnamed: 0"))
+    dataset.drop=[id] 'dataset.drop=["Unnamed: 0"]'
+    """
+    if column.isascii() and column.isidentifier():
+        return f"dataset.drop=[{column}]"
+    return shlex.quote(f"dataset.drop=[{json.dumps(column, ensure_ascii=False)}]")
+
+
 def _numbered(trained: pd.DataFrame, numbers: Sequence[str]) -> list[str]:
     """A sentence for every column of whole numbers that differ in all of many rows."""
     return [
         f"column {column} is learned from, and is another whole number in every training row: "
-        f"dataset.drop=[{column}] if it only names them"
+        f"{_drop(column)} if it only names them"
         for column in numbers
         if len(trained) > MOST_CATEGORIES
         and trained[column].is_unique

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from fedexp.core.checks import InputError
-from fedexp.data.table import Table
+from fedexp.data.table import Table, _drop
 
 
 def table(path, **keys):
@@ -186,3 +186,20 @@ def test_lists_in_a_parquet_file_are_words(tmp_path, monkeypatch):
     frame = pd.DataFrame({"codes": lists, "y": ["a", "b"] * 20})
     monkeypatch.setattr(pd, "read_parquet", lambda place: frame)
     assert loaded(tmp_path / "t.parquet").input_shape == (3,)
+
+
+def test_a_column_of_numbers_that_counts_as_words_is_remarked_upon(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [f"{36 + k % 9 / 10};{k % 60};{'ab'[k % 2]}".replace(".", ",") for k in range(99)]
+    path.write_text("\n".join(["temp;age;y", *rows, "37,5;unknown;a"]))
+    told = [word for word in table(path).survey(None).remarks if "counts as words" in word]
+    assert told == [
+        "column temp counts as words, not as numbers: t.csv line 2 has 36,0; write decimals with a "
+        "point",
+        "column age counts as words, not as numbers: t.csv line 101 has unknown",
+    ]
+
+
+def test_how_a_column_is_left_out_can_be_typed_whatever_it_is_called():
+    assert _drop("id") == "dataset.drop=[id]"
+    assert _drop("Unnamed: 0") == """'dataset.drop=["Unnamed: 0"]'"""
