@@ -48,7 +48,7 @@ from fedexp.core.objective import remark_on
 from fedexp.core.observer import Observer
 from fedexp.core.own_code import own_code_named
 from fedexp.core.partition import Partition
-from fedexp.core.protection import Combination, Mechanism, Plan
+from fedexp.core.protection import Combination, Mechanism, Plan, Refuses
 from fedexp.core.protocols import Backend, Task
 from fedexp.core.rng import generator
 from fedexp.core.round_model import Architecture
@@ -98,7 +98,7 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
     check_root(config)
     chosen = construct(config)
     parts, task = chosen.combination, chosen.task
-    refuse(parts)
+    _refuse(chosen)
     seed, setting, everybody = config["seed"], parts.setting, parts.n_clients
     lineage = lineage_of(starting_point(config))
 
@@ -221,9 +221,18 @@ def build(config: Config, pixels: Dataset | None = None) -> Built:
 def refuse_parts(config: Config) -> None:
     """Raise InputError for parts that do not go together, as far as that shows without data."""
     check_root(config)
-    parts = construct(config).combination
-    refuse(parts)
+    chosen = construct(config)
+    parts = chosen.combination
+    _refuse(chosen)
     rehearse_cohort(parts, parts.setting.aggregator(parts.aggregator, parts.n_clients))
+
+
+def _refuse(chosen: Chosen) -> None:
+    """Raise InputError for parts, or studies of the run, that do not go with the others."""
+    refuse(chosen.combination)
+    for study in chosen.studies.values():
+        if isinstance(study, Refuses):
+            study.refuse(chosen.combination)
 
 
 def _backend(chosen: Chosen, node: Config, workload: Workload) -> Backend:

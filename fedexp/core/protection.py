@@ -36,7 +36,7 @@ from fedexp.core.text import called
 
 @runtime_checkable
 class Refuses(Protocol):
-    """A channel that does not go with every other part."""
+    """A channel, or a study of leakage, that does not go with every other part."""
 
     def refuse(self, parts: Combination) -> None:
         """Raise InputError for parts that would not mean what they say, and the ways out."""

@@ -147,6 +147,12 @@ def test_a_run_that_could_not_be_studied_is_refused_before_it_starts(tmp_path, c
         "leakage=analytic: there is no shared model to study where every client keeps its own"
         in line
     )
+    for name in ("audit", "audit_many_runs"):
+        line = complaint(capsys, "run", f"leakage={name}", where)
+        assert "claims no finite epsilon" in line
+        private = ("privacy=dp_sgd", "channel=secure_aggregation")
+        line = complaint(capsys, "run", f"leakage={name}", *private, where)
+        assert "hides what the canaries' scores are made of" in line
     assert not folder.exists()
 
 

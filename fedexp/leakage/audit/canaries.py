@@ -19,7 +19,7 @@ from torch import Tensor
 from fedexp.core.capabilities import does_nothing
 from fedexp.core.checks import InputError
 from fedexp.core.metric import Metric
-from fedexp.core.protection import Mechanism, Plan, Protection
+from fedexp.core.protection import Combination, Mechanism, Plan, Protection
 from fedexp.core.protocols import Backend, Channel, Privacy, Trainer
 from fedexp.core.round_record import RoundRecord, ServerState
 from fedexp.core.text import called
@@ -48,6 +48,13 @@ def refuse_hidden_rows(channel: Channel) -> None:
             "channel",
             called(channel),
         )
+
+
+def refuse_what_cannot_be_audited(parts: Combination) -> None:
+    """Raise InputError, before a run is trained, for one that no audit could be made of."""
+    refuse_hidden_rows(parts.channel)
+    if does_nothing(parts.privacy):
+        raise InputError(NO_CLAIM, "privacy", called(parts.privacy))
 
 
 @final

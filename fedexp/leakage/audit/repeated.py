@@ -35,13 +35,20 @@ from torch import Tensor
 from fedexp.core.capabilities import does_nothing, sampling_of
 from fedexp.core.checks import InputError, at_least, positive
 from fedexp.core.findings import Figure, Findings
+from fedexp.core.protection import Combination
 from fedexp.core.protocols import Trainer
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.text import called
 from fedexp.core.types import ClientTask, State, Updates
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage import adversaries
-from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows, refuse_hidden_rows
+from fedexp.leakage.audit.canaries import (
+    NO_CLAIM,
+    CanaryRun,
+    NoisyRows,
+    refuse_hidden_rows,
+    refuse_what_cannot_be_audited,
+)
 from fedexp.leakage.audit.claim import Claim
 from fedexp.leakage.audit.clients import LONG, CanaryClients, Directions
 from fedexp.leakage.audit.f_dp import check_confidence
@@ -119,6 +126,10 @@ class ManyRunsAudit:
         at_least(20, runs=self.runs)
         check_confidence(self.confidence)
         positive(noise_scale=self.noise_scale)
+
+    def refuse(self, parts: Combination) -> None:
+        """Raise InputError for a channel that hides the canaries, or parts that claim nothing."""
+        refuse_what_cannot_be_audited(parts)
 
     def beforehand(self, victim: Victim) -> str:
         """The least sabotage that so many runs show, at best."""

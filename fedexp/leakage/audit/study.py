@@ -30,12 +30,19 @@ from torch import Tensor
 
 from fedexp.core.checks import InputError, at_least, in_range, one_of, positive
 from fedexp.core.findings import Figure, Findings
+from fedexp.core.protection import Combination
 from fedexp.core.rng import generator, seed_for
 from fedexp.core.text import called
 from fedexp.core.types import State
 from fedexp.federation.rounds import initial_state, run_rounds
 from fedexp.leakage import adversaries
-from fedexp.leakage.audit.canaries import NO_CLAIM, CanaryRun, NoisyRows, refuse_hidden_rows
+from fedexp.leakage.audit.canaries import (
+    NO_CLAIM,
+    CanaryRun,
+    NoisyRows,
+    refuse_hidden_rows,
+    refuse_what_cannot_be_audited,
+)
 from fedexp.leakage.audit.claim import Claim
 from fedexp.leakage.audit.clients import CanaryClients
 from fedexp.leakage.audit.examples import example_canaries
@@ -98,6 +105,10 @@ class OneRunAudit:
             in_range(0, 1, guesses=share)
             if share == 0:
                 raise InputError(shares, "guesses", share)
+
+    def refuse(self, parts: Combination) -> None:
+        """Raise InputError for a channel that hides the canaries, or parts that claim nothing."""
+        refuse_what_cannot_be_audited(parts)
 
     def beforehand(self, victim: Victim) -> str:
         """From how many right guesses on the alarm is raised, and what that takes at best."""
