@@ -56,9 +56,14 @@ class Site:
 
     @property
     def useless(self) -> bool:
-        """Whether the federation's model ranks this site's patients worse than chance."""
+        """Whether the federation's model ranks this site's patients worse than chance.
+
+        By the whole interval; where resamples all agree there is none, and every pair is wrong.
+        """
         auc = self.interval("federated", "auc")
-        return auc is not None and auc[0] is not None and auc[0] < 0.5
+        if auc is None:
+            return False
+        return auc[0] == 0 if auc[2] is None else auc[2] < 0.5
 
 
 def sites_of(verdict: Mapping[str, Any]) -> list[Site]:

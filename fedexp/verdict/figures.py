@@ -16,6 +16,8 @@ from fedexp.verdict.metrics import Answered
 from fedexp.verdict.operating_point import HALF, OperatingPoint
 
 Figures = Mapping[str, Interval]
+OF_BOTH = ("balanced_accuracy", "macro_f1", "auc", "pr_auc")
+"""The metrics in which the ill count as much as the healthy, however few either are."""
 
 
 def answered(
@@ -36,7 +38,20 @@ def measured(answers: Answered, of_whom: np.ndarray, rng: np.random.Generator | 
     accuracy = {"accuracy": share(answers.right, of_whom)}
     if rng is None:
         return accuracy
-    return {**resampled(answers.measure, of_whom, rng), **_shares(answers, of_whom), **accuracy}
+    figures = resampled(answers.measure, of_whom, rng)
+    if _lone(answers, of_whom):
+        nothing = float("nan")
+        figures |= {name: Interval(figures[name].value, nothing, nothing) for name in OF_BOTH}
+    return {**figures, **_shares(answers, of_whom), **accuracy}
+
+
+def _lone(answers: Answered, of_whom: np.ndarray) -> bool:
+    """Whether all who are ill, or all who are healthy, are one patient: resamples draw no other."""
+    truth = answers.columns[0]
+    if truth.shape[1] != 1:
+        return False
+    ill = truth[:, 0]
+    return 1 in (len(np.unique(of_whom[ill])), len(np.unique(of_whom[~ill])))
 
 
 def _shares(answers: Answered, of_whom: np.ndarray) -> Figures:
