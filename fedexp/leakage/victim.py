@@ -122,7 +122,8 @@ def open_victim(
     if data_dir is not None:
         config["paths"] = {**config["paths"], "data_dir": data_dir}
     check_root_keys({key: value for key, value in config.items() if key not in PROVENANCE})
-    built = built or build(config)
+    # Whatever attacks it now: what it was told to be attacked with may not go with it.
+    built = built or build({**config, "leakage": {}})
     refuse_other_origin(folder, origin_of(config, built))  # who was a member would be another
     models = {0: built.experiment.setting.init(vector_of(built.model), built.experiment.n_clients)}
     if models[0].dim() != 1:

@@ -185,3 +185,12 @@ def test_a_refusal_names_the_key_of_a_study_as_it_is_typed(run, capsys, override
 
 def test_a_refusal_names_a_key_of_the_run_without_the_study(run, capsys):
     assert complaint(capsys, "leakage", run, "leakage=audit").startswith("fedexp: privacy=")
+
+
+def test_a_run_whose_own_study_does_not_go_with_it_can_be_given_another(victim):
+    config = (victim / "config.yaml").read_text()
+    audit = "leakage: {audit: {_target_: fedexp.leakage.audit.repeated.ManyRunsAudit, "
+    (of_none,) = [line for line in config.splitlines() if line.startswith("leakage:")]
+    audit += "runs: 20, confidence: 0.95, noise_scale: 1.0}}"
+    (victim / "config.yaml").write_text(config.replace(of_none, audit))
+    assert run_command(["leakage", str(victim), "leakage=loss_threshold"]) == 0
