@@ -27,7 +27,8 @@ from fedexp.privacy.ledger import charged
 NOT_COVERED = (
     "measured figures (losses, accuracies) and what is chosen by them: the best round, the "
     "hyper-parameters",
-    "how many examples each client has, and the mean and deviation that pixels are scaled with",
+    "how many examples each client has, and the mean and deviation that pixels or features are "
+    "scaled with; of a table also its medians, and which words its columns hold",
 )
 SEEDED = "the run's seed: whoever knows it can take the noise away"
 OPERATING_SYSTEM = "the operating system: the run cannot be repeated or resumed bit for bit"

@@ -8,6 +8,7 @@ import pytest
 
 from fedexp.core.checks import InputError
 from fedexp.privacy import accounting, renyi
+from fedexp.privacy.account import NOT_COVERED
 from fedexp.privacy.accounting import (
     ACCOUNTANTS,
     Event,
@@ -347,3 +348,7 @@ def test_calibration_says_when_no_noise_is_enough():
 def test_what_calibration_refuses(message, arguments):
     with pytest.raises(InputError, match=message):
         calibrated_noise_multiplier(*arguments)
+
+
+def test_the_statement_leaves_out_what_a_table_takes_from_all_training_rows():
+    assert any("medians" in words and "columns" in words for words in NOT_COVERED)
