@@ -75,9 +75,9 @@ def _check_one_failure_and_a_second_start(here, capfd, arguments, failing, compl
 
 
 def test_one_job_fails(here, capfd):
-    arguments = ["aggregator=mean,trimmed_mean", "assumed_malicious=5", *FAST]
+    arguments = ["aggregator=trimmed_mean", "assumed_malicious=1,5", *FAST]
     _check_one_failure_and_a_second_start(
-        here, capfd, arguments, "aggregator=trimmed_mean", {"aggregator=mean"}
+        here, capfd, arguments, "assumed_malicious=5", {"assumed_malicious=1"}
     )
 
 
