@@ -80,20 +80,23 @@ def twins(hashes: Sequence[str], records: Records, parts: np.ndarray) -> list[st
     """A sentence for every content that lies in two parts, at two sites, or has two labels."""
     frame = pd.DataFrame({"hash": hashes})
     again = frame[frame["hash"].duplicated(keep=False)]
+    columns = {
+        "in two parts": parts,
+        "at two sites": records.site,
+        "with two labels": records.patterns,
+    }
     found = []
     for _, rows in again.groupby("hash", sort=False):
-        at = rows.index.to_numpy()
-        places = " and ".join(str(records.places[row]) for row in at[:2])
-        how = [
-            what
-            for what, column in (
-                ("in two parts", parts),
-                ("at two sites", records.site),
-                ("with two labels", records.patterns),
-            )
-            if column is not None and len(set(column[at].tolist())) > 1
-        ]
+        first, *others = rows.index.to_list()
+        how: dict[str, int] = {}  # what is not the same, and the first row where it is another
+        for what, column in columns.items():
+            unlike = [] if column is None else [k for k in others if column[k] != column[first]]
+            if unlike:
+                how[what] = unlike[0]
         if how:
+            # Those that differ are named: of three copies two may be alike in all of it.
+            named = [first, *sorted(set(how.values()))]
+            places = " and ".join(str(records.places[row]) for row in named)
             found.append(f"{places} are the same image, {', '.join(how)}")
     return found
 

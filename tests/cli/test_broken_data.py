@@ -208,6 +208,14 @@ def same_image_twice(folder):
     return folder
 
 
+def same_image_three_times(folder):
+    rows = [f"{k}.png,{'ab'[k % 2]},{['train', 'val', 'test'][k % 3]}" for k in range(12)]
+    manifest(folder, rows, "path,label,split")
+    for copy in ("6.png", "9.png"):
+        (folder / copy).write_bytes((folder / "0.png").read_bytes())
+    return folder
+
+
 # Case -> what is said; "!" before it: the run is refused, else it is a remark or nothing at all.
 FOLDERS = {
     no_label_column: "!manifest.csv has no column label; did you mean Lable?",
@@ -242,6 +250,7 @@ FOLDERS = {
     unknown_part: "!2.png is in a part 'tset'; did you mean test?",
     other_files: "1 other files are not read (1 .dcm)",
     same_image_twice: "0.png and 2.png are the same image, in two parts",
+    same_image_three_times: "0.png and 9.png are the same image, with two labels",
 }
 
 
