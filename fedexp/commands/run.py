@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -81,6 +82,7 @@ class Gatekeeper(Callback):
             refuse_no_name("hydra.sweep.dir", config.hydra.sweep.dir)
             refuse_ways_out(folder, below=False)  # Hydra writes multirun.yaml through a link
             refuse_unwritable(folder, "hydra.sweep.dir")
+            _refuse_where_is_no_slurm(config)
             _follow_the_objective(config)
             Gatekeeper.new_folders = [p for p in (folder, *folder.parents) if not p.exists()]
             said = [str(override) for override in config.hydra.overrides.task]
@@ -141,6 +143,15 @@ def _refuse_one_folder_for_all(config: DictConfig, jobs: int | None) -> None:
     if jobs != 1 and "${" not in str(stated["subdir"]):
         reason = "is the same for every job; leave it out, or name what is swept, as in '${seed}'"
         raise InputError(reason, "hydra.sweep.subdir", stated["subdir"])
+
+
+def _refuse_where_is_no_slurm(config: DictConfig) -> None:
+    """Raise InputError where the launcher would not find the commands that it calls."""
+    launcher = config.hydra.runtime.choices.get("hydra/launcher")
+    missing = [command for command in ("sbatch", "srun") if shutil.which(command) is None]
+    if launcher == "submitit_slurm" and missing:
+        reason = f"needs Slurm, and there is no {missing[0]} here; submitit_local does without"
+        raise InputError(reason, "hydra/launcher", launcher)
 
 
 def main(arguments: Sequence[str]) -> int:

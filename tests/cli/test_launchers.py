@@ -97,6 +97,17 @@ def test_submitit_on_what_looks_like_slurm(tmp_path, one_after_the_other):
     assert "#SBATCH --mem=4GB\n" in script.read_text()
 
 
+@needs("hydra_submitit_launcher")
+def test_without_slurm_its_launcher_is_refused_in_one_line(tmp_path):
+    folder = tmp_path / "sweep"
+    chosen = ("hydra/launcher=submitit_slurm", f"hydra.sweep.dir={folder}")
+    ended = fedexp(*SWEEP, *chosen, env={"PATH": str(tmp_path)})
+    reason = "needs Slurm, and there is no sbatch here; submitit_local does without"
+    assert ended.stderr == f"fedexp: hydra/launcher=submitit_slurm: {reason}\n"
+    assert ended.returncode == 2
+    assert not folder.exists()
+
+
 @pytest.mark.slow
 @needs("hydra_ray_launcher")
 def test_hydras_launcher_for_ray(tmp_path, one_after_the_other):
