@@ -21,7 +21,8 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("name", metavar="NAME", nargs="?", help="by default: which there are")
     given = options.parse_args(arguments)
     if given.name is None:
-        text = "\n".join(f"{name:<10}{schema(name)['title']}" for name in names())
+        width = max(map(len, names())) + 2
+        text = "\n".join(f"{name:<{width}}{schema(name)['title']}" for name in names())
         answer(text, lambda: {"schema": "schemas/1", "schemas": names()})
     else:
         found = schema(given.name)

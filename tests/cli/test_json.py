@@ -339,6 +339,11 @@ def test_schemas_are_printed(asked, capfd):
     assert schema("sweep/1") == printed, "as a document names it"
 
 
+def test_names_of_schemas_stand_apart_from_their_titles(capfd):
+    assert run_command(["schema"]) == 0
+    assert [line.split()[0] for line in capfd.readouterr().out.splitlines()] == names()
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
