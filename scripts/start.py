@@ -26,6 +26,7 @@ TESTS_FAILED = 1  # pytest's exit code
 FOR_PROCESSORS = "https://download.pytorch.org/whl/cpu"  # PyTorch's index of builds without CUDA
 CHOSEN = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX")  # who sets one has a source
 ANSWERS_WITHIN = 5.0  # seconds
+NULL = subprocess.DEVNULL
 
 
 def prepare(extras: str) -> None:
@@ -41,8 +42,10 @@ def prepare(extras: str) -> None:
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if needs_no_cuda():
         print(f"No NVIDIA card: torch for processors, from {FOR_PROCESSORS}", flush=True)
-        # If that fails, the next line takes what PyPI has.
         subprocess.run([*pip, "--index-url", FOR_PROCESSORS, *_torch_wanted()])
+        # Packages of two indexes need not fit together. The next line takes what PyPI has.
+        if subprocess.run([str(PYTHON), "-c", "import torchvision"], stderr=NULL).returncode:
+            subprocess.run([*pip[:3], "uninstall", "--quiet", "--yes", "torch", "torchvision"])
     subprocess.run([*pip, "--editable", f"{ROOT}{extras}"], check=True)
     stamps[extras].write_text(wanted)
 

@@ -73,19 +73,36 @@ def test_a_card_a_chosen_index_another_system_and_no_network_take_what_pip_takes
     assert not start.needs_no_cuda()
 
 
-def test_what_is_installed_first_is_torch_alone_and_may_fail(start, monkeypatch, tmp_path, index):
-    done = []
+@pytest.fixture
+def commands(start, monkeypatch):
+    """What `prepare` has run; `torchvision` can be imported or not."""
+    done, state = [], SimpleNamespace(fits=True)
 
-    def install(command, check=False):
-        done.append((command, check))
-        return SimpleNamespace(returncode=1)
+    def run(command, check=False, **streams):
+        done.append((command[1:], check))
+        return SimpleNamespace(returncode=int("-c" in command and not state.fits))
 
-    monkeypatch.setattr(subprocess, "run", install)
+    monkeypatch.setattr(subprocess, "run", run)
+    return SimpleNamespace(done=done, state=state)
+
+
+def test_torch_alone_comes_from_its_own_index(start, commands, tmp_path, index):
     start.prepare("[dev]")
-    (first, has_to), (second, has_to_as_well) = done
+    (first, may_fail), (tried, _), (second, has_to_succeed) = commands.done
     at = first.index("--index-url")
     assert first[at + 1] == index
     assert [name.partition(">")[0] for name in first[at + 2 :]] == ["torch", "torchvision"]
+    assert tried == ["-c", "import torchvision"]
     assert second[-1].endswith("[dev]")
-    assert (has_to, has_to_as_well) == (False, True)
+    assert (may_fail, has_to_succeed) == (False, True)
     assert (tmp_path / ".installed[dev]").is_file()
+
+
+def test_what_does_not_fit_together_is_taken_away_again(start, commands):
+    commands.state.fits = False
+    start.prepare("")
+    (_, _, (taken_away, _), (last, has_to_succeed)) = commands.done
+    assert taken_away[:3] == ["-m", "pip", "uninstall"]
+    assert taken_away[-2:] == ["torch", "torchvision"]
+    assert "install" in last
+    assert has_to_succeed
