@@ -64,15 +64,15 @@ class Auto:
             self._decided = True
         started = time.perf_counter()
         try:
-            if self._here is None:
+            if (here := self._here) is None:
                 updates = self._backend.train(trainer, tasks)
             else:
-                updates = self._here.train(
-                    trainer, tasks, partial(self._here_still, trainer, tasks)
-                )
-            if len(updates) < len(tasks):  # the workers became ready
-                later = self._backend.train(trainer, tasks[len(updates) :])
-                updates = updates.followed_by(later)
+                updates = here.train(trainer, tasks, partial(self._here_still, trainer, tasks))
+            if here is not None and len(updates) < len(tasks):  # the workers became ready
+                done, rows = len(updates), here.rows_for(trainer, len(tasks))
+                later = self._backend.train(trainer, tasks[done:])
+                rows[done:] = later.matrix
+                updates = updates.followed_by(later, rows)
         except TooLittleSharedMemory as error:  # for a larger cohort than those before
             updates = self._in_process(error).train(trainer, tasks)
         seconds = time.perf_counter() - started

@@ -12,8 +12,8 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -176,7 +176,8 @@ def main(arguments: Sequence[str]) -> int:
             show(overrides, bool({"-m", "--multirun"} & {*options}))
             return EXIT_OK
         sys.argv = [sys.argv[0], *options, *overrides]
-        _through_hydra()
+        with _ended_without_a_figure():
+            job()
     except PastHydra as carried:
         raise carried.error from carried.error.__cause__
     except InputError:
@@ -188,10 +189,11 @@ def main(arguments: Sequence[str]) -> int:
     return EXIT_OK
 
 
-def _through_hydra() -> None:
-    """Start the run or the sweep, which has its end also where no trial had a figure."""
+@contextmanager
+def _ended_without_a_figure() -> Iterator[None]:
+    """A sweep has its end also where no trial had a figure."""
     try:
-        job()
+        yield
     except ValueError as error:
         if str(error) != NO_TRIAL or Gatekeeper.swept is None:
             raise

@@ -141,11 +141,11 @@ class Updates:
         """How many clients are in the rows."""
         return sum(self.clients_in) if self.clients_in else len(self)
 
-    def followed_by(self, later: Updates) -> Updates:
-        """What two parts of a cohort sent, as `of` makes them, with a copy of their rows."""
+    def followed_by(self, later: Updates, matrix: Tensor) -> Updates:
+        """What two parts of a cohort sent, as `of` makes them, with the rows `[n, D]` of both."""
         return replace(
             self,
-            matrix=torch.cat([self.matrix, later.matrix]),
+            matrix=matrix,
             client_ids=self.client_ids + later.client_ids,
             num_examples=torch.cat([self.num_examples, later.num_examples]),
             processed=self.processed + later.processed,

