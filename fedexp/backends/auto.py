@@ -116,7 +116,7 @@ class Auto:
         """Start workers if what is left, which takes so long here, is worth it."""
         if seconds < PAYS_AFTER * seconds_to_start():
             return
-        said = "backend: %d worker processes (what is left takes %.2g s in one)"
+        said = "backend: %d worker processes (in one, what is left would take %.2g s or more)"
         log.info(said, self._workers, seconds)
         self._decided = True
         self._coming = ProcessPool(self._workload, self._workers)
