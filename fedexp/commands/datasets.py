@@ -18,7 +18,7 @@ from fedexp.config.folders import conf_folder
 from fedexp.config.hydra_errors import COMPLAINTS, one_line
 from fedexp.config.parts import Parts, prefixed
 from fedexp.core.checks import InputError, did_you_mean
-from fedexp.core.text import printable
+from fedexp.core.text import number_of, printable
 from fedexp.data.folder import data_folder
 from fedexp.data.loader import Loader
 from fedexp.data.status import Status
@@ -172,7 +172,9 @@ def _survey(path: str, asked: Asked, place: Path) -> dict[str, Any]:
     for word, lines in (("note", found.remarks), ("wrong", found.faults)):
         for line in lines:
             print(printable(f"{word}: {line}"))
-    print(f"{len(found.faults)} things are wrong" if found.faults else "clean", flush=True)
+    wrong = len(found.faults)
+    are = "is" if wrong == 1 else "are"
+    print(f"{number_of(wrong, 'thing')} {are} wrong" if wrong else "clean", flush=True)
     return {"path": path, **{key: list(said) for key, said in asdict(found).items()}}
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fedexp.commands.answers import answer
 from fedexp.commands.arguments import EXIT_OK, parser
 from fedexp.core.checks import refuse_no_folder
+from fedexp.core.text import number_of
 
 if TYPE_CHECKING:
     from fedexp.store.entries import Entry
@@ -32,12 +33,16 @@ def main(arguments: Sequence[str]) -> int:
     store = Store(folder)
     if given.empty:
         removed = store.empty()
-        answer(f"{folder}: {removed} entries removed", lambda: _document(folder, []))
+        answer(
+            f"{folder}: {number_of(removed, 'entry', 'entries')} removed",
+            lambda: _document(folder, []),
+        )
         return EXIT_OK
     entries = list(store.entries())
     lines = [f"{_made(entry)}  {entry.size / 1e6:9,.1f} MB  {entry.what}" for entry in entries]
     total = sum(entry.size for entry in entries) / 1e6
-    whole = f"{len(entries)} entries, {total:,.1f} MB (shared with runs that are there)"
+    how_many = number_of(len(entries), "entry", "entries")
+    whole = f"{how_many}, {total:,.1f} MB (shared with runs that are there)"
     text = "\n".join([*lines, f"{folder}: {whole if entries else 'no entries'}"])
     answer(text, lambda: _document(folder, entries))
     return EXIT_OK

@@ -47,6 +47,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def number_of(n: int, one: str, more: str = "") -> str:
+    """So many of a thing.
+
+    >>> number_of(1, "round"), number_of(1200, "round"), number_of(0, "entry", "entries")
+    ('1 round', '1,200 rounds', '0 entries')
+    """
+    return f"{n:,} {one if n == 1 else more or f'{one}s'}"
+
+
 def rounded_up(value: float) -> str:
     """Four digits of a bound, which what is printed must not be below.
 

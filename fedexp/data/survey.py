@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fedexp.core.checks import InputError
+from fedexp.core.text import number_of
 from fedexp.data.division import Division, in_two_parts
 from fedexp.data.records import PARTS, UNKNOWN, Records, some
 
@@ -68,9 +69,9 @@ def counted(records: Records, parts: np.ndarray) -> list[str]:
         table = table.sort_values("site", kind="stable")
     what = [f"{len(records)} examples", f"{len(records.class_names)} classes"]
     if records.site is not None:
-        what.append(f"{len(records.site_names)} sites")
+        what.append(number_of(len(records.site_names), "site"))
     if records.subject is not None:
-        what.append(f"{len(records.subject_names)} patients")
+        what.append(number_of(len(records.subject_names), "patient"))
     rest = [sizes[k] for k in classes if k not in largest]
     more = [f"and {len(rest)} more classes, of {min(rest)} to {max(rest)} examples"] if rest else []
     return [", ".join(what), *table.to_string(index=False).splitlines(), *more]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedexp.core.text import number_of
 from fedexp.store.entries import link
 from fedexp.store.keys import computed_with, digest, files_of, is_known
 from fedexp.store.use import in_use
@@ -30,7 +31,7 @@ def take_file(kind: str, config: Mapping[str, Any], made_of: str, path: Path) ->
 def leave_file(kind: str, config: Mapping[str, Any], made_of: str, path: Path) -> None:
     """Keep a file that was just made; arguments as in `take_file`."""
     if is_known(config):
-        what = f"{kind} {path.stem}, {config['rounds']} rounds, seed {config['seed']}"
+        what = f"{kind} {path.stem}, {number_of(config['rounds'], 'round')}, seed {config['seed']}"
         in_use().leave(
             kind, _key(config, made_of), what, lambda place: link(path, place / path.name)
         )

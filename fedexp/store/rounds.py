@@ -26,6 +26,7 @@ from fedexp.config.build import Built
 from fedexp.core.capabilities import starts_alike
 from fedexp.core.origin import Origin
 from fedexp.core.round_record import ServerState
+from fedexp.core.text import number_of
 from fedexp.run_folder.checkpoints import rename_config
 from fedexp.run_folder.format import NOT_OF_ROUNDS, config_hash
 from fedexp.run_folder.origin import remarks_on_origin
@@ -103,7 +104,7 @@ class Beginnings:
         parts = [
             str(chosen[k]) for k in ("dataset", "model", "aggregator", "attack") if k in chosen
         ]
-        what = f"{state.round} rounds, seed {self.config['seed']}: {', '.join(parts)}"
+        what = f"{number_of(state.round, 'round')}, seed {self.config['seed']}: {', '.join(parts)}"
         self.store.leave(KIND, self._key(state.round, ended), what, fill)
 
     @cached_property

@@ -205,7 +205,7 @@ def test_the_command_lists_and_empties(here, capfd):
     _sweep("one", "seed=0,1", "rounds=1")
     assert run_command(["store"]) == 0
     said = capfd.readouterr().out
-    assert said.count("1 rounds, seed ") == 2
+    assert said.count("1 round, seed ") == 2
     assert "2 entries" in said
     assert run_command(["store", "--empty"]) == 0
     assert _entries(here) == []
