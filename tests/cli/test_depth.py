@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 import fedexp
 from fedexp.commands.cli import run_command
 from fedexp.config import build as building
-from fedexp.training import by_hand, sgd
+from fedexp.training import sgd
+from fedexp.training.written_out import Chain
 from tests.support.commands import summary_of
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -44,7 +45,7 @@ def test_from_the_command_to_the_gradient(here, monkeypatch, by):
 
     monkeypatch.setattr(torch.autograd, "grad", noted(torch.autograd.grad))
     monkeypatch.setattr(sgd, "can_be_trained", lambda *_: by)
-    monkeypatch.setattr(by_hand, "_backward", noted(by_hand._backward))
+    monkeypatch.setattr(Chain, "backward", noted(Chain.backward))
     assert run_command(["run", *SMALL]) == 0
     assert stacks
     deepest = max(stacks, key=len)

@@ -11,10 +11,10 @@ from fedexp.core.examples import Split
 from fedexp.core.flat import TaskModel, vector_of
 from fedexp.core.rng import torch_generator
 from fedexp.core.types import ClientTask
-from fedexp.models import logistic, mlp
+from fedexp.models import cnn, logistic, mlp, small_cnn
 from fedexp.tasks.multiclass import IGNORED, Multiclass
 from fedexp.tasks.multilabel import Multilabel
-from fedexp.training import by_hand
+from fedexp.training import by_hand, written_out
 from fedexp.training.schedules import Constant
 from fedexp.training.sgd import LocalSGD
 
@@ -113,6 +113,68 @@ def test_other_perceptrons(module, shape):
     torch.testing.assert_close(vector, expected, rtol=1e-5, atol=1e-6)
 
 
+IMAGES = (2, 9, 8)
+
+
+def network(*parts, rows):
+    torch.manual_seed(1)
+    return nn.Sequential(*parts, nn.Flatten(), nn.Linear(rows, 3))
+
+
+CHAINS = {
+    "cnn": (cnn, (1, 12, 12)),
+    "small_cnn": (small_cnn, (3, 8, 8)),
+    "without biases": (lambda *_: network(nn.Conv2d(2, 4, 3, bias=False), rows=168), IMAGES),
+    "strides": (lambda *_: network(nn.Conv2d(2, 4, (3, 2), stride=(2, 1)), rows=112), IMAGES),
+    "groups, dilation and padding": (
+        lambda *_: network(nn.Conv2d(2, 4, 3, padding=2, dilation=2, groups=2), rows=288),
+        IMAGES,
+    ),
+    "ReLU before pooling": (
+        lambda *_: network(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(2), rows=36),
+        IMAGES,
+    ),
+    "pooled first": (lambda *_: network(nn.MaxPool2d(2), nn.ReLU(), rows=32), IMAGES),
+    "windows that overlap": (
+        lambda *_: network(nn.Conv2d(2, 4, 3), nn.MaxPool2d(3, 2, 1, ceil_mode=True), rows=64),
+        IMAGES,
+    ),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "weight_decay": 0.1, "proximal": 0.5}])
+@pytest.mark.parametrize(("make", "shape"), CHAINS.values(), ids=CHAINS)
+def test_chains_with_convolutions_equal_autograd(make, shape, options):
+    module, data, rule = make(shape, 3), shard(shape), trainer(**options)
+    assert by_hand.can_be_trained(model_of(module), data.x[:1])
+    before = data.x.clone()
+    vector, loss = trained(rule, module, data)
+    expected, expected_loss = trained(by_autograd(rule), module, data)
+    torch.testing.assert_close(vector, expected, rtol=1e-4, atol=1e-5)
+    assert loss == pytest.approx(expected_loss, rel=1e-4)
+    assert torch.equal(data.x, before)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        network(nn.Conv2d(2, 4, 3, padding="same"), rows=288),
+        network(nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect"), rows=288),
+        network(nn.Conv2d(2, 4, 3), nn.AvgPool2d(2), rows=36),
+        network(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), rows=168),
+        network(nn.ReLU(), nn.Conv2d(2, 4, 3), rows=168),
+        nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Linear(6, 3)),
+        nn.Sequential(nn.Conv2d(2, 3, (9, 8)), nn.Flatten()),
+    ],
+    ids=[
+        *["padded by a word", "reflected", "means", "batch norm", "ReLU of the examples"],
+        *["rows of an image", "ends in Flatten"],
+    ],
+)
+def test_any_other_network_goes_by_autograd(module):
+    assert not by_hand.can_be_trained(model_of(module), shard(IMAGES).x[:1])
+
+
 class MyLinear(nn.Linear):
     def forward(self, x):
         return super().forward(2 * x)
@@ -181,10 +243,11 @@ def test_where_the_two_disagree_autograd_is_used_and_the_log_says_so(monkeypatch
 
 
 def test_a_wrong_product_is_found(monkeypatch):
-    def half(self, by_unit, a, ones, keep, rate):
-        self.weight.addmm_(by_unit, a, beta=keep, alpha=rate / 2)
+    def half(self, slope, pile, move, wanted):
+        return backward(self, slope / 2, pile, move, wanted)
 
-    monkeypatch.setattr(by_hand.Layer, "add", half)
+    backward = written_out.Affine.backward
+    monkeypatch.setattr(written_out.Affine, "backward", half)
     assert not by_hand.can_be_trained(model_of(mlp(SHAPE, 3, hidden=(6,))), shard().x[:1])
 
 
