@@ -25,6 +25,7 @@ from fedexp.reporting.tables import (
     to_markdown,
 )
 from fedexp.reporting.trials import trials_markdown
+from fedexp.reporting.unlike import unlike
 from fedexp.reporting.utility_and_leak import utility_and_leak
 from fedexp.reporting.verdict_sweep import verdict_sweep_markdown, verdict_table
 from fedexp.reporting.writing import as_far_as_possible
@@ -136,11 +137,14 @@ def report_runs(
     page = [*sections, f"## All configurations\n\n{whole}" if sections else whole]
     idle = "\n".join(f"- {sentence}" for sentence in no_effect(runs))
     idle = f"## Without effect\n\n{idle}\n" if idle else ""
+    apart = "\n".join(f"- {sentence}" for sentence in unlike(groups))
+    apart = f"## Not in common\n\n{apart}\n" if apart else ""
     passed_over = "\n".join(f"- {link}" for link in links_not_followed(paths))
     passed_over = f"## Links that were not followed\n\n{passed_over}\n" if passed_over else ""
-    page += filter(None, [outlived, judged, leaked, idle, passed_over])
+    page += filter(None, [outlived, judged, leaked, apart, idle, passed_over])
     text = "\n".join(page)
-    parts = [matrix, "" if many else whole, trials, outlived, judged, leaked, idle, passed_over]
+    parts = [matrix, "" if many else whole, trials, outlived, judged, leaked]
+    parts += [apart, idle, passed_over]
     shown = printable_lines("\n\n".join(part.rstrip("\n") for part in parts if part))
     if folder is None:
         return f"{shown}\n\nNothing was written; --out FOLDER keeps the tables and pictures"

@@ -74,6 +74,16 @@ def other_machine(folder: Path, origin: Origin) -> str:
     return _changes(_machine(_stretches(folder)[-1]), origin.machine)
 
 
+def data_of(folder: Path) -> str:
+    """The digest of the examples that the run was given; empty where it is not known."""
+    return str(_read(folder / _FILE).get("data") or "")
+
+
+def machines_of(folder: Path) -> list[dict[str, Any]]:
+    """What the run's rounds were computed on, one after the other; nothing where unknown."""
+    return [_machine(stretch) for stretch in _stretches(folder)]
+
+
 def _sentence(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     old, new = _machine(before), _machine(after)
     how = _changes(old, new) or "on a machine that is not known to be that of the rounds before"
