@@ -153,13 +153,12 @@ def style_of(index: int) -> tuple[str, str, str]:
 
 def _by_seed(group: Configuration) -> pd.DataFrame:
     """Test accuracy: a row for each round that all seeds evaluated, a column for each seed."""
-    curves = {str(run.seed): finite(run.model_curve("test", "accuracy")) for run in group.complete}
-    return pd.DataFrame(curves).dropna()
+    return group.curves_by_seed(lambda run: finite(run.model_curve("test", "accuracy")))
 
 
 def _last_by_seed(group: Configuration) -> list[float]:
-    last = {str(run.seed): run.final("test", "accuracy") for run in group.complete}
-    return [value for value in last.values() if np.isfinite(value)]
+    last = group.by_seed(lambda run: run.final("test", "accuracy"))
+    return [value for value in last if np.isfinite(value)]
 
 
 def _label(group: Configuration) -> str:

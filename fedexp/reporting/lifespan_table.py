@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -83,8 +84,8 @@ def lifespan_markdown(groups: Sequence[Configuration]) -> str:
 
 def _by_seed(group: Configuration) -> pd.DataFrame:
     """Success by the rounds after the attack (index) and the seed (columns); may be empty."""
-    curves = {str(run.seed): _after_the_attack(run) for run in group.complete if run.attacked}
-    return pd.DataFrame(curves, dtype="float64").dropna()
+    attacked = replace(group, runs=tuple(run for run in group.runs if run.attacked))
+    return attacked.curves_by_seed(_after_the_attack)
 
 
 def _after_the_attack(run: Run) -> pd.Series[float]:

@@ -105,7 +105,7 @@ def accuracy_by_epsilon_figure(groups: Sequence[Configuration], subtitle: str) -
         axes.minorticks_off()
         axes.set_xticks(list(measured), [f"{epsilon:.4g}" for epsilon in measured])
     axes.set_xlabel("epsilon (logarithmic; smaller is more private)")
-    axes.set_ylabel("Test accuracy (± over seeds)")
+    axes.set_ylabel("Test accuracy (± standard deviation over the seeds)")
     legend_below(figure, axes)
     return figure
 
@@ -116,7 +116,7 @@ def _points(groups: Sequence[Configuration]) -> pd.DataFrame:
     for group in groups:
         if not group.complete:
             continue
-        accuracies = pd.Series([run.final("test", "accuracy") for run in group.complete])
+        accuracies = group.by_seed(lambda run: run.final("test", "accuracy"))
         beside = {
             name: value
             for name, value in group.settings.items()
@@ -125,7 +125,7 @@ def _points(groups: Sequence[Configuration]) -> pd.DataFrame:
         names = short_names(list(beside))
         rows.append(
             {
-                "epsilon": pd.Series([epsilon_of(run) for run in group.complete]).mean(),
+                "epsilon": group.by_seed(epsilon_of).mean(),
                 "accuracy": accuracies.mean(),
                 "deviation": accuracies.std(),
                 "line": ", ".join(

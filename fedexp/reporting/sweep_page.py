@@ -56,9 +56,9 @@ def _compared(groups: Sequence[Configuration]) -> Chart | None:
         return None
     curves = {}
     for group in groups:
-        of_seeds = {str(run.seed): run.model_curve("test", "accuracy") for run in group.complete}
-        if of_seeds:
-            curves[group.label] = pd.DataFrame(of_seeds).dropna().mean(axis=1)
+        if group.complete:
+            of_seeds = group.curves_by_seed(lambda run: run.model_curve("test", "accuracy"))
+            curves[group.label] = of_seeds.mean(axis=1)
     return chart("Test accuracy", "mean over the seeds of each configuration", curves)
 
 

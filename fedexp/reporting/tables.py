@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -67,6 +67,24 @@ class Configuration:
     def unfinished(self) -> int:
         """How many runs are neither complete nor failed: running, interrupted or unknown."""
         return len(self.runs) - len(self.complete) - self.failed
+
+    def by_seed(self, figure: Callable[[Run], float]) -> pd.Series[float]:
+        """A figure of every seed with a complete run.
+
+        Runs that share a seed are repeats of one experiment: here and below their mean counts.
+        """
+        figures = pd.Series([figure(run) for run in self.complete], dtype="float64")
+        return figures.groupby(self._seeds, sort=False).mean()
+
+    def curves_by_seed(self, curve: Callable[[Run], pd.Series[float]]) -> pd.DataFrame:
+        """A curve of every seed with a complete run: a row for each round that all measured."""
+        curves = dict(enumerate(map(curve, self.complete)))
+        found = pd.DataFrame(curves, dtype="float64").dropna()
+        return found.T.groupby(self._seeds, sort=False).mean().T
+
+    @property
+    def _seeds(self) -> list[str]:
+        return [str(run.seed) for run in self.complete]
 
     @property
     def label(self) -> str:

@@ -50,8 +50,7 @@ def utility_and_leak(groups: Sequence[Configuration]) -> pd.DataFrame:
 
 
 def _worth(group: Configuration, metric: str) -> str:
-    known = {str(run.seed): run.final("test", metric) for run in group.complete}
-    values = pd.Series(known, dtype="float64")
+    values = group.by_seed(lambda run: run.final("test", metric))
     return "" if math.isnan(values.mean(skipna=False)) else of_seeds(metric, values)
 
 

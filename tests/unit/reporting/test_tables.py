@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fedexp.reporting.comparison import comparison_figure
 from fedexp.reporting.tables import (
+    Configuration,
     configurations,
     differing_keys,
     markdown,
@@ -134,3 +136,29 @@ def test_markdown_shows_spreads_and_every_failed_job(sweep: Path) -> None:
     assert "aggregator=krum,seed=1" in left_out
     assert r"needs n >= 2f + 3 \| have 10" in left_out
     assert "no space left on device" in left_out
+
+
+def test_repeats_of_a_seed_count_as_one_in_tables_and_in_curves_alike(tmp_path: Path) -> None:
+    for name, seed, accuracy in (("a", 0, 0.6), ("b", 0, 0.8), ("c", 1, 0.9)):
+        write_run(tmp_path / name, seed=seed, rounds=2, final={"accuracy": accuracy})
+    runs = load(tmp_path)
+    [group] = configurations(runs)
+    figures = group.by_seed(lambda run: run.final("test", "accuracy"))
+    assert figures.to_dict() == pytest.approx({"0": 0.7, "1": 0.9})
+    summary = summary_table(runs)
+    assert summary["test_accuracy_mean"].item() == pytest.approx(figures.mean())
+    assert summary["test_accuracy_sd"].item() == pytest.approx(figures.std())
+    curves = group.curves_by_seed(lambda run: run.curve("test", "accuracy"))
+    first, second = (run.curve("test", "accuracy") for run in runs[:2])
+    assert curves["0"].tolist() == pytest.approx(((first + second) / 2).tolist())
+    assert list(curves) == ["0", "1"]
+    assert list(curves.index) == [1, 2]
+    [row] = comparison_figure([group]).axes[1].lines[1:2]
+    assert sorted(row.get_xdata()) == pytest.approx([0.7, 0.9])
+
+
+def test_a_configuration_without_a_complete_run_has_no_figures_by_seed(sweep: Path) -> None:
+    group = Configuration({}, tuple(run for run in load(sweep) if not run.complete))
+    assert group.runs
+    assert group.by_seed(lambda run: run.final("test", "accuracy")).empty
+    assert group.curves_by_seed(lambda run: run.curve("test", "accuracy")).empty
