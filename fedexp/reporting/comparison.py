@@ -64,7 +64,10 @@ def comparison_figure(groups: Sequence[Configuration]) -> Figure:
 
 
 def _curves(axes: Axes, groups: Sequence[Configuration]) -> None:
-    """The mean over the seeds, and a band: one standard deviation, or min to max below 3 seeds."""
+    """The mean over the seeds, and a band: one standard deviation, or min to max below 3 seeds.
+
+    Of more curves than there are colours nobody could say whose a band is: the dots show the seeds.
+    """
     spreads = set()
     drawn = []
     for index, group in enumerate(groups):
@@ -85,7 +88,7 @@ def _curves(axes: Axes, groups: Sequence[Configuration]) -> None:
             linewidth=1.6,
         )
         n = curves.shape[1]
-        if n == 1:
+        if n == 1 or len(groups) > len(_COLOURS):
             continue
         if n == 2:
             low, high = curves.min(axis=1), curves.max(axis=1)

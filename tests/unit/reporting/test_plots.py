@@ -253,6 +253,22 @@ def test_comparison_shows_every_seed_the_mean_and_its_deviation(tmp_path: Path) 
     assert mean.get_xdata() == pytest.approx([0.94])
 
 
+@pytest.mark.parametrize(("count", "bands"), [(2, 2), (8, 0)])
+def test_a_band_is_drawn_only_where_its_colour_says_whose_it_is(
+    tmp_path: Path, count: int, bands: int
+) -> None:
+    folders = [tmp_path / str(seed) for seed in range(3)]
+    runs = [
+        run
+        for seed, folder in enumerate(folders)
+        for run in compare(folder, count, n_clients=2, seed=seed)
+    ]
+    left, _ = comparison_figure(configurations(runs)).axes
+    assert len(left.lines) == count
+    assert len(left.collections) == bands
+    assert ("shaded" in left.get_title(loc="left")) == bool(bands)
+
+
 @pytest.mark.usefixtures("real_pictures")
 def test_comparison_without_a_complete_run_still_names_the_failed_ones(tmp_path: Path) -> None:
     runs = [load_run(write_failed(tmp_path / str(k), "killed")) for k in range(2)]
