@@ -18,7 +18,7 @@ from fedexp.reporting.limits import limits_of_interest
 
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 72, 16, 12, 48
-_COLOURS = 7  # in the page's style sheet
+_COLOURS, _DASHES = 7, 4  # in the page's style sheet; two neighbours differ in both
 _TICKS = 5
 
 
@@ -75,8 +75,11 @@ def chart(
     across = (WIDTH - LEFT - RIGHT) / max(1, last - first)
     down = (HEIGHT - TOP - BOTTOM) / (high - low)
 
+    # A single round stands in the middle: at the edge half of its dot would be cut off.
+    start = LEFT if first < last else (LEFT + WIDTH - RIGHT) / 2
+
     def x(number: float) -> float:
-        return LEFT + (number - first) * across
+        return start + (number - first) * across
 
     def y(value: float) -> float:
         return TOP + (high - value) * down
@@ -88,7 +91,7 @@ def chart(
     lines = [
         Line(
             name=name,
-            look=f"c{k % _COLOURS} d{k // _COLOURS % 4}",
+            look=f"c{k % _COLOURS} d{k % _DASHES}",
             points=" ".join(
                 f"{x(r):.1f},{y(v):.1f}"
                 for r, v in zip(curve.index.tolist(), curve.tolist(), strict=True)

@@ -6,11 +6,12 @@ import json
 import os
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from fedexp.reporting.chart import HEIGHT, LEFT, TOP, WIDTH, chart
+from fedexp.reporting.chart import HEIGHT, LEFT, RIGHT, TOP, WIDTH, chart
 from fedexp.reporting.page import commands
 from fedexp.reporting.report import report
 from fedexp.reporting.results import load_run
@@ -152,6 +153,27 @@ def test_points_of_a_chart_lie_where_their_values_are() -> None:
     zero = next(tick for tick in drawn.y if re.fullmatch("0|0.0", tick.label))
     slope = (points[0][1] - points[2][1]) / 0.4
     assert zero.at == pytest.approx(points[0][1] + 0.2 * slope, abs=0.2)
+
+
+def test_curves_differ_in_more_than_their_colour() -> None:
+    import pandas as pd
+
+    drawn = chart("A", "share", {str(k): pd.Series([k, 1.0], index=[1, 2]) for k in range(24)})
+    assert drawn is not None
+    looks = [line.look.split() for line in drawn.lines]
+    assert len(set(map(tuple, looks))) == 24
+    for before, after in pairwise(looks):
+        assert before[0] != after[0]
+        assert before[1] != after[1]
+
+
+def test_a_single_round_stands_in_the_middle() -> None:
+    import pandas as pd
+
+    drawn = chart("A", "share", {"test": pd.Series([0.5], index=[1])})
+    assert drawn is not None
+    assert float(drawn.lines[0].points.split(",")[0]) == (LEFT + WIDTH - RIGHT) / 2
+    assert [tick.at for tick in drawn.x] == [(LEFT + WIDTH - RIGHT) / 2]
 
 
 def test_a_start_far_below_does_not_decide_the_axis() -> None:
