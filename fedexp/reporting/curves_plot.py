@@ -23,9 +23,9 @@ from fedexp.reporting.figures import (
     ORANGE,
     PURPLE,
     VERMILLION,
+    all_short,
     legend_below,
     new_figure,
-    short,
     tidy,
 )
 from fedexp.reporting.glyphs import legible
@@ -64,9 +64,7 @@ class Curves(NamedTuple):
 
 def curves_figure(run: Run) -> Figure | None:
     """Three panels of the shared model on test; None for a run that has no thresholds.csv."""
-    curves = [
-        curves_of(name, bins) for name, bins in _named(run).items() if _both_kinds_are_in(bins)
-    ]
+    curves = [curves_of(name, bins) for name, bins in _named(run) if _both_kinds_are_in(bins)]
     if not curves:
         return None
     title = "What the model's probabilities are worth: test examples, after the last round"
@@ -173,12 +171,12 @@ def _frame(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set(xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.03))
 
 
-def _named(run: Run) -> dict[str, list[Bin]]:
-    """The bins of every class by its name."""
+def _named(run: Run) -> list[tuple[str, list[Bin]]]:
+    """The name of every class, and its bins; names may be alike."""
     classes = {of: bins for of, bins in run.thresholds.items() if of != ANSWER}
     known = legible([str(name) for name in (run.partition or {}).get("class_names") or []])
-    names = {of: known[int(of)] if int(of) < len(known) else of for of in classes}
-    return {f"class {short(names[of])}": bins for of, bins in classes.items()}
+    names = all_short([known[int(of)] if int(of) < len(known) else of for of in classes])
+    return [(f"class {name}", bins) for name, bins in zip(names, classes.values(), strict=True)]
 
 
 def _both_kinds_are_in(bins: Sequence[Bin]) -> bool:

@@ -11,6 +11,7 @@ import io
 import math
 import textwrap
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -155,6 +156,28 @@ def short(name: str, limit: int = 22) -> str:
     return name.replace("$", r"\$")  # matplotlib would read a formula
 
 
+def all_short(names: Sequence[str], limit: int = 22) -> list[str]:
+    """As `short`, but names that would be cut to the same are cut before they differ.
+
+    >>> all_short(["carcinoma of the left lung, stage 1", "carcinoma of the left lung, stage 2"])
+    ['carcinoma of the lef…1', 'carcinoma of the lef…2']
+    """
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        alike.setdefault(short(name, limit), []).append(name)
+    shown = {}
+    for cut, members in alike.items():
+        shown[members[0]] = cut
+        if len(members) > 1:
+            pairs = zip(min(members), max(members), strict=False)
+            same = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            words = same.rfind(" ") + 1 or len(same)  # where the word begins in which they differ
+            room = max(0, limit - 1 - max(len(name) - words for name in members))
+            begin = same[:words][:room].rstrip()
+            shown |= {name: short(f"{begin}…{name[words:]}", limit) for name in members}
+    return [shown[name] for name in names]
+
+
 def finite(curve: pd.Series[float]) -> pd.Series[float]:
     """The points of a curve that can be drawn."""
     return curve[np.isfinite(curve.to_numpy())]
@@ -171,5 +194,5 @@ class _Figure(Figure):
 def _names(names: Sequence[str], limit: int) -> tuple[range, list[str], int]:
     step = math.ceil(len(names) / _MOST_CLASS_NAMES)
     size = 10 if len(names) <= 12 else 8 if len(names) <= 25 else 7
-    shown = [short(name, limit) for name in legible(names)[::step]]
+    shown = all_short(legible(names), limit)[::step]
     return range(0, len(names), step), shown, size

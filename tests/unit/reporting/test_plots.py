@@ -78,6 +78,20 @@ def test_few_classes_are_told_apart_and_of_many_the_best_and_the_worst(tmp_path:
         assert figure.axes[2].get_title(loc="left").startswith("Calibration (error ")
 
 
+def test_classes_whose_long_names_begin_alike_are_all_drawn_and_told_apart(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    names = [f"carcinoma of the left lung, stage {k}" for k in range(6)]
+    folder = write_run(tmp_path / "run", n_clients=2, rounds=1, class_names=names)
+    y, p = rng.integers(0, 6, 300), rng.dirichlet(np.ones(6), 300)
+    write_thresholds(folder, thresholds(p, y))
+    run = load_run(folder)
+    figure = curves_figure(run)
+    assert figure is not None
+    assert "mean of 6 classes" in legend(figure)
+    rows = written_at(confusion_figure(run).axes[0].yaxis)
+    assert rows == [f"carcinoma of the lef…{k}" for k in range(6)]
+
+
 def test_without_one_model_for_all_there_are_no_curves_of_it(tmp_path: Path) -> None:
     assert curves_figure(load_run(write_run(tmp_path / "r", n_clients=2, rounds=1))) is None
 
