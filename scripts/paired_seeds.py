@@ -17,23 +17,24 @@ ten seeds it counts on differences that are about normal.
 import csv
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.stats import ttest_rel
 
+from fedexp.core.checks import InputError
 from fedexp.reporting.finding import find_runs
-from fedexp.reporting.results import Run, load_run
-from fedexp.reporting.tables import configurations, short_names
+from fedexp.reporting.results import load_run
+from fedexp.reporting.tables import Configuration, configurations, short_names
 
 FEWEST = 3  # seeds: the interval of two is wider than any accuracy
 
 
-def of_seeds(runs: Sequence[Run]) -> dict[int, float]:
+def of_seeds(group: Configuration) -> dict[int, float]:
     """Test accuracy of the complete runs, by seed."""
-    return {int(str(run.seed)): run.final("test", "accuracy") for run in runs if run.complete}
+    figures = group.by_seed(lambda run: run.final("test", "accuracy"))
+    return {int(seed): value for seed, value in figures.items()}
 
 
 def difference(first: dict[int, float], second: dict[int, float]) -> dict[str, str]:
@@ -53,8 +54,8 @@ def rows(folder: Path, key: str, first: str, second: str) -> list[dict[str, str]
     for group in configurations([load_run(path) for path in find_runs([folder])]):
         names = short_names(group.settings)
         chosen = {names[name]: str(value) for name, value in group.settings.items()}
-        value = chosen.pop(key, "")
-        cells[tuple(chosen.items())][value] = of_seeds(group.runs)
+        value = chosen.pop(names.get(key, key), "")  # a dotted key by its whole or its last name
+        cells[tuple(chosen.items())][value] = of_seeds(group)
     found = []
     for settings, values in cells.items():
         if first in values and second in values:
@@ -73,7 +74,11 @@ def main(arguments: list[str]) -> int:
         print("usage: python scripts/paired_seeds.py SWEEP KEY FIRST SECOND", file=sys.stderr)
         return 2
     folder, key, first, second = arguments
-    found = rows(Path(folder), key, first, second)
+    try:
+        found = rows(Path(folder), key, first, second)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
     if not found:
         print(f"{folder}: no runs that have {key}={first} and {second} in common", file=sys.stderr)
         return 1

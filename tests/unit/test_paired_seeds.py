@@ -69,3 +69,31 @@ def test_nothing_in_common_is_said(
     assert script.main([str(tmp_path), "aggregator", "mean", "median"]) == 1
     assert "no runs that have aggregator=mean and median" in capsys.readouterr().err
     assert script.main([]) == 2
+
+
+@pytest.mark.parametrize("key", ["training.lr", "lr"])
+def test_a_dotted_key_is_named_as_the_sweep_named_it(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    for rate in (0.1, 0.2):
+        write_run(tmp_path / str(rate), rounds=1, n_clients=2, config={"training.lr": rate})
+    assert script.main([str(tmp_path), key, "0.1", "0.2"]) == 0
+    assert capsys.readouterr().out.startswith("0.1,0.1 ±,0.2,0.2 ±,difference")
+
+
+def test_repeats_of_a_seed_count_as_one(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("a", 0.6), ("b", 0.8)):
+        write_run(tmp_path / name, rounds=1, n_clients=2, final={"accuracy": value})
+    other = {"aggregator": "median"}
+    write_run(tmp_path / "c", rounds=1, n_clients=2, choices=other, final={"accuracy": 0.5})
+    assert script.main([str(tmp_path), "aggregator", "mean", "median"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("0.700,")
+
+
+def test_a_folder_that_is_not_there_is_told_in_a_line(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script.main([str(tmp_path / "slip"), "aggregator", "mean", "median"]) == 2
+    assert capsys.readouterr().err.endswith("there is no such folder\n")
