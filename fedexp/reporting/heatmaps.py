@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ from fedexp.reporting.robustness import (
 _MOST_NUMBERED_CLASSES = 12
 _MOST_PANELS = 12
 _MOST_DEFENCES = 40
+_BAR = 0.22  # inches, the width of a colour bar beside many panels
 _CELL = 0.56  # inches, the least width of a cell: a number with three decimals
 
 
@@ -103,9 +105,12 @@ def attack_matrix_figure(table: pd.DataFrame, subtitle: str = "") -> Figure:
     left_out = len(accuracy) - len(panels)
     if left_out or any(len(accuracy[panel].columns) > _MOST_DEFENCES for panel in panels):
         notes.append("Not all are drawn: see robustness.csv.")
+    # A panel's title may be as wide as the panel with the names to its left.
+    titles = {panel: textwrap.wrap(panel, max(10, int(11 * width))) for panel in panels}
+    whole = down * (height + 0.7 * margin + 0.4 + 0.2 * max(1, *map(len, titles.values())))
     figure = new_figure(
         max(across * width + 1.0, 6.5),
-        down * (height + 0.7 * margin + 0.6),
+        whole,
         "Test accuracy: which defence survives which attack",
         " ".join(filter(None, notes)),
     )
@@ -119,10 +124,14 @@ def attack_matrix_figure(table: pd.DataFrame, subtitle: str = "") -> Figure:
         )
         picture = _attacks_against_defences(axes, part, beside, bounds, (low, high))
         name_columns(axes, [str(defence) for defence in part.columns], width=cell, limit=40)
-        axes.set_title(panel.replace("$", r"\$"), loc="left", fontsize=10.5)
+        fits = len(panel) * 0.09 < len(part.columns) * cell
+        title = "\n".join(titles[panel]).replace("$", r"\$")
+        axes.set_title(title, loc="left" if fits else "right", fontsize=10.5)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    bar = figure.colorbar(picture, ax=grid, shrink=min(1.0, 2.5 / height), pad=0.02, aspect=18)
+    shrink = min(1.0, 2.5 / height)
+    aspect = max(18.0, shrink * whole / _BAR)
+    bar = figure.colorbar(picture, ax=grid, shrink=shrink, pad=0.02, aspect=aspect)
     bar.set_label("Test accuracy")
     return figure
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from fedexp.reporting.comparison import MOST_CURVES, MOST_ROWS, comparison_figure
+from fedexp.reporting.figures import save
 from fedexp.reporting.heatmaps import attack_matrix_figure
 from fedexp.reporting.sweep_report import report_sweep
 from fedexp.reporting.tables import configurations
@@ -122,3 +124,32 @@ def test_what_survives_stands_first_and_says_how_sure_that_is(tmp_path: Path) ->
 def _ticks(figure: Figure) -> tuple[list[Text], list[Text]]:
     axes = figure.axes[0]
     return axes.get_xticklabels(), axes.get_yticklabels()
+
+
+@pytest.mark.usefixtures("real_pictures")
+def test_long_titles_of_panels_lie_beside_each_other(tmp_path: Path) -> None:
+    rows = [
+        {"panel": f"partition=of_a_long_name, model=of_another, lr={panel}", "defence": rule}
+        | {"attack": attack, "n": 1, "test_accuracy_mean": 0.5}
+        for panel in range(6)
+        for rule in ("mean", "median")
+        for attack in ("none", "an_attack_of_a_long_name", "worst case")
+    ]
+    unknown = ("test_accuracy_sd", "attack_success_mean")
+    counts = ("failed", "unfinished", "unmeasured")
+    table = pd.DataFrame(rows).assign(
+        **dict.fromkeys(counts, 0), **dict.fromkeys(unknown, math.nan)
+    )
+    figure = attack_matrix_figure(table)
+    save(figure, tmp_path / "matrix.png")
+    *panels, bar = figure.axes
+    titles = [
+        text.get_window_extent()
+        for axes in panels
+        for text in axes.findobj(Text)
+        if "partition" in text.get_text()
+    ]
+    assert len(titles) == 6
+    for title, other in combinations([*titles, bar.get_window_extent()], 2):
+        assert not title.overlaps(other)
+    assert bar.get_window_extent().width < 0.4 * figure.dpi
