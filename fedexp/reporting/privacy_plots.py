@@ -126,8 +126,8 @@ def _points(groups: Sequence[Configuration]) -> pd.DataFrame:
         rows.append(
             {
                 "epsilon": group.by_seed(epsilon_of).mean(),
-                "accuracy": accuracies.mean(),
-                "deviation": accuracies.std(),
+                "accuracy": accuracies.mean(skipna=False),
+                "deviation": accuracies.std(skipna=False),
                 "line": ", ".join(
                     f"{names[name]}={value}" if isinstance(value, int | float) else str(value)
                     for name, value in beside.items()

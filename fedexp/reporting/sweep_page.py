@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from fedexp.core.text import number_of
 from fedexp.reporting.blocks import blocks_of
 from fedexp.reporting.chart import Chart, chart
 from fedexp.reporting.page import page, pictures
@@ -42,7 +43,7 @@ def sweep_page(
         "sweep.html.j2",
         title=f"fedexp: {folder.resolve().name}",
         name=folder.resolve().name,
-        description=f"{len(runs):,} jobs, {len(groups):,} configurations",
+        description=f"{number_of(len(runs), 'job')}, {number_of(len(groups), 'configuration')}",
         charts=[compared] if compared else [],
         blocks=blocks_of(text),
         pictures=pictures(drawn, without=("comparison",) if compared else ()),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from fedexp.core.text import number_of
 from fedexp.reporting.results import Run
 from fedexp.reporting.tables import Configuration
 from fedexp.run_folder.origin import data_of, machines_of
@@ -31,7 +32,7 @@ def _seeds(groups: Sequence[Configuration]) -> list[str]:
         return []
     named = [
         f"{_listed([str(seed) for seed in sorted(seeds, key=lambda s: s or 0)])} in "
-        f"{of_rows.count(seeds)} row{'s' if of_rows.count(seeds) > 1 else ''}"
+        f"{number_of(of_rows.count(seeds), 'row')}"
         for seeds in kinds[:_MOST]
     ]
     more = ["..."] if len(kinds) > _MOST else []

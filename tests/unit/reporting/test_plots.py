@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from fedexp.reporting.plots import (
     write_run_plots,
 )
 from fedexp.reporting.results import Run, load_run
-from fedexp.reporting.tables import configurations
+from fedexp.reporting.tables import configurations, summary_table
 from fedexp.run_folder.thresholds import write_thresholds
 from tests.support.pictures import cells, drawn, legend, written_at
 from tests.support.run_folders import write_failed, write_run
@@ -265,6 +266,18 @@ def test_comparison_shows_every_seed_the_mean_and_its_deviation(tmp_path: Path) 
     _, seeds, mean = right.lines
     assert list(seeds.get_xdata()) == list(reached)
     assert mean.get_xdata() == pytest.approx([0.94])
+
+
+def test_where_a_seed_has_no_figure_no_mean_is_drawn(tmp_path: Path) -> None:
+    reached = (0.90, float("nan"), 0.98)
+    runs = [
+        load_run(write_run(tmp_path / str(s), seed=s, rounds=1, final={"accuracy": a}))
+        for s, a in enumerate(reached)
+    ]
+    assert math.isnan(summary_table(runs)["test_accuracy_mean"].item())
+    _, seeds, mean = comparison_figure(configurations(runs)).axes[1].lines
+    assert list(seeds.get_xdata()) == pytest.approx(reached, nan_ok=True)
+    assert math.isnan(mean.get_xdata()[0])
 
 
 @pytest.mark.parametrize(("count", "bands"), [(2, 2), (8, 0)])
