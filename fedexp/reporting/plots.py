@@ -22,6 +22,7 @@ from fedexp.reporting.figures import (
     ORANGE,
     SKY_BLUE,
     VERMILLION,
+    all_short,
     finite,
     legend_below,
     new_figure,
@@ -44,6 +45,7 @@ _STYLES = {
     "test": (BLUE, "-", "o"),
     "attack success": (VERMILLION, "-.", "D"),
 }
+_MOST_LEVEL = 25  # names that may be written side by side
 _MOST_BARS = 60  # clients; more of them become a histogram
 _LOG_SCALE_FROM = 50.0  # the ratio of the largest loss to the smallest
 
@@ -156,7 +158,9 @@ def client_accuracy_figure(run: Run) -> Figure | None:
     }
     if n_clients <= _MOST_BARS:
         width = float(np.clip(2 + 0.2 * n_clients, 7.5, 13))
-        figure = new_figure(width, 4.4, title, run.description)
+        names = all_short(drawn_names(run, next(iter(measured.values())).index))
+        below = 0.08 * max(map(len, names)) if _upright(names) else 0.0
+        figure = new_figure(width, 4.4 + below, title, run.description)
         axes = tidy(figure.subplots(), grid="y")
         _client_bars(run, axes, measured)
         if np.isfinite(overall):
@@ -180,15 +184,18 @@ def _client_bars(run: Run, axes: Axes, measured: Mapping[str, pd.Series[float]])
     for marks, values in others:
         heights = values.reindex(first.index).to_numpy()
         axes.plot(at, heights, "D", color=VERMILLION, markersize=5, label=marks)
-    many = len(first) > 25
-    clients = drawn_names(run, first.index)
-    axes.set_xticks(at, clients, fontsize=8 if many else 10)
-    upright = many or len(first) * max(map(len, clients)) > 60
-    axes.tick_params("x", length=0, rotation=90 if upright else 0)
+    clients = all_short(drawn_names(run, first.index))
+    axes.set_xticks(at, clients, fontsize=8 if len(first) > _MOST_LEVEL else 10)
+    axes.tick_params("x", length=0, rotation=90 if _upright(clients) else 0)
     axes.set_xlim(-0.7, max(len(first), 5) - 0.3)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel(f"{'Client' if run.names_clients else 'Client number'}, best to worst")
     axes.set_ylabel("Accuracy (fraction of examples right)")
+
+
+def _upright(names: Sequence[str]) -> bool:
+    """Whether the names below bars are too many or too long to be written side by side."""
+    return len(names) > _MOST_LEVEL or len(names) * max(map(len, names)) > 60
 
 
 def _client_histogram(axes: Axes, measured: Mapping[str, pd.Series[float]]) -> None:

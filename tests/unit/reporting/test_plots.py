@@ -52,6 +52,22 @@ def test_sites_have_their_names_at_the_axes(tmp_path: Path) -> None:
     assert "number" not in bars.get_xlabel()
 
 
+@pytest.mark.usefixtures("real_pictures")
+def test_long_names_of_sites_leave_bars_their_height(tmp_path: Path) -> None:
+    names = [f"St. Mary General Hospital of the {side}" for side in ("North", "South")] + ["C"]
+    run = with_names(write_run(tmp_path / "run", n_clients=3, rounds=1), names)
+    figure = client_accuracy_figure(run)
+    save(figure, tmp_path / "bars.png")
+    (bars,) = figure.axes
+    assert sorted(written_at(bars.xaxis)) == [
+        "C",
+        "St. Mary General…North",
+        "St. Mary General…South",
+    ]
+    assert bars.get_window_extent().height > 2.2 * figure.dpi
+    assert bars.yaxis.label.get_window_extent().y1 < bars.get_window_extent().y1
+
+
 def test_without_names_clients_have_numbers(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", n_clients=3))
     left, _ = partition_figure(run).axes
