@@ -68,7 +68,8 @@ def _sites(run: Run) -> list[Site]:
 
 
 def _rows(group: Configuration) -> Iterator[dict[str, Any]]:
-    judged = [run for run in group.complete if run.verdict]
+    # Of repeats of a seed the last: as more seeds they would make intervals too narrow.
+    judged = list({run.seed: run for run in group.complete if run.verdict}.values())
     if not judged:
         return
     yield _row(group.label, EVERY, [_sites(run) for run in judged])
@@ -107,10 +108,16 @@ def _mean_accuracy(sites: Sequence[Site], role: str) -> float:
 
 
 def _spread(values: Sequence[float]) -> str:
+    """Mean and deviation of those that are known.
+
+    >>> _spread([0.8, 0.6]), _spread([0.8, math.nan])
+    ('0.700 ± 0.141', '0.800')
+    """
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return "-"
-    return spread(float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else 0.0)
+    deviation = float(np.std(known, ddof=1)) if len(known) > 1 else math.nan
+    return spread(float(np.mean(known)), deviation)
 
 
 def _paired(gains: Sequence[float]) -> str:
@@ -124,4 +131,14 @@ def _paired(gains: Sequence[float]) -> str:
     from scipy.stats import t
 
     half = float(t.ppf((1 + LEVEL) / 2, len(known) - 1) * np.std(known, ddof=1) / len(known) ** 0.5)
-    return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
+    low, high = mean - half, mean + half
+    return f"{_points(mean)} [{_points(low)}, {_points(high)}]"
+
+
+def _points(gain: float) -> str:
+    """With its sign, and no minus before what is rounded to nothing.
+
+    >>> _points(-0.01), _points(-1.25)
+    ('+0.0', '-1.2')
+    """
+    return f"{gain:+z.1f}"

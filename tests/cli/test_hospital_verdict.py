@@ -162,7 +162,7 @@ def test_a_sweep_counts_seeds_and_not_sites(run, tmp_path):
 
     for seed in (0, 1):
         copy = copytree(run, tmp_path / f"seed={seed}")
-        config = (copy / "config.yaml").read_text().replace("\nseed: 0\n", f"\nseed: {seed}\n")
+        config = (copy / "config.yaml").read_text().replace("seed: 0\n", f"seed: {seed}\n", 1)
         (copy / "config.yaml").write_text(config)
     text = report_sweep([tmp_path], tmp_path)
     row = next(line for line in text.splitlines() if "every site alike" in line)
@@ -174,3 +174,16 @@ def test_a_sweep_counts_seeds_and_not_sites(run, tmp_path):
     assert sum(map(int, cells[8].split(" / "))) == 2 * 3
     table = (tmp_path / "verdict.csv").read_text().splitlines()
     assert len(table) == 1 + 2 * 3 * 10
+
+
+def test_a_seed_that_ran_twice_is_one_seed_and_has_no_deviation(run, tmp_path):
+    from shutil import copytree
+
+    for name in "ab":
+        copytree(run, tmp_path / name)
+    text = report_sweep([tmp_path])
+    row = next(line for line in text.splitlines() if "every site alike" in line)
+    cells = [cell.strip() for cell in row.split("|")][1:-1]
+    assert cells[2] == "1"
+    assert "±" not in row
+    assert "[" not in cells[7]
