@@ -14,6 +14,7 @@ from fedexp.channel.secure_aggregation import SecureAggregation
 from fedexp.channel.skellam import Skellam
 from fedexp.core.capabilities import does_nothing
 from fedexp.core.checks import InputError
+from fedexp.core.inherited import refuse_inherited
 from fedexp.core.protection import Combination, Plan, Protection
 from fedexp.core.text import called
 from fedexp.privacy.account import (
@@ -88,6 +89,7 @@ class SecureSkellam(SecureAggregation):
 
     def protect(self, plan: Plan, bare: Protection) -> Protection:
         """Noise shares for sums over which no client has more than its clipped row."""
+        refuse_inherited("encoder", self.encoder, "epsilon")  # it adds the noise
         n = len(plan.sizes)
         terms = Terms.of(
             n,

@@ -17,7 +17,7 @@ from fedexp.core.capabilities import (
 )
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Dataset
-from fedexp.core.inherited import changed_below
+from fedexp.core.inherited import refuse_inherited
 from fedexp.core.protection import Combination, Mechanism, Plan, Protection
 from fedexp.core.protocols import Account, Algorithm, Remarks, Sends, Trainer
 from fedexp.core.text import called
@@ -76,12 +76,12 @@ def _protected(parts: Combination, plan: Plan) -> Protection:
         protection = parts.privacy.protect(plan, bare)
         _check_form(parts.privacy, protection)
         _check_nothing(parts.privacy, protection)
-        _check_said_of_this("privacy", parts.privacy, "protect")
+        refuse_inherited("privacy", parts.privacy, "protect")
     with prefixed("channel"):
         if hides_rows(parts.channel):
-            _check_said_of_this("channel", parts.channel, "hides_rows")
+            refuse_inherited("channel", parts.channel, "hides_rows")
         if isinstance(parts.channel, Mechanism):
-            _check_said_of_this("channel", parts.channel, "protect")
+            refuse_inherited("channel", parts.channel, "protect")
             protection = parts.channel.protect(plan, protection)
         if _promises(protection):
             refuse_mixed_rows(protection.channel, plan.d)
@@ -134,18 +134,6 @@ def _no_protection(protection: object) -> str:
     if lacking:
         return f"makes a statement without {', '.join(lacking)}"
     return ""
-
-
-def _check_said_of_this(group: str, part: object, promise: str) -> None:
-    """Raise InputError for a promise that other code inherits than it was made of."""
-    if changed := changed_below(part, promise):
-        raise InputError(
-            f"inherits its promise ({promise}) from a class of which it changes "
-            f"{', '.join(changed)}: what is said there is not said of this; say it anew "
-            f"({promise}), or do not inherit it",
-            group,
-            called(part),
-        )
 
 
 def _promises(protection: Protection) -> bool:

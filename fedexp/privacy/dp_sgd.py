@@ -23,6 +23,7 @@ from fedexp.core.capabilities import (
 )
 from fedexp.core.checks import InputError
 from fedexp.core.examples import Split
+from fedexp.core.inherited import refuse_inherited
 from fedexp.core.protection import Combination, Plan, Protection
 from fedexp.core.protocols import LocalTraining, Model, Task, Trainer
 from fedexp.core.reports import check_report
@@ -280,6 +281,8 @@ class DPSGD:
                 "algorithm",
                 called(parts.algorithm),
             )
+        if not does_nothing(parts.algorithm):
+            refuse_inherited("algorithm", parts.algorithm, "trains_once")
 
     def check_model(self, model: nn.Module, task: Task, x: Tensor, y: Tensor) -> None:
         """Every example's gradient must depend on that example alone, by layers and as it runs."""

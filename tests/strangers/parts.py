@@ -7,13 +7,17 @@ import numpy as np
 import torch
 
 from fedexp.aggregation.mean import Mean as TrueMean
+from fedexp.channel.encoder import Encoded
 from fedexp.channel.plain import Plain
 from fedexp.channel.secure_aggregation import SecureAggregation
+from fedexp.channel.skellam import Skellam
 from fedexp.core.stateless import Stateless
 from fedexp.core.types import Sent, Verdict
+from fedexp.federation.algorithms.scaffold import Scaffold
 from fedexp.federation.settings import Federated
 from fedexp.privacy.account import NoAccount
 from fedexp.privacy.client_dp import ClientDP
+from fedexp.privacy.dp_sgd import DPSGD
 from tests.strangers.five import Halves, OneStep
 
 
@@ -416,3 +420,52 @@ class SkipsTheMasks(SecureAggregation):
 
     def transmit(self, updates, rng):
         return Plain().transmit(updates, rng)
+
+
+class CarriesRows(SecureAggregation):
+    """Secure aggregation that is asked for something else, which it has beside it."""
+
+    def carried(self, updates, kept, rng):
+        return Plain().transmit(updates, rng), [{} for _ in kept]
+
+
+class MasksNothing(SecureAggregation):
+    """The same by a function that the object has of its own."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        object.__setattr__(self, "transmit", Plain().transmit)
+
+
+class HandsOn:
+    """A wrapper that lets another say what it promises, and carries rows itself."""
+
+    def __init__(self, **arguments):
+        self.inner = SecureAggregation(**arguments)
+
+    def __getattr__(self, name):
+        return getattr(self.__dict__["inner"], name)
+
+    def transmit(self, updates, rng):
+        return Plain().transmit(updates, rng)
+
+
+class WithoutNoise(Skellam):
+    """An encoder that only rounds, and says what it takes for noise to cost."""
+
+    def encode(self, row, survivors, rng):
+        return Encoded(np.rint(self.scale * row).astype(np.int64), clipped=0)
+
+
+class MixesExamples(DPSGD):
+    """DP-SGD on examples that are each made of two."""
+
+    def perturbed(self, part, rng):
+        return replace(part, x=(part.x + part.x.flip(0)) / 2)
+
+
+class LooksTwice(Scaffold):
+    """An algorithm that changes how clients train, and inherits that they train once."""
+
+    def local(self, trainer):
+        return super().local(trainer)

@@ -15,6 +15,7 @@ TRUST = ("trust=[tests.]", "model.hidden=[8]", "rounds=3", "training.epochs=1")
 CLIENT_DP = ("privacy=client_dp", "privacy.delta=1e-3", "privacy.accountant=rdp")
 SKELLAM = "channel=secure_skellam"
 SECURE = "channel=secure_aggregation"
+DP_SGD = ("privacy=dp_sgd", "privacy.delta=1e-4", "privacy.accountant=rdp")
 
 
 def own(group, name):
@@ -318,6 +319,42 @@ def test_a_channel_whose_rows_are_not_of_one_client_alone_is_found_out(name):
             "SkipsTheMasks",
             "hides_rows) from a class of which it changes transmit",
             ("channel=secure_aggregation",),
+        ),
+        (
+            "channel",
+            "CarriesRows",
+            "hides_rows) from a class of which it changes carried",
+            (SECURE,),
+        ),
+        (
+            "channel",
+            "MasksNothing",
+            "hides_rows) from a class of which it changes transmit",
+            (SECURE,),
+        ),
+        (
+            "channel",
+            "HandsOn",
+            "hides_rows) from a class of which it changes __getattr__, transmit",
+            (SECURE,),
+        ),
+        (
+            "channel.encoder",
+            "WithoutNoise",
+            "epsilon) from a class of which it changes encode",
+            (SKELLAM,),
+        ),
+        (
+            "privacy",
+            "MixesExamples",
+            "protect) from a class of which it changes perturbed",
+            DP_SGD,
+        ),
+        (
+            "algorithm",
+            "LooksTwice",
+            "trains_once) from a class of which it changes local",
+            (*DP_SGD, "algorithm=scaffold"),
         ),
     ],
 )
