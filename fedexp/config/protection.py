@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 from fedexp.config.lineage import Lineage
@@ -13,6 +14,7 @@ from fedexp.core.capabilities import (
     PerturbsExamples,
     does_nothing,
     hides_rows,
+    noised_before_seen,
     sampling_of,
 )
 from fedexp.core.checks import InputError
@@ -83,14 +85,16 @@ def _protected(parts: Combination, plan: Plan) -> Protection:
         if isinstance(parts.channel, Mechanism):
             refuse_inherited("channel", parts.channel, "protect")
             protection = parts.channel.protect(plan, protection)
-        if _promises(protection):
-            refuse_mixed_rows(protection.channel, plan.d)
         channel, largest = protection.channel, parts.cohort_size
         channel.check(largest, plan.d)
         said = sampling_of(parts.sampler, parts.n_clients)
         if said is None or said.kind == "poisson":  # whose cohorts may be that large
             largest = parts.n_clients
             channel.check(largest, plan.d)
+        # What is done to rows that have their noise takes nothing from a promise.
+        if (stated := _stated(protection)) and not noised_before_seen(parts.privacy):
+            joins = stated["adjacency"] == "add_remove"
+            refuse_mixed_rows(channel, plan.d, largest, joins)
     said_beforehand = channel.remarks(largest) if isinstance(channel, Remarks) else ()
     return replace(protection, remarks=(*protection.remarks, *said_beforehand))
 
@@ -136,9 +140,13 @@ def _no_protection(protection: object) -> str:
     return ""
 
 
-def _promises(protection: Protection) -> bool:
+def _stated(protection: Protection) -> Mapping[str, object] | None:
     account = protection.account
-    return account.statement(account.init()) is not None
+    return account.statement(account.init())
+
+
+def _promises(protection: Protection) -> bool:
+    return _stated(protection) is not None
 
 
 def _check_nothing(mechanism: Mechanism, protection: Protection) -> None:

@@ -1,6 +1,7 @@
 """Parts of a stranger's: some honest, some with the name of one of ours and another behaviour."""
 
 import random
+import threading
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -469,3 +470,106 @@ class LooksTwice(Scaffold):
 
     def local(self, trainer):
         return super().local(trainer)
+
+
+class BringsWhatWasBefore(KeepsRowsApart):
+    """One that begins in its third round."""
+
+    def __init__(self):
+        self.means = [0.0, 0.0]
+
+    def transmit(self, updates, rng):
+        self.means.append(updates.matrix.mean(dim=0))
+        return Plain().transmit(updates.with_matrix(updates.matrix + self.means[-3]), rng)
+
+
+class DropsTheLongest(KeepsRowsApart):
+    """One that goes by the median length."""
+
+    def transmit(self, updates, rng):
+        norms = torch.linalg.vector_norm(updates.matrix, dim=1)
+        return Plain().transmit(updates.select(norms <= 3 * norms.median()), rng)
+
+
+class WaitsForAll(KeepsRowsApart):
+    """One that brings nothing where a row is not finite."""
+
+    def transmit(self, updates, rng):
+        whole = torch.full((len(updates),), bool(updates.matrix.isfinite().all()))
+        return Plain().transmit(updates.select(whole), rng)
+
+
+class WeighsByAll(KeepsRowsApart):
+    """One that multiplies by a client's share of all examples."""
+
+    def transmit(self, updates, rng):
+        shares = (updates.num_examples / updates.num_examples.sum()).float()
+        return Plain().transmit(updates.with_matrix(shares[:, None] * updates.matrix), rng)
+
+
+class MixesManyClients(KeepsRowsApart):
+    """One that is honest with a few clients."""
+
+    def transmit(self, updates, rng):
+        mixed = updates.matrix + updates.matrix.mean(dim=0) * (len(updates) > 8)
+        return Plain().transmit(updates.with_matrix(mixed), rng)
+
+
+class MixesManyNumbers(KeepsRowsApart):
+    """One that is honest with other rows than the run's, which have 618 numbers."""
+
+    def transmit(self, updates, rng):
+        mixed = updates.matrix + updates.matrix.mean(dim=0) * (updates.matrix.shape[1] > 600)
+        return Plain().transmit(updates.with_matrix(mixed), rng)
+
+
+class CallsThemSums(KeepsRowsApart):
+    """One whose rows are of everybody, and all have one number."""
+
+    def transmit(self, updates, rng):
+        n = len(updates)
+        rows = updates.matrix.mean(dim=0).expand_as(updates.matrix).clone()
+        rows[-1] = 0
+        sums = replace(updates, matrix=rows, client_ids=(-1,) * n)
+        members = (updates.client_ids,) * n
+        return replace(Plain().transmit(updates, rng), updates=sums, members=members)
+
+
+class SharesItsBand(KeepsRowsApart):
+    """One that brings less of each client, the more there are."""
+
+    def transmit(self, updates, rng):
+        n = max(1, len(updates))
+        return Plain().transmit(updates.with_matrix(updates.matrix / n), rng)
+
+
+class TakesTheFirstFive(KeepsRowsApart):
+    """One that has no room for more."""
+
+    def transmit(self, updates, rng):
+        return Plain().transmit(updates.select(torch.arange(len(updates)) < 5), rng)
+
+
+class LosesAtRandom(KeepsRowsApart):
+    """One that draws by NumPy's global generator whom it loses."""
+
+    def transmit(self, updates, rng):
+        lost = torch.from_numpy(np.random.rand(len(updates)) < 0.2)
+        return Plain().transmit(updates.select(~lost), rng)
+
+
+class MadeForTheModel(KeepsRowsApart):
+    """One that is prepared for rows of the run's size."""
+
+    def check(self, n, d):
+        self.factors = torch.ones(d)
+
+    def transmit(self, updates, rng):
+        return Plain().transmit(updates.with_matrix(self.factors * updates.matrix), rng)
+
+
+class HoldsALock(KeepsRowsApart):
+    """One that no copy can be made of."""
+
+    def __init__(self):
+        self.lock = threading.Lock()

@@ -298,11 +298,46 @@ def test_a_mechanism_whose_promise_no_summary_could_hold_is_refused_before_the_r
     assert line.startswith(f"privacy={OWN}.Unprotected: {reason}")
 
 
-@pytest.mark.parametrize("name", ["SharesItsMean", "BringsTheLastRound"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SharesItsMean",
+        "BringsTheLastRound",
+        "BringsWhatWasBefore",
+        "DropsTheLongest",
+        "WaitsForAll",
+        "WeighsByAll",
+        "MixesManyClients",
+        "MixesManyNumbers",
+        "CallsThemSums",
+    ],
+)
 def test_a_channel_whose_rows_are_not_of_one_client_alone_is_found_out(name):
     line = said(*CLIENT_DP, own("channel", name))
     assert line.startswith(f"channel={OWN}.{name}: says that every row is of one client alone")
     build(config_for(*TRUST, own("channel", name)))  # where nothing is promised of it
+    build(config_for(*TRUST, *DP_SGD, own("channel", name)))  # or what it is given has its noise
+
+
+@pytest.mark.parametrize("name", ["SharesItsBand", "TakesTheFirstFive"])
+def test_who_takes_part_may_not_show_in_others_rows_where_that_is_hidden(name):
+    poisson = ("sampler=poisson", "sampler.cohort_size=8")
+    line = said(*CLIENT_DP, *poisson, own("channel", name))
+    assert "and whether one client takes part changes what arrives of another" in line
+    build(config_for(*TRUST, *CLIENT_DP, own("channel", name)))  # each client zero, or as it is
+
+
+@pytest.mark.parametrize("name", ["LosesAtRandom", "MadeForTheModel", "KeepsRowsApart"])
+def test_a_channel_that_keeps_rows_apart_is_believed(name):
+    """Global draws, and what is prepared for the run's rows, were taken for a mixture."""
+    build(config_for(*TRUST, *CLIENT_DP, "sampler=poisson", own("channel", name)))
+
+
+def test_a_channel_that_cannot_be_copied_is_refused_in_one_line():
+    """It was a traceback."""
+    line = said(*CLIENT_DP, own("channel", "HoldsALock"))
+    assert line.startswith(f"channel={OWN}.HoldsALock: cannot be copied, to be tried before the")
+    build(config_for(*TRUST, own("channel", "HoldsALock")))
 
 
 @pytest.mark.parametrize(
