@@ -127,6 +127,11 @@ def main_left_out(*parts: object) -> Iterator[None]:
         vars(main).update(before)
 
 
+def refuse_what_cannot_be_sent(part: object) -> None:
+    """Raise what is raised where `part` is sent to a worker: at the start, where a run goes on."""
+    _WithoutArrays(io.BytesIO()).dump(part)
+
+
 def _are_of_main(parts: object) -> bool:
     """Whether anything in them is made of a class that a script defines."""
     content = io.BytesIO()

@@ -31,6 +31,7 @@ from fedexp.backends.launch import (
     Launch,
     context_that_preloads,
     main_left_out,
+    refuse_what_cannot_be_sent,
     signals_held_back,
 )
 from fedexp.backends.pool_worker import Evaluate, Train, job_of, serve
@@ -143,7 +144,7 @@ class ProcessPool:
     def start(self, trainer: Trainer, tasks: Sequence[ClientTask]) -> None:
         """Start the workers for rounds like this one, and do not wait for them.
 
-        Between two rounds only: what the processes share is moved to where all of them see it.
+        Between two clients only: what the processes share is moved to where all of them see it.
 
         Raises:
             TooLittleSharedMemory: as from `train`.
@@ -196,6 +197,7 @@ class ProcessPool:
 
     def _launched(self, context: Any, board: Board, trainer: Trainer | None) -> None:
         """Start the workers and wait until each says that it is ready."""
+        refuse_what_cannot_be_sent(trainer)
         with signals_held_back(), main_left_out(self._workload, trainer):
             for number in range(self._count):
                 if not self._wanted:

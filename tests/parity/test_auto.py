@@ -1,6 +1,7 @@
 """`backend=auto`: when it moves to a pool, and that the bits do not tell whether it did."""
 
 import shutil
+import threading
 
 import pytest
 import torch
@@ -173,3 +174,31 @@ def test_auto_looks_at_a_short_round_after_it_only(monkeypatch):
     auto = Auto(workload(), workers=2, rounds=4)
     auto.train(trainer(), tasks(start(workload())))
     assert not has_started_a_pool(auto)
+
+
+class HoldsALock:
+    """A trainer that cannot be sent to another process."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def __call__(self, model, shard, task):
+        return trainer()(model, shard, task)
+
+
+@pytest.mark.usefixtures("quick_workers")
+def test_auto_stays_in_process_where_the_training_cannot_be_sent(monkeypatch, caplog):
+    """It ended in a traceback, in the middle of a round."""
+    monkeypatch.setattr("fedexp.backends.auto.PAYS_AFTER", 0.0)
+    auto, params = Auto(workload(), workers=2, rounds=4), start(workload())
+    try:
+        for round in range(4):
+            updates = Waits(auto).train(HoldsALock(), tasks(params, round))
+        assert isinstance(auto._backend, InProcess)
+    finally:
+        auto.close()
+    expected = InProcess(workload()).train(trainer(), tasks(params, 3))
+    assert torch.equal(updates.matrix, expected.matrix)
+    assert "goes on in one process, because of a pool: worker processes do not start" in caplog.text
+    with pytest.raises(ChildProcessError, match="cannot pickle"):
+        ProcessPool(workload(), workers=2).train(HoldsALock(), tasks(params))
