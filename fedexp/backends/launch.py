@@ -78,11 +78,20 @@ def context_that_preloads(modules: Sequence[str]) -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*modules])
-    with _held_back(signal.SIGHUP):  # alone: it lets Ctrl-C through again, which it ignores itself
-        resource_tracker.ensure_running()
+    have_a_tracker()
     with signals_held_back(), _nothing_of_this_folder():
         forkserver.ensure_running()
     return context
+
+
+def have_a_tracker() -> None:
+    """Before signals are held back: the first process starts it, and it lets Ctrl-C through again.
+
+    It ignores Ctrl-C itself, and has to be kept from a closed terminal alone.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        with _held_back(signal.SIGHUP):
+            resource_tracker.ensure_running()
 
 
 def _forget_the_server() -> None:

@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from fedexp.backends.launch import main_left_out, signals_held_back
+from fedexp.backends.launch import have_a_tracker, main_left_out, signals_held_back
 from fedexp.core.cores import cores_to_spare
 from fedexp.core.plots import Plots
 from fedexp.reporting.apart import write_reports
@@ -46,6 +46,7 @@ def drawing(plots: Plots) -> Iterator[Draw]:
     writer = get_context("spawn").Process(target=write_reports, args=(theirs,), daemon=True)
     with ours:
         try:
+            have_a_tracker()
             with signals_held_back(), main_left_out():
                 writer.start()
         except OSError as problem:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -113,3 +114,23 @@ def test_one_core_draws_itself(beside: None, monkeypatch: pytest.MonkeyPatch) ->
     before = {*active_children()}
     with drawing(Plots()):
         assert {*active_children()} == before
+
+
+SIGNALS = """
+import multiprocessing, pathlib
+from fedexp.commands import drawing
+from fedexp.core.plots import Plots
+drawing.cores_to_spare = lambda: 2
+with drawing.drawing(Plots(True)):
+    (writer,) = multiprocessing.active_children()
+    print(pathlib.Path(f"/proc/{writer.pid}/status").read_text())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_writer_is_not_there_for_ctrl_c():
+    """Alone in a process, as the first that it starts: it printed a traceback of its own."""
+    told = subprocess.run([sys.executable, "-c", SIGNALS], capture_output=True, text=True)
+    held_back = re.search(r"SigBlk:\s*(\w+)", told.stdout)
+    assert held_back, told.stderr
+    assert int(held_back[1], 16) >> (signal.SIGINT - 1) & 1
