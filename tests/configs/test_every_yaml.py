@@ -29,6 +29,8 @@ each_file = pytest.mark.parametrize(
 AT_RUN_TIME = {"backend": {"workload"}, "early_stopping": {"metrics"}}
 # Datasets that need files are built in tests/unit/data, and where the files are.
 WITHOUT_FILES = ["digits"]
+# Studies of a claim, of which a run without one has none.
+NEEDS_A_CLAIM = {"audit", "audit_many_runs"}
 
 
 def is_built_on_digits(path):
@@ -47,7 +49,9 @@ def override(path):
         return []
     if path.parent == CONF / "leakage" / "exposure":  # of a study, never by itself
         return ["leakage=geiping", f"leakage/exposure@leakage.geiping.exposure={path.stem}"]
-    return [f"{path.parent.relative_to(CONF).as_posix()}={path.stem}"]
+    group = path.parent.relative_to(CONF).as_posix()
+    claim = ["privacy=client_dp"] if group == "leakage" and path.stem in NEEDS_A_CLAIM else []
+    return [f"{group}={path.stem}", *claim]
 
 
 def targets(node, where=""):
