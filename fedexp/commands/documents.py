@@ -39,7 +39,8 @@ FILES = {
 
 
 def of_folders(folders: Sequence[Path]) -> dict[str, Any]:
-    """What was named: one run, or several."""
+    """What was named: one run, or several; where they lie is told from the root on."""
+    folders = [folder.absolute() for folder in folders]
     if len(folders) == 1 and is_run(folders[0]):
         return of_run(load_run(folders[0]))
     place = folders[0] if len(folders) == 1 else None
