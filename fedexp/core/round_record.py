@@ -50,10 +50,10 @@ class ServerState:
 
     def apart_from(self, rows: Tensor) -> ServerState:
         """With copies of what parts keep as views of `rows`, which the next round overwrites."""
-        memory = rows.untyped_storage().data_ptr()
+        memory = _memory(rows)
 
         def apart(tensor: Tensor) -> Tensor:
-            return tensor.clone() if tensor.untyped_storage().data_ptr() == memory else tensor
+            return tensor.clone() if _memory(tensor) == memory else tensor
 
         parts: dict[str, Any] = {
             part: {name: apart(tensor) for name, tensor in getattr(self, part).items()}
@@ -95,3 +95,9 @@ class RoundRecord:
     malicious: tuple[bool, ...] = ()  # [n] which of them the adversary sent
     members: tuple[tuple[int, ...], ...] = ()  # [n] the clients that are in each of them
     cause: Cause | None = None  # of a round that moved nothing, where it was a part's doing
+
+
+def _memory(tensor: Tensor) -> tuple[bool, int]:
+    """What tells the memory that a tensor lies in; NumPy has ways into that of the processor."""
+    storage = tensor.untyped_storage()
+    return tensor.is_cpu, storage.data_ptr() if tensor.is_cpu else storage._cdata
