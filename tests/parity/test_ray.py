@@ -113,7 +113,7 @@ def test_a_node_that_dies_in_round_3_costs_its_tasks_only(two_nodes, caplog):
             deaths.append(threading.Timer(0.3, two_nodes.remove_node, (more, False)))
             deaths[0].start()
 
-    longer = ("training.epochs=100",)  # so that it dies at work
+    longer = ("training.epochs=2000",)  # a second a round, so that it dies at work
     here, figures = results(longer, "in_process")
     there, same = results(longer, "ray", after_round)
     deaths[0].join()
